@@ -1,0 +1,102 @@
+"""Every error that dialin raises on purpose, as one tree.
+
+    DialinError                 code, HTTP status, exit code of the command line
+    ├── SpecError               a search space or an argument is wrong: every problem, by path and line
+    ├── UsageError              a command or a call was used wrongly
+    ├── DataError               a data set is missing, damaged or of the wrong shape
+    ├── NotFoundError           no study or trial of that name
+    ├── ConflictError           the study is not in a state that allows this
+    └── StudyFailedError        the study ended without a result
+
+Server and client raise the same classes: `by_code` gives the class back from the code sent over the wire.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a document: where (dotted path, line from 1) and what, with what is allowed."""
+
+    path: str
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line is not None else ""
+        return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
+
+
+class DialinError(Exception):
+    """Base of the tree. The message names the thing, the value and what is allowed."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+
+class SpecError(DialinError):
+    """A specification is wrong. `problems` holds everything found, not only the first."""
+
+    code = "invalid_spec"
+    status = 422
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem], source: str = "") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        prefix = f"{source}: " if source else ""
+        super().__init__("\n".join(f"{prefix}{problem}" for problem in self.problems))
+
+
+class UsageError(DialinError):
+    code = "usage"
+    status = 400
+    exit_code = 2
+
+
+class DataError(DialinError):
+    code = "data"
+    status = 422
+    exit_code = 1
+
+
+class NotFoundError(DialinError):
+    code = "not_found"
+    status = 404
+    exit_code = 2
+
+
+class ConflictError(DialinError):
+    code = "conflict"
+    status = 409
+    exit_code = 1
+
+
+class StudyFailedError(DialinError):
+    code = "study_failed"
+    status = 500
+    exit_code = 1
+
+
+def by_code(code: str) -> type[DialinError]:
+    """The class of the tree that has this code; DialinError for a code nobody knows."""
+    pending: list[type[DialinError]] = [DialinError]
+    while pending:
+        cls = pending.pop()
+        if cls.code == code:
+            return cls
+        pending.extend(cls.__subclasses__())
+    return DialinError
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The tail of an error about an unknown name: the nearest known one, else all that is allowed."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(names)}"

@@ -1,0 +1,42 @@
+"""What a thing that can be tuned looks like to the rest of the house."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from service.planning import Resources
+from service.spec.domains import Scalar
+
+Metrics = dict[str, float]
+"""Metric name -> value after one epoch. A metric names its split: train_loss, val_accuracy, ..."""
+
+
+class Run(Protocol):
+    """One trial being trained. Not thread safe. Everything random comes from the seed that it was started with."""
+
+    def epoch(self) -> Metrics:
+        """Train one more epoch, validate, and return the metrics of that epoch."""
+
+    def save(self, folder: Path) -> None:
+        """Write the whole state into `folder` (it exists): a run that loads it goes on as if never interrupted."""
+
+    def load(self, folder: Path) -> None:
+        """Take over a state that `save` wrote. Raises DataError when it does not belong to this configuration."""
+
+    def test(self) -> Metrics:
+        """Metrics on the test split of the weights of the best epoch so far; the only place that reads that split."""
+
+    def close(self) -> None:
+        """Let go of memory and devices. The run is not used afterwards."""
+
+
+class Objective(Protocol):
+    """One kind of thing that can be tuned. Picklable: it is sent to the workers."""
+
+    def prepare(self, progress: Callable[[str], None]) -> None:
+        """Make this node ready: download, unpack, check. Cheap when that was done before. Raises DataError."""
+
+    def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> Run:
+        """Begin a trial. `params` holds every active knob, fixed and default ones too."""

@@ -1,0 +1,70 @@
+"""The records that a search hands out and takes in. All frozen; none knows Optuna, Ray or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from service.spec.domains import Scalar
+
+
+class State(StrEnum):
+    """Where a trial is. The last four are ends; a trial that has ended never changes again."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration to train, or to go on training.
+
+    `params` holds every active knob. Training starts after epoch `epochs_done`, from `checkpoint` where that is set.
+    """
+
+    number: int
+    params: Mapping[str, Scalar]
+    seed: int
+    epochs_done: int = 0
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do after a report, and why. `state` is the end to tell when `stop` is true."""
+
+    stop: bool
+    reason: str
+    state: State = State.RUNNING
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended. `epoch` is the epoch of the end; for a stopped trial, the rung that stopped it."""
+
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as its storage has it: what results, figures and the command line read."""
+
+    number: int
+    state: State
+    params: Mapping[str, Scalar]
+    seed: int
+    values: Mapping[int, float] = field(default_factory=dict)
+    reason: str = ""
+    checkpoint: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def epochs_done(self) -> int:
+        return max(self.values, default=0)

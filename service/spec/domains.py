@@ -1,0 +1,61 @@
+"""The values that a knob may take: fixed, a choice, or a range; each with an optional condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+Scalar = bool | int | float | str | None
+"""One value of a knob."""
+
+Condition = Mapping[str, tuple[Scalar, ...]]
+"""Knob name -> the values under which the condition holds; all entries must hold. Empty: always."""
+
+ALWAYS: Condition = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A knob that does not move."""
+
+    value: Scalar
+    when: Condition = field(default=ALWAYS)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of at least two distinct values, without order."""
+
+    values: tuple[Scalar, ...]
+    when: Condition = field(default=ALWAYS)
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """low <= value <= high; `log` samples uniformly in log(value); `step` keeps to low + k * step. Not both."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    when: Condition = field(default=ALWAYS)
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """low <= value <= high, both included, a whole number; `log` and a `step` other than 1 exclude each other."""
+
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+    when: Condition = field(default=ALWAYS)
+
+
+Domain = Fixed | Choice | FloatRange | IntRange
+
+
+def holds(when: Condition, params: Mapping[str, Scalar]) -> bool:
+    """Whether the condition is met: every knob it names is active in `params` with one of the values named."""
+    return all(name in params and params[name] in values for name, values in when.items())
