@@ -1,0 +1,22 @@
+"""What can be tuned. `build` gives the objective that a specification names; it loads what that needs when it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service.objectives.base import Metrics, Objective, Run
+from service.spec.study_spec import StudySpec
+
+
+def build(spec: StudySpec, data_dir: Path) -> Objective:
+    """The objective of a specification; data sets are looked for, and downloaded to, below `data_dir`."""
+    if spec.objective.dataset == "synthetic":
+        from service.objectives.synthetic import Synthetic
+
+        return Synthetic.from_spec(spec)
+    from service.objectives.image_classification import ImageClassification
+
+    return ImageClassification.from_spec(spec, data_dir)
+
+
+__all__ = ["Metrics", "Objective", "Run", "build"]

@@ -62,6 +62,7 @@ class TrialRecord:
     values: Mapping[int, float] = field(default_factory=dict)
     reason: str = ""
     checkpoint: str | None = None
+    checkpoint_epoch: int = 0
     started_at: float | None = None
     ended_at: float | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 Scalar = bool | int | float | str | None
 """One value of a knob."""
@@ -12,7 +11,7 @@ Scalar = bool | int | float | str | None
 Condition = Mapping[str, tuple[Scalar, ...]]
 """Knob name -> the values under which the condition holds; all entries must hold. Empty: always."""
 
-ALWAYS: Condition = MappingProxyType({})
+ALWAYS: Condition = {}
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Fixed:
     """A knob that does not move."""
 
     value: Scalar
-    when: Condition = field(default=ALWAYS)
+    when: Condition = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Choice:
     """One of at least two distinct values, without order."""
 
     values: tuple[Scalar, ...]
-    when: Condition = field(default=ALWAYS)
+    when: Condition = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class FloatRange:
     high: float
     log: bool = False
     step: float | None = None
-    when: Condition = field(default=ALWAYS)
+    when: Condition = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class IntRange:
     high: int
     log: bool = False
     step: int = 1
-    when: Condition = field(default=ALWAYS)
+    when: Condition = field(default_factory=dict)
 
 
 Domain = Fixed | Choice | FloatRange | IntRange

@@ -35,7 +35,7 @@ class Knob:
     low_open: bool = False
     high_open: bool = False
     typical: FloatRange | IntRange | None = None
-    applies: Condition = field(default=ALWAYS)
+    applies: Condition = field(default_factory=dict)
 
     def default(self, params: Mapping[str, Scalar]) -> Scalar:
         """The value that the knob takes beside `params` when a search space does not name it."""

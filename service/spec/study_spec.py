@@ -10,64 +10,85 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.spec.domains import Domain
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+class Section(BaseModel):
+    """A part of a specification: no unknown keys, no silent conversions, never changed after it was made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
-class ObjectiveSpec(_Section):
-    """What is measured. `dataset` is a name, `npz:PATH` or `folder:PATH`; `synthetic` is a closed form in seconds."""
+class ObjectiveSpec(Section):
+    """What is measured. `dataset` is a name, `npz:PATH` or `folder:PATH`; `synthetic` is a closed form.
+
+    `samples`: use so many of the training images, before the validation split is cut from them. `split_seed` decides
+    which. `epoch_seconds`: of the closed form, how long an epoch takes.
+    """
 
     dataset: str
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
     mode: Literal["max", "min"] = "max"
     validation_fraction: float = Field(0.1, gt=0, lt=1)
-    samples: int | None = Field(None, ge=2)  # use so many of the training images, before the validation cut
-    split_seed: int = Field(0, ge=0)
-    epoch_seconds: float = Field(0.0, ge=0)  # synthetic only: how long an epoch takes
+    samples: int | None = Field(None, ge=20)
+    split_seed: int = Field(0, ge=0, le=2**31 - 1)
+    epoch_seconds: float = Field(0.0, ge=0, le=3600)
 
 
-class SearchSpec(_Section):
+class SearchSpec(Section):
+    """How configurations are proposed. `trial_seed`: every trial trains with this seed, to reproduce one."""
+
     sampler: Literal["tpe", "random"] = "tpe"
     seed: int = Field(0, ge=0, le=2**31 - 1)
-    trial_seed: int | None = Field(None, ge=0, le=2**63 - 1)  # every trial trains with this seed; to reproduce one
+    trial_seed: int | None = Field(None, ge=0, le=2**63 - 1)
 
 
-class AshaSpec(_Section):
-    """`grace_epochs` None: a twelfth of the budget, at least 1."""
+class AshaSpec(Section):
+    """`grace_epochs` None: a twelfth of the budget, at least 1. One in `reduction_factor` passes each rung."""
 
     grace_epochs: int | None = Field(None, ge=1)
-    reduction_factor: float = Field(3.0, gt=1)
+    reduction_factor: float = Field(3.0, gt=1, le=100)
 
 
-class EarlyStoppingSpec(_Section):
+class EarlyStoppingSpec(Section):
     """`asha` None: every trial runs to its end."""
 
     asha: AshaSpec | None = AshaSpec()
 
 
-class BudgetSpec(_Section):
-    trials: int = Field(30, ge=1)
-    epochs: int = Field(9, ge=1)  # of one trial
-    hours: float | None = Field(None, gt=0)  # of the whole study
-    target: float | None = None  # the study ends when the metric reaches it
-    failures: int = Field(10, ge=0)  # more failed trials than this end the study
+class BudgetSpec(Section):
+    """`epochs` of one trial; `hours` of the whole study; the study ends when the metric reaches `target`, and when
+    more than `failures` trials have failed."""
+
+    trials: int = Field(30, ge=1, le=1_000_000)
+    epochs: int = Field(9, ge=1, le=1_000_000)
+    hours: float | None = Field(None, gt=0)
+    target: float | None = None
+    failures: int = Field(10, ge=0)
 
 
-class ResourcesSpec(_Section):
-    """Of one trial. `gpus` None: a share of what is there; `concurrency` None: as many trials as fit."""
+class ResourcesSpec(Section):
+    """Of one trial. `gpus` None: a share of what is there. `concurrency`: at most so many trials at a time; None: as
+    many as fit."""
 
     cpus: float = Field(1.0, gt=0)
     gpus: float | None = Field(None, ge=0)
     concurrency: int | None = Field(None, ge=1)
 
 
-class StudySpec(_Section):
+class StudySpec(Section):
     """One study: a search space and how to search it. `space` keeps the order in which it was written."""
 
-    name: str
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     objective: ObjectiveSpec
     space: Mapping[str, Domain]
     search: SearchSpec = SearchSpec()
     early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
     budget: BudgetSpec = BudgetSpec()
     resources: ResourcesSpec = ResourcesSpec()
+
+
+SECTIONS: Mapping[str, type[Section]] = {
+    "objective": ObjectiveSpec,
+    "search": SearchSpec,
+    "early_stopping": EarlyStoppingSpec,
+    "budget": BudgetSpec,
+    "resources": ResourcesSpec,
+}

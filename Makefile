@@ -1,0 +1,44 @@
+# make run      set up and run the main job: dialin run digits
+# make test     set up and pass the tests
+# make lint     ruff and mypy
+# make bench    the benchmarks, with their tables
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: run test lint bench setup setup-dev clean
+
+run: $(RUN_STAMP)
+	$(BIN)/dialin run digits
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/recorder.py
+
+setup: $(RUN_STAMP)
+
+setup-dev: $(DEV_STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "dialin needs Python 3.11 to 3.13, and this is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12 run")'
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@ $(RUN_STAMP)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

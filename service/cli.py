@@ -1,0 +1,193 @@
+"""The command line. Loads nothing heavy until a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from service.errors import DialinError, UsageError, did_you_mean
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 the study failed, 2 a wrong argument, 130 interrupted."""
+    try:
+        arguments = _parser().parse_args(argv)
+        return int(arguments.command(arguments) or 0)
+    except DialinError as error:
+        print(_error_text(error), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as `dialin list | head` does; what follows would fail on flushing.
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+
+
+def _error_text(error: DialinError) -> str:
+    return "\n".join(f"error: {line}" for line in str(error).splitlines())
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the nearest known name in its errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\nsee {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.metavar or action.dest
+            raise UsageError(f"{name} {value!r}: {did_you_mean(str(value), map(str, action.choices))}")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="dialin", description="Find good training knobs: a search space in, the best configuration out.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    run = _command(commands, "run", _run, "search a space on this machine")
+    _spec_arguments(run)
+    run.add_argument("--data-dir", metavar="D", help="where data sets are (default: a folder of --out)")
+    run.add_argument("--runner", choices=("ray", "inline"), default="ray", help="inline: in this process, without Ray")
+    _common(run)
+
+    plan = _command(commands, "plan", _plan, "check a space and say what would run; starts nothing")
+    _spec_arguments(plan)
+    _common(plan)
+
+    _common(_command(commands, "list", _list, "the studies here, the newest first"))
+    for name, command, text in (
+        ("show", _show, "a study with its trials, and why each ended"),
+        ("best", _best, "the best configuration of a study"),
+    ):
+        parser_of = _command(commands, name, command, text)
+        parser_of.add_argument("study", metavar="STUDY", help="an id, a name (its newest study), or `last`")
+        _common(parser_of)
+    _common(_command(commands, "knobs", _knobs, "every knob that a search space may name"))
+    return parser
+
+
+def _command(commands: Any, name: str, command: Callable[[argparse.Namespace], int | None], text: str) -> _Parser:
+    parser: _Parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _spec_arguments(parser: _Parser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help="a file, or the name of a shipped space")
+    parser.add_argument("--trials", type=int, metavar="N", help="short for --set budget.trials=N")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="such as budget.epochs=3"
+    )
+
+
+def _common(parser: _Parser) -> None:
+    parser.add_argument("--out", metavar="D", help="where studies are kept (default ./dialin-data)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
+
+
+def _load(arguments: argparse.Namespace) -> Any:
+    from service.spec import load_spec
+
+    overrides = list(arguments.overrides)
+    if arguments.trials is not None:
+        overrides.append(f"budget.trials={arguments.trials}")
+    return load_spec(arguments.spec, overrides)
+
+
+def _settings(arguments: argparse.Namespace) -> Any:
+    from service.settings import Settings
+
+    return Settings.read(out=arguments.out, data_dir=getattr(arguments, "data_dir", None))
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    spec = _load(arguments)
+    settings = _settings(arguments)
+    from service.progress import Progress
+    from service.runs import run_study
+
+    with Progress(_console(stderr=arguments.json)) as progress:
+        result = run_study(spec, settings, progress, arguments.runner)
+    if arguments.json:
+        _print_json(result.to_data())
+    else:
+        from service.showing import show_result
+
+        show_result(_console(), spec, result)
+    return {"complete": 0, "interrupted": INTERRUPTED}.get(result.state, 1)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from service.cluster.local import local_shape
+    from service.planning import plan_study
+    from service.showing import plan_data, show_plan
+
+    plan = plan_study(_load(arguments), local_shape())
+    if arguments.json:
+        _print_json(plan_data(plan))
+    else:
+        show_plan(_console(), plan)
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from service.history import list_studies
+    from service.showing import show_list
+
+    rows = list_studies(_settings(arguments))
+    if arguments.json:
+        _print_json(rows)
+    else:
+        show_list(_console(), rows)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from service.history import read_back
+    from service.showing import show_study, study_data
+
+    back = read_back(_settings(arguments), arguments.study)
+    if arguments.json:
+        _print_json(study_data(back))
+    else:
+        show_study(_console(), back)
+
+
+def _best(arguments: argparse.Namespace) -> None:
+    from service.history import read_back
+    from service.showing import show_result
+
+    back = read_back(_settings(arguments), arguments.study)
+    if arguments.json:
+        _print_json(back.result.to_data())
+    else:
+        show_result(_console(), back.spec, back.result)
+
+
+def _knobs(arguments: argparse.Namespace) -> None:
+    from service.showing import knobs_data, show_knobs
+
+    if arguments.json:
+        _print_json(knobs_data())
+    else:
+        show_knobs(_console())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+

@@ -1,0 +1,69 @@
+"""A Ray cluster for one command: started on this machine, for this process, gone with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.planning import ClusterShape
+
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's least; trials share their data through the page cache
+_TOKEN = secrets.token_hex(32)  # one a process: Ray reads it once
+_QUIET = {
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns that it will stop hiding GPUs from CPU tasks
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study's own storage is what a resume reads
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the study through the driver, within seconds
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+def local_shape() -> ClusterShape:
+    """The processors this process may use, and the NVIDIA GPUs that the driver shows, less those hidden from it."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = Path("/proc/driver/nvidia/gpus")
+    present = len(list(devices.iterdir())) if devices.is_dir() else 0
+    if visible is not None:
+        present = min(present, len([part for part in visible.split(",") if part.strip() not in ("", "-1")]))
+    return ClusterShape(cpus=float(cpus), gpus=float(present))
+
+
+@contextmanager
+def local_cluster(shape: ClusterShape) -> Iterator[None]:
+    """A Ray cluster of its own ports, folder and token, connected to; ended, with all it started, on the way out."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    # Said outright, because a token file in someone's home would otherwise decide it for the whole machine.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = _TOKEN
+    import ray
+
+    # A short path: the sockets below it must fit into 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="dialin-ray-", dir="/tmp" if Path("/tmp").is_dir() else None))
+    try:
+        ray.init(
+            address="local",
+            num_cpus=int(max(1, shape.cpus)),
+            num_gpus=int(shape.gpus),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=str(folder),
+        )
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""A study on Ray Tune: Tune starts, places and ends the trials; what to try and when to stop is asked of the driver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from service.cluster.trainable import CHECKPOINT, EPOCH, METRICS, StudyTrainable
+from service.objectives.base import Metrics
+from service.objectives.trials import TrialPlan, evaluate_checkpoint
+from service.search.driving import Driver
+from service.search.records import Trial
+
+
+def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
+    """Train what the driver asks for, at most `concurrency` trials at a time, until it wants no more.
+
+    Needs a connected cluster. Tune's own bookkeeping goes to `folder`; nothing reads it afterwards.
+    """
+    resources = {"cpu": trial_plan.resources.cpus, "gpu": trial_plan.resources.gpus}
+    tune.run(
+        tune.with_parameters(StudyTrainable, plan=trial_plan),
+        name="tune",
+        storage_path=str(folder.resolve()),
+        search_alg=StudySearcher(driver),
+        scheduler=StudyScheduler(driver),
+        num_samples=-1,
+        max_concurrent_trials=concurrency,
+        reuse_actors=True,
+        resources_per_trial=resources,
+        raise_on_failed_trial=False,
+        verbose=0,
+    )
+
+
+def evaluate_on_ray(trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
+    """`evaluate_checkpoint` as one Ray task with a trial's resources."""
+    remote = ray.remote(num_cpus=trial_plan.resources.cpus, num_gpus=trial_plan.resources.gpus)(evaluate_checkpoint)
+    result: Metrics = ray.get(remote.remote(trial_plan, trial, checkpoint))
+    return result
+
+
+class StudySearcher(Searcher):
+    """Hands Tune the driver's trials. What they report goes by way of the scheduler, which can answer."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        trial = self._driver.ask()
+        return Searcher.FINISHED if trial is None else {"trial": trial}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing to do: the scheduler has told the study."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study's storage is what a resume reads."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a study is resumed from its own storage")
+
+
+class StudyScheduler(FIFOScheduler):
+    """Passes each result to the driver and its decision back to Tune."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return True
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        mine: Trial = trial.config["trial"]
+        decision = self._driver.report(mine, result[EPOCH], result[METRICS], result.get(CHECKPOINT))
+        return str(TrialScheduler.STOP if decision.stop else TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self._driver.fail(trial.config["trial"], _error_text(trial))
+
+
+def _error_text(trial: TuneTrial) -> str:
+    error = trial.get_error()
+    text = str(getattr(error, "traceback_str", "") or error)
+    if not text.strip() and trial.error_file:
+        text = Path(trial.error_file).read_text(errors="replace")
+    return text

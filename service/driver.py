@@ -1,0 +1,135 @@
+"""The driver of one study: it alone writes to the study and to its mirror, and says when enough is enough."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from service.interrupts import Interrupts
+from service.planning import Plan
+from service.search.records import Decision, Outcome, State, Trial
+from service.search.study import Study
+from service.tracking.mirror import Mirror
+
+
+class Listener(Protocol):
+    """Who watches a study: the terminal's progress, a test. Must not raise."""
+
+    def note(self, text: str) -> None: ...
+    def planned(self, study_id: str, plan: Plan) -> None: ...
+    def trial_started(self, trial: Trial) -> None: ...
+    def epoch_done(self, trial: Trial, epoch: int, value: float) -> None: ...
+    def trial_ended(self, trial: Trial, outcome: Outcome) -> None: ...
+
+
+class StudyDriver:
+    """Joins the study, the mirror and whoever watches. Implements `search.driving.Driver`; not thread safe."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        study: Study,
+        mirror: Mirror,
+        listener: Listener,
+        logs: Path,
+        interrupts: Interrupts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plan = plan
+        self._study = study
+        self._mirror = mirror
+        self._listener = listener
+        self._logs = logs
+        self._interrupts = interrupts
+        self._clock = clock
+        self._began = clock()
+        self._live: dict[int, Trial] = {}
+        self._failures: list[str] = []
+        self._over: str | None = None
+
+    @property
+    def over(self) -> str | None:
+        """Why the study takes no more: its hours are up, its target is met, too many trials failed. None: it goes on."""
+        hours = self._plan.spec.budget.hours
+        if self._over is None and hours is not None and self._clock() - self._began >= hours * 3600:
+            self._over = f"budget.hours: {hours:g} are up"
+        return self._over
+
+    @property
+    def broken(self) -> str | None:
+        """The cause that more than `budget.failures` trials failed of; None when they did not."""
+        if len(self._failures) <= self._plan.spec.budget.failures:
+            return None
+        cause, count = Counter(reason.partition(" (log:")[0] for reason in self._failures).most_common(1)[0]
+        return f"{len(self._failures)} trials failed, {count} of them with: {cause}"
+
+    def ask(self) -> Trial | None:
+        if self.over is not None:
+            return None
+        with self._interrupts.shield():
+            trial = self._study.ask()
+            if trial is not None:
+                self._live[trial.number] = trial
+                self._mirror.trial_started(trial.number, trial.params)
+                self._listener.trial_started(trial)
+        return trial
+
+    def report(self, trial: Trial, epoch: int, metrics: Mapping[str, float], checkpoint: str | None) -> Decision:
+        with self._interrupts.shield():
+            return self._report(trial, epoch, metrics, checkpoint)
+
+    def fail(self, trial: Trial, traceback: str) -> None:
+        with self._interrupts.shield():
+            self._fail(trial, traceback)
+
+    def interrupt(self) -> None:
+        """Put back every trial under way: a resumed study goes on with them."""
+        for trial in list(self._live.values()):
+            self._study.interrupt(trial)
+            self._mirror.trial_ended(trial.number, "interrupted", "the study was interrupted")
+        self._live.clear()
+
+    def _report(self, trial: Trial, epoch: int, metrics: Mapping[str, float], checkpoint: str | None) -> Decision:
+        # The mirror's spool first: a crash in between repeats an epoch there, which the recorder drops; the other way
+        # round it would leave a hole that nothing could fill.
+        self._mirror.epoch(trial.number, epoch, metrics)
+        wrong = next((name for name, number in metrics.items() if not math.isfinite(number)), None)
+        value = math.nan if wrong else metrics[self._plan.spec.objective.metric]
+        decision = self._study.report(trial, epoch, value)
+        if wrong:
+            decision = Decision(True, f"{wrong} was {metrics[wrong]} after epoch {epoch}", State.DIVERGED)
+        if checkpoint is not None:
+            self._study.checkpointed(trial, epoch, checkpoint)
+        self._listener.epoch_done(trial, epoch, value)
+        if self.over is not None and not decision.stop:
+            decision = Decision(True, f"the study ended: {self.over}", State.STOPPED)
+        if decision.stop:
+            self._end(trial, Outcome(decision.state, decision.reason))
+            if self._reached_target(value):
+                self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"
+        return decision
+
+    def _fail(self, trial: Trial, traceback: str) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"trial-{trial.number:04d}.log"
+        log.write_text(traceback)
+        lines = [line.strip() for line in traceback.splitlines() if line.strip()]
+        reason = f"{lines[-1] if lines else 'no traceback'} (log: {log})"
+        self._failures.append(reason)
+        self._end(trial, Outcome(State.FAILED, reason))
+        if self.broken is not None:
+            self._over = self.broken
+
+    def _end(self, trial: Trial, outcome: Outcome) -> None:
+        self._study.tell(trial, outcome)
+        self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason)
+        self._live.pop(trial.number, None)
+        self._listener.trial_ended(trial, outcome)
+
+    def _reached_target(self, value: float) -> bool:
+        target, mode = self._plan.spec.budget.target, self._plan.spec.objective.mode
+        return target is not None and (value >= target if mode == "max" else value <= target)

@@ -1,0 +1,88 @@
+"""Finished (and unfinished) studies, read back from what is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.errors import NotFoundError
+from service.results.summary import Result, summarize
+from service.search.records import TrialRecord
+from service.search.storage import open_storage, sqlite_url
+from service.search.study import read_study
+from service.settings import OutputFolder, Settings
+from service.spec import parse_spec
+from service.spec.study_spec import StudySpec
+from service.store.studies import Studies, StudyRow
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """One study as the disk has it."""
+
+    row: StudyRow
+    spec: StudySpec
+    trials: Sequence[TrialRecord]
+    result: Result
+
+
+def list_studies(settings: Settings) -> list[dict[str, Any]]:
+    """The studies below `settings.out`, the newest first; none when there is nothing yet."""
+    out = OutputFolder(settings.out)
+    if not out.database.exists():
+        return []
+    studies = Studies(sqlite_url(out.database))
+    try:
+        return [_line(row) for row in studies.list()]
+    finally:
+        studies.close()
+
+
+def read_back(settings: Settings, reference: str) -> ReadBack:
+    """A study by id, name or `last`. Raises NotFoundError."""
+    out = OutputFolder(settings.out)
+    if not out.database.exists():
+        raise NotFoundError(f"no study {reference!r}: there is none in {out.root}")
+    studies = Studies(sqlite_url(out.database))
+    try:
+        row = studies.find(reference)
+    finally:
+        studies.close()
+    spec = parse_spec(row.spec)
+    trials = read_study(open_storage(sqlite_url(out.database)), row.id)
+    return ReadBack(row, spec, trials, _result(row, spec, trials, out))
+
+
+def _result(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], out: OutputFolder) -> Result:
+    best_config = out.study(row.id).best_config
+    return summarize(
+        spec,
+        row.id,
+        row.state.value,
+        trials,
+        test=row.summary.get("test"),
+        seconds=row.summary.get("seconds", 0.0),
+        paths={
+            "best_config": str(best_config) if best_config.exists() else None,
+            "mlflow": str(out.mlflow_database),
+            "storage": str(out.database),
+        },
+        reason=row.reason,
+    )
+
+
+def _line(row: StudyRow) -> dict[str, Any]:
+    best = row.summary.get("best") or {}
+    return {
+        "study_id": row.id,
+        "name": row.name,
+        "state": row.state.value,
+        "reason": row.reason,
+        "metric": row.summary.get("metric"),
+        "best": best.get("value"),
+        "trials": row.summary.get("trials"),
+        "seconds": row.summary.get("seconds"),
+        "created_at": row.created_at,
+        "ended_at": row.ended_at,
+    }

@@ -1,0 +1,98 @@
+"""One trial of any objective: its epochs, and when its state is saved. Shared by the in-process runner and Ray's."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.objectives.base import Metrics, Objective, Run
+from service.planning import Resources
+from service.search.records import Trial
+
+CHECKPOINT_SECONDS = 10.0
+CHECKPOINT_SHARE = 0.05  # of a trial's time, at most
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What all trials of a study have in common. Picklable.
+
+    `checkpoints` is a folder that every node sees. The state is saved after the last epoch, and when `target` is met.
+    """
+
+    objective: Objective
+    resources: Resources
+    epochs: int
+    metric: str
+    maximize: bool
+    target: float | None
+    checkpoints: Path
+
+
+class TrialRun:
+    """A trial under way. Starts on the first epoch, so that whatever goes wrong goes wrong inside the trial."""
+
+    def __init__(self, plan: TrialPlan, trial: Trial) -> None:
+        self._plan = plan
+        self._trial = trial
+        self._run: Run | None = None
+        self._saved_at = time.monotonic()
+        self._save_seconds = 0.0
+        self.epoch = trial.epochs_done
+
+    def step(self) -> tuple[int, Metrics, str | None]:
+        """One more epoch: its number, its metrics, and the checkpoint written after it, if one was."""
+        if self._run is None:
+            self._run = self._start()
+        metrics = self._run.epoch()
+        self.epoch += 1
+        checkpoint = str(self._save(self._run)) if self._due(metrics) else None
+        return self.epoch, metrics, checkpoint
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+    def _start(self) -> Run:
+        run = self._plan.objective.start(self._trial.params, self._trial.seed, self._plan.resources)
+        if self._trial.checkpoint is not None:
+            run.load(Path(self._trial.checkpoint))
+        self._saved_at = time.monotonic()
+        return run
+
+    def _due(self, metrics: Metrics) -> bool:
+        value = metrics.get(self._plan.metric, math.nan)
+        if not math.isfinite(value):
+            return False
+        target = self._plan.target
+        met = target is not None and (value >= target if self._plan.maximize else value <= target)
+        pause = max(CHECKPOINT_SECONDS, self._save_seconds / CHECKPOINT_SHARE)
+        return met or self.epoch >= self._plan.epochs or time.monotonic() - self._saved_at >= pause
+
+    def _save(self, run: Run) -> Path:
+        began = time.monotonic()
+        trial_folder = self._plan.checkpoints / f"{self._trial.number:04d}"
+        target = trial_folder / f"epoch-{self.epoch:04d}"
+        partial = trial_folder / f"partial-{self.epoch:04d}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        run.save(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - began
+        return target
+
+
+def evaluate_checkpoint(plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
+    """Metrics on the test split of the best epoch's weights in a checkpoint. Reads the test split."""
+    run = plan.objective.start(trial.params, trial.seed, plan.resources)
+    try:
+        run.load(Path(checkpoint))
+        return run.test()
+    finally:
+        run.close()

@@ -1,0 +1,93 @@
+"""What came out of a study: one record, and the JSON object that machines get."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from service.search.records import State, TrialRecord
+from service.search.study import best_of, best_value
+from service.spec.domains import Scalar
+from service.spec.study_spec import StudySpec
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best configuration: its trial, its metric, the epoch that reached it, and every knob."""
+
+    trial: int
+    value: float
+    epoch: int
+    params: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A study's outcome. `test` is None while nothing was read from the test split; paths are absolute.
+
+    `epochs` counts what was trained against what all trials at full length would have taken.
+    """
+
+    study_id: str
+    state: str
+    metric: str
+    mode: str
+    best: Best | None
+    test: Mapping[str, float] | None
+    trials: Mapping[str, int]
+    epochs: Mapping[str, int]
+    seconds: float
+    paths: Mapping[str, str | None]
+    reason: str = field(default="", compare=False)
+
+    def to_data(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        data = asdict(self)
+        data.pop("reason")
+        data["best"] = None if self.best is None else {**asdict(self.best), "params": dict(self.best.params)}
+        return data
+
+
+def summarize(
+    spec: StudySpec,
+    study_id: str,
+    state: str,
+    records: Sequence[TrialRecord],
+    *,
+    test: Mapping[str, float] | None = None,
+    seconds: float = 0.0,
+    paths: Mapping[str, str | None] | None = None,
+    reason: str = "",
+) -> Result:
+    """The outcome as the stored trials have it."""
+    counts = Counter(record.state for record in records)
+    ends = (State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED)
+    trained = sum(record.epochs_done for record in records)
+    return Result(
+        study_id=study_id,
+        state=state,
+        metric=spec.objective.metric,
+        mode=spec.objective.mode,
+        best=find_best(spec, records),
+        test=dict(test) if test is not None else None,
+        trials={end.value: counts[end] for end in ends},
+        epochs={"trained": trained, "full": len(records) * spec.budget.epochs},
+        seconds=round(seconds, 3),
+        paths=dict(paths or {}),
+        reason=reason,
+    )
+
+
+def find_best(spec: StudySpec, records: Sequence[TrialRecord]) -> Best | None:
+    """The best complete trial; while none is complete, the best of those under way or stopped; None of none."""
+    records = list(records)
+    record = best_of(records, spec.objective.mode) or best_of(records, spec.objective.mode, complete_only=False)
+    if record is None:
+        return None
+    value = best_value(record.values, spec.objective.mode == "max")
+    if value is None:
+        return None
+    epoch = next(epoch for epoch, reported in sorted(record.values.items()) if reported == value)
+    return Best(record.number, value, epoch, dict(record.params))

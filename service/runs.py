@@ -1,0 +1,192 @@
+"""The stages joined: a specification goes in, a result comes out.
+
+    spec -> plan -> [ ask -> train -> report -> decide ]* -> tell -> result
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from service import objectives
+from service.cluster.local import local_cluster, local_shape
+from service.driver import Listener, StudyDriver
+from service.errors import UsageError
+from service.interrupts import Interrupts
+from service.objectives.base import Metrics, Objective
+from service.objectives.inline import run_inline
+from service.objectives.trials import TrialPlan, evaluate_checkpoint
+from service.planning import Plan, plan_study
+from service.results.export import write_best_config
+from service.results.summary import Result, summarize
+from service.search.records import Trial
+from service.search.storage import open_storage, sqlite_url
+from service.search.study import Study
+from service.settings import OutputFolder, Settings, StudyFolder
+from service.spec import searched, to_yaml
+from service.spec.domains import Scalar
+from service.spec.study_spec import StudySpec
+from service.store.studies import Studies, StudyState
+from service.tracking.mirror import Mirror, sqlite_uri
+
+RUNNERS = ("ray", "inline")
+MIRROR_SECONDS = 60.0  # how long the end of a study waits for MLflow
+INTERRUPTED_MIRROR_SECONDS = 1.0  # the recorder goes on by itself; the person should not wait
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How trials are trained: a study's worth of them, and one look at the test split."""
+
+    train: Callable[[StudyDriver, TrialPlan], None]
+    evaluate: Callable[[TrialPlan, Trial, str], Metrics]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a search ended, before it is written down."""
+
+    state: StudyState
+    reason: str = ""
+    test: Mapping[str, float] | None = None
+
+
+def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: str = "ray") -> Result:
+    """Search the space and return what came out, all of it on disk below `settings.out` by then.
+
+    Raises DataError for a data set that cannot be had and SpecError for resources that are not there, both before
+    anything is stored. Ctrl-C or SIGTERM end the study cleanly: the result says `interrupted`, with the best so far.
+    """
+    if runner not in RUNNERS:
+        raise UsageError(f"runner {runner!r}; allowed: {', '.join(RUNNERS)}")
+    began = time.monotonic()
+    plan = plan_study(spec, local_shape())
+    objective = objectives.build(spec, settings.data_dir)
+    objective.prepare(listener.note)
+    out = OutputFolder(settings.out)
+    with Interrupts() as interrupts, _new_study(spec, out) as (study_id, studies):
+        folder = out.study(study_id)
+        listener.planned(study_id, plan)
+        study = Study.open(plan, open_storage(sqlite_url(out.database)), study_id)
+        mirror = _start_mirror(plan, study_id, out)
+        driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts)
+        with _runner(runner, plan, folder) as trainer:
+            ending = _search(driver, study, trainer, _trial_plan(plan, objective, folder))
+        with interrupts.shield():
+            result = _keep(ending, spec, study, study_id, out, time.monotonic() - began)
+            studies.end(study_id, ending.state, ending.reason, result.to_data())
+            _close_mirror(mirror, result, listener)
+    return result
+
+
+def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: TrialPlan) -> Ending:
+    """The loop with its end: train until the driver wants no more, then test the best."""
+    try:
+        trainer.train(driver, trial_plan)
+        if driver.broken is not None:
+            return Ending(StudyState.FAILED, driver.broken)
+        best = study.best()
+        if best is None:
+            return Ending(StudyState.FAILED, driver.over or "no trial was trained to its full length")
+        trial = Trial(best.number, best.params, best.seed, best.epochs_done, best.checkpoint)
+        test = trainer.evaluate(trial_plan, trial, best.checkpoint) if best.checkpoint is not None else None
+        return Ending(StudyState.COMPLETE, driver.over or "", test)
+    except KeyboardInterrupt:
+        driver.interrupt()
+        return Ending(StudyState.INTERRUPTED, "interrupted")
+
+
+@contextmanager
+def _runner(name: str, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
+    if name == "inline":
+        yield Runner(run_inline, evaluate_checkpoint)
+        return
+    with local_cluster(local_shape()):
+        from service.cluster.tuner import evaluate_on_ray, run_on_ray  # Ray is read only where it is used
+
+        def train(driver: StudyDriver, trial_plan: TrialPlan) -> None:
+            run_on_ray(driver, trial_plan, plan.concurrency, folder.root / "ray")
+
+        yield Runner(train, evaluate_on_ray)
+
+
+@contextmanager
+def _new_study(spec: StudySpec, out: OutputFolder) -> Iterator[tuple[str, Studies]]:
+    """A row for the study; whatever escapes marks it failed, with its reason, before it goes on."""
+    out.root.mkdir(parents=True, exist_ok=True)
+    studies = Studies(sqlite_url(out.database))
+    row = studies.create(spec.name, to_yaml(spec))
+    try:
+        yield row.id, studies
+    except BaseException as error:
+        studies.end(row.id, StudyState.FAILED, f"{type(error).__name__}: {error}", {})
+        raise
+    finally:
+        studies.close()
+
+
+def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialPlan:
+    spec = plan.spec
+    return TrialPlan(
+        objective=objective,
+        resources=plan.resources,
+        epochs=spec.budget.epochs,
+        metric=spec.objective.metric,
+        maximize=spec.objective.mode == "max",
+        target=spec.budget.target,
+        checkpoints=folder.checkpoints,
+    )
+
+
+def _start_mirror(plan: Plan, study_id: str, out: OutputFolder) -> Mirror:
+    spec = plan.spec
+    mirror = Mirror(out.study(study_id).spool, sqlite_uri(out.mlflow_database), out.mlflow_artifacts)
+    params: dict[str, Scalar] = {
+        "dataset": spec.objective.dataset,
+        "metric": spec.objective.metric,
+        "mode": spec.objective.mode,
+        "sampler": spec.search.sampler,
+        "seed": spec.search.seed,
+        "trials": spec.budget.trials,
+        "epochs": spec.budget.epochs,
+        "rungs": ", ".join(map(str, plan.rungs)) or "none",
+        "concurrency": plan.concurrency,
+        "searched": ", ".join(searched(spec)),
+    }
+    mirror.study_started(study_id, spec.name, params, {"spec": to_yaml(spec)})
+    mirror.start()
+    return mirror
+
+
+def _keep(
+    ending: Ending, spec: StudySpec, study: Study, study_id: str, out: OutputFolder, seconds: float
+) -> Result:
+    """The result, and the best configuration as a file."""
+    records = study.trials()
+    file = out.study(study_id).best_config
+    paths = {"best_config": None, "mlflow": str(out.mlflow_database), "storage": str(out.database)}
+    result = summarize(
+        spec, study_id, ending.state.value, records, test=ending.test, seconds=seconds, paths=paths, reason=ending.reason
+    )
+    if result.best is None:
+        return result
+    result = replace(result, paths={**paths, "best_config": str(file)})
+    write_best_config(file, spec, records[result.best.trial], result)
+    return result
+
+
+def _close_mirror(mirror: Mirror, result: Result, listener: Listener) -> None:
+    metrics = {f"trials_{state}": float(count) for state, count in result.trials.items()}
+    metrics |= {f"epochs_{kind}": float(count) for kind, count in result.epochs.items()}
+    metrics["seconds"] = result.seconds
+    if result.best is not None:
+        metrics[f"best_{result.metric}"] = result.best.value
+    metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}
+    tags = {} if result.best is None else {"best_trial": str(result.best.trial)}
+    best_config = result.paths.get("best_config")
+    mirror.study_ended(result.state, result.reason, metrics, tags, [best_config] if best_config else [])
+    interrupted = result.state == StudyState.INTERRUPTED
+    if not mirror.close(INTERRUPTED_MIRROR_SECONDS if interrupted else MIRROR_SECONDS) and not interrupted:
+        listener.note(f"MLflow lags by {mirror.lag()} events; they are kept on disk and are still being written")

@@ -1,0 +1,25 @@
+"""What a runner needs of a study's driver. The runners (in process, on Ray) know this and nothing of storage or MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from service.search.records import Decision, Trial
+
+
+class Driver(Protocol):
+    """One study being driven. The runner trains; the driver decides, stores and shows."""
+
+    def ask(self) -> Trial | None:
+        """The next trial to train; None: the study wants no more."""
+
+    def report(self, trial: Trial, epoch: int, metrics: Mapping[str, float], checkpoint: str | None) -> Decision:
+        """Take in the metrics of an epoch, and where its state was saved if it was. Closes the trial when it stops."""
+
+    def fail(self, trial: Trial, traceback: str) -> None:
+        """Close a trial that raised. The last line of the traceback becomes the reason."""
+
+    @property
+    def over(self) -> str | None:
+        """Why nothing more is to be trained (a limit, a shared failure); None while the study goes on."""

@@ -1,0 +1,46 @@
+"""Where studies are kept: an Optuna storage over SQLite or another SQL database."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+from optuna.storages import BaseStorage, RDBStorage
+
+SQLITE_BUSY_SECONDS = 30
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage at an SQLAlchemy URL, made on first use.
+
+    A SQLite file is switched to write-ahead logging: readers never wait for the driver, and a commit is one write to
+    the log. Once a call has returned, a killed process loses nothing of it.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    target = sqlalchemy.make_url(url)
+    if target.get_backend_name() != "sqlite":
+        return RDBStorage(url)
+    if target.database:
+        _use_write_ahead_log(Path(target.database))
+    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_BUSY_SECONDS}})
+    sqlalchemy.event.listen(storage.engine, "connect", _relax_fsync)
+    storage.engine.dispose()
+    return storage
+
+
+def sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path.resolve()}"
+
+
+def _use_write_ahead_log(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=SQLITE_BUSY_SECONDS)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _relax_fsync(connection: sqlite3.Connection, _record: object) -> None:
+    # With a write-ahead log, NORMAL survives the death of the process; only a power cut can take the last commits.
+    connection.execute("PRAGMA synchronous=NORMAL")

@@ -1,0 +1,69 @@
+"""Every environment variable that dialin reads, typed, and the folders that follow from them. Read once, at the edge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`out`: where studies are kept (DIALIN_OUT). `data_dir`: where data sets are looked for and downloaded to
+    (DIALIN_DATA_DIR); by default a folder of `out`."""
+
+    out: Path
+    data_dir: Path
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ, *, out: str | None = None, data_dir: str | None = None) -> Settings:
+        """From the command line first, then the environment, then the defaults. Empty values count as unset."""
+        chosen_out = Path(out or environ.get("DIALIN_OUT") or "dialin-data").expanduser().resolve()
+        chosen_data = data_dir or environ.get("DIALIN_DATA_DIR")
+        return cls(chosen_out, Path(chosen_data).expanduser().resolve() if chosen_data else chosen_out / "data")
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Where the files of one study lie."""
+
+    root: Path
+
+    @property
+    def best_config(self) -> Path:
+        return self.root / "best_config.yaml"
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """What lies where below `out`: one database, one MLflow database, one folder a study."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "dialin.db"
+
+    @property
+    def mlflow_database(self) -> Path:
+        return self.root / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.root / "mlflow-artifacts"
+
+    def study(self, study_id: str) -> StudyFolder:
+        return StudyFolder(self.root / "studies" / study_id)

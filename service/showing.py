@@ -1,0 +1,220 @@
+"""What the commands print: for a person with rich, for a machine as plain data."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from service.history import ReadBack
+from service.planning import Plan
+from service.results.summary import Result
+from service.search.records import TrialRecord
+from service.search.study import best_value
+from service.spec import lint
+from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange
+from service.spec.knobs import CATALOGUE, Knob
+from service.spec.study_spec import StudySpec
+from service.tracking.mirror import sqlite_uri, ui_command
+
+
+def show_result(console: Console, spec: StudySpec, result: Result) -> None:
+    """The end of a run: the best configuration, its figures, what was saved, and where everything lies."""
+    _say(console, f"study {result.study_id} {result.state}{f': {result.reason}' if result.reason else ''}")
+    if result.best is None:
+        _say(console, "no trial has reported a finite value yet, so there is no best configuration")
+    else:
+        _show_best(console, spec, result)
+    _say(console, _trials_line(result))
+    if result.paths.get("best_config"):
+        _say(console, f"best configuration   {_short_path(result.paths['best_config'])}")
+    if result.paths.get("mlflow"):
+        _say(console, f"see every trial      {ui_command(sqlite_uri(Path(str(result.paths['mlflow']))))}")
+
+
+def _show_best(console: Console, spec: StudySpec, result: Result) -> None:
+    best = result.best
+    if best is None:
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in best.params.items():
+        searched = not isinstance(spec.space.get(name, Fixed(None)), Fixed)
+        table.add_row(f"  {name}", _value(value), "" if searched else "fixed" if name in spec.space else "default")
+    _say(console, f"\nbest configuration (trial {best.trial}, epoch {best.epoch} of {spec.budget.epochs})")
+    console.print(table)
+    _say(console, f"\n{_words(result.metric):<20} {best.value:.4f}")
+    if result.test is not None and "accuracy" in result.test:
+        _say(console, f"{'test accuracy':<20} {result.test['accuracy']:.4f}   on images that the search never saw")
+
+
+def _trials_line(result: Result) -> str:
+    names = {"complete": "trained to the end", "stopped": "stopped early", "diverged": "diverged", "failed": "failed"}
+    counts = ", ".join(f"{count} {names[state]}" for state, count in result.trials.items() if count)
+    trained, full = result.epochs["trained"], result.epochs["full"]
+    saved = f", {1 - trained / full:.0%} saved by stopping early" if full else ""
+    return f"{'trials':<20} {counts or 'none ended'}\n{'epochs trained':<20} {trained} of {full}{saved}, in {result.seconds:.0f} s"
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The dry run for machines."""
+    spec = plan.spec
+    return {
+        "name": spec.name,
+        "objective": spec.objective.model_dump(),
+        "knobs": {name: {"domain": _domain(domain), "when": _when(domain)} for name, domain in spec.space.items()},
+        "trials": spec.budget.trials,
+        "epochs": spec.budget.epochs,
+        "rungs": list(plan.rungs),
+        "concurrency": plan.concurrency,
+        "resources": {"cpus": plan.resources.cpus, "gpus": plan.resources.gpus},
+        "most_epochs": plan.most_epochs,
+        "likely_epochs": plan.likely_epochs,
+        "warnings": [{"path": warning.path, "message": warning.message} for warning in lint(spec)],
+    }
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    spec = plan.spec
+    _say(console, f"{spec.name}: {spec.objective.mode}imize {spec.objective.metric} on {spec.objective.dataset}")
+    table = Table.grid(padding=(0, 2))
+    for name, domain in spec.space.items():
+        table.add_row(f"  {name}", _domain(domain), _when(domain))
+    console.print(table)
+    _say(console, f"trials        {spec.budget.trials}, {plan.concurrency} at a time, each {_resources(plan)}")
+    rungs = f"compared after epochs {', '.join(map(str, plan.rungs))}" if plan.rungs else "no early stopping"
+    _say(console, f"epochs        up to {spec.budget.epochs} a trial; {rungs}")
+    _say(console, f"in all        {plan.most_epochs} epochs at most, about {plan.likely_epochs} likely")
+    for warning in lint(spec):
+        _say(console, f"warning: {warning.path}: {warning.message}")
+
+
+def show_list(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        _say(console, "no studies yet; start with: dialin run digits")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("study", "state", "best", "trials", "started"):
+        table.add_column(title)
+    for row in rows:
+        best = "" if row["best"] is None else f"{row['metric']} {row['best']:.4f}"
+        trials = str(sum(row["trials"].values())) if row["trials"] else ""
+        started = datetime.datetime.fromtimestamp(row["created_at"]).strftime("%Y-%m-%d %H:%M")
+        table.add_row(row["study_id"], row["state"], best, trials, started)
+    console.print(table)
+
+
+def study_data(back: ReadBack) -> dict[str, Any]:
+    """A study with its trials, for machines."""
+    return {**back.result.to_data(), "reason": back.row.reason, "trial_list": [_trial_data(back, t) for t in back.trials]}
+
+
+def _trial_data(back: ReadBack, trial: TrialRecord) -> dict[str, Any]:
+    finite = {epoch: value for epoch, value in trial.values.items() if value == value and abs(value) != float("inf")}
+    return {
+        "trial": trial.number,
+        "state": trial.state.value,
+        "reason": trial.reason,
+        "value": best_value(trial.values, back.spec.objective.mode == "max"),
+        "epochs": trial.epochs_done,
+        "values": {str(epoch): finite.get(epoch) for epoch in trial.values},
+        "params": dict(trial.params),
+        "seed": trial.seed,
+    }
+
+
+def show_study(console: Console, back: ReadBack) -> None:
+    show_result(console, back.spec, back.result)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("trial", "state", "epochs", back.spec.objective.metric, "why it ended"):
+        table.add_column(title, overflow="fold")
+    for trial in back.trials:
+        value = best_value(trial.values, back.spec.objective.mode == "max")
+        shown = "" if value is None else f"{value:.4f}"
+        table.add_row(str(trial.number), trial.state.value, str(trial.epochs_done), shown, trial.reason)
+    _say(console, "")
+    console.print(table)
+
+
+def knobs_data() -> list[dict[str, Any]]:
+    """The catalogue for machines."""
+    return [
+        {
+            "name": knob.name,
+            "group": knob.group,
+            "values": _knob_values(knob),
+            "typical": None if knob.typical is None else _domain(knob.typical),
+            "applies": {name: list(values) for name, values in knob.applies.items()},
+            "summary": knob.summary,
+            "source": knob.source,
+        }
+        for knob in CATALOGUE.values()
+    ]
+
+
+def show_knobs(console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("knob", "values", "typical range", "when", "what it does", "source"):
+        table.add_column(title, overflow="fold")
+    for row in knobs_data():
+        when = ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in row["applies"].items())
+        table.add_row(row["name"], row["values"], row["typical"] or "", when, row["summary"], row["source"])
+    console.print(table)
+
+
+def _knob_values(knob: Knob) -> str:
+    if knob.choices:
+        return ", ".join(_value(value) for value in knob.choices)
+    if knob.parts:
+        return f"none, or of {', '.join(knob.parts)} some joined by +"
+    kind = "whole number" if knob.kind == "int" else "number"
+    low = f"{'above' if knob.low_open else 'from'} {knob.low:g}" if knob.low is not None else ""
+    high = f"{'below' if knob.high_open else 'to'} {knob.high:g}" if knob.high is not None else ""
+    return " ".join(part for part in (kind, low, high) if part)
+
+
+def _domain(domain: Domain) -> str:
+    match domain:
+        case Fixed(value=value):
+            return _value(value)
+        case Choice(values=values):
+            return "one of " + ", ".join(_value(value) for value in values)
+        case FloatRange() | IntRange():
+            step = f", step {domain.step:g}" if domain.step not in (None, 1) else ""
+            return f"{_value(domain.low)} to {_value(domain.high)}{', log' if domain.log else ''}{step}"
+
+
+def _when(domain: Domain) -> str:
+    parts = (f"{name} is {' or '.join(map(_value, values))}" for name, values in domain.when.items())
+    text = " and ".join(parts)
+    return f"when {text}" if text else ""
+
+
+def _resources(plan: Plan) -> str:
+    cpus, gpus = plan.resources.cpus, plan.resources.gpus
+    return f"on {cpus:g} cpu{'s' if cpus != 1 else ''}" + (f" and {gpus:g} gpu{'s' if gpus != 1 else ''}" if gpus else "")
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower().replace("none", "null")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _words(name: str) -> str:
+    return name.replace("val_", "validation ").replace("_", " ")
+
+
+def _short_path(path: str | None) -> str:
+    relative = os.path.relpath(str(path))
+    return relative if len(relative) < len(str(path)) and not relative.startswith("..") else str(path)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+
+

@@ -1,0 +1,252 @@
+"""From text to a StudySpec, with every problem named by path and line, and back to text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+import search_spaces
+from service.errors import Problem, SpecError, did_you_mean
+from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange
+from service.spec.knobs import CATALOGUE
+from service.spec.reading import Document, read_value, read_yaml
+from service.spec.space_parsing import parse_space
+from service.spec.study_spec import SECTIONS, StudySpec
+
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic")
+_PREFIXES = ("npz:", "folder:")
+_TOP = ("name", "objective", "space", "search", "early_stopping", "budget", "resources")
+_OFF = (None, False, "off", "none")
+
+
+def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> StudySpec:
+    """The specification in a file, or the shipped one of that name; `overrides` as in `parse_spec`.
+
+    Raises SpecError with every problem; for a source that is neither, with the nearest shipped name.
+    """
+    path = Path(source)
+    if path.is_file():
+        try:
+            return parse_spec(path.read_bytes(), str(source), overrides)
+        except OSError as error:
+            raise SpecError([Problem("", f"cannot be read: {error.strerror}")], str(source)) from None
+    name = str(source)
+    if name not in search_spaces.names():
+        near = did_you_mean(name, search_spaces.names())
+        raise SpecError([Problem("", f"{name!r} is neither a file nor a shipped search space; {near}")])
+    return parse_spec(search_spaces.read(name), name, overrides)
+
+
+def parse_spec(text: str | bytes, source: str = "", overrides: Sequence[str] = ()) -> StudySpec:
+    """The specification in `text` (YAML, or JSON as a part of it). An override is `path=value`, as `budget.epochs=3`.
+
+    Raises SpecError with every problem found: path, line, what is wrong, what is allowed.
+    """
+    document = read_yaml(text, source)
+    if not isinstance(document.data, dict):
+        raise SpecError([Problem("", "not a mapping; a specification has keys such as name, objective, space", 1)], source)
+    problems: list[Problem] = []
+    overridden = [_override(document.data, override, problems) for override in overrides]
+    spec = None if problems else _build(document.data, problems)
+    if problems or spec is None:
+        raise SpecError([_located(problem, document, overridden) for problem in problems], source)
+    return spec
+
+
+def spec_from_data(data: Mapping[str, Any], source: str = "") -> StudySpec:
+    """The specification in plain data. Raises SpecError."""
+    problems: list[Problem] = []
+    spec = _build(dict(data), problems)
+    if problems or spec is None:
+        raise SpecError(problems, source)
+    return spec
+
+
+def to_data(spec: StudySpec) -> dict[str, Any]:
+    """Plain data that reads back as the same specification."""
+    data = spec.model_dump(exclude={"space"})
+    data["space"] = {name: _domain_data(domain) for name, domain in spec.space.items()}
+    if data["early_stopping"]["asha"] is None:
+        data["early_stopping"]["asha"] = "off"
+    for section in data.values():
+        if isinstance(section, dict):
+            for key in [key for key, value in section.items() if value is None]:
+                del section[key]
+    return {key: data[key] for key in _TOP}
+
+
+def to_yaml(spec: StudySpec) -> str:
+    """YAML that reads back as the same specification."""
+    return yaml.dump(to_data(spec), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
+
+
+def _build(data: dict[str, Any], problems: list[Problem]) -> StudySpec | None:
+    for key in data:
+        if key not in _TOP:
+            problems.append(Problem(key, f"unknown key {key!r}; {did_you_mean(key, _TOP)}"))
+    for key in ("name", "objective", "space"):
+        if key not in data:
+            problems.append(Problem("", f"{key!r} is missing"))
+    sections = {name: _section(name, data[name], problems) for name in SECTIONS if name in data}
+    space = parse_space(data["space"], problems) if "space" in data else {}
+    if problems:
+        return None
+    try:
+        spec = StudySpec.model_validate({"name": data["name"], "space": space, **sections})
+    except ValidationError as error:
+        problems.extend(_translate(error, "", StudySpec))
+        return None
+    _check_together(spec, problems)
+    return spec
+
+
+def _section(name: str, data: Any, problems: list[Problem]) -> Any:
+    if name == "early_stopping":
+        data = {"asha": None} if data in _OFF else data
+        if isinstance(data, dict) and "asha" in data and data["asha"] in _OFF:
+            data = {**data, "asha": None}
+    if name == "objective" and isinstance(data, dict) and "mode" not in data:
+        data = {**data, "mode": "min" if data.get("metric") == "val_loss" else "max"}
+    if not isinstance(data, dict):
+        problems.append(Problem(name, f"{_show(data)} is not a mapping; keys: {', '.join(SECTIONS[name].model_fields)}"))
+        return None
+    try:
+        return SECTIONS[name].model_validate(data)
+    except ValidationError as error:
+        problems.extend(_translate(error, name, SECTIONS[name]))
+        return None
+
+
+def _check_together(spec: StudySpec, problems: list[Problem]) -> None:
+    """What no section can see alone."""
+    objective, asha = spec.objective, spec.early_stopping.asha
+    prefix = next((prefix for prefix in _PREFIXES if objective.dataset.startswith(prefix)), None)
+    if prefix is not None and len(objective.dataset) == len(prefix):
+        problems.append(Problem("objective.dataset", f"{objective.dataset!r} names no path after {prefix!r}"))
+    if prefix is None and objective.dataset not in DATASETS:
+        near = did_you_mean(objective.dataset, (*DATASETS, "npz:PATH", "folder:PATH"))
+        problems.append(Problem("objective.dataset", f"unknown data set {objective.dataset!r}; {near}"))
+    wanted = "min" if objective.metric == "val_loss" else "max"
+    if objective.mode != wanted:
+        problems.append(Problem("objective.mode", f"{objective.mode!r} of {objective.metric} finds the worst; use {wanted!r}"))
+    if asha is not None and asha.grace_epochs is not None and asha.grace_epochs > spec.budget.epochs:
+        problems.append(
+            Problem(
+                "early_stopping.asha.grace_epochs",
+                f"{asha.grace_epochs} is more than the {spec.budget.epochs} epochs of a trial (budget.epochs)",
+            )
+        )
+
+
+def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> str:
+    """Put one `path=value` into the data; the path that it changed."""
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    keys = path.split(".")
+    if keys[0] in CATALOGUE and keys[0] not in _TOP:
+        keys = ["space", *keys]
+    path = ".".join(keys)
+    if not equals or not all(keys):
+        problems.append(Problem("", f"--set {override!r}: not of the form KEY=VALUE, as in budget.epochs=3"))
+        return path
+    if keys[0] not in _TOP:
+        problems.append(Problem("", f"--set {override!r}: unknown key {keys[0]!r}; {did_you_mean(keys[0], _TOP)}"))
+        return path
+    target = data
+    for key in keys[:-1]:
+        if not isinstance(target.get(key), dict):
+            target[key] = {}
+        target = target[key]
+    try:
+        target[keys[-1]] = read_value(text, f"--set {override!r}")
+    except SpecError as error:
+        problems.append(Problem("", str(error)))
+    return path
+
+
+def _located(problem: Problem, document: Document, overridden: Sequence[str]) -> Problem:
+    if any(problem.path == path or problem.path.startswith(f"{path}.") for path in overridden):
+        return Problem(problem.path, f"{problem.message} (from --set)")
+    return Problem(problem.path, problem.message, document.line(problem.path)) if problem.path else problem
+
+
+def _translate(error: ValidationError, prefix: str, model: Any) -> list[Problem]:
+    """Pydantic's findings in our words: the thing, the value, what is allowed."""
+    problems = []
+    for found in error.errors(include_url=False):
+        keys = [str(key) for key in found["loc"]]
+        path = ".".join([prefix, *keys] if prefix else keys)
+        problems.append(Problem(path, _message(found, keys, model)))
+    return problems
+
+
+def _message(found: Any, keys: list[str], model: Any) -> str:
+    kind, shown, context = found["type"], _show(found["input"]), found.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key {keys[-1]!r}; {did_you_mean(keys[-1], _fields(model, keys[:-1]))}"
+    if kind == "literal_error":
+        return f"{shown}; allowed: {context['expected'].replace(' or ', ', ')}"
+    if kind == "string_pattern_mismatch":
+        return f"{shown}; allowed: 1 to 64 of a-z, 0-9, - and _, a letter or digit first"
+    words = {
+        "missing": f"{keys[-1]!r} is missing",
+        "int_type": f"{shown} is not a whole number",
+        "int_from_float": f"{shown} is not a whole number",
+        "float_type": f"{shown} is not a number",
+        "finite_number": f"{shown} is not a finite number",
+        "string_type": f"{shown} is not text",
+        "model_type": f"{shown} is not a mapping",
+        "model_attributes_type": f"{shown} is not a mapping",
+        "greater_than": f"{shown} is not above {context.get('gt')}",
+        "greater_than_equal": f"{shown} is below {context.get('ge')}, the least",
+        "less_than": f"{shown} is not below {context.get('lt')}",
+        "less_than_equal": f"{shown} is above {context.get('le')}, the most",
+    }
+    return words.get(kind, f"{shown}: {found['msg']}")
+
+
+def _fields(model: Any, keys: list[str]) -> list[str]:
+    for key in keys:
+        inner = model.model_fields[key].annotation
+        model = next((part for part in (inner, *getattr(inner, "__args__", ())) if hasattr(part, "model_fields")), model)
+    return list(model.model_fields)
+
+
+def _domain_data(domain: Domain) -> Any:
+    when = {name: list(values) for name, values in domain.when.items()}
+    condition = {"when": when} if when else {}
+    match domain:
+        case Fixed(value=value):
+            return {"value": value, **condition} if when else value
+        case Choice(values=values):
+            return {"choices": list(values), **condition} if when else list(values)
+        case FloatRange() | IntRange():
+            step = {} if domain.step is None or (isinstance(domain, IntRange) and domain.step == 1) else {"step": domain.step}
+            log = {"log": True} if domain.log else {}
+            return {"min": domain.low, "max": domain.high, **log, **step, **condition}
+
+
+def _show(value: object) -> str:
+    text = repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _dump_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Quoted wherever our own reader would take the plain word for something else.
+    try:
+        plain = read_value(text, "") == text
+    except SpecError:
+        plain = False
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _dump_text)

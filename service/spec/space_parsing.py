@@ -1,0 +1,241 @@
+"""The `space` section: plain data becomes domains, and everything wrong with it becomes a problem with its path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+from service.errors import Problem, did_you_mean
+from service.spec.domains import ALWAYS, Choice, Condition, Domain, Fixed, FloatRange, IntRange, Scalar
+from service.spec.knobs import CATALOGUE, Knob
+
+_RANGE_KEYS = {"min", "max", "log", "step", "when"}
+_FORMS = {"value": {"value", "when"}, "choices": {"choices", "when"}, "range": _RANGE_KEYS}
+
+
+class _Wrong(Exception):
+    """A problem with one knob, on the way up to where its path is known."""
+
+    def __init__(self, message: str, below: str = "") -> None:
+        super().__init__(message)
+        self.below = below
+
+
+def parse_space(data: Any, problems: list[Problem]) -> dict[str, Domain]:
+    """The domains of a space. What is wrong is appended to `problems`, and the knob is left out."""
+    if not isinstance(data, dict):
+        problems.append(Problem("space", f"{_show(data)} is not a mapping of knobs to their values"))
+        return {}
+    space: dict[str, Domain] = {}
+    for name, value in data.items():
+        path = f"space.{name}"
+        if name not in CATALOGUE:
+            problems.append(Problem(path, f"unknown knob {name!r}; {did_you_mean(name, CATALOGUE)}"))
+            continue
+        try:
+            space[name] = parse_domain(CATALOGUE[name], value)
+        except _Wrong as wrong:
+            problems.append(Problem(f"{path}.{wrong.below}" if wrong.below else path, str(wrong)))
+    known = {name for name in data if name in CATALOGUE}
+    _check_conditions(space, known, problems)
+    return space
+
+
+def parse_domain(knob: Knob, data: Any) -> Domain:
+    """The domain of one knob from a plain value, a list, or a mapping."""
+    if isinstance(data, list):
+        return _choice(knob, data, ALWAYS, "")
+    if not isinstance(data, dict):
+        return Fixed(_value(knob, data))
+    form = next((form for form in ("value", "choices") if form in data), "range")
+    unknown = sorted(set(data) - _FORMS[form])
+    if unknown:
+        raise _Wrong(f"unknown key {unknown[0]!r}; {did_you_mean(unknown[0], _FORMS[form])}", unknown[0])
+    when = _condition(data["when"]) if "when" in data else ALWAYS
+    if form == "value":
+        return Fixed(_value(knob, data["value"], "value"), when)
+    if form == "choices":
+        if not isinstance(data["choices"], list):
+            raise _Wrong(f"{_show(data['choices'])} is not a list", "choices")
+        return _choice(knob, data["choices"], when, "choices")
+    return _range(knob, data, when)
+
+
+def _choice(knob: Knob, values: list[Any], when: Condition, below: str) -> Domain:
+    if not values:
+        raise _Wrong("an empty list; name at least one value", below)
+    chosen: list[Scalar] = []
+    for index, value in enumerate(values):
+        scalar = _value(knob, value, f"{below}.{index}".lstrip("."))
+        if any(scalar == other and type(scalar) is type(other) for other in chosen):
+            raise _Wrong(f"the value {_show(scalar)} stands twice", below)
+        chosen.append(scalar)
+    return Fixed(chosen[0], when) if len(chosen) == 1 else Choice(tuple(chosen), when)
+
+
+def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
+    if knob.kind not in ("float", "int"):
+        raise _Wrong(f"{knob.name} is no number and has no range; {_allowed(knob)}")
+    for key in ("min", "max"):
+        if key not in data:
+            raise _Wrong(f"a range needs {key!r} (or write a value, a list, or {{value: ...}})")
+    log = data.get("log", False)
+    if not isinstance(log, bool):
+        raise _Wrong(f"{_show(log)} is not true or false", "log")
+    low = cast("float", _value(knob, data["min"], "min"))
+    high = cast("float", _value(knob, data["max"], "max"))
+    if low >= high:
+        raise _Wrong(f"min {low:g} is not below max {high:g}")
+    if log and low <= 0:
+        raise _Wrong(f"a log range cannot touch 0, and min is {low:g}", "min")
+    step = data.get("step")
+    if step is not None:
+        step = _step(knob, step, log, high - low)
+    if knob.kind == "int":
+        return IntRange(int(low), int(high), log, 1 if step is None else int(step), when)
+    return FloatRange(float(low), float(high), log, None if step is None else float(step), when)
+
+
+def _step(knob: Knob, step: Any, log: bool, width: float) -> float:
+    if isinstance(step, bool) or not isinstance(step, int | float) or not math.isfinite(step) or step <= 0:
+        raise _Wrong(f"{_show(step)} is not a number above 0", "step")
+    if knob.kind == "int" and step != int(step):
+        raise _Wrong(f"{step:g} is not whole, and {knob.name} is", "step")
+    if log and not (knob.kind == "int" and step == 1):
+        raise _Wrong("log and step exclude each other", "step")
+    if step > width:
+        raise _Wrong(f"{step:g} is wider than the range, {width:g}", "step")
+    return float(step)
+
+
+def _value(knob: Knob, value: Any, below: str = "") -> Scalar:
+    """The value in the knob's own type. Raises when the knob cannot take it."""
+    try:
+        return coerce(knob, value)
+    except ValueError as error:
+        raise _Wrong(str(error), below) from None
+
+
+def coerce(knob: Knob, value: Any) -> Scalar:
+    """`value` as the knob takes it: 1e3 becomes 1000 for a whole number, flip+crop becomes crop+flip.
+
+    Raises ValueError, which names the value and what is allowed.
+    """
+    if knob.kind in ("choice", "bool"):
+        if not any(value == choice and type(value) is type(choice) for choice in knob.choices):
+            near = did_you_mean(value, map(str, knob.choices)) if isinstance(value, str) else _allowed(knob)
+            raise ValueError(f"{_show(value)} is no value of {knob.name}; {near}")
+        return value  # type: ignore[no-any-return]
+    if knob.kind == "parts":
+        return _parts(knob, value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{_show(value)} is not a number")
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    if knob.kind == "int" and value != int(value):
+        raise ValueError(f"{value:g} is not whole, and {knob.name} is")
+    _check_bounds(knob, value)
+    return int(value) if knob.kind == "int" else float(value)
+
+
+def _parts(knob: Knob, value: Any) -> str:
+    if value == "none":
+        return "none"
+    named = str(value).split("+") if isinstance(value, str) else []
+    wrong = [part for part in named if part not in knob.parts]
+    if not named or wrong or len(set(named)) < len(named):
+        near = f"; {did_you_mean(wrong[0], knob.parts)}" if wrong else ""
+        raise ValueError(f"{_show(value)} is no value of {knob.name}{near}; {_allowed(knob)}")
+    return "+".join(part for part in knob.parts if part in named)
+
+
+def _check_bounds(knob: Knob, value: float) -> None:
+    below = knob.low is not None and (value < knob.low or (knob.low_open and value == knob.low))
+    above = knob.high is not None and (value > knob.high or (knob.high_open and value == knob.high))
+    if below or above:
+        low = f"{'above' if knob.low_open else 'at least'} {knob.low:g}"
+        high = f"{'below' if knob.high_open else 'at most'} {knob.high:g}"
+        raise ValueError(f"{value:g} is out of bounds; {knob.name} is {low} and {high}")
+
+
+def _allowed(knob: Knob) -> str:
+    if knob.kind == "parts":
+        return f"allowed: none, or some of {', '.join(knob.parts)} joined by +"
+    return f"allowed: {', '.join(_show(choice) for choice in knob.choices)}"
+
+
+def _condition(data: Any) -> Condition:
+    if not isinstance(data, dict) or not data:
+        raise _Wrong(f"{_show(data)} is not a mapping such as {{optimizer: [sgd, rmsprop]}}", "when")
+    condition: dict[str, tuple[Scalar, ...]] = {}
+    for name, values in data.items():
+        listed = values if isinstance(values, list) else [values]
+        if not listed or any(isinstance(value, list | dict) for value in listed):
+            raise _Wrong(f"{_show(values)} is not a value or a list of values", f"when.{name}")
+        condition[name] = tuple(listed)
+    return condition
+
+
+def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[Problem]) -> None:
+    for name, domain in space.items():
+        for other, values in domain.when.items():
+            path = f"space.{name}.when.{other}"
+            if other not in space:
+                if other not in known:
+                    near = did_you_mean(other, [knob for knob in known if knob != name])
+                    problems.append(Problem(path, f"the condition names {other!r}, which is no knob of this space; {near}"))
+                continue
+            possible = _possible(space[other])
+            for value in values:
+                if possible is not None and not any(value == p and type(value) is type(p) for p in possible):
+                    allowed = ", ".join(_show(p) for p in possible)
+                    problems.append(Problem(path, f"{other} is never {_show(value)} in this space; allowed: {allowed}"))
+                if possible is None and not _inside(space[other], value):
+                    problems.append(Problem(path, f"{other} is never {_show(value)} in this space"))
+    cycle = find_cycle(space)
+    if cycle:
+        problems.append(Problem(f"space.{cycle[0]}.when", f"conditions go round in a circle: {' -> '.join(cycle)}"))
+
+
+def _possible(domain: Domain) -> tuple[Scalar, ...] | None:
+    if isinstance(domain, Fixed):
+        return (domain.value,)
+    return domain.values if isinstance(domain, Choice) else None
+
+
+def _inside(domain: Domain, value: Scalar) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isinstance(domain, FloatRange | IntRange):
+        return False
+    return domain.low <= value <= domain.high
+
+
+def find_cycle(space: Mapping[str, Domain]) -> list[str]:
+    """The knobs of one cycle of conditions, its first again at the end; empty when there is none."""
+    done: set[str] = set()
+    for start in space:
+        trail: list[str] = []
+        stack = [(start, iter(space[start].when))]
+        trail.append(start)
+        while stack:
+            name, others = stack[-1]
+            other = next((o for o in others if o in space and o not in done), None)
+            if other is None:
+                done.add(name)
+                stack.pop()
+                trail.pop()
+            elif other in trail:
+                return [*trail[trail.index(other) :], other]
+            else:
+                trail.append(other)
+                stack.append((other, iter(space[other].when)))
+    return []
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,116 @@
+"""The life of studies: who they are, what was asked, where they stand. One row a study, in the studies' database.
+
+What was tried and what came out is not here: that is the Optuna study's.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.errors import NotFoundError, did_you_mean
+
+SQLITE_BUSY_SECONDS = 30
+_ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # nothing that reads like another
+
+_METADATA = sa.MetaData()
+_STUDIES = sa.Table(
+    "dialin_studies",
+    _METADATA,
+    sa.Column("id", sa.String(96), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, index=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("summary", sa.Text, nullable=False, default="{}"),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+)
+
+
+class StudyState(StrEnum):
+    """Where a study is. Interrupted ones can go on."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One study. Times in seconds since 1970; `spec` is YAML; `summary` is what its driver last said of it."""
+
+    id: str
+    name: str
+    state: StudyState
+    reason: str
+    spec: str
+    summary: Mapping[str, Any]
+    created_at: float
+    ended_at: float | None
+
+
+class Studies:
+    """The table of studies behind an SQLAlchemy URL, made on first use."""
+
+    def __init__(self, url: str) -> None:
+        arguments = {"timeout": SQLITE_BUSY_SECONDS} if url.startswith("sqlite") else {}
+        self._engine = sa.create_engine(url, connect_args=arguments)
+        _METADATA.create_all(self._engine)
+
+    def create(self, name: str, spec: str) -> StudyRow:
+        """A new study in state running, with an id made of its name and six random letters."""
+        row = StudyRow(new_id(name), name, StudyState.RUNNING, "", spec, {}, time.time(), None)
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(_STUDIES).values(**_columns(row)))
+        return row
+
+    def end(self, study_id: str, state: StudyState, reason: str, summary: Mapping[str, Any]) -> None:
+        """Note how a driver left the study. Raises NotFoundError for an unknown id."""
+        change = {"state": state.value, "reason": reason, "summary": json.dumps(dict(summary)), "ended_at": time.time()}
+        with self._engine.begin() as connection:
+            done = connection.execute(sa.update(_STUDIES).where(_STUDIES.c.id == study_id).values(**change))
+        if done.rowcount == 0:
+            raise NotFoundError(f"no study {study_id!r}")
+
+    def find(self, reference: str) -> StudyRow:
+        """The study of that id; or the newest one of that name; or `last`, the newest of all.
+
+        Raises NotFoundError, which names the nearest known id.
+        """
+        rows = self.list()
+        for row in rows:
+            if reference in (row.id, row.name) or reference == "last":
+                return row
+        if not rows:
+            raise NotFoundError(f"no study {reference!r}: there is none here yet")
+        raise NotFoundError(f"no study {reference!r}: {did_you_mean(reference, [row.id for row in rows[:20]])}")
+
+    def list(self) -> list[StudyRow]:
+        """All studies, the newest first."""
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(_STUDIES).order_by(_STUDIES.c.created_at.desc()))
+            return [_row(row._mapping) for row in found]
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def new_id(name: str) -> str:
+    return f"{name.replace('_', '-')}-{''.join(secrets.choice(_ID_ALPHABET) for _ in range(6))}"
+
+
+def _columns(row: StudyRow) -> dict[str, Any]:
+    return {**vars(row), "state": row.state.value, "summary": json.dumps(dict(row.summary))}
+
+
+def _row(columns: Mapping[str, Any]) -> StudyRow:
+    return StudyRow(**{**columns, "state": StudyState(columns["state"]), "summary": json.loads(columns["summary"])})

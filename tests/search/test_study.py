@@ -1,0 +1,203 @@
+"""The Study's contract, over the storages it is used with."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from service.search.records import Outcome, State
+from service.search.storage import open_storage, sqlite_url
+from service.search.study import Study
+from tests.factories import make_plan
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def storage(request, tmp_path):
+    if request.param == "memory":
+        return optuna.storages.InMemoryStorage()
+    return open_storage(sqlite_url(tmp_path / "studies.db"))
+
+
+def train(study, trial, values, told=True):
+    """Report `values` from the next epoch on, as long as the study lets it; the last decision."""
+    decision = None
+    for epoch, value in enumerate(values, trial.epochs_done + 1):
+        decision = study.report(trial, epoch, value)
+        if decision.stop:
+            break
+    if told and decision is not None and decision.stop:
+        study.tell(trial, Outcome(decision.state, decision.reason))
+    return decision
+
+
+def rising(top, epochs=9):
+    return [top * epoch / epochs for epoch in range(1, epochs + 1)]
+
+
+def test_asks_for_as_many_trials_as_the_budget_has(storage):
+    study = Study.open(make_plan("budget.trials=3"), storage, "s")
+    assert [study.ask().number for _ in range(3)] == [0, 1, 2]
+    assert study.ask() is None
+
+
+def test_conditional_knobs_exist_only_where_their_condition_holds(storage):
+    study = Study.open(make_plan("budget.trials=20"), storage, "s")
+    trials = [study.ask() for _ in range(20)]
+    rows = storage.get_all_trials(storage.get_study_id_from_name("s"))
+    assert {trial.params["optimizer"] for trial in trials} == {"sgd", "adam"}
+    for trial, row in zip(trials, rows, strict=True):
+        with_momentum = trial.params["optimizer"] == "sgd"
+        assert ("momentum" in trial.params) is with_momentum
+        assert ("momentum" in row.params) is with_momentum
+        assert isinstance(trial.params["batch_size"], int)
+        assert 1e-4 <= trial.params["lr"] <= 1
+
+
+def test_reports_are_stored_before_report_returns(storage):
+    study = Study.open(make_plan(), storage, "s")
+    trial = study.ask()
+    study.report(trial, 1, 0.25)
+    assert Study.open(make_plan(), storage, "s").trials()[0].values == {1: 0.25}
+
+
+@pytest.mark.parametrize(
+    ("values", "state", "optuna_state", "reason"),
+    [
+        (rising(0.9), State.COMPLETE, TrialState.COMPLETE, "trained all 9 epochs"),
+        ([0.5, math.nan], State.DIVERGED, TrialState.PRUNED, "val_accuracy was nan after epoch 2"),
+        ([math.inf], State.DIVERGED, TrialState.PRUNED, "val_accuracy was inf after epoch 1"),
+    ],
+)
+def test_ends(storage, values, state, optuna_state, reason):
+    study = Study.open(make_plan(), storage, "s")
+    decision = train(study, study.ask(), values)
+    assert (decision.stop, decision.state, decision.reason) == (True, state, reason)
+    record = study.trials()[0]
+    assert (record.state, record.reason) == (state, reason)
+    assert storage.get_all_trials(storage.get_study_id_from_name("s"))[0].state is optuna_state
+
+
+def test_a_weak_trial_is_stopped_at_its_rung_with_the_reason(storage):
+    study = Study.open(make_plan("early_stopping.asha.grace_epochs=3"), storage, "s")
+    for top in (0.9, 0.8):
+        train(study, study.ask(), rising(top))
+    weak = study.ask()
+    decision = train(study, weak, rising(0.3))
+    assert decision.state is State.STOPPED
+    assert decision.reason == "val_accuracy 0.1 is below 0.2889, the cutoff of rung 3 over 2 trials"
+    assert study.trials()[weak.number].epochs_done == 3
+
+
+def test_a_failed_trial_keeps_its_reason(storage):
+    study = Study.open(make_plan(), storage, "s")
+    study.tell(study.ask(), Outcome(State.FAILED, "ValueError: no"))
+    assert (study.trials()[0].state, study.trials()[0].reason) == (State.FAILED, "ValueError: no")
+
+
+def test_telling_twice_keeps_the_first_end(storage):
+    study = Study.open(make_plan(), storage, "s")
+    trial = study.ask()
+    train(study, trial, rising(0.9))
+    study.tell(trial, Outcome(State.FAILED, "late"))
+    assert study.trials()[0].state is State.COMPLETE
+
+
+def test_reporting_an_epoch_twice_keeps_the_first_value(storage):
+    study = Study.open(make_plan(), storage, "s")
+    trial = study.ask()
+    study.report(trial, 1, 0.5)
+    assert not study.report(trial, 1, 0.1).stop
+    assert study.trials()[0].values == {1: 0.5}
+
+
+def test_best_is_the_best_epoch_of_a_complete_trial(storage):
+    study = Study.open(make_plan("early_stopping=off"), storage, "s")
+    assert study.best() is None
+    train(study, study.ask(), [0.99, math.nan])  # diverged: its good epoch does not count
+    train(study, study.ask(), [0.98], told=False)  # under way: neither
+    train(study, study.ask(), [0.1, 0.7, 0.95, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9])
+    train(study, study.ask(), [0.94] * 9)
+    assert study.best().number == 2
+
+
+def test_a_second_study_over_the_same_storage_agrees(storage):
+    plan = make_plan("early_stopping.asha.grace_epochs=3", "search.seed=4")
+    first = Study.open(plan, storage, "s")
+    for top in (0.9, 0.8, 0.7):
+        train(first, first.ask(), rising(top))
+    second = Study.open(plan, storage, "s")
+    assert second.trials() == first.trials()
+    assert second.best() == first.best()
+    weak = second.ask()
+    assert weak.number == 3
+    assert train(second, weak, rising(0.3)).state is State.STOPPED
+
+
+def test_an_unfinished_trial_goes_on_first_from_its_checkpoint(storage):
+    first = Study.open(make_plan("early_stopping=off"), storage, "s")
+    trial = first.ask()
+    train(first, trial, [0.1, 0.2, 0.3], told=False)
+    first.checkpointed(trial, 2, "/checkpoints/0000/epoch-0002")
+    other = first.ask()
+    first.interrupt(other)
+    second = Study.open(make_plan("early_stopping=off"), storage, "s")
+    again = second.ask()
+    assert (again.number, again.epochs_done, again.checkpoint) == (0, 2, "/checkpoints/0000/epoch-0002")
+    assert (again.params, again.seed) == (trial.params, trial.seed)
+    assert second.ask().number == other.number
+    assert second.ask().number == 2
+    train(second, again, rising(0.9)[2:])
+    record = second.trials()[0]
+    assert record.state is State.COMPLETE
+    assert list(record.values) == list(range(1, 10))
+    assert record.values[3] == 0.3
+
+
+def test_a_trial_whose_last_report_was_its_end_is_told_on_reopening(storage):
+    first = Study.open(make_plan("early_stopping=off"), storage, "s")
+    train(first, first.ask(), rising(0.9), told=False)
+    second = Study.open(make_plan("early_stopping=off"), storage, "s")
+    assert second.ask().number == 1
+    assert second.trials()[0].state is State.COMPLETE
+
+
+def test_the_target_ends_a_trial_as_complete(storage):
+    study = Study.open(make_plan("budget.target=0.5"), storage, "s")
+    decision = train(study, study.ask(), [0.4, 0.6])
+    assert (decision.state, decision.reason) == (State.COMPLETE, "reached the target 0.5 after epoch 2")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_one_seed_gives_the_same_trials_across_a_restart(tmp_path, sampler):
+    plan = make_plan(f"search.sampler={sampler}", "search.seed=7", "budget.trials=25", "early_stopping=off")
+
+    def search(restarts):
+        storage = optuna.storages.InMemoryStorage()
+        study = Study.open(plan, storage, "s")
+        for number in range(25):
+            if number in restarts:
+                study = Study.open(plan, storage, "s")
+            trial = study.ask()
+            train(study, trial, rising(1 - abs(math.log10(trial.params["lr"]) + 2) / 4))
+        return [(record.params, record.seed) for record in study.trials()]
+
+    straight = search(())
+    assert search((5, 12, 20)) == straight
+    assert len({seed for _, seed in straight}) == 25
+
+
+def test_tpe_learns_where_random_does_not(tmp_path):
+    """On a smooth one-knob problem the later half of TPE's trials lies nearer to the optimum than random's."""
+
+    def mean_distance(sampler):
+        plan = make_plan(f"search.sampler={sampler}", "budget.trials=40", "early_stopping=off")
+        study = Study.open(plan, optuna.storages.InMemoryStorage(), "s")
+        for _ in range(40):
+            trial = study.ask()
+            train(study, trial, [1 - abs(math.log10(trial.params["lr"]) + 2)] * 9)
+        return sum(abs(math.log10(record.params["lr"]) + 2) for record in study.trials()[20:]) / 20
+
+    assert mean_distance("tpe") < 0.6 * mean_distance("random")
