@@ -112,9 +112,9 @@ class Progress:
         return f"{elapsed:.0f} s" + (f", about {left:.0f} s left" if left is not None else "")
 
     def seconds_left(self) -> float | None:
-        """An estimate from the epochs trained so far per finished trial; None before the first trial has ended."""
+        """An estimate from the epochs trained so far per finished trial; None before there are any."""
         ended = sum(self._ends.values())
-        if not ended or self._plan is None or self._first_trial is None:
+        if not ended or not self._epochs or self._plan is None or self._first_trial is None:
             return None
         budget = self._plan.spec.budget
         under_way = sum(epoch for _, epoch, _ in self._running.values())

@@ -23,7 +23,8 @@ _QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study's own storage is what a resume reads
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the study through the driver, within seconds
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the driver keeps and shows them
+    "RAY_AIR_NEW_OUTPUT": "0",  # the older output can be silenced altogether
 }
 
 

@@ -7,36 +7,32 @@ from typing import Any
 from ray.tune import Trainable
 
 from service.objectives.trials import TrialPlan, TrialRun
-from service.search.records import Trial
 
 EPOCH, METRICS, CHECKPOINT = "epoch", "metrics", "saved"
 
 
 class StudyTrainable(Trainable):
-    """Config: `plan` (TrialPlan), shared by all trials, and `trial` (Trial)."""
+    """`plan` is shared by all trials of a study and sent once; the config is `{"trial": Trial}`."""
 
     _current: TrialRun | None = None
 
-    def setup(self, config: dict[str, Any]) -> None:
-        self._begin(config)
+    def setup(self, config: dict[str, Any], *, plan: TrialPlan) -> None:
+        self._plan = plan
+        self._current = TrialRun(plan, config["trial"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
-        self._begin(new_config)
+        self._current = TrialRun(self._plan, new_config["trial"])
         return True
 
     def step(self) -> dict[str, Any]:
         if self._current is None:
             raise RuntimeError("step before setup")
         epoch, metrics, checkpoint = self._current.step()
-        return {EPOCH: epoch, METRICS: metrics, CHECKPOINT: checkpoint}
+        # As pairs, because Tune flattens mappings into keys of its own.
+        return {EPOCH: epoch, METRICS: tuple(metrics.items()), CHECKPOINT: checkpoint}
 
     def cleanup(self) -> None:
         if self._current is not None:
             self._current.close()
             self._current = None
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        plan: TrialPlan = config["plan"]
-        trial: Trial = config["trial"]
-        self._current = TrialRun(plan, trial)

@@ -35,6 +35,8 @@ def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: 
         reuse_actors=True,
         resources_per_trial=resources,
         raise_on_failed_trial=False,
+        trial_name_creator=_name,
+        trial_dirname_creator=_name,
         verbose=0,
     )
 
@@ -84,16 +86,18 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         mine: Trial = trial.config["trial"]
-        decision = self._driver.report(mine, result[EPOCH], result[METRICS], result.get(CHECKPOINT))
+        decision = self._driver.report(mine, result[EPOCH], dict(result[METRICS]), result.get(CHECKPOINT))
         return str(TrialScheduler.STOP if decision.stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         self._driver.fail(trial.config["trial"], _error_text(trial))
 
 
+def _name(trial: TuneTrial) -> str:
+    return f"trial-{trial.config['trial'].number:04d}-{trial.trial_id}"
+
+
 def _error_text(trial: TuneTrial) -> str:
-    error = trial.get_error()
-    text = str(getattr(error, "traceback_str", "") or error)
-    if not text.strip() and trial.error_file:
-        text = Path(trial.error_file).read_text(errors="replace")
-    return text
+    # Tune has written it beside the trial by now; `get_error` would look where it is only copied to later.
+    file = trial.error_file
+    return Path(file).read_text(errors="replace") if file and Path(file).exists() else "unknown error"

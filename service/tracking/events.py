@@ -40,14 +40,15 @@ class TrialEnded(TypedDict):
     kind: Literal["trial_ended"]
     trial: int
     time: int
-    state: str  # records.State, or "interrupted"
+    state: str  # of search.records.State, or "interrupted"
     reason: str
 
 
 class StudyEnded(TypedDict):
     kind: Literal["study_ended"]
     time: int
-    state: str  # complete | failed | interrupted
+    state: str  # of store.studies.StudyState
+    reason: str
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     artifacts: list[str]  # files to put on the parent run

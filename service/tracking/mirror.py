@@ -1,0 +1,118 @@
+"""The driver's side of the mirror: tell it, and go on. Nothing here loads MLflow, waits for it, or fails with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from service.spec.domains import Scalar
+from service.tracking.position import read_position
+from service.tracking.spool import Spool, count_events
+
+
+class Mirror:
+    """One study's way to MLflow. `uri` is MLflow's tracking URI; `artifacts` where files go when that is a database."""
+
+    def __init__(self, folder: Path, uri: str, artifacts: Path | None = None) -> None:
+        self._folder = folder
+        self._uri = uri
+        self._artifacts = artifacts
+        self._spool = Spool(folder)
+        self._recorder: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the recorder: a process of its own, so that MLflow's imports, migrations and hangs are not ours."""
+        with (self._folder / "recorder.log").open("ab") as log:
+            self._recorder = subprocess.Popen(
+                recorder_command(self._folder, self._uri, self._artifacts),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is the driver's to handle
+            )
+
+    def study_started(
+        self, study: str, name: str, params: Mapping[str, Scalar], tags: Mapping[str, str]
+    ) -> None:
+        self._spool.append(
+            {"kind": "study_started", "study": study, "name": name, "time": _now(), "params": params, "tags": tags}
+        )
+
+    def trial_started(self, trial: int, params: Mapping[str, Scalar]) -> None:
+        self._spool.append({"kind": "trial_started", "trial": trial, "time": _now(), "params": params})
+
+    def epoch(self, trial: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._spool.append({"kind": "epoch", "trial": trial, "epoch": epoch, "time": _now(), "metrics": metrics})
+
+    def trial_ended(self, trial: int, state: str, reason: str) -> None:
+        self._spool.append({"kind": "trial_ended", "trial": trial, "time": _now(), "state": state, "reason": reason})
+
+    def study_ended(
+        self,
+        state: str,
+        reason: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        artifacts: Sequence[str],
+    ) -> None:
+        self._spool.append(
+            {
+                "kind": "study_ended",
+                "time": _now(),
+                "state": state,
+                "reason": reason,
+                "metrics": metrics,
+                "tags": tags,
+                "artifacts": list(artifacts),
+            }
+        )
+
+    def lag(self) -> int:
+        """Events that are on disk and not yet in MLflow."""
+        return count_events(self._folder, read_position(self._folder).offset)
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Tell the recorder to finish and wait for it; whether everything is in MLflow. It goes on after the wait."""
+        self._spool.close()
+        if self._recorder is None or self._recorder.stdin is None:
+            return self.lag() == 0
+        self._recorder.stdin.close()
+        try:
+            self._recorder.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            # It lives on, as it should; only Python's reminder about it does not help anyone.
+            self._recorder.returncode = 0
+        return self.lag() == 0
+
+
+def recorder_command(folder: Path, uri: str, artifacts: Path | None, patience_seconds: float = 60.0) -> list[str]:
+    """The command line of the recorder process for a spool folder."""
+    command = [sys.executable, "-m", "service.tracking.recorder", "--spool", str(folder), "--uri", uri]
+    command += ["--patience", f"{patience_seconds:g}"]
+    return [*command, "--artifacts", str(artifacts)] if artifacts is not None else command
+
+
+def sqlite_uri(path: Path) -> str:
+    """MLflow's tracking URI of a SQLite file."""
+    return f"sqlite:///{path.resolve()}"
+
+
+def ui_command(uri: str) -> str:
+    """The command that opens MLflow's pages on this store, as it works from the current folder."""
+    beside = Path(sys.executable).with_name("mlflow")
+    on_path = shutil.which("mlflow")
+    if on_path is not None and Path(on_path).resolve() == beside.resolve():
+        program = "mlflow"
+    else:
+        relative = os.path.relpath(beside)
+        program = relative if not relative.startswith("..") else str(beside)
+    return f"{program} ui --backend-store-uri {uri}"
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
