@@ -1,0 +1,80 @@
+"""Image classification as something that can be tuned. torch is loaded when the first trial starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.errors import DataError
+from service.objectives.base import Run
+from service.planning import Resources
+from service.spec.domains import Scalar
+from service.spec.study_spec import StudySpec
+
+if TYPE_CHECKING:
+    from service.training.device_data import Splits
+
+
+@dataclass(frozen=True)
+class ImageClassification:
+    """A data set and how it is split; see `spec.study_spec.ObjectiveSpec` for the fields. `epochs`: of a full trial."""
+
+    dataset: str
+    data_dir: Path
+    metric: str
+    maximize: bool
+    epochs: int
+    validation_fraction: float
+    samples: int | None
+    split_seed: int
+
+    @classmethod
+    def from_spec(cls, spec: StudySpec, data_dir: Path) -> ImageClassification:
+        asked = spec.objective
+        return cls(
+            dataset=asked.dataset,
+            data_dir=data_dir,
+            metric=asked.metric,
+            maximize=asked.mode == "max",
+            epochs=spec.budget.epochs,
+            validation_fraction=asked.validation_fraction,
+            samples=asked.samples,
+            split_seed=asked.split_seed,
+        )
+
+    def prepare(self, progress: Callable[[str], None]) -> None:
+        from service.training.datasets import prepare
+
+        prepare(self.dataset, self.data_dir, progress)
+
+    def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> Run:
+        import torch
+
+        from service.training.run import ImageRun
+
+        if resources.gpus > 0 and not torch.cuda.is_available():
+            raise DataError(f"the trial was given {resources.gpus:g} gpus, and torch sees none here")
+        torch.set_num_threads(max(1, int(resources.cpus)))
+        device = "cuda" if resources.gpus > 0 else "cpu"
+        return ImageRun(params, self._splits(device), seed, self.epochs, self.metric, self.maximize)
+
+    def _splits(self, device: str) -> Splits:
+        """The data on the device. One copy a process is kept: the next trial of a reused actor has it at once."""
+        key = (os.getpid(), device, self)
+        if key not in _LOADED:
+            _LOADED.clear()
+            _LOADED[key] = self._load(device)
+        return _LOADED[key]
+
+    def _load(self, device: str) -> Splits:
+        from service.training.datasets import load, prepare
+        from service.training.device_data import place
+
+        data = load(prepare(self.dataset, self.data_dir, lambda _text: None))
+        return place(data, device, self.validation_fraction, self.samples, self.split_seed)
+
+
+_LOADED: dict[tuple[int, str, ImageClassification], Splits] = {}

@@ -1,0 +1,207 @@
+"""One trial of image classification: the network, its data and its state, epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from service.errors import DataError
+from service.planning import seed_of_trial
+from service.spec.domains import Scalar
+from service.training.augmentation import augment
+from service.training.device_data import Split, Splits
+from service.training.initialization import initialize
+from service.training.models import ImageShape, build_model
+from service.training.optimizers import build_optimizer, set_lr
+from service.training.schedules import Plateau, lr_factor
+
+EVALUATION_BATCH = 500
+STATE_FILE = "state.pt"
+
+
+@dataclass
+class _Best:
+    """The best epoch so far. `weights` None: the network has them itself."""
+
+    value: float = math.nan
+    epoch: int = 0
+    weights: dict[str, Tensor] | None = None
+
+
+class ImageRun:
+    """Implements `objectives.base.Run`. Every random number is a function of the seed and the epoch, so a run that was
+    saved and loaded goes on exactly as it would have."""
+
+    def __init__(
+        self, params: Mapping[str, Scalar], splits: Splits, seed: int, epochs: int, metric: str, maximize: bool
+    ) -> None:
+        self._params, self._splits, self._seed, self._epochs = dict(params), splits, seed, epochs
+        self._metric, self._maximize = metric, maximize
+        self._device = splits.mean.device
+        with self._randomness(0):
+            model = build_model(params, _shape(splits))
+            initialize(model, str(params["initialization"]), str(params["activation"]))
+        self._model = model.to(self._device, memory_format=torch.channels_last)
+        self._optimizer = build_optimizer(self._model, params)
+        self._plateau = Plateau()
+        self._epoch = 0
+        self._best = _Best()
+
+    @property
+    def model(self) -> nn.Module:
+        return self._model
+
+    def epoch(self) -> dict[str, float]:
+        began = time.perf_counter()
+        self._epoch += 1
+        with self._randomness(self._epoch):
+            train_loss, train_accuracy, lr = self._train()
+        val_loss, val_accuracy = self._evaluate(self._splits.validation)
+        self._plateau.observe(val_loss)
+        metrics = {
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "lr": lr,
+            "seconds": time.perf_counter() - began,
+        }
+        self._note_best(metrics[self._metric])
+        return metrics
+
+    def save(self, folder: Path) -> None:
+        state = {
+            "params": self._params,
+            "seed": self._seed,
+            "epoch": self._epoch,
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "plateau": asdict(self._plateau),
+            "best": asdict(self._best),
+        }
+        torch.save(state, folder / STATE_FILE)
+
+    def load(self, folder: Path) -> None:
+        try:
+            state = torch.load(folder / STATE_FILE, map_location=self._device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            raise DataError(f"checkpoint {folder / STATE_FILE} cannot be read: {error}") from None
+        if state["params"] != self._params:
+            raise DataError(f"checkpoint {folder} belongs to another configuration: {state['params']}")
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._plateau = Plateau(**state["plateau"])
+        self._best = _Best(**state["best"])
+        self._epoch, self._seed = state["epoch"], state["seed"]
+
+    def test(self) -> dict[str, float]:
+        kept = _copy(self._model)
+        if self._best.weights is not None:
+            self._model.load_state_dict(self._best.weights)
+        loss, accuracy = self._evaluate(self._splits.test)
+        self._model.load_state_dict(kept)
+        return {"accuracy": accuracy, "loss": loss}
+
+    def close(self) -> None:
+        del self._model, self._optimizer, self._splits
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _train(self) -> tuple[float, float, float]:
+        """One pass over the training split: mean loss, accuracy, and the learning rate of the last step."""
+        self._model.train()
+        train, generator = self._splits.train, torch.Generator(self._device)
+        generator.manual_seed(seed_of_trial(self._seed, self._epoch))
+        batches = _batches(torch.randperm(len(train), generator=generator, device=self._device), self._batch_size())
+        loss_sum, correct = torch.zeros((), device=self._device), torch.zeros((), device=self._device)
+        first, total = (self._epoch - 1) * len(batches), self._epochs * len(batches)
+        warmup_steps = self._float("warmup_epochs") * len(batches)
+        smoothing, parts, lr = self._float("label_smoothing"), str(self._params["augmentation"]), 0.0
+        for index, batch in enumerate(batches):
+            lr = self._float("lr") * self._plateau.factor
+            lr *= lr_factor(str(self._params["schedule"]), first + index, total, warmup_steps)
+            set_lr(self._optimizer, lr)
+            images, labels = train.take(batch)
+            images = self._normalized(augment(images, parts, generator))
+            with self._precision():
+                logits = self._model(images)
+                loss = functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimizer.step()
+            # Kept on the device: reading a number there each step would make the device wait for Python.
+            loss_sum += loss.detach() * len(batch)
+            correct += (logits.detach().argmax(1) == labels).sum()
+        return float(loss_sum) / len(train), float(correct) / len(train), lr
+
+    @torch.inference_mode()
+    def _evaluate(self, split: Split) -> tuple[float, float]:
+        """Mean cross entropy and accuracy on a split."""
+        self._model.eval()
+        loss_sum, correct = torch.zeros((), device=self._device), torch.zeros((), device=self._device)
+        for start in range(0, len(split), EVALUATION_BATCH):
+            images, labels = split.take(slice(start, start + EVALUATION_BATCH))
+            with self._precision():
+                logits = self._model(self._normalized(images))
+            loss_sum += functional.cross_entropy(logits.float(), labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+        return float(loss_sum) / len(split), float(correct) / len(split)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """uint8 to float, each channel with mean 0 and standard deviation 1 over the training split."""
+        scaled = (images.float() - self._splits.mean) / self._splits.std
+        return scaled.contiguous(memory_format=torch.channels_last)
+
+    def _precision(self) -> Any:
+        return torch.autocast("cuda", torch.bfloat16) if self._device.type == "cuda" else nullcontext()
+
+    def _note_best(self, value: float) -> None:
+        if not math.isfinite(value):
+            better = False
+        elif math.isnan(self._best.value):
+            better = True
+        else:
+            better = value > self._best.value if self._maximize else value < self._best.value
+        if better:
+            self._best = _Best(value, self._epoch, _copy(self._model))
+
+    @contextmanager
+    def _randomness(self, epoch: int) -> Iterator[None]:
+        """torch's global generators, which initialization and dropout draw from, set by seed and epoch for a while."""
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed_of_trial(self._seed, -1 - epoch))
+            yield
+
+    def _batch_size(self) -> int:
+        return int(self._params["batch_size"])  # type: ignore[arg-type]
+
+    def _float(self, name: str) -> float:
+        return float(self._params[name])  # type: ignore[arg-type]
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """The order in parts of `size`. A last part of one image joins the one before: batch normalization has no variance
+    of one value."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _shape(splits: Splits) -> ImageShape:
+    _, channels, height, width = splits.train.images.shape
+    return ImageShape(channels, height, width, splits.classes)

@@ -1,0 +1,172 @@
+"""Where images come from: scikit-learn, torchvision, an .npz file, a folder of images. All give the same arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import DataError, did_you_mean
+from service.training.splits import stratified_split
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
+"""x_train (n, channels, height, width) uint8, y_train (n,) int64, x_test, y_test."""
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+TEST_SHARE = 0.2  # of a data set that comes without a test split
+MOST_CHANNELS = 4
+_TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+def read_named(name: str, data_dir: Path, progress: Callable[[str], None]) -> Arrays:
+    """A data set by name: digits from scikit-learn; the others from `data_dir/NAME.npz`, else by way of torchvision,
+    which downloads what is not in `data_dir`."""
+    if name == "digits":
+        return _read_digits()
+    if name not in _TORCHVISION:
+        raise DataError(f"unknown data set {name!r}; {did_you_mean(name, ('digits', *_TORCHVISION))}")
+    packed = data_dir / f"{name}.npz"
+    return read_npz(packed) if packed.exists() else _read_torchvision(name, data_dir, progress)
+
+
+def read_npz(path: Path) -> Arrays:
+    """x_train, y_train, x_test, y_test of an .npz file; images (n, h, w) or (n, h, w, channels) uint8, labels whole
+    numbers from 0. Raises DataError, which names the file, the array, what was found and what is allowed."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: an .npy file; a data set is an .npz with x_train, y_train, x_test, y_test")
+            missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in file]
+            if missing:
+                raise DataError(f"{path}: no array {missing[0]!r}; there are {', '.join(file.files) or 'none'}")
+            arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path}: not a readable .npz file ({error})") from None
+    x_train, x_test = (_images(path, name, arrays[name]) for name in ("x_train", "x_test"))
+    y_train = _labels(path, "y_train", arrays["y_train"], len(x_train))
+    y_test = _labels(path, "y_test", arrays["y_test"], len(x_test))
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise DataError(f"{path}: images of x_train are {x_train.shape[1:]}, those of x_test {x_test.shape[1:]}")
+    if len(np.unique(y_train)) < 2:
+        raise DataError(f"{path}: y_train has one class only; at least two are needed")
+    if y_test.max() > y_train.max():
+        raise DataError(f"{path}: y_test has class {y_test.max()}, and y_train only 0 to {y_train.max()}")
+    return x_train, y_train, x_test, y_test
+
+
+def read_folder(path: Path) -> Arrays:
+    """Images in one folder a class: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* of which a fifth becomes
+    the test split. All images must have one size; they are read as colour unless all are grey."""
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder")
+    train, test = path / "train", path / "test"
+    if train.is_dir() and test.is_dir():
+        classes = _class_names(train)
+        x_train, y_train = _read_classes(train, classes)
+        x_test, y_test = _read_classes(test, classes)
+    else:
+        x, y = _read_classes(path, _class_names(path))
+        rest, held = stratified_split(y, TEST_SHARE, seed=0)
+        x_train, y_train, x_test, y_test = x[rest], y[rest], x[held], y[held]
+    if x_train.shape[1:] != x_test.shape[1:]:
+        channels = max(x_train.shape[1], x_test.shape[1])
+        if x_train.shape[2:] != x_test.shape[2:]:
+            raise DataError(f"{path}: train images are {x_train.shape[2:]}, test images {x_test.shape[2:]} (height, width)")
+        x_train, x_test = (np.repeat(x, channels // x.shape[1], axis=1) for x in (x_train, x_test))
+    return x_train, y_train, x_test, y_test
+
+
+def _read_digits() -> Arrays:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    grey = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    labels = labels.astype(np.int64)
+    rest, held = stratified_split(labels, TEST_SHARE, seed=0)
+    return grey[rest], labels[rest], grey[held], labels[held]
+
+
+def _read_torchvision(name: str, data_dir: Path, progress: Callable[[str], None]) -> Arrays:
+    from torchvision import datasets
+
+    dataset = getattr(datasets, _TORCHVISION[name])
+    try:
+        train, test = (dataset(data_dir, train=part, download=False) for part in (True, False))
+    except RuntimeError:
+        progress(f"downloading {name} to {data_dir}")
+        try:
+            train, test = (dataset(data_dir, train=part, download=True) for part in (True, False))
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"{name} is not in {data_dir} and could not be downloaded ({str(error).strip()}). Put it there as "
+                f"torchvision.datasets.{_TORCHVISION[name]} keeps it, or as {data_dir / name}.npz with x_train, "
+                "y_train, x_test, y_test, or name another folder with --data-dir"
+            ) from None
+    return *_torchvision_arrays(train), *_torchvision_arrays(test)
+
+
+def _torchvision_arrays(split: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    images = np.asarray(split.data, dtype=np.uint8)
+    planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return planes, np.asarray(split.targets, dtype=np.int64)
+
+
+def _images(path: Path, name: str, images: NDArray[Any]) -> NDArray[np.uint8]:
+    if images.dtype != np.uint8:
+        raise DataError(f"{path}: {name} is {images.dtype}; images are uint8, 0 to 255")
+    if images.ndim not in (3, 4) or (images.ndim == 4 and not 1 <= images.shape[3] <= MOST_CHANNELS):
+        raise DataError(
+            f"{path}: {name} has shape {images.shape}; allowed: (n, height, width) or (n, height, width, channels) "
+            f"with 1 to {MOST_CHANNELS} channels"
+        )
+    if 0 in images.shape:
+        raise DataError(f"{path}: {name} has shape {images.shape}, so it is empty")
+    planes: NDArray[np.uint8] = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return planes
+
+
+def _labels(path: Path, name: str, labels: NDArray[Any], images: int) -> NDArray[np.int64]:
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{path}: {name} is {labels.dtype} of shape {labels.shape}; labels are whole numbers of shape (n,)")
+    if len(labels) != images:
+        raise DataError(f"{path}: {name} has {len(labels)} labels for {images} images")
+    if labels.min() < 0:
+        raise DataError(f"{path}: {name} has the label {labels.min()}; labels start at 0")
+    return labels.astype(np.int64)
+
+
+def _class_names(path: Path) -> list[str]:
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(names) < 2:
+        raise DataError(f"{path}: {len(names)} folders; there must be one a class, two at least")
+    return names
+
+
+def _read_classes(path: Path, classes: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    from PIL import Image
+
+    images, labels, grey = [], [], True
+    for label, name in enumerate(classes):
+        for file in sorted((path / name).glob("*")):
+            if file.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            try:
+                with Image.open(file) as image:
+                    grey = grey and image.mode in ("L", "1", "I;16")
+                    images.append(np.asarray(image.convert("RGB")))
+            except OSError as error:
+                raise DataError(f"{file}: not a readable image ({error})") from None
+            if images[-1].shape != images[0].shape:
+                found, first = images[-1].shape[:2], images[0].shape[:2]
+                raise DataError(f"{file}: {found} (height, width), the first image is {first}; all must have one size")
+            labels.append(label)
+    if not images:
+        raise DataError(f"{path}: no images; read are {', '.join(sorted(IMAGE_SUFFIXES))}")
+    planes = np.stack(images).transpose(0, 3, 1, 2)
+    return planes[:, :1] if grey else planes, np.array(labels, dtype=np.int64)
