@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe has gone, as `dialin list | head` does; what follows would fail on flushing.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
 
 
@@ -47,7 +47,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="dialin", description="Find good training knobs: a search space in, the best configuration out.")
+    parser = _Parser(
+        prog="dialin", description="Find good training knobs: a search space in, the best configuration out."
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     run = _command(commands, "run", _run, "search a space on this machine")
@@ -189,5 +191,3 @@ def _knobs(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-

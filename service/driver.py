@@ -53,7 +53,7 @@ class StudyDriver:
 
     @property
     def over(self) -> str | None:
-        """Why the study takes no more: its hours are up, its target is met, too many trials failed. None: it goes on."""
+        """Why no more is trained: the hours are up, the target is met, too many trials failed. None: it goes on."""
         hours = self._plan.spec.budget.hours
         if self._over is None and hours is not None and self._clock() - self._began >= hours * 3600:
             self._over = f"budget.hours: {hours:g} are up"

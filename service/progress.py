@@ -133,7 +133,9 @@ class Progress:
         table = Table.grid(padding=(0, 2))
         for trial, epoch, value in self._running.values():
             shown = "" if value is None else f"{spec.objective.metric} {value:.4f}"
-            table.add_row(f"  trial {trial.number}", f"epoch {epoch}/{spec.budget.epochs}", shown, _knobs(trial, self._plan))
+            table.add_row(
+                f"  trial {trial.number}", f"epoch {epoch}/{spec.budget.epochs}", shown, _knobs(trial, self._plan)
+            )
         return Group(bar, Text(self._line()), table)
 
 

@@ -1,6 +1,6 @@
 """The stages joined: a specification goes in, a result comes out.
 
-    spec -> plan -> [ ask -> train -> report -> decide ]* -> tell -> result
+spec -> plan -> [ ask -> train -> report -> decide ]* -> tell -> result
 """
 
 from __future__ import annotations
@@ -160,20 +160,24 @@ def _start_mirror(plan: Plan, study_id: str, out: OutputFolder) -> Mirror:
     return mirror
 
 
-def _keep(
-    ending: Ending, spec: StudySpec, study: Study, study_id: str, out: OutputFolder, seconds: float
-) -> Result:
+def _keep(ending: Ending, spec: StudySpec, study: Study, study_id: str, out: OutputFolder, seconds: float) -> Result:
     """The result, and the best configuration as a file."""
     records = study.trials()
     file = out.study(study_id).best_config
     paths = {"best_config": None, "mlflow": str(out.mlflow_database), "storage": str(out.database)}
     result = summarize(
-        spec, study_id, ending.state.value, records, test=ending.test, seconds=seconds, paths=paths, reason=ending.reason
+        spec,
+        study_id,
+        ending.state.value,
+        records,
+        test=ending.test,
+        seconds=seconds,
+        paths=paths,
+        reason=ending.reason,
     )
-    if result.best is None:
-        return result
-    result = replace(result, paths={**paths, "best_config": str(file)})
-    write_best_config(file, spec, records[result.best.trial], result)
+    if (best := result.best) is not None:
+        result = replace(result, paths={**paths, "best_config": str(file)})
+        write_best_config(file, spec, records[best.trial], result)
     return result
 
 

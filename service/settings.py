@@ -1,4 +1,4 @@
-"""Every environment variable that dialin reads, typed, and the folders that follow from them. Read once, at the edge."""
+"""Every environment variable that dialin reads, typed and read once, and the folders that follow from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ class Settings:
     data_dir: Path
 
     @classmethod
-    def read(cls, environ: Mapping[str, str] = os.environ, *, out: str | None = None, data_dir: str | None = None) -> Settings:
+    def read(
+        cls, environ: Mapping[str, str] = os.environ, *, out: str | None = None, data_dir: str | None = None
+    ) -> Settings:
         """From the command line first, then the environment, then the defaults. Empty values count as unset."""
         chosen_out = Path(out or environ.get("DIALIN_OUT") or "dialin-data").expanduser().resolve()
         chosen_data = data_dir or environ.get("DIALIN_DATA_DIR")

@@ -57,7 +57,8 @@ def _trials_line(result: Result) -> str:
     counts = ", ".join(f"{count} {names[state]}" for state, count in result.trials.items() if count)
     trained, full = result.epochs["trained"], result.epochs["full"]
     saved = f", {1 - trained / full:.0%} saved by stopping early" if full else ""
-    return f"{'trials':<20} {counts or 'none ended'}\n{'epochs trained':<20} {trained} of {full}{saved}, in {result.seconds:.0f} s"
+    epochs = f"{trained} of {full}{saved}, in {result.seconds:.0f} s"
+    return f"{'trials':<20} {counts or 'none ended'}\n{'epochs trained':<20} {epochs}"
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
@@ -110,7 +111,11 @@ def show_list(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def study_data(back: ReadBack) -> dict[str, Any]:
     """A study with its trials, for machines."""
-    return {**back.result.to_data(), "reason": back.row.reason, "trial_list": [_trial_data(back, t) for t in back.trials]}
+    return {
+        **back.result.to_data(),
+        "reason": back.row.reason,
+        "trial_list": [_trial_data(back, t) for t in back.trials],
+    }
 
 
 def _trial_data(back: ReadBack, trial: TrialRecord) -> dict[str, Any]:
@@ -196,7 +201,9 @@ def _when(domain: Domain) -> str:
 
 def _resources(plan: Plan) -> str:
     cpus, gpus = plan.resources.cpus, plan.resources.gpus
-    return f"on {cpus:g} cpu{'s' if cpus != 1 else ''}" + (f" and {gpus:g} gpu{'s' if gpus != 1 else ''}" if gpus else "")
+    return f"on {cpus:g} cpu{'s' if cpus != 1 else ''}" + (
+        f" and {gpus:g} gpu{'s' if gpus != 1 else ''}" if gpus else ""
+    )
 
 
 def _value(value: object) -> str:
@@ -216,5 +223,3 @@ def _short_path(path: str | None) -> str:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False)
-
-

@@ -1,4 +1,4 @@
-"""What can be tuned. `build` gives the objective that a specification names; it loads what that needs when it starts."""
+"""What can be tuned. `build` gives the objective that a specification names; what that needs is loaded later."""
 
 from __future__ import annotations
 

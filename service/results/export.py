@@ -25,7 +25,9 @@ def best_config(spec: StudySpec, record: TrialRecord, result: Result) -> str:
             "space": _fixed(best.params),
         }
     )
-    lines = [f"# Best of study {result.study_id}: trial {best.trial}, {result.metric} {best.value:.6g} at epoch {best.epoch}."]
+    lines = [
+        f"# Best of study {result.study_id}: trial {best.trial}, {result.metric} {best.value:.6g}, epoch {best.epoch}."
+    ]
     if result.test is not None:
         lines.append(f"# On the test split, read once: {_test_line(result.test)}.")
     lines.append("# Train it again: dialin run best_config.yaml")

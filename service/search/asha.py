@@ -76,7 +76,7 @@ class Asha:
 
 
 def percentile(ascending: Sequence[float], fraction: float) -> float | None:
-    """The `fraction` quantile of sorted values with linear interpolation, as numpy.percentile gives it; None of none."""
+    """The `fraction` quantile of sorted values with linear interpolation, as numpy's percentile; None of none."""
     if not ascending:
         return None
     position = (len(ascending) - 1) * fraction

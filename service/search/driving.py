@@ -1,4 +1,4 @@
-"""What a runner needs of a study's driver. The runners (in process, on Ray) know this and nothing of storage or MLflow."""
+"""What a runner needs of a study's driver. A runner knows this, and nothing of storage or MLflow."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from service.planning import seed_of_trial
@@ -33,7 +34,7 @@ class Proposer:
         self._spec = spec
         self._names = searched(spec)
         self._distributions = {name: distribution(spec.space[name]) for name in self._names}
-        direction = "maximize" if spec.objective.mode == "max" else "minimize"
+        direction = StudyDirection.MAXIMIZE if spec.objective.mode == "max" else StudyDirection.MINIMIZE
         self._history = optuna.create_study(direction=direction, storage=optuna.storages.InMemoryStorage())
 
     def propose(self, number: int) -> dict[str, Scalar]:
@@ -51,7 +52,9 @@ class Proposer:
 
     def observe(self, record: TrialRecord, value: float | None) -> None:
         """Learn from a trial that ended. `value` is its best one, None when it diverged before any finite report."""
-        state = {State.COMPLETE: TrialState.COMPLETE, State.FAILED: TrialState.FAIL}.get(record.state, TrialState.PRUNED)
+        state = {State.COMPLETE: TrialState.COMPLETE, State.FAILED: TrialState.FAIL}.get(
+            record.state, TrialState.PRUNED
+        )
         if state is TrialState.FAIL or (state is TrialState.COMPLETE and value is None):
             return
         chosen = self.searched_params(record.params)
@@ -73,11 +76,8 @@ class Proposer:
         return self._distributions[name]
 
 
-
 def _sampler(name: str, seed: int) -> BaseSampler:
     seed32 = seed % 2**32  # numpy's limit
     if name == "random":
         return RandomSampler(seed=seed32)
-    return TPESampler(
-        n_startup_trials=STARTUP_TRIALS, multivariate=False, constant_liar=False, seed=seed32
-    )
+    return TPESampler(n_startup_trials=STARTUP_TRIALS, multivariate=False, constant_liar=False, seed=seed32)

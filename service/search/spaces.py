@@ -9,7 +9,7 @@ from service.spec.domains import Choice, Domain, FloatRange, IntRange, Scalar
 
 
 def distribution(domain: Domain) -> BaseDistribution:
-    """Optuna's distribution of a domain that moves. Raises TypeError for a fixed one: it is no parameter of a search."""
+    """Optuna's distribution of a domain that moves. Raises TypeError for a fixed one."""
     match domain:
         case Choice(values=values):
             return CategoricalDistribution(values)

@@ -14,7 +14,11 @@ def ordered(spec: StudySpec) -> list[str]:
     order: list[str] = []
     pending = list(spec.space)
     while pending:
-        ready = [name for name in pending if all(other in order or other not in spec.space for other in spec.space[name].when)]
+        ready = [
+            name
+            for name in pending
+            if all(other in order or other not in spec.space for other in spec.space[name].when)
+        ]
         order.extend(ready)
         pending = [name for name in pending if name not in ready]
     return order

@@ -59,7 +59,9 @@ def _batch_size(spec: StudySpec) -> Iterator[LintWarning]:
     largest = _largest(spec.space.get("batch_size"))
     samples = spec.objective.samples
     if largest is not None and samples is not None and largest > samples:
-        yield LintWarning("space.batch_size", f"up to {largest:g} images a step, of {samples} in all (objective.samples)")
+        yield LintWarning(
+            "space.batch_size", f"up to {largest:g} images a step, of {samples} in all (objective.samples)"
+        )
 
 
 def _early_stopping(spec: StudySpec) -> Iterator[LintWarning]:
@@ -79,13 +81,17 @@ def _early_stopping(spec: StudySpec) -> Iterator[LintWarning]:
 def _budget(spec: StudySpec) -> Iterator[LintWarning]:
     moving = [domain for domain in spec.space.values() if not isinstance(domain, Fixed)]
     if not moving and spec.budget.trials > 1:
-        yield LintWarning("budget.trials", f"nothing moves in this space, so all {spec.budget.trials} trials are the same")
+        yield LintWarning(
+            "budget.trials", f"nothing moves in this space, so all {spec.budget.trials} trials are the same"
+        )
         return
     size = math.prod(_size(domain) for domain in moving)
     if moving and size < spec.budget.trials:
         yield LintWarning("budget.trials", f"{spec.budget.trials} trials of a space with {size:g} configurations")
     if spec.search.sampler == "tpe" and STARTUP_TRIALS < spec.budget.trials < 2 * STARTUP_TRIALS:
-        yield LintWarning("budget.trials", f"the first {STARTUP_TRIALS} of {spec.budget.trials} trials are drawn at random")
+        yield LintWarning(
+            "budget.trials", f"the first {STARTUP_TRIALS} of {spec.budget.trials} trials are drawn at random"
+        )
 
 
 def _values_of(spec: StudySpec, name: str) -> list[Scalar]:

@@ -48,7 +48,9 @@ def parse_spec(text: str | bytes, source: str = "", overrides: Sequence[str] = (
     """
     document = read_yaml(text, source)
     if not isinstance(document.data, dict):
-        raise SpecError([Problem("", "not a mapping; a specification has keys such as name, objective, space", 1)], source)
+        raise SpecError(
+            [Problem("", "not a mapping; a specification has keys such as name, objective, space", 1)], source
+        )
     problems: list[Problem] = []
     overridden = [_override(document.data, override, problems) for override in overrides]
     spec = None if problems else _build(document.data, problems)
@@ -85,12 +87,9 @@ def to_yaml(spec: StudySpec) -> str:
 
 
 def _build(data: dict[str, Any], problems: list[Problem]) -> StudySpec | None:
-    for key in data:
-        if key not in _TOP:
-            problems.append(Problem(key, f"unknown key {key!r}; {did_you_mean(key, _TOP)}"))
-    for key in ("name", "objective", "space"):
-        if key not in data:
-            problems.append(Problem("", f"{key!r} is missing"))
+    unknown = [key for key in data if key not in _TOP]
+    problems += [Problem(key, f"unknown key {key!r}; {did_you_mean(key, _TOP)}") for key in unknown]
+    problems += [Problem("", f"{key!r} is missing") for key in ("name", "objective", "space") if key not in data]
     sections = {name: _section(name, data[name], problems) for name in SECTIONS if name in data}
     space = parse_space(data["space"], problems) if "space" in data else {}
     if problems:
@@ -112,7 +111,9 @@ def _section(name: str, data: Any, problems: list[Problem]) -> Any:
     if name == "objective" and isinstance(data, dict) and "mode" not in data:
         data = {**data, "mode": "min" if data.get("metric") == "val_loss" else "max"}
     if not isinstance(data, dict):
-        problems.append(Problem(name, f"{_show(data)} is not a mapping; keys: {', '.join(SECTIONS[name].model_fields)}"))
+        problems.append(
+            Problem(name, f"{_show(data)} is not a mapping; keys: {', '.join(SECTIONS[name].model_fields)}")
+        )
         return None
     try:
         return SECTIONS[name].model_validate(data)
@@ -132,7 +133,9 @@ def _check_together(spec: StudySpec, problems: list[Problem]) -> None:
         problems.append(Problem("objective.dataset", f"unknown data set {objective.dataset!r}; {near}"))
     wanted = "min" if objective.metric == "val_loss" else "max"
     if objective.mode != wanted:
-        problems.append(Problem("objective.mode", f"{objective.mode!r} of {objective.metric} finds the worst; use {wanted!r}"))
+        problems.append(
+            Problem("objective.mode", f"{objective.mode!r} of {objective.metric} finds the worst; use {wanted!r}")
+        )
     if asha is not None and asha.grace_epochs is not None and asha.grace_epochs > spec.budget.epochs:
         problems.append(
             Problem(
@@ -212,7 +215,9 @@ def _message(found: Any, keys: list[str], model: Any) -> str:
 def _fields(model: Any, keys: list[str]) -> list[str]:
     for key in keys:
         inner = model.model_fields[key].annotation
-        model = next((part for part in (inner, *getattr(inner, "__args__", ())) if hasattr(part, "model_fields")), model)
+        model = next(
+            (part for part in (inner, *getattr(inner, "__args__", ())) if hasattr(part, "model_fields")), model
+        )
     return list(model.model_fields)
 
 
@@ -225,7 +230,11 @@ def _domain_data(domain: Domain) -> Any:
         case Choice(values=values):
             return {"choices": list(values), **condition} if when else list(values)
         case FloatRange() | IntRange():
-            step = {} if domain.step is None or (isinstance(domain, IntRange) and domain.step == 1) else {"step": domain.step}
+            step = (
+                {}
+                if domain.step is None or (isinstance(domain, IntRange) and domain.step == 1)
+                else {"step": domain.step}
+            )
             log = {"log": True} if domain.log else {}
             return {"min": domain.low, "max": domain.high, **log, **step, **condition}
 

@@ -70,15 +70,15 @@ def _compose(text: str, source: str) -> yaml.Node:
     """The node tree, after the event stream was checked: composing is recursive, so depth must be known before."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark is not None else None
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
                 raise _error("a second document; only one is read", line, source)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _error("anchors and aliases are not allowed; write the value out", line, source)
-        if getattr(event, "tag", None):
-            raise _error(f"the tag {event.tag!r} is not allowed", line, source)
+        if tag := getattr(event, "tag", None):
+            raise _error(f"the tag {tag!r} is not allowed", line, source)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:

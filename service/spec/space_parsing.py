@@ -14,7 +14,7 @@ _RANGE_KEYS = {"min", "max", "log", "step", "when"}
 _FORMS = {"value": {"value", "when"}, "choices": {"choices", "when"}, "range": _RANGE_KEYS}
 
 
-class _Wrong(Exception):
+class _WrongError(Exception):
     """A problem with one knob, on the way up to where its path is known."""
 
     def __init__(self, message: str, below: str = "") -> None:
@@ -35,7 +35,7 @@ def parse_space(data: Any, problems: list[Problem]) -> dict[str, Domain]:
             continue
         try:
             space[name] = parse_domain(CATALOGUE[name], value)
-        except _Wrong as wrong:
+        except _WrongError as wrong:
             problems.append(Problem(f"{path}.{wrong.below}" if wrong.below else path, str(wrong)))
     known = {name for name in data if name in CATALOGUE}
     _check_conditions(space, known, problems)
@@ -51,44 +51,44 @@ def parse_domain(knob: Knob, data: Any) -> Domain:
     form = next((form for form in ("value", "choices") if form in data), "range")
     unknown = sorted(set(data) - _FORMS[form])
     if unknown:
-        raise _Wrong(f"unknown key {unknown[0]!r}; {did_you_mean(unknown[0], _FORMS[form])}", unknown[0])
+        raise _WrongError(f"unknown key {unknown[0]!r}; {did_you_mean(unknown[0], _FORMS[form])}", unknown[0])
     when = _condition(data["when"]) if "when" in data else ALWAYS
     if form == "value":
         return Fixed(_value(knob, data["value"], "value"), when)
     if form == "choices":
         if not isinstance(data["choices"], list):
-            raise _Wrong(f"{_show(data['choices'])} is not a list", "choices")
+            raise _WrongError(f"{_show(data['choices'])} is not a list", "choices")
         return _choice(knob, data["choices"], when, "choices")
     return _range(knob, data, when)
 
 
 def _choice(knob: Knob, values: list[Any], when: Condition, below: str) -> Domain:
     if not values:
-        raise _Wrong("an empty list; name at least one value", below)
+        raise _WrongError("an empty list; name at least one value", below)
     chosen: list[Scalar] = []
     for index, value in enumerate(values):
         scalar = _value(knob, value, f"{below}.{index}".lstrip("."))
         if any(scalar == other and type(scalar) is type(other) for other in chosen):
-            raise _Wrong(f"the value {_show(scalar)} stands twice", below)
+            raise _WrongError(f"the value {_show(scalar)} stands twice", below)
         chosen.append(scalar)
     return Fixed(chosen[0], when) if len(chosen) == 1 else Choice(tuple(chosen), when)
 
 
 def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
     if knob.kind not in ("float", "int"):
-        raise _Wrong(f"{knob.name} is no number and has no range; {_allowed(knob)}")
+        raise _WrongError(f"{knob.name} is no number and has no range; {_allowed(knob)}")
     for key in ("min", "max"):
         if key not in data:
-            raise _Wrong(f"a range needs {key!r} (or write a value, a list, or {{value: ...}})")
+            raise _WrongError(f"a range needs {key!r} (or write a value, a list, or {{value: ...}})")
     log = data.get("log", False)
     if not isinstance(log, bool):
-        raise _Wrong(f"{_show(log)} is not true or false", "log")
+        raise _WrongError(f"{_show(log)} is not true or false", "log")
     low = cast("float", _value(knob, data["min"], "min"))
     high = cast("float", _value(knob, data["max"], "max"))
     if low >= high:
-        raise _Wrong(f"min {low:g} is not below max {high:g}")
+        raise _WrongError(f"min {low:g} is not below max {high:g}")
     if log and low <= 0:
-        raise _Wrong(f"a log range cannot touch 0, and min is {low:g}", "min")
+        raise _WrongError(f"a log range cannot touch 0, and min is {low:g}", "min")
     step = data.get("step")
     if step is not None:
         step = _step(knob, step, log, high - low)
@@ -99,13 +99,13 @@ def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
 
 def _step(knob: Knob, step: Any, log: bool, width: float) -> float:
     if isinstance(step, bool) or not isinstance(step, int | float) or not math.isfinite(step) or step <= 0:
-        raise _Wrong(f"{_show(step)} is not a number above 0", "step")
+        raise _WrongError(f"{_show(step)} is not a number above 0", "step")
     if knob.kind == "int" and step != int(step):
-        raise _Wrong(f"{step:g} is not whole, and {knob.name} is", "step")
+        raise _WrongError(f"{step:g} is not whole, and {knob.name} is", "step")
     if log and not (knob.kind == "int" and step == 1):
-        raise _Wrong("log and step exclude each other", "step")
+        raise _WrongError("log and step exclude each other", "step")
     if step > width:
-        raise _Wrong(f"{step:g} is wider than the range, {width:g}", "step")
+        raise _WrongError(f"{step:g} is wider than the range, {width:g}", "step")
     return float(step)
 
 
@@ -114,7 +114,7 @@ def _value(knob: Knob, value: Any, below: str = "") -> Scalar:
     try:
         return coerce(knob, value)
     except ValueError as error:
-        raise _Wrong(str(error), below) from None
+        raise _WrongError(str(error), below) from None
 
 
 def coerce(knob: Knob, value: Any) -> Scalar:
@@ -167,12 +167,12 @@ def _allowed(knob: Knob) -> str:
 
 def _condition(data: Any) -> Condition:
     if not isinstance(data, dict) or not data:
-        raise _Wrong(f"{_show(data)} is not a mapping such as {{optimizer: [sgd, rmsprop]}}", "when")
+        raise _WrongError(f"{_show(data)} is not a mapping such as {{optimizer: [sgd, rmsprop]}}", "when")
     condition: dict[str, tuple[Scalar, ...]] = {}
     for name, values in data.items():
         listed = values if isinstance(values, list) else [values]
         if not listed or any(isinstance(value, list | dict) for value in listed):
-            raise _Wrong(f"{_show(values)} is not a value or a list of values", f"when.{name}")
+            raise _WrongError(f"{_show(values)} is not a value or a list of values", f"when.{name}")
         condition[name] = tuple(listed)
     return condition
 
@@ -184,7 +184,9 @@ def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[
             if other not in space:
                 if other not in known:
                     near = did_you_mean(other, [knob for knob in known if knob != name])
-                    problems.append(Problem(path, f"the condition names {other!r}, which is no knob of this space; {near}"))
+                    problems.append(
+                        Problem(path, f"the condition names {other!r}, which is no knob of this space; {near}")
+                    )
                 continue
             possible = _possible(space[other])
             for value in values:

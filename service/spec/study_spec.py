@@ -13,7 +13,9 @@ from service.spec.domains import Domain
 class Section(BaseModel):
     """A part of a specification: no unknown keys, no silent conversions, never changed after it was made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
+    )
 
 
 class ObjectiveSpec(Section):

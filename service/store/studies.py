@@ -98,7 +98,7 @@ class Studies:
         """All studies, the newest first."""
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(_STUDIES).order_by(_STUDIES.c.created_at.desc()))
-            return [_row(row._mapping) for row in found]
+            return [_row(dict(row._mapping)) for row in found]
 
     def close(self) -> None:
         self._engine.dispose()

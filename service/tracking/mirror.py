@@ -36,9 +36,7 @@ class Mirror:
                 start_new_session=True,  # Ctrl-C is the driver's to handle
             )
 
-    def study_started(
-        self, study: str, name: str, params: Mapping[str, Scalar], tags: Mapping[str, str]
-    ) -> None:
+    def study_started(self, study: str, name: str, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
         self._spool.append(
             {"kind": "study_started", "study": study, "name": name, "time": _now(), "params": params, "tags": tags}
         )

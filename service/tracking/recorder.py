@@ -108,9 +108,7 @@ class Recorder:
         else:
             _end_trial(event, change)
 
-    def _take_study(
-        self, event: StudyStarted, position: Position, changes: dict[str, _Changes], unsure: bool
-    ) -> None:
+    def _take_study(self, event: StudyStarted, position: Position, changes: dict[str, _Changes], unsure: bool) -> None:
         position.study, position.ended = event["study"], False
         position.experiment = self._experiment(event["name"])
         if unsure:
@@ -254,7 +252,11 @@ def main() -> int:
     os.nice(10)  # training goes first
     from mlflow import MlflowClient
 
-    return run(Recorder(arguments.spool, _Lazy(MlflowClient, arguments.uri), arguments.artifacts), finishing, arguments.patience)
+    return run(
+        Recorder(arguments.spool, _Lazy(MlflowClient, arguments.uri), arguments.artifacts),
+        finishing,
+        arguments.patience,
+    )
 
 
 class _Lazy:

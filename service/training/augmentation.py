@@ -33,7 +33,7 @@ AUGMENTATIONS: Mapping[str, Callable[[Tensor, Generator], Tensor]] = {"crop": cr
 
 
 def augment(images: Tensor, parts: str, generator: Generator) -> Tensor:
-    """The batch (n, c, h, w) uint8 after the augmentations that `parts` names, joined by +; "none" leaves it as it is."""
+    """The batch (n, c, h, w) uint8 after the augmentations that `parts` names, joined by +, or as it is for "none"."""
     if parts != "none":
         for part in parts.split("+"):
             images = AUGMENTATIONS[part](images, generator)

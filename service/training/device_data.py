@@ -68,7 +68,9 @@ def place(data: ImageData, device: str, validation_fraction: float, samples: int
 def _split(images: NDArray[np.uint8], labels: NDArray[np.int64], rows: Indices | None, device: str) -> Split:
     if device == "cpu":
         # No copy: the pages of the file are shared by all trials of the machine.
-        return Split(torch.from_numpy(images), torch.from_numpy(labels), None if rows is None else torch.from_numpy(rows))
+        return Split(
+            torch.from_numpy(images), torch.from_numpy(labels), None if rows is None else torch.from_numpy(rows)
+        )
     chosen = slice(None) if rows is None else rows
     return Split(torch.from_numpy(images[chosen]).to(device), torch.from_numpy(labels[chosen]).to(device))
 

@@ -71,7 +71,10 @@ def resnet18(params: Mapping[str, Scalar], shape: ImageShape) -> nn.Module:
     channels = width
     for stage in range(4):
         outputs = width * 2**stage
-        layers += [BasicBlock(blocks, channels, outputs, stride=1 if stage == 0 else 2), BasicBlock(blocks, outputs, outputs)]
+        layers += [
+            BasicBlock(blocks, channels, outputs, stride=1 if stage == 0 else 2),
+            BasicBlock(blocks, outputs, outputs),
+        ]
         channels = outputs
     return nn.Sequential(*layers, _Head(channels, shape.classes, _float(params, "dropout")))
 
@@ -143,5 +146,3 @@ def _int(params: Mapping[str, Scalar], name: str) -> int:
 
 def _float(params: Mapping[str, Scalar], name: str) -> float:
     return float(params[name])  # type: ignore[arg-type]
-
-

@@ -16,7 +16,9 @@ Groups = list[dict[str, Any]]
 def sgd(groups: Groups, params: Mapping[str, Scalar], fused: bool) -> Optimizer:
     """Stochastic gradient descent with momentum; Nesterov's form needs momentum above 0 and is plain SGD without."""
     momentum = _float(params, "momentum")
-    return SGD(groups, _float(params, "lr"), momentum=momentum, nesterov=bool(params["nesterov"]) and momentum > 0, fused=fused)
+    return SGD(
+        groups, _float(params, "lr"), momentum=momentum, nesterov=bool(params["nesterov"]) and momentum > 0, fused=fused
+    )
 
 
 def adam(groups: Groups, params: Mapping[str, Scalar], fused: bool) -> Optimizer:
@@ -60,5 +62,3 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 
 def _float(params: Mapping[str, Scalar], name: str) -> float:
     return float(params[name])  # type: ignore[arg-type]
-
-

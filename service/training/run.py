@@ -50,7 +50,7 @@ class ImageRun:
         with self._randomness(0):
             model = build_model(params, _shape(splits))
             initialize(model, str(params["initialization"]), str(params["activation"]))
-        self._model = model.to(self._device, memory_format=torch.channels_last)
+        self._model: nn.Module = model.to(self._device).to(memory_format=torch.channels_last)
         self._optimizer = build_optimizer(self._model, params)
         self._plateau = Plateau()
         self._epoch = 0

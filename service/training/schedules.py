@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor on the base rate, a pure function of the step; plateau apart, which looks back."""
+"""Learning-rate schedules: the factor on the base rate, a pure function of the step (plateau looks back)."""
 
 from __future__ import annotations
 

@@ -77,7 +77,9 @@ def read_folder(path: Path) -> Arrays:
     if x_train.shape[1:] != x_test.shape[1:]:
         channels = max(x_train.shape[1], x_test.shape[1])
         if x_train.shape[2:] != x_test.shape[2:]:
-            raise DataError(f"{path}: train images are {x_train.shape[2:]}, test images {x_test.shape[2:]} (height, width)")
+            raise DataError(
+                f"{path}: train images are {x_train.shape[2:]}, test images {x_test.shape[2:]} (height, width)"
+            )
         x_train, x_test = (np.repeat(x, channels // x.shape[1], axis=1) for x in (x_train, x_test))
     return x_train, y_train, x_test, y_test
 
@@ -133,7 +135,9 @@ def _images(path: Path, name: str, images: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _labels(path: Path, name: str, labels: NDArray[Any], images: int) -> NDArray[np.int64]:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{path}: {name} is {labels.dtype} of shape {labels.shape}; labels are whole numbers of shape (n,)")
+        raise DataError(
+            f"{path}: {name} is {labels.dtype} of shape {labels.shape}; labels are whole numbers of shape (n,)"
+        )
     if len(labels) != images:
         raise DataError(f"{path}: {name} has {len(labels)} labels for {images} images")
     if labels.min() < 0:

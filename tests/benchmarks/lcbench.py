@@ -74,9 +74,7 @@ class Table:
         space = load_space()
         generator = np.random.default_rng(seed)
         unit = generator.random((samples, len(space)))
-        drawn = []
-        for row in unit:
-            drawn.append({name: from_unit(share, knob) for share, (name, knob) in zip(row, space.items(), strict=True)})
+        drawn = [{name: from_unit(u, knob) for u, (name, knob) in zip(row, space.items(), strict=True)} for row in unit]
         tops = np.concatenate([self.curves(drawn[i : i + 500])[0].max(axis=1) for i in range(0, samples, 500)])
         return float(np.median(tops)), float(tops.max())
 

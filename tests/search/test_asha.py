@@ -97,7 +97,7 @@ def ray_asha():
 @settings(max_examples=300, deadline=None)
 @given(report_streams())
 def test_decides_as_rays_own_scheduler(ray_asha, stream):
-    """Same streams, same stops. A trial that was stopped reports no more; Ray too compares no rung at the full length."""
+    """Same streams, same stops. A stopped trial reports no more; neither compares at the full length."""
     epochs, grace, factor, mode, reports = stream
     theirs = ray_asha(
         time_attr="epoch", metric="value", mode=mode, max_t=epochs, grace_period=grace, reduction_factor=factor
