@@ -204,12 +204,16 @@ def _message(found: Any, keys: list[str], model: Any) -> str:
         "string_type": f"{shown} is not text",
         "model_type": f"{shown} is not a mapping",
         "model_attributes_type": f"{shown} is not a mapping",
-        "greater_than": f"{shown} is not above {context.get('gt')}",
-        "greater_than_equal": f"{shown} is below {context.get('ge')}, the least",
-        "less_than": f"{shown} is not below {context.get('lt')}",
-        "less_than_equal": f"{shown} is above {context.get('le')}, the most",
+        "greater_than": f"{shown} is not above {_number(context.get('gt'))}",
+        "greater_than_equal": f"{shown} is below {_number(context.get('ge'))}, the least",
+        "less_than": f"{shown} is not below {_number(context.get('lt'))}",
+        "less_than_equal": f"{shown} is above {_number(context.get('le'))}, the most",
     }
     return words.get(kind, f"{shown}: {found['msg']}")
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _fields(model: Any, keys: list[str]) -> list[str]:

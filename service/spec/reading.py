@@ -87,7 +87,7 @@ def _compose(text: str, source: str) -> yaml.Node:
             depth -= 1
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None:
-        raise _error("empty; a specification is a mapping", None, source)
+        raise _error("empty", None, source)
     return node
 
 

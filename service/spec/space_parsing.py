@@ -68,7 +68,7 @@ def _choice(knob: Knob, values: list[Any], when: Condition, below: str) -> Domai
     chosen: list[Scalar] = []
     for index, value in enumerate(values):
         scalar = _value(knob, value, f"{below}.{index}".lstrip("."))
-        if any(scalar == other and type(scalar) is type(other) for other in chosen):
+        if any(_same(scalar, other) for other in chosen):
             raise _WrongError(f"the value {_show(scalar)} stands twice", below)
         chosen.append(scalar)
     return Fixed(chosen[0], when) if len(chosen) == 1 else Choice(tuple(chosen), when)
@@ -123,7 +123,7 @@ def coerce(knob: Knob, value: Any) -> Scalar:
     Raises ValueError, which names the value and what is allowed.
     """
     if knob.kind in ("choice", "bool"):
-        if not any(value == choice and type(value) is type(choice) for choice in knob.choices):
+        if not any(_same(value, choice) for choice in knob.choices):
             near = did_you_mean(value, map(str, knob.choices)) if isinstance(value, str) else _allowed(knob)
             raise ValueError(f"{_show(value)} is no value of {knob.name}; {near}")
         return value  # type: ignore[no-any-return]
@@ -190,7 +190,7 @@ def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[
                 continue
             possible = _possible(space[other])
             for value in values:
-                if possible is not None and not any(value == p and type(value) is type(p) for p in possible):
+                if possible is not None and not any(_same(value, p) for p in possible):
                     allowed = ", ".join(_show(p) for p in possible)
                     problems.append(Problem(path, f"{other} is never {_show(value)} in this space; allowed: {allowed}"))
                 if possible is None and not _inside(space[other], value):
@@ -198,6 +198,11 @@ def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[
     cycle = find_cycle(space)
     if cycle:
         problems.append(Problem(f"space.{cycle[0]}.when", f"conditions go round in a circle: {' -> '.join(cycle)}"))
+
+
+def _same(one: Scalar, other: Scalar) -> bool:
+    """Equal, and not true for 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _possible(domain: Domain) -> tuple[Scalar, ...] | None:

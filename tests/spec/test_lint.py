@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+import search_spaces
+from service.spec import lint, load_spec
+from tests.factories import make_spec
+
+
+@pytest.mark.parametrize(
+    ("space", "overrides", "expected"),
+    [
+        ("lr: {min: 1e-3, max: 1}", (), "space.lr: a learning rate acts by its order of magnitude; add log: true"),
+        ("lr: {min: 0.1, max: 0.2}", (), "space.lr: 0.1 to 0.2 is less than a factor of 3; little to find"),
+        ("{optimizer: [sgd, adam], momentum: {min: 0.1, max: 0.9}}", (),
+         "space.momentum: does nothing when optimizer is adam; add when: {optimizer: [sgd]}"),
+        ("{optimizer: adam, momentum: {min: 0.1, max: 0.9}}", (),
+         "space.momentum: does nothing here: it applies when optimizer is sgd or rmsprop, and optimizer is adam"),
+        ("{model: resnet18, depth: {min: 1, max: 4}}", (),
+         "space.depth: does nothing here: it applies when model is small_cnn, and model is resnet18"),
+        ("batch_size: {min: 16, max: 512}", ("objective.samples=100",),
+         "space.batch_size: up to 512 images a step, of 100 in all (objective.samples)"),
+        ("lr: 0.1", (), "budget.trials: nothing moves in this space, so all 12 trials are the same"),
+        ("optimizer: [sgd, adam]", (), "budget.trials: 12 trials of a space with 2 configurations"),
+        ("warmup_epochs: {min: 0, max: 20}", (), "space.warmup_epochs: up to 20 epochs of warm-up in a trial of 9"),
+        ("dropout: {min: 0, max: 0.5}", ("budget.epochs=60", "early_stopping.asha.grace_epochs=1"),
+         "early_stopping.asha.grace_epochs: after 1 of 60 epochs little can be told of a trial; 5 or more is better"),
+        ("dropout: {min: 0, max: 0.5}", (), "budget.trials: the first 10 of 12 trials are drawn at random"),
+    ],
+)  # fmt: skip
+def test_doubts(space, overrides, expected):
+    found = [f"{warning.path}: {warning.message}" for warning in lint(make_spec(*overrides, space=f"\n  {space}\n"))]
+    assert expected in found
+
+
+def test_a_guarded_knob_is_no_doubt():
+    assert [w for w in lint(make_spec()) if w.path.startswith("space.")] == []
+
+
+@pytest.mark.parametrize("name", search_spaces.names())
+def test_shipped_spaces_raise_no_doubt(name):
+    assert lint(load_spec(name)) == []

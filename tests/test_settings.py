@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import OutputFolder, Settings
+
+
+@pytest.mark.parametrize(
+    ("environ", "given", "out", "data"),
+    [
+        ({}, {}, "dialin-data", "dialin-data/data"),
+        ({"DIALIN_OUT": "a"}, {}, "a", "a/data"),
+        ({"DIALIN_OUT": "a", "DIALIN_DATA_DIR": "b"}, {}, "a", "b"),
+        ({"DIALIN_OUT": "a", "DIALIN_DATA_DIR": "b"}, {"out": "c", "data_dir": "d"}, "c", "d"),
+        ({"DIALIN_OUT": ""}, {"out": None}, "dialin-data", "dialin-data/data"),
+    ],
+)
+def test_where_things_lie(monkeypatch, tmp_path, environ, given, out, data):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.read(environ, **given)
+    assert (settings.out, settings.data_dir) == (tmp_path / out, tmp_path / data)
+
+
+def test_one_folder_a_study():
+    folder = OutputFolder(Path("/o")).study("digits-abc")
+    assert folder.best_config == Path("/o/studies/digits-abc/best_config.yaml")
+    assert len({folder.spool, folder.checkpoints, folder.logs}) == 3
