@@ -1,0 +1,121 @@
+"""When a trial saves its state, and that a failure belongs to the trial."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from service.objectives import trials
+from service.objectives.inline import run_inline
+from service.objectives.trials import TrialPlan, TrialRun, evaluate_checkpoint
+from service.planning import Resources
+from service.search.records import Decision, State, Trial
+
+
+class Counting:
+    """An objective whose metric is given, and whose state is the epoch."""
+
+    def __init__(self, values, fail_at=None):
+        self.values, self.fail_at = values, fail_at
+        self.closed = 0
+
+    def prepare(self, progress): ...
+
+    def start(self, params, seed, resources):
+        return CountingRun(self)
+
+
+class CountingRun:
+    def __init__(self, objective):
+        self.objective, self.done = objective, 0
+
+    def epoch(self):
+        if self.done == self.objective.fail_at:
+            raise ZeroDivisionError("on purpose")
+        self.done += 1
+        return {"val_accuracy": self.objective.values[self.done - 1]}
+
+    def save(self, folder: Path):
+        (folder / "epoch").write_text(str(self.done))
+
+    def load(self, folder: Path):
+        self.done = int((folder / "epoch").read_text())
+
+    def test(self):
+        return {"accuracy": self.done / 10}
+
+    def close(self):
+        self.objective.closed += 1
+
+
+def make_plan(tmp_path, values, target=None, fail_at=None):
+    return TrialPlan(Counting(values, fail_at), Resources(), len(values), "val_accuracy", True, target, tmp_path)
+
+
+def saved(plan, trial=None):
+    run = TrialRun(plan, trial or Trial(3, {}, 1))
+    return [Path(checkpoint).name if checkpoint else None for _, _, checkpoint in (run.step() for _ in plan.objective.values)]
+
+
+def test_the_last_epoch_is_saved(tmp_path):
+    assert saved(make_plan(tmp_path, [0.1, 0.2, 0.3])) == [None, None, "epoch-0003"]
+    assert (tmp_path / "0003" / "epoch-0003" / "epoch").read_text() == "3"
+    assert [path.name for path in (tmp_path / "0003").iterdir()] == ["epoch-0003"]
+
+
+def test_meeting_the_target_is_saved(tmp_path):
+    assert saved(make_plan(tmp_path, [0.1, 0.9, 0.3], target=0.9)) == [None, "epoch-0002", "epoch-0003"]
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    assert saved(make_plan(tmp_path, [0.1, math.nan])) == [None, None]
+
+
+def test_a_long_trial_is_saved_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trials, "CHECKPOINT_SHARE", math.inf)
+    assert saved(make_plan(tmp_path, [0.1, 0.2])) == ["epoch-0001", "epoch-0002"]
+
+
+def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trials, "CHECKPOINT_SHARE", 1e-9)  # a first save makes the next one wait for ages
+    assert saved(make_plan(tmp_path, [0.1, 0.2, 0.3, 0.4])) == ["epoch-0001", None, None, "epoch-0004"]
+
+
+def test_a_trial_goes_on_from_its_checkpoint(tmp_path):
+    plan = make_plan(tmp_path, [0.1, 0.2, 0.3], target=0.2)
+    saved(plan)
+    trial = Trial(3, {}, 1, epochs_done=2, checkpoint=str(tmp_path / "0003" / "epoch-0002"))
+    assert TrialRun(plan, trial).step()[:2] == (3, {"val_accuracy": 0.3})
+    assert evaluate_checkpoint(plan, trial, trial.checkpoint) == {"accuracy": 0.2}
+
+
+class OneTrial:
+    """A driver with one trial to hand out, which never stops it early."""
+
+    over = None
+
+    def __init__(self, epochs):
+        self.pending, self.epochs, self.seen, self.failed = [Trial(0, {}, 1)], epochs, [], []
+
+    def ask(self):
+        return self.pending.pop() if self.pending else None
+
+    def report(self, trial, epoch, metrics, checkpoint):
+        self.seen.append(epoch)
+        return Decision(epoch == self.epochs, "", State.COMPLETE)
+
+    def fail(self, trial, traceback):
+        self.failed.append(traceback)
+
+
+@pytest.mark.parametrize(("fail_at", "seen"), [(None, [1, 2, 3]), (2, [1, 2]), (0, [])])
+def test_the_inline_runner(tmp_path, fail_at, seen):
+    plan, driver = make_plan(tmp_path, [0.1, 0.2, 0.3], fail_at=fail_at), OneTrial(3)
+    run_inline(driver, plan)
+    assert driver.seen == seen
+    assert plan.objective.closed == 1
+    assert ["ZeroDivisionError: on purpose" in text for text in driver.failed] == [True] * (fail_at is not None)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import math
+
+from service.results.export import best_config
+from service.results.summary import find_best, summarize
+from service.search.records import State, TrialRecord
+from service.spec import parse_spec
+from tests.factories import make_spec
+
+PARAMS = {"optimizer": "adam", "lr": 0.003, "batch_size": 32}
+RECORDS = [
+    TrialRecord(0, State.COMPLETE, PARAMS, 7, {epoch: 0.8 for epoch in range(1, 10)}),
+    TrialRecord(1, State.COMPLETE, PARAMS, 8, {**{epoch: 0.85 for epoch in range(1, 10)}, 4: 0.9}),
+    TrialRecord(2, State.STOPPED, PARAMS, 9, {1: 0.95}),
+    TrialRecord(3, State.DIVERGED, PARAMS, 9, {1: 0.99, 2: math.nan}),
+    TrialRecord(4, State.FAILED, PARAMS, 9, {}),
+]
+
+
+def test_the_best_is_a_complete_trial_at_its_best_epoch():
+    best = find_best(make_spec(), RECORDS)
+    assert (best.trial, best.value, best.epoch, best.params) == (1, 0.9, 4, PARAMS)
+
+
+def test_minimizing():
+    spec = make_spec("objective.metric=val_loss", "objective.mode=min")
+    assert find_best(spec, RECORDS).trial == 0
+
+
+def test_while_none_is_complete_the_best_so_far_counts():
+    assert find_best(make_spec(), RECORDS[2:]).trial == 3
+    assert find_best(make_spec(), RECORDS[4:]) is None
+
+
+def test_the_object_for_machines():
+    result = summarize(make_spec(), "small-abc", "complete", RECORDS, test={"accuracy": 0.88, "loss": 0.4}, seconds=1.23456)
+    data = json.loads(json.dumps(result.to_data()))
+    assert list(data) == ["study_id", "state", "metric", "mode", "best", "test", "trials", "epochs", "seconds", "paths"]
+    assert data["best"] == {"trial": 1, "value": 0.9, "epoch": 4, "params": PARAMS}
+    assert data["trials"] == {"complete": 2, "stopped": 1, "diverged": 1, "failed": 1}
+    assert data["epochs"] == {"trained": 21, "full": 45}
+    assert data["seconds"] == 1.235
+
+
+def test_the_best_configuration_is_a_specification_of_that_one_trial():
+    spec = make_spec("budget.target=0.99")
+    result = summarize(spec, "small-abc", "complete", RECORDS, test={"accuracy": 0.88})
+    text = best_config(spec, RECORDS[1], result)
+    assert text.startswith("# Best of study small-abc: trial 1, val_accuracy 0.9, epoch 4.\n# On the test split, read once")
+    again = parse_spec(text)
+    assert {name: domain.value for name, domain in again.space.items()} == PARAMS
+    assert (again.search.trial_seed, again.budget.trials, again.budget.epochs) == (8, 1, 9)
+    assert (again.early_stopping.asha, again.budget.target) == (None, None)
+    assert again.objective == spec.objective

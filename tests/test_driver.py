@@ -1,0 +1,124 @@
+"""The driver's decisions about a whole study, with a real Study and a mirror that only remembers."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+
+from service.driver import StudyDriver
+from service.interrupts import Interrupts
+from service.search.records import State
+from service.search.study import Study
+from tests.factories import make_plan
+
+
+class Remembering:
+    """Stands for the mirror and for the listener: keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.told.append((name, *arguments))
+
+    def named(self, name):
+        return [entry[1:] for entry in self.told if entry[0] == name]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def make_driver(tmp_path):
+    def make(*overrides, clock=None):
+        plan = make_plan("early_stopping=off", *overrides)
+        study = Study.open(plan, optuna.storages.InMemoryStorage(), "s")
+        mirror = Remembering()
+        driver = StudyDriver(plan, study, mirror, Remembering(), tmp_path, Interrupts(), clock or Clock())
+        return driver, study, mirror
+
+    return make
+
+
+def metrics(value, **others):
+    return {"val_accuracy": value, "train_loss": 0.5, **others}
+
+
+def test_a_trial_is_told_and_mirrored(make_driver):
+    driver, study, mirror = make_driver()
+    trial = driver.ask()
+    for epoch in range(1, 10):
+        decision = driver.report(trial, epoch, metrics(epoch / 10), "/c/9" if epoch == 9 else None)
+    assert decision.stop
+    assert study.best().checkpoint == "/c/9"
+    assert [name for name, *_ in mirror.told] == ["trial_started"] + ["epoch"] * 9 + ["trial_ended"]
+    assert mirror.named("trial_ended") == [(0, "complete", "trained all 9 epochs")]
+
+
+def test_any_metric_that_is_not_finite_is_a_divergence(make_driver):
+    driver, study, mirror = make_driver()
+    trial = driver.ask()
+    decision = driver.report(trial, 1, metrics(0.1, train_loss=math.nan), None)
+    assert (decision.state, decision.reason) == (State.DIVERGED, "train_loss was nan after epoch 1")
+    record = study.trials()[0]
+    assert (record.state, record.reason) == (State.DIVERGED, "train_loss was nan after epoch 1")
+    assert study.best() is None
+    assert mirror.named("epoch")[0][2]["val_accuracy"] == 0.1
+
+
+def test_a_failure_keeps_its_last_line_and_its_log(make_driver, tmp_path):
+    driver, study, mirror = make_driver()
+    driver.fail(driver.ask(), "Traceback ...\n  File x\nValueError: width 0\n\n")
+    log = tmp_path / "trial-0000.log"
+    assert study.trials()[0].reason == f"ValueError: width 0 (log: {log})"
+    assert log.read_text().startswith("Traceback")
+    assert mirror.named("trial_ended")[0][1] == "failed"
+
+
+def test_too_many_failures_end_the_study_with_their_cause(make_driver):
+    driver, _, _ = make_driver("budget.failures=2")
+    for reason in ("ValueError: a", "ValueError: a", "OSError: b"):
+        assert driver.broken is None
+        driver.fail(driver.ask(), reason)
+    assert driver.broken == "3 trials failed, 2 of them with: ValueError: a"
+    assert driver.ask() is None
+
+
+def test_the_target_ends_the_study_and_stops_the_others(make_driver):
+    driver, study, _ = make_driver("budget.target=0.9")
+    first, second = driver.ask(), driver.ask()
+    assert driver.report(first, 1, metrics(0.95), None).state is State.COMPLETE
+    decision = driver.report(second, 1, metrics(0.5), None)
+    assert (decision.state, decision.reason) == (
+        State.STOPPED,
+        "the study ended: budget.target: 0.9 was reached by trial 0",
+    )
+    assert driver.ask() is None
+    assert study.best().number == 0
+
+
+def test_the_hours_end_the_study(make_driver):
+    clock = Clock()
+    driver, study, _ = make_driver("budget.hours=1", clock=clock)
+    trial = driver.ask()
+    clock.now = 3599.0
+    assert not driver.report(trial, 1, metrics(0.5), None).stop
+    clock.now = 3600.0
+    assert driver.report(trial, 2, metrics(0.5), None).reason == "the study ended: budget.hours: 1 are up"
+    assert driver.ask() is None
+    assert study.trials()[0].state is State.STOPPED
+
+
+def test_an_interrupt_puts_trials_back(make_driver):
+    driver, study, mirror = make_driver()
+    trial = driver.ask()
+    driver.report(trial, 1, metrics(0.5), None)
+    driver.interrupt()
+    assert study.trials()[0].state is State.WAITING
+    assert mirror.named("trial_ended") == [(0, "interrupted", "the study was interrupted")]
