@@ -45,7 +45,9 @@ def test_plain_lines_where_there_is_no_terminal():
         "study small-abc: 4 trials of up to 9 epochs on synthetic, 2 at a time, compared after epochs 1, 3"
     )
     assert "trial 0 failed: ValueError: x" in lines
-    assert lines[-1].startswith("2/4 trials, 0 running, 1 diverged, 1 failed, best val_accuracy 0.6000 (trial 1, epoch 1)")
+    assert lines[-1].startswith(
+        "2/4 trials, 0 running, 1 diverged, 1 failed, best val_accuracy 0.6000 (trial 1, epoch 1)"
+    )
     assert left > 0
 
 

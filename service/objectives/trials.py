@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.objectives.base import Metrics, Objective, Run
+from service.objectives.checkpoints import load_checkpoint, save_checkpoint
 from service.planning import Resources
 from service.search.records import Trial
 
@@ -60,7 +60,7 @@ class TrialRun:
     def _start(self) -> Run:
         run = self._plan.objective.start(self._trial.params, self._trial.seed, self._plan.resources)
         if self._trial.checkpoint is not None:
-            run.load(Path(self._trial.checkpoint))
+            load_checkpoint(run, Path(self._trial.checkpoint))
         self._saved_at = time.monotonic()
         return run
 
@@ -75,14 +75,8 @@ class TrialRun:
 
     def _save(self, run: Run) -> Path:
         began = time.monotonic()
-        trial_folder = self._plan.checkpoints / f"{self._trial.number:04d}"
-        target = trial_folder / f"epoch-{self.epoch:04d}"
-        partial = trial_folder / f"partial-{self.epoch:04d}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        run.save(partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        target = self._plan.checkpoints / f"{self._trial.number:04d}" / f"epoch-{self.epoch:04d}"
+        save_checkpoint(run, target)
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - began
         return target
@@ -92,7 +86,7 @@ def evaluate_checkpoint(plan: TrialPlan, trial: Trial, checkpoint: str) -> Metri
     """Metrics on the test split of the best epoch's weights in a checkpoint. Reads the test split."""
     run = plan.objective.start(trial.params, trial.seed, plan.resources)
     try:
-        run.load(Path(checkpoint))
+        load_checkpoint(run, Path(checkpoint))
         return run.test()
     finally:
         run.close()

@@ -77,6 +77,8 @@ class Recorder:
         position = self._position.copy()
         position.offset = offset
         unsure, self._unsure = self._unsure, True
+        if unsure and position.experiment:
+            self._adopt(position)
         changes: dict[str, _Changes] = {}
         for event in events:
             self._take(event, position, changes, unsure)

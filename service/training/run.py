@@ -91,10 +91,7 @@ class ImageRun:
         torch.save(state, folder / STATE_FILE)
 
     def load(self, folder: Path) -> None:
-        try:
-            state = torch.load(folder / STATE_FILE, map_location=self._device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
-            raise DataError(f"checkpoint {folder / STATE_FILE} cannot be read: {error}") from None
+        state = torch.load(folder / STATE_FILE, map_location=self._device, weights_only=True)
         if state["params"] != self._params:
             raise DataError(f"checkpoint {folder} belongs to another configuration: {state['params']}")
         self._model.load_state_dict(state["model"])

@@ -56,7 +56,10 @@ def make_plan(tmp_path, values, target=None, fail_at=None):
 
 def saved(plan, trial=None):
     run = TrialRun(plan, trial or Trial(3, {}, 1))
-    return [Path(checkpoint).name if checkpoint else None for _, _, checkpoint in (run.step() for _ in plan.objective.values)]
+    return [
+        Path(checkpoint).name if checkpoint else None
+        for _, _, checkpoint in (run.step() for _ in plan.objective.values)
+    ]
 
 
 def test_the_last_epoch_is_saved(tmp_path):

@@ -11,8 +11,8 @@ from tests.factories import make_spec
 
 PARAMS = {"optimizer": "adam", "lr": 0.003, "batch_size": 32}
 RECORDS = [
-    TrialRecord(0, State.COMPLETE, PARAMS, 7, {epoch: 0.8 for epoch in range(1, 10)}),
-    TrialRecord(1, State.COMPLETE, PARAMS, 8, {**{epoch: 0.85 for epoch in range(1, 10)}, 4: 0.9}),
+    TrialRecord(0, State.COMPLETE, PARAMS, 7, dict.fromkeys(range(1, 10), 0.8)),
+    TrialRecord(1, State.COMPLETE, PARAMS, 8, {**dict.fromkeys(range(1, 10), 0.85), 4: 0.9}),
     TrialRecord(2, State.STOPPED, PARAMS, 9, {1: 0.95}),
     TrialRecord(3, State.DIVERGED, PARAMS, 9, {1: 0.99, 2: math.nan}),
     TrialRecord(4, State.FAILED, PARAMS, 9, {}),
@@ -35,7 +35,9 @@ def test_while_none_is_complete_the_best_so_far_counts():
 
 
 def test_the_object_for_machines():
-    result = summarize(make_spec(), "small-abc", "complete", RECORDS, test={"accuracy": 0.88, "loss": 0.4}, seconds=1.23456)
+    result = summarize(
+        make_spec(), "small-abc", "complete", RECORDS, test={"accuracy": 0.88, "loss": 0.4}, seconds=1.23456
+    )
     data = json.loads(json.dumps(result.to_data()))
     assert list(data) == ["study_id", "state", "metric", "mode", "best", "test", "trials", "epochs", "seconds", "paths"]
     assert data["best"] == {"trial": 1, "value": 0.9, "epoch": 4, "params": PARAMS}
@@ -48,7 +50,9 @@ def test_the_best_configuration_is_a_specification_of_that_one_trial():
     spec = make_spec("budget.target=0.99")
     result = summarize(spec, "small-abc", "complete", RECORDS, test={"accuracy": 0.88})
     text = best_config(spec, RECORDS[1], result)
-    assert text.startswith("# Best of study small-abc: trial 1, val_accuracy 0.9, epoch 4.\n# On the test split, read once")
+    assert text.startswith(
+        "# Best of study small-abc: trial 1, val_accuracy 0.9, epoch 4.\n# On the test split, read once"
+    )
     again = parse_spec(text)
     assert {name: domain.value for name, domain in again.space.items()} == PARAMS
     assert (again.search.trial_seed, again.budget.trials, again.budget.epochs) == (8, 1, 9)

@@ -177,7 +177,9 @@ def test_the_mode_follows_from_the_metric():
     assert spec.objective.mode == "min"
 
 
-@pytest.mark.parametrize("text", ["early_stopping: off", "early_stopping: {asha: none}", "early_stopping: {asha: false}"])
+@pytest.mark.parametrize(
+    "text", ["early_stopping: off", "early_stopping: {asha: none}", "early_stopping: {asha: false}"]
+)
 def test_asha_can_be_switched_off(text):
     assert parse_spec(f"{HEAD}space: {{lr: 1}}\n{text}").early_stopping.asha is None
 

@@ -1,0 +1,45 @@
+"""Checkpoints as folders: written whole or not at all, and checked before they are believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from service.errors import DataError
+from service.objectives.base import Run
+
+DIGESTS = "digests.json"
+
+
+def save_checkpoint(run: Run, folder: Path) -> None:
+    """The run's state as `folder`, with the SHA-256 of each file. A crash leaves what was there before."""
+    partial = folder.with_name(f"partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    run.save(partial)
+    digests = {file.name: _digest(file) for file in sorted(partial.iterdir())}
+    (partial / DIGESTS).write_text(json.dumps(digests))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_checkpoint(run: Run, folder: Path) -> None:
+    """Give the run the state in `folder`. Raises DataError when a file is missing or is not what was written."""
+    try:
+        digests = json.loads((folder / DIGESTS).read_text())
+    except (OSError, ValueError):
+        raise DataError(f"checkpoint {folder} is damaged: no readable {DIGESTS}") from None
+    for name, digest in digests.items():
+        file = folder / name
+        if not file.is_file() or _digest(file) != digest:
+            raise DataError(
+                f"checkpoint {folder} is damaged: {name} is {'not what was written' if file.is_file() else 'gone'}"
+            )
+    run.load(folder)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,346 @@
+"""The recorder against real MLflow on SQLite and over HTTP, and against every failure between two of its calls."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+
+import pytest
+
+from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, ui_command
+from service.tracking.recorder import Recorder, run
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+ENDS = {"complete": "FINISHED", "stopped": "KILLED", "diverged": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    """An empty MLflow database; making one takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=sqlite_uri(path)).search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(migrated, tmp_path):
+    path = tmp_path / "mlflow.db"
+    shutil.copy(migrated, path)
+    return path
+
+
+def client_of(path):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=sqlite_uri(path))
+
+
+def fill(folder, trials=5, epochs=3, end=True):
+    """A study's worth of events; the way each trial ended is that of ENDS, in turn."""
+    mirror = Mirror(folder, "unused")
+    mirror.study_started("digits-abc", "digits", {"sampler": "tpe", "seed": 0}, {"spec": "name: digits"})
+    for trial in range(trials):
+        mirror.trial_started(trial, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
+        for epoch in range(1, epochs + 1):
+            mirror.epoch(trial, epoch, {"val_accuracy": trial + epoch / 10, "lr": 0.1})
+        mirror.trial_ended(trial, list(ENDS)[trial % len(ENDS)], f"reason {trial}")
+    if end:
+        mirror.study_ended("complete", "", {"best_val_accuracy": 4.3}, {"best_trial": "4"}, [])
+    return mirror
+
+
+def contents(client, trials, epochs):
+    """Assert that MLflow holds exactly the study of `fill`."""
+    experiment = client.get_experiment_by_name("digits")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    by_trial = Counter(run.data.tags.get("dialin.trial", "parent") for run in runs)
+    assert by_trial == Counter(["parent", *map(str, range(trials))])
+    parent = next(run for run in runs if "dialin.trial" not in run.data.tags)
+    for run_ in runs:
+        trial = run_.data.tags.get("dialin.trial")
+        if trial is None:
+            continue
+        state = list(ENDS)[int(trial) % len(ENDS)]
+        assert run_.info.status == ENDS[state]
+        assert run_.info.end_time is not None
+        assert run_.info.run_name == f"trial-{int(trial):04d}"
+        assert run_.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert (run_.data.tags["dialin.state"], run_.data.tags["dialin.reason"]) == (state, f"reason {trial}")
+        assert run_.data.params == {"lr": "0.1", "nesterov": "true", "optimizer": "sgd"}
+        history = client.get_metric_history(run_.info.run_id, "val_accuracy")
+        expected = [(epoch, int(trial) + epoch / 10) for epoch in range(1, epochs + 1)]
+        assert sorted((point.step, point.value) for point in history) == expected
+    return parent
+
+
+def drain(recorder):
+    while recorder.step(limit=4):
+        pass
+
+
+def test_a_study_as_it_stands_in_mlflow(database, tmp_path):
+    fill(tmp_path / "spool")
+    recorder = Recorder(tmp_path / "spool", client_of(database), tmp_path / "artifacts")
+    drain(recorder)
+    assert recorder.done
+    parent = contents(client_of(database), 5, 3)
+    assert parent.info.status == "FINISHED"
+    assert parent.info.run_name == "digits-abc"
+    assert parent.data.params == {"sampler": "tpe", "seed": "0"}
+    assert parent.data.metrics == {"best_val_accuracy": 4.3}
+    assert (parent.data.tags["dialin.best_trial"], parent.data.tags["dialin.state"]) == ("4", "complete")
+
+
+def test_what_is_not_finite_is_shown_as_such(database, tmp_path):
+    mirror = fill(tmp_path / "spool", trials=0, end=False)
+    mirror.trial_started(0, {})
+    mirror.epoch(0, 1, {"train_loss": math.nan, "val_loss": math.inf})
+    client = client_of(database)
+    drain(Recorder(tmp_path / "spool", client, None))
+    found = client.search_runs(["1"], "tags.`dialin.trial` = '0'")[0]
+    assert math.isnan(client.get_metric_history(found.info.run_id, "train_loss")[0].value)
+    assert client.get_metric_history(found.info.run_id, "val_loss")[0].value > 1e300
+
+
+def test_files_go_to_the_parent_run(database, tmp_path):
+    file = tmp_path / "best_config.yaml"
+    file.write_text("name: digits")
+    mirror = fill(tmp_path / "spool", trials=1, end=False)
+    mirror.study_ended("complete", "", {}, {}, [str(file), str(tmp_path / "gone.yaml")])
+    client = client_of(database)
+    drain(Recorder(tmp_path / "spool", client, tmp_path / "artifacts"))
+    parent = contents(client, 1, 3)
+    assert [entry.path for entry in client.list_artifacts(parent.info.run_id)] == ["best_config.yaml"]
+    assert list((tmp_path / "artifacts" / "digits").rglob("best_config.yaml"))
+
+
+def test_a_resumed_study_goes_on_in_the_same_runs(database, tmp_path):
+    mirror = Mirror(tmp_path / "spool", "unused")
+    client = client_of(database)
+    mirror.study_started("digits-abc", "digits", {"seed": 0}, {})
+    mirror.trial_started(0, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
+    mirror.epoch(0, 1, {"val_accuracy": 0.1})
+    mirror.epoch(0, 2, {"val_accuracy": 0.2})
+    mirror.trial_ended(0, "interrupted", "the study was interrupted")
+    mirror.study_ended("interrupted", "", {}, {}, [])
+    drain(Recorder(tmp_path / "spool", client, None))
+    mirror.study_started("digits-abc", "digits", {"seed": 0}, {})
+    mirror.trial_started(0, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
+    recorder = Recorder(tmp_path / "spool", client, None)
+    drain(recorder)
+    assert {run_.info.status for run_ in client.search_runs(["1"])} == {"RUNNING"}
+    assert not recorder.done
+    mirror.epoch(0, 2, {"val_accuracy": 9.0})  # repeated from an older checkpoint
+    mirror.epoch(0, 3, {"val_accuracy": 0.3})
+    mirror.trial_ended(0, "complete", "reason 0")
+    mirror.study_ended("complete", "", {}, {}, [])
+    drain(recorder)
+    contents(client, 1, 3)
+
+
+class Flaky:
+    """A client that fails at some calls: before the call took effect, or after it, as when an answer is lost."""
+
+    def __init__(self, client, failures):
+        self.client, self.failures, self.calls = client, failures, 0
+
+    def __getattr__(self, name):
+        method = getattr(self.client, name)
+
+        def call(*arguments, **named):
+            self.calls += 1
+            how = self.failures.get(self.calls)
+            if how == "before":
+                raise ConnectionError(f"{name} was not sent")
+            result = method(*arguments, **named)
+            if how == "after":
+                raise ConnectionError(f"the answer to {name} was lost")
+            return result
+
+        return call
+
+
+def record_with(database, folder, failures, restart):
+    """Run recorders over the spool until done, a new one after each failure if `restart`; the number of calls."""
+    flaky = Flaky(client_of(database), failures)
+    recorder = Recorder(folder, flaky, None)
+    while not recorder.done:
+        try:
+            recorder.step(limit=7)
+        except ConnectionError:
+            if restart:
+                recorder = Recorder(folder, flaky, None)
+    return flaky.calls
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["same process", "restarted"])
+def test_a_failure_at_any_one_call_loses_and_doubles_nothing(migrated, tmp_path, restart):
+    calls = None
+    generator = random.Random(restart)
+    at = 0
+    while calls is None or at <= calls:
+        folder = tmp_path / f"{at}"
+        folder.mkdir()
+        shutil.copy(migrated, folder / "mlflow.db")
+        fill(folder / "spool", trials=3, epochs=2)
+        failures = {at: generator.choice(["before", "after"])} if at else {}
+        made = record_with(folder / "mlflow.db", folder / "spool", failures, restart)
+        contents(client_of(folder / "mlflow.db"), 3, 2)
+        calls = calls or made
+        at += 2 if restart else 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_many_failures_lose_and_double_nothing(database, tmp_path, seed):
+    generator = random.Random(seed)
+    fill(tmp_path / "spool", trials=5, epochs=3)
+    failures = {at: generator.choice(["before", "after"]) for at in range(1, 200) if generator.random() < 0.15}
+    record_with(database, tmp_path / "spool", failures, restart=seed % 2 == 0)
+    contents(client_of(database), 5, 3)
+
+
+def test_it_gives_up_only_when_told_to_finish(tmp_path):
+    fill(tmp_path / "spool", trials=1)
+    down = Flaky(object(), {})
+    recorder = Recorder(tmp_path / "spool", down, None)
+    finishing = threading.Event()
+    finishing.set()
+    assert run(recorder, finishing, patience_seconds=0.0) == 3
+    assert Mirror(tmp_path / "spool", "unused").lag() > 0
+
+
+def test_the_process_ends_by_itself_and_nothing_lags(database, tmp_path):
+    mirror = fill(tmp_path / "spool", trials=0, end=False)
+    mirror = Mirror(tmp_path / "spool", sqlite_uri(database), tmp_path / "artifacts")
+    mirror.start()
+    for trial in range(5):
+        mirror.trial_started(trial, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
+        for epoch in range(1, 4):
+            mirror.epoch(trial, epoch, {"val_accuracy": trial + epoch / 10, "lr": 0.1})
+        mirror.trial_ended(trial, list(ENDS)[trial % len(ENDS)], f"reason {trial}")
+    assert mirror.lag() > 0
+    mirror.study_ended("complete", "", {}, {}, [])
+    assert mirror.close(60)
+    assert mirror._recorder.returncode == 0
+    contents(client_of(database), 5, 3)
+
+
+def test_a_killed_recorder_leaves_nothing_that_the_next_does_not_mend(database, tmp_path):
+    fill(tmp_path / "spool", trials=40, epochs=9)
+    command = recorder_command(tmp_path / "spool", sqlite_uri(database), None)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    client = client_of(database)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        experiment = client.get_experiment_by_name("digits")
+        if experiment and len(client.search_runs([experiment.experiment_id])) > 5:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdin.close()
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120).returncode == 0
+    contents(client, 40, 9)
+
+
+def test_a_dead_driver_lets_the_recorder_finish(database, tmp_path):
+    """The driver's end of the pipe closes when it dies; what it had spooled is written all the same."""
+    code = (
+        "import os, sys, pathlib; from service.tracking.mirror import Mirror; "
+        "from tests.tracking.test_recorder import fill; folder = pathlib.Path(sys.argv[1]); "
+        "mirror = Mirror(folder, sys.argv[2]); fill(folder, end=False); mirror.start(); "
+        "print(mirror._recorder.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    driver = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "spool"), sqlite_uri(database)], capture_output=True, text=True
+    )
+    pid = int(driver.stdout)
+    deadline = time.monotonic() + 60
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(pid)
+    contents(client_of(database), 5, 3)
+
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def server(database, tmp_path):
+    """Starts and ends a real MLflow server on one port, as often as a test likes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = (tmp_path / "server.log").open("ab")
+    started = []
+
+    def start():
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", sqlite_uri(database), "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--default-artifact-root", str(tmp_path / "served")]
+        started.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                    return f"http://127.0.0.1:{port}"
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError((tmp_path / "server.log").read_text())
+
+    def stop():
+        process = started.pop()
+        os.killpg(process.pid, signal.SIGKILL)  # its own session: the server and its workers, nobody else
+        process.wait()
+
+    yield start, stop
+    while started:
+        stop()
+    log.close()
+
+
+def test_a_server_that_dies_and_comes_back(server, database, tmp_path):
+    start, stop = server
+    uri = start()
+    fill(tmp_path / "early", trials=0, end=False)
+    mirror = Mirror(tmp_path / "early", uri)
+    mirror.start()
+    deadline = time.monotonic() + 60
+    while mirror.lag() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert mirror.lag() == 0
+    stop()
+    for trial in range(3):
+        mirror.trial_started(trial, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
+        for epoch in range(1, 3):
+            mirror.epoch(trial, epoch, {"val_accuracy": trial + epoch / 10})
+        mirror.trial_ended(trial, list(ENDS)[trial], f"reason {trial}")
+    mirror.study_ended("complete", "", {}, {}, [])
+    start()
+    assert mirror.close(90)
+    contents(client_of(database), 3, 2)
+
+
+def test_the_command_that_opens_the_pages(monkeypatch, tmp_path):
+    command = ui_command("sqlite:////x/mlflow.db")
+    assert command.endswith("mlflow ui --backend-store-uri sqlite:////x/mlflow.db")
+    program = command.split()[0]
+    assert shutil.which(program)
