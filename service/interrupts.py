@@ -24,9 +24,14 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._before = self.install()
         return self
+
+    def install(self) -> dict[signal.Signals, Any]:
+        """Take the signals, again where a library has taken them since; the handlers that had them."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self._handle) for number in SIGNALS}
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -6,7 +6,7 @@ spec -> plan -> [ ask -> train -> report -> decide ]* -> tell -> result
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -20,8 +20,9 @@ from service.objectives.inline import run_inline
 from service.objectives.trials import TrialPlan, evaluate_checkpoint
 from service.planning import Plan, plan_study
 from service.results.export import write_best_config
+from service.results.leaderboard import describe
 from service.results.summary import Result, summarize
-from service.search.records import Trial
+from service.search.records import Trial, TrialRecord
 from service.search.storage import open_storage, sqlite_url
 from service.search.study import Study
 from service.settings import OutputFolder, Settings, StudyFolder
@@ -70,14 +71,15 @@ def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: s
         folder = out.study(study_id)
         listener.planned(study_id, plan)
         study = Study.open(plan, open_storage(sqlite_url(out.database)), study_id)
-        mirror = _start_mirror(plan, study_id, out)
-        driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts)
-        with _runner(runner, plan, folder) as trainer:
-            ending = _search(driver, study, trainer, _trial_plan(plan, objective, folder))
-        with interrupts.shield():
-            result = _keep(ending, spec, study, study_id, out, time.monotonic() - began)
-            studies.end(study_id, ending.state, ending.reason, result.to_data())
-            _close_mirror(mirror, result, listener)
+        with _mirrored(plan, study_id, out) as mirror:
+            driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts)
+            with _runner(runner, plan, folder) as trainer:
+                interrupts.install()  # Ray takes SIGTERM for itself when it starts
+                ending = _search(driver, study, trainer, _trial_plan(plan, objective, folder))
+            with interrupts.shield():
+                result = _keep(ending, spec, study, study_id, out, time.monotonic() - began)
+                studies.end(study_id, ending.state, ending.reason, result.to_data())
+                _end_mirror(mirror, result, study.trials(), listener)
     return result
 
 
@@ -121,10 +123,17 @@ def _new_study(spec: StudySpec, out: OutputFolder) -> Iterator[tuple[str, Studie
     try:
         yield row.id, studies
     except BaseException as error:
-        studies.end(row.id, StudyState.FAILED, f"{type(error).__name__}: {error}", {})
+        studies.end(row.id, *_escaped(error), {})
         raise
     finally:
         studies.close()
+
+
+def _escaped(error: BaseException) -> tuple[StudyState, str]:
+    """The state and the reason of a study that an error has ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return StudyState.INTERRUPTED, "interrupted"
+    return StudyState.FAILED, f"{type(error).__name__}: {error}"
 
 
 def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialPlan:
@@ -140,7 +149,9 @@ def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialP
     )
 
 
-def _start_mirror(plan: Plan, study_id: str, out: OutputFolder) -> Mirror:
+@contextmanager
+def _mirrored(plan: Plan, study_id: str, out: OutputFolder) -> Iterator[Mirror]:
+    """The study's way to MLflow; whatever escapes ends its run there too."""
     spec = plan.spec
     mirror = Mirror(out.study(study_id).spool, sqlite_uri(out.mlflow_database), out.mlflow_artifacts)
     params: dict[str, Scalar] = {
@@ -157,7 +168,13 @@ def _start_mirror(plan: Plan, study_id: str, out: OutputFolder) -> Mirror:
     }
     mirror.study_started(study_id, spec.name, params, {"spec": to_yaml(spec)})
     mirror.start()
-    return mirror
+    try:
+        yield mirror
+    except BaseException as error:
+        state, reason = _escaped(error)
+        mirror.study_ended(state.value, reason, {}, {}, [])
+        mirror.close(INTERRUPTED_MIRROR_SECONDS)
+        raise
 
 
 def _keep(ending: Ending, spec: StudySpec, study: Study, study_id: str, out: OutputFolder, seconds: float) -> Result:
@@ -181,14 +198,17 @@ def _keep(ending: Ending, spec: StudySpec, study: Study, study_id: str, out: Out
     return result
 
 
-def _close_mirror(mirror: Mirror, result: Result, listener: Listener) -> None:
+def _end_mirror(mirror: Mirror, result: Result, records: Sequence[TrialRecord], listener: Listener) -> None:
     metrics = {f"trials_{state}": float(count) for state, count in result.trials.items()}
     metrics |= {f"epochs_{kind}": float(count) for kind, count in result.epochs.items()}
     metrics["seconds"] = result.seconds
     if result.best is not None:
         metrics[f"best_{result.metric}"] = result.best.value
     metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}
-    tags = {} if result.best is None else {"best_trial": str(result.best.trial)}
+    # MLflow shows the note, in Markdown, on the page of the run.
+    tags = {"mlflow.note.content": describe(result, records)}
+    if result.best is not None:
+        tags["dialin.best_trial"] = str(result.best.trial)
     best_config = result.paths.get("best_config")
     mirror.study_ended(result.state, result.reason, metrics, tags, [best_config] if best_config else [])
     interrupted = result.state == StudyState.INTERRUPTED

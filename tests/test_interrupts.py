@@ -19,7 +19,7 @@ def test_both_signals_interrupt(number):
 
 def test_a_shield_finishes_what_it_began():
     steps = []
-    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:  # noqa: PT012  the order is the point
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
         with interrupts.shield():
             os.kill(os.getpid(), signal.SIGTERM)
             with interrupts.shield():

@@ -141,7 +141,7 @@ class Recorder:
 
         position.ended = True
         change.metrics += [Metric(name, value, event["time"], 0) for name, value in event["metrics"].items()]
-        change.tags.update({f"dialin.{name}": value for name, value in event["tags"].items()})
+        change.tags.update(event["tags"])
         change.tags.update({"dialin.state": event["state"], "dialin.reason": event["reason"]})
         change.artifacts += event["artifacts"]
         change.status, change.ended_at = STATUS.get(event["state"], "FAILED"), event["time"]
@@ -152,7 +152,9 @@ class Recorder:
             return str(found.experiment_id)
         # Given outright: MLflow's default would be a folder below wherever this process happens to run.
         location = (self._artifacts / name).resolve().as_uri() if self._artifacts is not None else None
-        return str(self._client.create_experiment(name, artifact_location=location))
+        # So that MLflow opens it as training runs; by default it shows an experiment as a chat application's.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
     def _adopt(self, position: Position) -> None:
         """Find the runs that an earlier attempt made and whose ids it could not save."""

@@ -60,7 +60,7 @@ def fill(folder, trials=5, epochs=3, end=True):
             mirror.epoch(trial, epoch, {"val_accuracy": trial + epoch / 10, "lr": 0.1})
         mirror.trial_ended(trial, list(ENDS)[trial % len(ENDS)], f"reason {trial}")
     if end:
-        mirror.study_ended("complete", "", {"best_val_accuracy": 4.3}, {"best_trial": "4"}, [])
+        mirror.study_ended("complete", "", {"best_val_accuracy": 4.3}, {"dialin.best_trial": "4"}, [])
     return mirror
 
 
@@ -294,7 +294,16 @@ def server(database, tmp_path):
     started = []
 
     def start():
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", sqlite_uri(database), "--workers", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--backend-store-uri",
+            sqlite_uri(database),
+            "--workers",
+            "1",
+        ]
         command += ["--host", "127.0.0.1", "--port", str(port), "--default-artifact-root", str(tmp_path / "served")]
         started.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
         deadline = time.monotonic() + 90

@@ -1,0 +1,35 @@
+"""The trials of a study from the best to the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.results.summary import Result
+from service.search.records import State, TrialRecord
+from service.search.study import best_value
+
+SHOWN = 10
+
+
+def ranked(records: Sequence[TrialRecord], mode: str) -> list[tuple[TrialRecord, float]]:
+    """Trials with a finite value, and that value: complete ones first, then from the best, the earlier on a tie."""
+    maximize = mode == "max"
+    with_values = [(record, best_value(record.values, maximize)) for record in records]
+    found = [(record, value) for record, value in with_values if value is not None]
+    return sorted(found, key=lambda pair: (pair[0].state is not State.COMPLETE, -pair[1] if maximize else pair[1]))
+
+
+def describe(result: Result, records: Sequence[TrialRecord]) -> str:
+    """The study in Markdown: how it ended, and its best trials."""
+    counts = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count)
+    trained, full = result.epochs["trained"], result.epochs["full"]
+    lines = [f"**{result.study_id}** {result.state}{f': {result.reason}' if result.reason else ''}", ""]
+    lines += [f"{counts or 'no trial ended'}; {trained} of {full} epochs trained.", ""]
+    if result.test is not None:
+        measured = ", ".join(f"{name} {value:.4f}" for name, value in result.test.items())
+        lines += [f"The best configuration on the test split: {measured}.", ""]
+    lines += [f"| trial | {result.metric} | epochs | ended | why |", "|--:|--:|--:|---|---|"]
+    for record, value in ranked(records, result.mode)[:SHOWN]:
+        reason = record.reason.replace("|", "\\|")
+        lines.append(f"| {record.number} | {value:.4f} | {record.epochs_done} | {record.state.value} | {reason} |")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Ray for real: a cluster of this process's own, trials in actors, failures and decisions passed on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from service.cluster.local import local_cluster, local_shape
+from service.objectives.trials import TrialPlan
+from service.planning import ClusterShape, Resources
+from service.search.records import Decision, State, Trial
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class Pids:
+    """An objective whose metric tells which process trained it; trial 2 raises, trial 3 dies."""
+
+    def prepare(self, progress): ...
+
+    def start(self, params, seed, resources):
+        return PidsRun(params)
+
+
+class PidsRun:
+    def __init__(self, params):
+        self.params, self.count = params, 0
+
+    def epoch(self):
+        self.count += 1
+        if self.params["fate"] == "raise":
+            raise ValueError("on purpose")
+        if self.params["fate"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        threads = float(os.environ.get("OMP_NUM_THREADS", "0"))
+        return {"val_accuracy": self.count / 10, "pid": float(os.getpid()), "threads": threads}
+
+    def save(self, folder: Path):
+        (folder / "count").write_text(str(self.count))
+
+    def load(self, folder: Path):
+        self.count = int((folder / "count").read_text())
+
+    def test(self):
+        return {"accuracy": self.count / 10, "pid": float(os.getpid())}
+
+    def close(self): ...
+
+
+class Recording:
+    """A driver that hands out trials of given fates, stops each after three epochs, and remembers."""
+
+    over = None
+
+    def __init__(self, fates):
+        self.waiting = [Trial(number, {"fate": fate}, 1) for number, fate in enumerate(fates)]
+        self.reports, self.failures, self.live, self.most_live, self.saved = {}, {}, set(), 0, {}
+
+    def ask(self):
+        if not self.waiting:
+            return None
+        trial = self.waiting.pop(0)
+        self.live.add(trial.number)
+        self.most_live = max(self.most_live, len(self.live))
+        return trial
+
+    def report(self, trial, epoch, metrics, checkpoint):
+        self.reports.setdefault(trial.number, []).append((epoch, metrics))
+        self.saved[trial.number] = checkpoint
+        if epoch == 3:
+            self.live.discard(trial.number)
+        return Decision(epoch == 3, "", State.COMPLETE)
+
+    def fail(self, trial, traceback):
+        self.live.discard(trial.number)
+        self.failures[trial.number] = traceback
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    before = dict(os.environ)
+    with local_cluster(ClusterShape(cpus=2)):
+        import ray
+
+        yield ray
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def trial_plan(tmp_path):
+    return TrialPlan(Pids(), Resources(), 3, "val_accuracy", True, None, tmp_path / "checkpoints")
+
+
+def test_trials_run_in_reused_actors_beside_each_other(cluster, trial_plan, tmp_path):
+    from service.cluster.tuner import evaluate_on_ray, run_on_ray
+
+    driver = Recording(["fine"] * 8)
+    run_on_ray(driver, trial_plan, 2, tmp_path / "ray")
+    assert {number: [epoch for epoch, _ in reports] for number, reports in driver.reports.items()} == {
+        number: [1, 2, 3] for number in range(8)
+    }
+    assert driver.most_live == 2
+    pids = {metrics["pid"] for reports in driver.reports.values() for _, metrics in reports}
+    assert len(pids) <= 3  # eight trials, and not eight processes
+    assert os.getpid() not in pids
+    assert {metrics["threads"] for reports in driver.reports.values() for _, metrics in reports} == {1.0}
+    tested = evaluate_on_ray(trial_plan, Trial(5, {"fate": "fine"}, 1), driver.saved[5])
+    assert tested["accuracy"] == 0.3
+    assert tested["pid"] != os.getpid()
+
+
+def test_a_trial_that_raises_or_dies_fails_alone(cluster, trial_plan, tmp_path):
+    from service.cluster.tuner import run_on_ray
+
+    driver = Recording(["fine", "raise", "fine", "die", "fine", "fine"])
+    run_on_ray(driver, trial_plan, 2, tmp_path / "ray")
+    assert sorted(driver.reports) == [0, 2, 4, 5]
+    assert sorted(driver.failures) == [1, 3]
+    assert driver.failures[1].strip().endswith("ValueError: on purpose")
+    assert "died" in driver.failures[3]
+
+
+def test_the_cluster_is_ours_alone(cluster):
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert (
+        not (Path.home() / ".ray" / "auth_token").exists()
+        or os.environ["RAY_AUTH_TOKEN"] not in (Path.home() / ".ray" / "auth_token").read_text()
+    )
+    session = (
+        Path(cluster.get_runtime_context().get_temp_dir())
+        if hasattr(cluster.get_runtime_context(), "get_temp_dir")
+        else None
+    )
+    assert session is None or session.name.startswith("dialin-ray-")
+
+
+def test_the_shape_of_this_machine(monkeypatch):
+    assert local_shape().cpus == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert local_shape().gpus == 0

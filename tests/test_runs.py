@@ -1,0 +1,212 @@
+"""Whole studies: real trials, real storage, real MLflow; in process and on Ray."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import DataError, SpecError, UsageError
+from service.history import list_studies, read_back
+from service.runs import run_study
+from service.settings import Settings
+from service.spec import load_spec, parse_spec
+from tests.factories import make_spec
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class Silent:
+    def __init__(self):
+        self.notes, self.ends = [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def planned(self, study_id, plan): ...
+    def trial_started(self, trial): ...
+    def epoch_done(self, trial, epoch, value): ...
+
+    def trial_ended(self, trial, outcome):
+        self.ends.append(outcome.state)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings.read({}, out=str(tmp_path / "out"))
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def mlflow_runs(settings, experiment):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{settings.out / 'mlflow.db'}")
+    found = client.get_experiment_by_name(experiment)
+    return client, client.search_runs([found.experiment_id], max_results=1000)
+
+
+@pytest.mark.parametrize("runner", ["inline", "ray"])
+def test_a_study_from_beginning_to_end(settings, runner):
+    spec = make_spec("budget.trials=15", "resources.concurrency=2")
+    result = run_study(spec, settings, Silent(), runner)
+    assert result.state == "complete"
+    assert sum(result.trials.values()) == 15
+    assert result.trials["failed"] == 0
+    assert result.best.value > 0.7
+    assert abs(result.test["accuracy"] - result.best.value) < 0.05
+    assert result.epochs["trained"] < result.epochs["full"] == 135
+    # The disk says the same.
+    back = read_back(settings, "small")
+    assert back.result == result
+    assert [row["study_id"] for row in list_studies(settings)] == [result.study_id]
+    assert Counter(trial.state.value for trial in back.trials) == {k: v for k, v in result.trials.items() if v}
+    assert all(trial.reason for trial in back.trials)
+    # And so does MLflow.
+    client, runs = mlflow_runs(settings, "small")
+    children = {run.data.tags["dialin.trial"]: run for run in runs if "dialin.trial" in run.data.tags}
+    parent = next(run for run in runs if "dialin.trial" not in run.data.tags)
+    status = {"complete": "FINISHED", "stopped": "KILLED", "diverged": "KILLED", "failed": "FAILED"}
+    assert parent.info.status == "FINISHED"
+    assert len(children) == 15
+    for trial in back.trials:
+        run = children[str(trial.number)]
+        assert run.info.status == status[trial.state.value]
+        assert (run.data.tags["dialin.state"], run.data.tags["dialin.reason"]) == (trial.state.value, trial.reason)
+        assert run.data.params == {name: _text(value) for name, value in trial.params.items()}
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        accuracy = {point.step: point.value for point in client.get_metric_history(run.info.run_id, "val_accuracy")}
+        finite = {epoch: value for epoch, value in trial.values.items() if value == value}
+        assert {epoch: accuracy[epoch] for epoch in finite} == pytest.approx(finite)
+        assert set(accuracy) == set(trial.values)
+        names = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"}
+        assert set(run.data.metrics) == names
+    assert parent.data.metrics["best_val_accuracy"] == pytest.approx(result.best.value)
+    assert [entry.path for entry in client.list_artifacts(parent.info.run_id)] == ["best_config.yaml"]
+
+
+def _text(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_the_best_configuration_trains_to_the_same_result(settings, tmp_path):
+    spec = load_spec(
+        "digits",
+        ["budget.trials=3", "budget.epochs=2", "objective.samples=300", "width=8", "early_stopping=off"],
+    )
+    first = run_study(spec, settings, Silent(), "inline")
+    again = run_study(load_spec(first.paths["best_config"]), settings, Silent(), "inline")
+    assert again.best.value == first.best.value
+    assert again.best.params == first.best.params
+    assert again.test == first.test
+
+
+def test_one_seed_gives_the_same_study(settings):
+    results = [run_study(make_spec("search.seed=5"), settings, Silent(), "inline") for _ in range(2)]
+    assert results[0].study_id != results[1].study_id
+    trials = [read_back(settings, result.study_id).trials for result in results]
+    assert [(t.params, t.values, t.state) for t in trials[0]] == [(t.params, t.values, t.state) for t in trials[1]]
+
+
+def broken_spec(tmp_path, failures):
+    images = np.random.default_rng(0).integers(0, 255, (40, 8, 8), dtype=np.uint8)
+    path = tmp_path / "small.npz"
+    np.savez(path, x_train=images, y_train=np.arange(40) % 2, x_test=images, y_test=np.arange(40) % 2)
+    text = f"name: broken\nobjective: {{dataset: 'npz:{path}'}}\nspace: {{width: 4, lr: {{min: 0.01, max: 0.1}}}}\n"
+    return parse_spec(text + f"budget: {{trials: 8, epochs: 2, failures: {failures}}}\nearly_stopping: off\n")
+
+
+def test_trials_that_raise_fail_alone_and_too_many_end_the_study(settings, tmp_path, monkeypatch):
+    def explode(self):
+        raise MemoryError("out of memory, on purpose")
+
+    monkeypatch.setattr("service.training.run.ImageRun.epoch", explode)
+    listener = Silent()
+    result = run_study(broken_spec(tmp_path, failures=3), settings, listener, "inline")
+    assert result.state == "failed"
+    assert result.reason == "4 trials failed, 4 of them with: MemoryError: out of memory, on purpose"
+    assert result.trials["failed"] == 4
+    back = read_back(settings, "broken")
+    assert back.trials[0].reason.startswith("MemoryError: out of memory, on purpose (log: ")
+    log = back.trials[0].reason.partition("(log: ")[2].rstrip(")")
+    assert "in explode" in Path(log).read_text()
+    _, runs = mlflow_runs(settings, "broken")
+    assert {run.info.status for run in runs} == {"FAILED"}
+
+
+def test_an_interrupt_closes_the_trials_and_keeps_the_best_so_far(settings, monkeypatch):
+    from service.objectives.synthetic import SyntheticRun
+
+    train = SyntheticRun.epoch
+    trained = []
+
+    def interrupted(self):
+        trained.append(1)
+        if len(trained) == 25:
+            raise KeyboardInterrupt
+        return train(self)
+
+    monkeypatch.setattr(SyntheticRun, "epoch", interrupted)
+    result = run_study(make_spec(), settings, Silent(), "inline")
+    assert (result.state, result.epochs["trained"]) == ("interrupted", 24)
+    assert result.best is not None
+    back = read_back(settings, result.study_id)
+    assert "running" not in {trial.state.value for trial in back.trials}
+    assert back.row.state == "interrupted"
+
+
+def test_the_hours_and_the_target_end_a_study(settings):
+    result = run_study(make_spec("budget.target=0.3"), settings, Silent(), "inline")
+    assert result.state == "complete"
+    assert result.reason.startswith("budget.target: 0.3 was reached by trial")
+    assert result.best.value >= 0.3
+    assert result.test is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "runner", "error"),
+    [
+        (("objective.dataset='npz:/nowhere.npz'",), "inline", DataError),
+        (("resources.cpus=4096",), "inline", SpecError),
+        ((), "rya", UsageError),
+    ],
+)
+def test_what_cannot_start_leaves_nothing_behind(settings, overrides, runner, error):
+    with pytest.raises(error):
+        run_study(make_spec(*overrides), settings, Silent(), runner)
+    assert not (settings.out / "dialin.db").exists()
+
+
+def test_an_error_in_the_middle_marks_the_study_failed(settings, monkeypatch):
+    monkeypatch.setattr("service.runs.write_best_config", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_study(make_spec("budget.trials=2"), settings, Silent(), "inline")
+    row = read_back(settings, "small").row
+    assert (row.state, row.reason) == ("failed", "ZeroDivisionError: division by zero")
+
+
+def test_mlflow_that_cannot_be_had_does_not_stop_a_study(settings, monkeypatch):
+    settings.out.mkdir()
+    (settings.out / "mlflow.db").mkdir()  # no database can be made here
+    monkeypatch.setattr("service.runs.MIRROR_SECONDS", 3.0)
+    listener = Silent()
+    result = run_study(make_spec("budget.trials=3"), settings, listener, "inline")
+    assert result.state == "complete"
+    assert any("MLflow lags by" in note for note in listener.notes)
+    shutil.rmtree(settings.out / "mlflow.db")
