@@ -41,13 +41,15 @@ def active_params(spec: StudySpec, chosen: Mapping[str, Scalar]) -> dict[str, Sc
             params[name] = domain.value
         elif name in chosen:
             params[name] = chosen[name]
-    for knob in CATALOGUE.values():
-        if knob.name not in spec.space and holds(knob.applies, _with_defaults(params)):
-            params[knob.name] = knob.default(_with_defaults(params))
+    for knob in CATALOGUE.values():  # in its order, what others depend on comes first
+        if knob.name not in spec.space and holds(knob.applies, params):
+            params[knob.name] = knob.default(params)
     return {name: params[name] for name in CATALOGUE if name in params}
 
 
-def _with_defaults(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
-    """The configuration with the two knobs that others depend on, whether or not the space names them."""
-    missing = {name: CATALOGUE[name].default({}) for name in ("model", "optimizer") if name not in params}
-    return {**missing, **params}
+def complete(params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """A value for every knob of the catalogue: those of `params`, and the default of each that has none there."""
+    full: dict[str, Scalar] = {}
+    for name, knob in CATALOGUE.items():
+        full[name] = params[name] if name in params else knob.default({**full, **params})
+    return full

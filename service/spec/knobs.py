@@ -1,94 +1,30 @@
 """The catalogue: every training knob that a search space may name.
 
-A new knob is one row here, its function in `training/`, and its test. The table is data: it imports nothing heavy,
-so the command line can print it at once.
+A new knob is one row, its function in `training/`, and its test. The table is data: it imports nothing heavy, so the
+command line can print it at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
-from service.spec.domains import ALWAYS, Condition, FloatRange, IntRange, Scalar, holds
+from service.spec.domains import ALWAYS, Condition, FloatRange, IntRange
+from service.spec.knob import Knob, always
+from service.spec.knobs_network import ARCHITECTURE, INPUT, NETWORK
+from service.spec.knobs_schedule import SCHEDULE
 
+WITH_MOMENTUM: Condition = {"optimizer": ("sgd", "nesterov", "rmsprop")}
+WITH_BETAS: Condition = {"optimizer": ("adam", "adamw", "nadam")}
 
-@dataclass(frozen=True)
-class Knob:
-    """One row of the catalogue.
-
-    `choices` lists the values of a knob of kind "choice"; `parts` those of kind "parts", whose value is "none" or
-    some of them joined by "+". `low` and `high` are the hard bounds of a number. `typical` is a good range to search.
-    `applies` says when the knob does anything at all; `defaults` are tried in order, the first whose condition holds.
-    """
-
-    name: str
-    group: str
-    kind: Literal["float", "int", "bool", "choice", "parts"]
-    summary: str
-    source: str
-    defaults: tuple[tuple[Condition, Scalar], ...]
-    choices: tuple[Scalar, ...] = ()
-    parts: tuple[str, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    low_open: bool = False
-    high_open: bool = False
-    typical: FloatRange | IntRange | None = None
-    applies: Condition = field(default_factory=dict)
-
-    def default(self, params: Mapping[str, Scalar]) -> Scalar:
-        """The value that the knob takes beside `params` when a search space does not name it."""
-        return next(value for when, value in self.defaults if holds(when, params))
-
-
-def _always(value: Scalar) -> tuple[tuple[Condition, Scalar], ...]:
-    return ((ALWAYS, value),)
-
-
-SGD_LIKE: Condition = {"optimizer": ("sgd", "rmsprop")}
-
-_TABLE = (
-    Knob(
-        "model",
-        "architecture",
-        "choice",
-        "the network: a few plain 3x3 convolutions, or ResNet-18 in its CIFAR form (3x3 stem, no max pool)",
-        "He et al. 2016, Deep residual learning, section 4.2",
-        _always("small_cnn"),
-        choices=("small_cnn", "resnet18"),
-    ),
-    Knob(
-        "width",
-        "architecture",
-        "int",
-        "channels of the first stage; later stages double them",
-        "Zagoruyko and Komodakis 2016, Wide residual networks",
-        (({"model": ("resnet18",)}, 64), (ALWAYS, 16)),
-        low=1,
-        high=1024,
-        typical=IntRange(8, 64, log=True),
-    ),
-    Knob(
-        "depth",
-        "architecture",
-        "int",
-        "number of convolutional layers",
-        "Simonyan and Zisserman 2015, Very deep convolutional networks",
-        _always(3),
-        low=1,
-        high=16,
-        typical=IntRange(2, 6),
-        applies={"model": ("small_cnn",)},
-    ),
+_OPTIMIZER = (
     Knob(
         "optimizer",
         "optimizer",
         "choice",
-        "the rule that turns gradients into steps",
+        "the rule that turns gradients into steps; nesterov is sgd with its momentum in Nesterov's form",
         "Ruder 2016, An overview of gradient descent optimization algorithms",
-        _always("sgd"),
-        choices=("sgd", "adam", "adamw", "rmsprop"),
+        always("sgd"),
+        choices=("sgd", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadam"),
     ),
     Knob(
         "lr",
@@ -96,7 +32,7 @@ _TABLE = (
         "float",
         "learning rate at the top of the schedule",
         "Smith 2017, Cyclical learning rates for training neural networks",
-        (({"optimizer": ("sgd",)}, 0.1), (ALWAYS, 1e-3)),
+        (({"optimizer": ("sgd", "nesterov")}, 0.1), ({"optimizer": ("adagrad",)}, 0.01), (ALWAYS, 1e-3)),
         low=0.0,
         low_open=True,
         high=100.0,
@@ -108,33 +44,48 @@ _TABLE = (
         "float",
         "share of the last step that is taken again",
         "Sutskever et al. 2013, On the importance of initialization and momentum in deep learning",
-        (({"optimizer": ("sgd",)}, 0.9), (ALWAYS, 0.0)),
+        (({"optimizer": ("sgd", "nesterov")}, 0.9), (ALWAYS, 0.0)),
         low=0.0,
         high=1.0,
         high_open=True,
         typical=FloatRange(0.5, 0.99),
-        applies=SGD_LIKE,
+        applies=WITH_MOMENTUM,
     ),
     Knob(
         "nesterov",
         "optimizer",
         "bool",
-        "whether the gradient is taken after the momentum step; needs momentum > 0",
+        "whether the gradient is taken after the momentum step; plain sgd where momentum is 0",
         "Sutskever et al. 2013, section 2",
-        _always(False),
+        always(False),
         choices=(False, True),
         applies={"optimizer": ("sgd",)},
     ),
     Knob(
-        "weight_decay",
-        "regularization",
+        "beta1",
+        "optimizer",
         "float",
-        "strength of the L2 penalty on the weights (decoupled from the gradient in adamw)",
-        "Loshchilov and Hutter 2019, Decoupled weight decay regularization",
-        _always(5e-4),
+        "how slowly the running mean of the gradient forgets",
+        "Kingma and Ba 2015, Adam",
+        always(0.9),
         low=0.0,
-        high=10.0,
-        typical=FloatRange(1e-6, 1e-2, log=True),
+        high=1.0,
+        high_open=True,
+        typical=FloatRange(0.8, 0.99),
+        applies=WITH_BETAS,
+    ),
+    Knob(
+        "beta2",
+        "optimizer",
+        "float",
+        "how slowly the running mean of the squared gradient forgets",
+        "Kingma and Ba 2015, Adam",
+        always(0.999),
+        low=0.0,
+        high=1.0,
+        high_open=True,
+        typical=FloatRange(0.9, 0.9999),
+        applies=WITH_BETAS,
     ),
     Knob(
         "batch_size",
@@ -142,70 +93,96 @@ _TABLE = (
         "int",
         "images per step",
         "Masters and Luschi 2018, Revisiting small batch training for deep neural networks",
-        _always(128),
+        always(128),
         low=1,
         high=65536,
         typical=IntRange(16, 512, log=True),
     ),
     Knob(
-        "schedule",
-        "schedule",
+        "lr_scaling",
+        "optimizer",
         "choice",
-        "how the learning rate falls: not at all; by 10 at half and at three quarters; along a cosine to 0; "
-        "by 10 when val_loss has not improved for 3 epochs",
-        "Loshchilov and Hutter 2017, SGDR; He et al. 2016 for step",
-        _always("cosine"),
-        choices=("fixed", "step", "cosine", "plateau"),
+        "how the learning rate follows the batch size: not, in proportion to batch_size / 128, or to its square root",
+        "Goyal et al. 2017, Accurate, large minibatch SGD; Krizhevsky 2014, One weird trick",
+        always("none"),
+        choices=("none", "linear", "square_root"),
     ),
+)
+
+_REGULARIZATION = (
     Knob(
-        "warmup_epochs",
-        "schedule",
+        "weight_decay",
+        "regularization",
         "float",
-        "epochs in which the learning rate rises linearly from 0 to its schedule",
-        "Goyal et al. 2017, Accurate, large minibatch SGD, section 2.2",
-        _always(0.0),
+        "strength of the L2 penalty on the weights, biases and normalizations spared",
+        "Krogh and Hertz 1992; Loshchilov and Hutter 2019, Decoupled weight decay regularization",
+        always(5e-4),
         low=0.0,
-        high=1000.0,
-        typical=FloatRange(0.0, 2.0),
+        high=10.0,
+        typical=FloatRange(1e-6, 1e-2, log=True),
     ),
     Knob(
-        "initialization",
-        "initialization",
+        "weight_decay_form",
+        "regularization",
         "choice",
-        "how the weights start: torch's own, normal with std 0.02 cut at 2 std, Xavier uniform, or Kaiming normal",
-        "Glorot and Bengio 2010; He et al. 2015, Delving deep into rectifiers",
-        _always("default"),
-        choices=("default", "truncated_normal", "xavier", "kaiming"),
+        "whether the penalty is part of the gradient, or shrinks the weights apart from it, as adamw does",
+        "Loshchilov and Hutter 2019",
+        always("l2"),
+        choices=("l2", "decoupled"),
+        applies={"optimizer": ("sgd", "nesterov", "adagrad", "rmsprop", "adam", "nadam")},
     ),
     Knob(
-        "normalization",
-        "normalization",
-        "choice",
-        "what is normalized after each convolution",
-        "Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016",
-        _always("batch"),
-        choices=("none", "batch", "group", "layer"),
-    ),
-    Knob(
-        "activation",
-        "activation",
-        "choice",
-        "the nonlinearity; leaky_relu has slope 0.01",
-        "Nair and Hinton 2010; Maas et al. 2013; Hendrycks and Gimpel 2016",
-        _always("relu"),
-        choices=("relu", "leaky_relu", "tanh", "gelu"),
+        "l1",
+        "regularization",
+        "float",
+        "strength of the penalty on the absolute values of the weights",
+        "Tibshirani 1996",
+        always(0.0),
+        low=0.0,
+        high=10.0,
+        typical=FloatRange(1e-7, 1e-3, log=True),
     ),
     Knob(
         "dropout",
         "regularization",
         "float",
-        "share of features dropped before the last layer while training",
+        "share of features dropped while training",
         "Srivastava et al. 2014, Dropout",
-        _always(0.0),
+        always(0.0),
         low=0.0,
         high=1.0,
         high_open=True,
         typical=FloatRange(0.0, 0.5),
+    ),
+    Knob(
+        "dropout_at",
+        "regularization",
+        "choice",
+        "where dropout acts: before the last layer, or on whole channels after every block too",
+        "Srivastava et al. 2014; Tompson et al. 2015 (channels)",
+        always("head"),
+        choices=("head", "blocks"),
+        applies={"model": ("small_cnn",)},
+    ),
+    Knob(
+        "clip_norm",
+        "regularization",
+        "float",
+        "the gradient of all weights together is shortened to this length; 0: never",
+        "Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
+        always(0.0),
+        low=0.0,
+        high=1e6,
+        typical=FloatRange(0.1, 10.0, log=True),
+    ),
+    Knob(
+        "loss",
+        "loss",
+        "choice",
+        "what is minimized: the cross entropy, or the mean squared error of the outputs against one-hot labels",
+        "Hui and Belkin 2021, Evaluation of neural architectures trained with square loss",
+        always("cross_entropy"),
+        choices=("cross_entropy", "mean_squared_error"),
     ),
     Knob(
         "label_smoothing",
@@ -213,21 +190,17 @@ _TABLE = (
         "float",
         "share of the target spread evenly over all classes",
         "Szegedy et al. 2016, Rethinking the Inception architecture, section 7",
-        _always(0.0),
+        always(0.0),
         low=0.0,
         high=1.0,
         high_open=True,
         typical=FloatRange(0.0, 0.2),
     ),
-    Knob(
-        "augmentation",
-        "augmentation",
-        "parts",
-        "random changes to each training image: a crop after padding by an eighth of the side, a horizontal flip",
-        "He et al. 2016, section 4.2",
-        _always("none"),
-        parts=("crop", "flip"),
-    ),
 )
 
-CATALOGUE: Mapping[str, Knob] = {knob.name: knob for knob in _TABLE}
+# What others depend on comes before them.
+CATALOGUE: Mapping[str, Knob] = {
+    knob.name: knob for knob in (*ARCHITECTURE, *_OPTIMIZER, *SCHEDULE, *NETWORK, *_REGULARIZATION, *INPUT)
+}
+
+__all__ = ["CATALOGUE", "Knob"]

@@ -1,7 +1,12 @@
-"""Random changes to a batch of training images, all images at once, on whatever device they are."""
+"""Random changes to a batch of training images, all images at once, on whatever device they are.
+
+Each takes images (n, c, h, w), uint8 or float in 0 to 255, and a generator on their device, and gives images of the
+same shape and range.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -9,36 +14,85 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 PADDING_SHARE = 8  # a crop moves by at most an eighth of the side
+MOST_DEGREES = 15.0
+BRIGHTNESS = 0.2
+NOISE_STD = 255 / 20
 
 
 def crop(images: Tensor, generator: Generator) -> Tensor:
-    """Each image (n, c, h, w) moved by its own offset, up to an eighth of the side; what comes in is 0."""
+    """Each image moved by its own offset, up to an eighth of the side; what comes in is 0."""
     count, _, height, width = images.shape
     pad_y, pad_x = max(1, height // PADDING_SHARE), max(1, width // PADDING_SHARE)
     padded = functional.pad(images, (pad_x, pad_x, pad_y, pad_y))
-    rows = _offsets(count, pad_y, generator, images) + torch.arange(height, device=images.device)
-    columns = _offsets(count, pad_x, generator, images) + torch.arange(width, device=images.device)
+    rows = _offsets(count, 2 * pad_y + 1, generator) + torch.arange(height, device=images.device)
+    columns = _offsets(count, 2 * pad_x + 1, generator) + torch.arange(width, device=images.device)
     index = torch.arange(count, device=images.device)[:, None, None]
     # Indexing with arrays around a slice puts the sliced axis last.
     return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def flip(images: Tensor, generator: Generator) -> Tensor:
-    """Each image (n, c, h, w) mirrored left to right with probability one half."""
-    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
+    """Each image mirrored left to right with probability one half."""
+    mirrored = _uniform(images, generator) < 0.5
     return torch.where(mirrored, images.flip(3), images)
 
 
-AUGMENTATIONS: Mapping[str, Callable[[Tensor, Generator], Tensor]] = {"crop": crop, "flip": flip}
+def rotate(images: Tensor, generator: Generator) -> Tensor:
+    """Each image turned about its centre by its own angle, up to 15 degrees, bilinear; what comes in is 0."""
+    angles = (2 * _uniform(images, generator).flatten() - 1) * math.radians(MOST_DEGREES)
+    height, width = images.shape[2:]
+    cos, sin, none = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    # The grid is in shares of each side, so a turn of pixels needs the ratio of the sides.
+    first = torch.stack([cos, -sin * height / width, none], dim=1)
+    second = torch.stack([sin * width / height, cos, none], dim=1)
+    grid = functional.affine_grid(torch.stack([first, second], dim=1), list(images.shape), align_corners=False)
+    return functional.grid_sample(images.float(), grid, align_corners=False)
+
+
+def brightness(images: Tensor, generator: Generator) -> Tensor:
+    """Each image 0.8 to 1.2 times as bright, cut at 0 and 255."""
+    factor = 1 + BRIGHTNESS * (2 * _uniform(images, generator) - 1)
+    return (images.float() * factor).clamp(0, 255)
+
+
+def noise(images: Tensor, generator: Generator) -> Tensor:
+    """Normal noise with a deviation of a twentieth of the range on every pixel, cut at 0 and 255."""
+    drawn = torch.randn(images.shape, generator=generator, device=images.device)
+    return (images.float() + NOISE_STD * drawn).clamp(0, 255)
+
+
+def cutout(images: Tensor, generator: Generator) -> Tensor:
+    """In each image a square of half the side, around its own random centre, set to 0 (DeVries and Taylor 2017)."""
+    count, _, height, width = images.shape
+    half = max(1, min(height, width) // 2) / 2
+    rows = (torch.arange(height, device=images.device) - _offsets(count, height, generator) + 0.5).abs() <= half
+    columns = (torch.arange(width, device=images.device) - _offsets(count, width, generator) + 0.5).abs() <= half
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+
+
+AUGMENTATIONS: Mapping[str, Callable[[Tensor, Generator], Tensor]] = {
+    "crop": crop,
+    "flip": flip,
+    "rotate": rotate,
+    "brightness": brightness,
+    "noise": noise,
+    "cutout": cutout,
+}
 
 
 def augment(images: Tensor, parts: str, generator: Generator) -> Tensor:
-    """The batch (n, c, h, w) uint8 after the augmentations that `parts` names, joined by +, or as it is for "none"."""
+    """The batch after the augmentations that `parts` names, joined by +, or as it is for "none"."""
     if parts != "none":
         for part in parts.split("+"):
             images = AUGMENTATIONS[part](images, generator)
     return images
 
 
-def _offsets(count: int, padding: int, generator: Generator, like: Tensor) -> Tensor:
-    return torch.randint(0, 2 * padding + 1, (count, 1), generator=generator, device=like.device)
+def _offsets(count: int, below: int, generator: Generator) -> Tensor:
+    """(count, 1) whole numbers from 0 to `below` - 1."""
+    return torch.randint(0, below, (count, 1), generator=generator, device=generator.device)
+
+
+def _uniform(images: Tensor, generator: Generator) -> Tensor:
+    """(n, 1, 1, 1) numbers from 0 to 1, one an image."""
+    return torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.training.datasets import ImageData
+from service.training.inputs import Statistics
 from service.training.splits import Indices, stratified_split, stratified_subset
 
-_CHUNK = 4096  # images counted at a time
+_CHUNK = 2048  # images counted at a time
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """What a trial trains and validates on, and the test split, which nothing but a run's `test` touches.
-
-    `mean` and `std` (1, c, 1, 1): of each channel over the training split.
-    """
+    """What a trial trains and validates on, and the test split, which nothing but a run's `test` touches."""
 
     train: Split
     validation: Split
     test: Split
     classes: int
-    mean: Tensor
-    std: Tensor
+    statistics: Statistics
 
 
 def place(data: ImageData, device: str, validation_fraction: float, samples: int | None, split_seed: int) -> Splits:
@@ -54,14 +51,12 @@ def place(data: ImageData, device: str, validation_fraction: float, samples: int
     used = stratified_subset(data.y_train, samples or len(data.y_train), split_seed)
     rest, held = stratified_split(data.y_train[used], validation_fraction, split_seed)
     train = _split(data.x_train, data.y_train, used[rest], device)
-    mean, std = channel_statistics(train)
     return Splits(
         train=train,
         validation=_split(data.x_train, data.y_train, used[held], device),
         test=_split(data.x_test, data.y_test, None, device),
         classes=data.classes,
-        mean=mean,
-        std=std,
+        statistics=statistics_of(train),
     )
 
 
@@ -75,17 +70,17 @@ def _split(images: NDArray[np.uint8], labels: NDArray[np.int64], rows: Indices |
     return Split(torch.from_numpy(images[chosen]).to(device), torch.from_numpy(labels[chosen]).to(device))
 
 
-def channel_statistics(split: Split) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, (1, c, 1, 1); a constant channel has deviation 1."""
-    channels = split.images.shape[1]
-    counts = torch.zeros(channels, 256, dtype=torch.float64, device=split.images.device)
+def statistics_of(split: Split) -> Statistics:
+    """Mean and deviation of the channels and the mean image, counted a part at a time: as float the whole set would be
+    four times its size."""
+    sums = torch.zeros(split.images.shape[1:], dtype=torch.float64, device=split.images.device)
+    squares = torch.zeros_like(sums)
     for start in range(0, len(split), _CHUNK):
-        images, _ = split.take(slice(start, start + _CHUNK))
-        for channel in range(channels):
-            counts[channel] += torch.bincount(images[:, channel].reshape(-1), minlength=256)
-    values = torch.arange(256, dtype=torch.float64, device=counts.device)
-    shares = counts / counts.sum(1, keepdim=True)
-    means = shares @ values
-    variances = (shares * (values[None] - means[:, None]) ** 2).sum(1)
-    stds = torch.where(variances > 0, variances.sqrt(), torch.ones_like(variances))
-    return means.float().view(1, channels, 1, 1), stds.float().view(1, channels, 1, 1)
+        images = split.take(slice(start, start + _CHUNK))[0].double()
+        sums += images.sum(0)
+        squares += images.square().sum(0)
+    mean_image = sums / len(split)
+    means = mean_image.mean((1, 2))
+    variances = (squares / len(split)).mean((1, 2)) - means**2
+    stds = torch.where(variances > 1e-9, variances.clamp_min(0).sqrt(), torch.ones_like(variances))
+    return Statistics(means.float().view(1, -1, 1, 1), stds.float().view(1, -1, 1, 1), mean_image.float()[None])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from service.spec.domains import Scalar
-from service.training.layers import ACTIVATIONS, NORMALIZATIONS
+from service.training.layers import Blocks, PoolingNormalization
 
 SMALLEST_SIDE = 4  # a plain network pools while the side stays at least this
+HIDDEN_UNITS = 128
 
 
 @dataclass(frozen=True)
@@ -23,28 +25,9 @@ class ImageShape:
     classes: int
 
 
-class Blocks:
-    """Makes the parts of a network with one choice of normalization and activation."""
-
-    def __init__(self, params: Mapping[str, Scalar]) -> None:
-        self._normalization = str(params["normalization"])
-        self._activation = str(params["activation"])
-
-    def convolution(self, inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-        """Padded to keep the side; without a bias where a normalization follows, which would take it out again."""
-        bias = self._normalization == "none"
-        return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=bias)
-
-    def normalization(self, channels: int) -> nn.Module:
-        return NORMALIZATIONS[self._normalization](channels)
-
-    def activation(self) -> nn.Module:
-        return ACTIVATIONS[self._activation]()
-
-
 def small_cnn(params: Mapping[str, Scalar], shape: ImageShape) -> nn.Module:
-    """`depth` 3x3 convolutions in stages of equal length; a 2x2 max pooling between stages halves the side, and the
-    channels, `width` at first, double. Then global average pooling, dropout and a linear layer."""
+    """`depth` blocks of the knob `convolution`, plain or residual, in stages of equal length; a 2x2 max pooling between
+    stages halves the side, and the channels, `width` at first, double."""
     blocks, depth, width = Blocks(params), _int(params, "depth"), _int(params, "width")
     stages = _poolings(min(shape.height, shape.width)) + 1
     layers: list[nn.Module] = []
@@ -54,77 +37,123 @@ def small_cnn(params: Mapping[str, Scalar], shape: ImageShape) -> nn.Module:
             stage += 1
             layers.append(nn.MaxPool2d(2))
         outputs = width * 2**stage
-        layers += [blocks.convolution(channels, outputs, 3), blocks.normalization(outputs), blocks.activation()]
+        body = blocks.body(channels, outputs)
+        layers += [ResidualBlock(blocks, body, channels, outputs)] if params["residual"] else body
+        if params["dropout_at"] == "blocks":
+            layers.append(nn.Dropout2d(_float(params, "dropout")))
         channels = outputs
-    return nn.Sequential(*layers, _Head(channels, shape.classes, _float(params, "dropout")))
+    return nn.Sequential(*layers, *_head(params, shape, channels, stage))
 
 
 def resnet18(params: Mapping[str, Scalar], shape: ImageShape) -> nn.Module:
     """ResNet-18 for small images (He et al. 2016, with the CIFAR stem of section 4.2): one 3x3 convolution instead of
     7x7 and max pooling, then four stages of two basic blocks with `width` times 1, 2, 4, 8 channels."""
     blocks, width = Blocks(params), _int(params, "width")
-    layers: list[nn.Module] = [
-        blocks.convolution(shape.channels, width, 3),
-        blocks.normalization(width),
-        blocks.activation(),
-    ]
+    layers: list[nn.Module] = [*blocks.step(shape.channels, width, 3)]
     channels = width
     for stage in range(4):
         outputs = width * 2**stage
-        layers += [
-            BasicBlock(blocks, channels, outputs, stride=1 if stage == 0 else 2),
-            BasicBlock(blocks, outputs, outputs),
-        ]
-        channels = outputs
-    return nn.Sequential(*layers, _Head(channels, shape.classes, _float(params, "dropout")))
+        for stride in (1 if stage == 0 else 2, 1):
+            body = [
+                blocks.convolution(channels, outputs, 3, stride),
+                blocks.normalization(outputs),
+                blocks.activation(),
+                blocks.convolution(outputs, outputs, 3),
+                blocks.normalization(outputs),
+                blocks.activation(),
+            ]
+            layers.append(ResidualBlock(blocks, body, channels, outputs, stride))
+            channels = outputs
+    return nn.Sequential(*layers, *_head(params, shape, channels, halvings=3))
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+def mobilenet_v3_small(params: Mapping[str, Scalar], shape: ImageShape) -> nn.Module:
+    """torchvision's MobileNetV3-Small (Howard et al. 2019) for small images: the first convolution keeps the side."""
+    from torchvision import models
 
-    def __init__(self, blocks: Blocks, inputs: int, outputs: int, stride: int = 1) -> None:
+    model: Any = models.mobilenet_v3_small(weights=None, num_classes=shape.classes, dropout=_float(params, "dropout"))
+    first = model.features[0][0]
+    model.features[0][0] = nn.Conv2d(shape.channels, first.out_channels, 3, stride=1, padding=1, bias=False)
+    result: nn.Module = model
+    return result
+
+
+def googlenet(params: Mapping[str, Scalar], shape: ImageShape) -> nn.Module:
+    """torchvision's GoogLeNet (Szegedy et al. 2015, with batch normalization, without the auxiliary classifiers) for
+    small images: a 3x3 stem that keeps the side, and no pooling before the first inception block."""
+    from torchvision import models
+
+    model: Any = models.googlenet(
+        weights=None,
+        num_classes=shape.classes,
+        aux_logits=False,
+        transform_input=False,
+        init_weights=False,
+        dropout=_float(params, "dropout"),
+    )
+    model.conv1.conv = nn.Conv2d(shape.channels, 64, 3, stride=1, padding=1, bias=False)
+    model.maxpool1, model.maxpool2 = nn.Identity(), nn.Identity()
+    result: nn.Module = model
+    return result
+
+
+MODELS: Mapping[str, Callable[[Mapping[str, Scalar], ImageShape], nn.Module]] = {
+    "small_cnn": small_cnn,
+    "resnet18": resnet18,
+    "mobilenet_v3_small": mobilenet_v3_small,
+    "googlenet": googlenet,
+}
+
+
+class ResidualBlock(nn.Module):
+    """A body beside a shortcut, added before the body's last activation; the shortcut is a 1x1 convolution where the
+    shape changes (He et al. 2016, option B)."""
+
+    def __init__(self, blocks: Blocks, body: list[nn.Module], inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            blocks.convolution(inputs, outputs, 3, stride),
-            blocks.normalization(outputs),
-            blocks.activation(),
-            blocks.convolution(outputs, outputs, 3),
-            blocks.normalization(outputs),
-        )
-        same = stride == 1 and inputs == outputs
-        self.shortcut: nn.Module = (
-            nn.Identity()
-            if same
-            else nn.Sequential(blocks.convolution(inputs, outputs, 1, stride), blocks.normalization(outputs))
-        )
-        self.activation = blocks.activation()
+        self.body = nn.Sequential(*body[:-1])
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            projection = blocks.convolution(inputs, outputs, 1, stride)
+            self.shortcut = nn.Sequential(projection, blocks.normalization(outputs))
+        self.activation = body[-1]
 
     def forward(self, images: Tensor) -> Tensor:
         result: Tensor = self.activation(self.body(images) + self.shortcut(images))
         return result
 
 
-class _Head(nn.Module):
-    """Global average pooling, dropout, linear."""
+def _head(params: Mapping[str, Scalar], shape: ImageShape, channels: int, halvings: int) -> list[nn.Module]:
+    """From features to logits: pooling, its normalization, dropout, and a mean or a hidden layer before the last one.
+    `halvings`: how often the backbone has halved the side."""
+    height, width = _side(shape.height, halvings, params), _side(shape.width, halvings, params)
+    pool = nn.AvgPool2d if params["pooling"] == "average" else nn.MaxPool2d
+    pooled = height >= 2 and width >= 2
+    # In ceil mode an odd last row is not lost.
+    layers: list[nn.Module] = [pool(2, ceil_mode=True)] if pooled else []
+    layers.append(PoolingNormalization(str(params["pooling_normalization"])))
+    if params["head"] == "global_average":
+        return [*layers, _Mean(), nn.Dropout(_float(params, "dropout")), nn.Linear(channels, shape.classes)]
+    features = channels * ((height + 1) // 2) * ((width + 1) // 2) if pooled else channels * height * width
+    hidden = [nn.Flatten(), nn.Linear(features, HIDDEN_UNITS), Blocks(params).activation()]
+    return [*layers, *hidden, nn.Dropout(_float(params, "dropout")), nn.Linear(HIDDEN_UNITS, shape.classes)]
 
-    def __init__(self, channels: int, classes: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(channels, classes)
 
+def _side(side: int, halvings: int, params: Mapping[str, Scalar]) -> int:
+    for _ in range(halvings):
+        # A pooling leaves out an odd last row; a strided convolution keeps it.
+        side = side // 2 if params["model"] == "small_cnn" else (side + 1) // 2
+    return side
+
+
+class _Mean(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.linear(self.dropout(features.mean(dim=(2, 3))))
-        return logits
-
-
-MODELS: Mapping[str, Callable[[Mapping[str, Scalar], ImageShape], nn.Module]] = {
-    "small_cnn": small_cnn,
-    "resnet18": resnet18,
-}
+        return features.mean(dim=(2, 3))
 
 
 def build_model(params: Mapping[str, Scalar], shape: ImageShape) -> nn.Module:
-    """The network that `params` describe, with torch's own initialization, drawn from torch's global generator."""
+    """The network that a whole configuration describes, with torch's own initialization, drawn from torch's global
+    generator."""
     return MODELS[str(params["model"])](params, shape)
 
 

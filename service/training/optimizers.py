@@ -1,63 +1,111 @@
-"""Optimizers by name."""
+"""Optimizers by name, and what is done to gradients and weights around a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from service.spec.domains import Scalar
 
 Groups = list[dict[str, Any]]
+Maker = Callable[[Groups, Mapping[str, Scalar]], Optimizer]
 
 
-def sgd(groups: Groups, params: Mapping[str, Scalar], fused: bool) -> Optimizer:
+def sgd(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
     """Stochastic gradient descent with momentum; Nesterov's form needs momentum above 0 and is plain SGD without."""
     momentum = _float(params, "momentum")
-    return SGD(
-        groups, _float(params, "lr"), momentum=momentum, nesterov=bool(params["nesterov"]) and momentum > 0, fused=fused
-    )
+    wanted = bool(params["nesterov"]) or params["optimizer"] == "nesterov"
+    return SGD(groups, _float(params, "lr"), momentum=momentum, nesterov=wanted and momentum > 0, fused=True)
 
 
-def adam(groups: Groups, params: Mapping[str, Scalar], fused: bool) -> Optimizer:
-    """Kingma and Ba 2015; weight decay is part of the gradient."""
-    return Adam(groups, _float(params, "lr"), fused=fused)
+def adagrad(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
+    """Duchi et al. 2011."""
+    return Adagrad(groups, _float(params, "lr"))
 
 
-def adamw(groups: Groups, params: Mapping[str, Scalar], fused: bool) -> Optimizer:
-    """Loshchilov and Hutter 2019; weight decay is apart from the gradient."""
-    return AdamW(groups, _float(params, "lr"), fused=fused)
-
-
-def rmsprop(groups: Groups, params: Mapping[str, Scalar], _fused: bool) -> Optimizer:
+def rmsprop(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
     """Tieleman and Hinton 2012, with momentum."""
     return RMSprop(groups, _float(params, "lr"), momentum=_float(params, "momentum"))
 
 
-OPTIMIZERS: Mapping[str, Callable[[Groups, Mapping[str, Scalar], bool], Optimizer]] = {
+def adam(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
+    """Kingma and Ba 2015."""
+    return Adam(groups, _float(params, "lr"), betas=_betas(params), fused=True)
+
+
+def adamw(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
+    """Loshchilov and Hutter 2019."""
+    return AdamW(groups, _float(params, "lr"), betas=_betas(params), fused=True)
+
+
+def nadam(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
+    """Dozat 2016: Adam with Nesterov's momentum."""
+    return NAdam(groups, _float(params, "lr"), betas=_betas(params))
+
+
+OPTIMIZERS: Mapping[str, Maker] = {
     "sgd": sgd,
+    "nesterov": sgd,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
     "adam": adam,
     "adamw": adamw,
-    "rmsprop": rmsprop,
+    "nadam": nadam,
 }
 
 
 def build_optimizer(model: nn.Module, params: Mapping[str, Scalar]) -> Optimizer:
-    """The optimizer that `params` describe. Weight decay acts on weights only, not on biases and normalizations, whose
-    size says nothing about how complex the function is."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups: Groups = [{"params": decayed, "weight_decay": _float(params, "weight_decay")}]
-    if others:
-        groups.append({"params": others, "weight_decay": 0.0})
-    return OPTIMIZERS[str(params["optimizer"])](groups, params, True)
+    """The optimizer of a whole configuration, with the L2 penalty where that is its own to apply: part of the gradient
+    for weight_decay_form l2, and adamw's. It acts on weights only, not on biases and normalizations, whose size says
+    nothing about how complex the function is."""
+    own = params["optimizer"] == "adamw" or params["weight_decay_form"] == "l2"
+    groups: Groups = [
+        {"params": weights_of(model), "weight_decay": _float(params, "weight_decay") if own else 0.0},
+        {"params": [parameter for parameter in model.parameters() if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[str(params["optimizer"])]([group for group in groups if group["params"]], params)
+
+
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """The weights of convolutions and linear layers: what penalties act on."""
+    return [parameter for parameter in model.parameters() if parameter.ndim > 1]
+
+
+class Penalties:
+    """L1, decoupled weight decay and gradient clipping: what surrounds an optimizer's step."""
+
+    def __init__(self, model: nn.Module, params: Mapping[str, Scalar]) -> None:
+        self._weights = weights_of(model)
+        self._all: Sequence[Tensor] = list(model.parameters())
+        decoupled = params["weight_decay_form"] == "decoupled" and params["optimizer"] != "adamw"
+        self._decay = _float(params, "weight_decay") if decoupled else 0.0
+        self._l1, self._clip = _float(params, "l1"), _float(params, "clip_norm")
+
+    @torch.no_grad()
+    def before_step(self, lr: float) -> None:
+        """To the gradients: add l1 * sign(weight), the subgradient of the L1 penalty, then shorten them all together to
+        clip_norm (Pascanu et al. 2013). To the weights: times 1 - lr * weight_decay (Loshchilov and Hutter 2019)."""
+        if self._l1:
+            with_gradient = [weight for weight in self._weights if weight.grad is not None]
+            gradients = [weight.grad for weight in with_gradient if weight.grad is not None]
+            torch._foreach_add_(gradients, torch._foreach_sign(with_gradient), alpha=self._l1)
+        if self._clip:
+            nn.utils.clip_grad_norm_(self._all, self._clip)
+        if self._decay:
+            torch._foreach_mul_(self._weights, 1 - lr * self._decay)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def _betas(params: Mapping[str, Scalar]) -> tuple[float, float]:
+    return _float(params, "beta1"), _float(params, "beta2")
 
 
 def _float(params: Mapping[str, Scalar], name: str) -> float:

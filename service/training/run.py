@@ -16,13 +16,16 @@ from torch.nn import functional
 
 from service.errors import DataError
 from service.planning import seed_of_trial
+from service.spec import complete
 from service.spec.domains import Scalar
 from service.training.augmentation import augment
 from service.training.device_data import Split, Splits
 from service.training.initialization import initialize
+from service.training.inputs import INPUTS
+from service.training.losses import LOSSES
 from service.training.models import ImageShape, build_model
-from service.training.optimizers import build_optimizer, set_lr
-from service.training.schedules import Plateau, lr_factor
+from service.training.optimizers import Penalties, build_optimizer, set_lr
+from service.training.schedules import Plateau, learning_rate
 
 EVALUATION_BATCH = 500
 STATE_FILE = "state.pt"
@@ -45,14 +48,16 @@ class ImageRun:
         self, params: Mapping[str, Scalar], splits: Splits, seed: int, epochs: int, metric: str, maximize: bool
     ) -> None:
         self._params, self._splits, self._seed, self._epochs = dict(params), splits, seed, epochs
+        self._all = complete(params)
         self._metric, self._maximize = metric, maximize
-        self._device = splits.mean.device
+        self._device = splits.train.images.device
         with self._randomness(0):
-            model = build_model(params, _shape(splits))
-            initialize(model, str(params["initialization"]), str(params["activation"]))
+            model = build_model(self._all, _shape(splits))
+            initialize(model, self._all)
         self._model: nn.Module = model.to(self._device).to(memory_format=torch.channels_last)
-        self._optimizer = build_optimizer(self._model, params)
-        self._plateau = Plateau()
+        self._optimizer = build_optimizer(self._model, self._all)
+        self._penalties = Penalties(self._model, self._all)
+        self._plateau = Plateau(self._int("plateau_patience"), self._float("decay_factor"), self._text("plateau_mode"))
         self._epoch = 0
         self._best = _Best()
 
@@ -66,7 +71,6 @@ class ImageRun:
         with self._randomness(self._epoch):
             train_loss, train_accuracy, lr = self._train()
         val_loss, val_accuracy = self._evaluate(self._splits.validation)
-        self._plateau.observe(val_loss)
         metrics = {
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
@@ -75,6 +79,8 @@ class ImageRun:
             "lr": lr,
             "seconds": time.perf_counter() - began,
         }
+        if self._all["schedule"] == "plateau":
+            self._plateau.observe(metrics[self._text("plateau_metric")])
         self._note_best(metrics[self._metric])
         return metrics
 
@@ -118,22 +124,22 @@ class ImageRun:
         self._model.train()
         train, generator = self._splits.train, torch.Generator(self._device)
         generator.manual_seed(seed_of_trial(self._seed, self._epoch))
-        batches = _batches(torch.randperm(len(train), generator=generator, device=self._device), self._batch_size())
+        order = torch.randperm(len(train), generator=generator, device=self._device)
+        batches = _batches(order, self._int("batch_size"))
         loss_sum, correct = torch.zeros((), device=self._device), torch.zeros((), device=self._device)
-        first, total = (self._epoch - 1) * len(batches), self._epochs * len(batches)
-        warmup_steps = self._float("warmup_epochs") * len(batches)
-        smoothing, parts, lr = self._float("label_smoothing"), str(self._params["augmentation"]), 0.0
+        loss_of, smoothing = LOSSES[self._text("loss")], self._float("label_smoothing")
+        parts, lr = self._text("augmentation"), 0.0
         for index, batch in enumerate(batches):
-            lr = self._float("lr") * self._plateau.factor
-            lr *= lr_factor(str(self._params["schedule"]), first + index, total, warmup_steps)
+            lr = self._lr((self._epoch - 1) * len(batches) + index, len(batches))
             set_lr(self._optimizer, lr)
             images, labels = train.take(batch)
             images = self._normalized(augment(images, parts, generator))
             with self._precision():
                 logits = self._model(images)
-                loss = functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+                loss = loss_of(logits.float(), labels, smoothing)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            self._penalties.before_step(lr)
             self._optimizer.step()
             # Kept on the device: reading a number there each step would make the device wait for Python.
             loss_sum += loss.detach() * len(batch)
@@ -154,9 +160,13 @@ class ImageRun:
         return float(loss_sum) / len(split), float(correct) / len(split)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """uint8 to float, each channel with mean 0 and standard deviation 1 over the training split."""
-        scaled = (images.float() - self._splits.mean) / self._splits.std
-        return scaled.contiguous(memory_format=torch.channels_last)
+        """Pixels 0 to 255 as the knob `input` has them, float, channels last."""
+        made = INPUTS[self._text("input")](images.float(), self._splits.statistics)
+        return made.contiguous(memory_format=torch.channels_last)
+
+    def _lr(self, at_step: int, steps_an_epoch: int) -> float:
+        lr = learning_rate(self._all, at_step, steps_an_epoch, self._epochs)
+        return max(lr * self._plateau.factor, self._float("min_lr"))
 
     def _precision(self) -> Any:
         return torch.autocast("cuda", torch.bfloat16) if self._device.type == "cuda" else nullcontext()
@@ -179,11 +189,14 @@ class ImageRun:
             torch.manual_seed(seed_of_trial(self._seed, -1 - epoch))
             yield
 
-    def _batch_size(self) -> int:
-        return int(self._params["batch_size"])  # type: ignore[arg-type]
+    def _int(self, name: str) -> int:
+        return int(self._all[name])  # type: ignore[arg-type]
 
     def _float(self, name: str) -> float:
-        return float(self._params[name])  # type: ignore[arg-type]
+        return float(self._all[name])  # type: ignore[arg-type]
+
+    def _text(self, name: str) -> str:
+        return str(self._all[name])
 
 
 def _batches(order: Tensor, size: int) -> list[Tensor]:

@@ -12,7 +12,7 @@ from service import objectives
 from service.errors import DataError
 from service.planning import Resources
 from service.spec import active_params
-from service.training.device_data import channel_statistics, place
+from service.training.device_data import place, statistics_of
 from service.training.run import ImageRun, _batches
 from tests.factories import make_spec
 
@@ -59,9 +59,10 @@ def test_the_splits_are_apart_and_stratified(digits):
 
 def test_normalization_of_the_input_is_that_of_the_training_split(digits):
     images, _ = digits.train.take(slice(None))
-    mean, std = channel_statistics(digits.train)
-    assert mean.item() == pytest.approx(images.float().mean().item(), rel=1e-5)
-    assert std.item() == pytest.approx(images.float().std(unbiased=False).item(), rel=1e-5)
+    of = statistics_of(digits.train)
+    assert of.mean.item() == pytest.approx(images.float().mean().item(), rel=1e-5)
+    assert of.std.item() == pytest.approx(images.float().std(unbiased=False).item(), rel=1e-5)
+    assert torch.allclose(of.mean_image[0], images.float().mean(0))
 
 
 def test_one_seed_is_one_course(digits):
