@@ -79,6 +79,9 @@ def _early_stopping(spec: StudySpec) -> Iterator[LintWarning]:
 
 
 def _budget(spec: StudySpec) -> Iterator[LintWarning]:
+    target = spec.budget.target
+    if target is not None and target > 1 and spec.objective.metric == "val_accuracy":
+        yield LintWarning("budget.target", f"{target:g} is never reached: accuracy is a share, at most 1")
     moving = [domain for domain in spec.space.values() if not isinstance(domain, Fixed)]
     if not moving and spec.budget.trials > 1:
         yield LintWarning(
@@ -124,7 +127,7 @@ def _size(domain: Domain) -> float:
         case IntRange(low=low, high=high, step=step):
             return (high - low) // step + 1
         case FloatRange(low=low, high=high, step=step) if step is not None:
-            return (high - low) // step + 1
+            return round((high - low) / step, 6) + 1  # max is the last step, up to rounding
         case _:
             return math.inf
 

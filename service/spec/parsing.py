@@ -13,14 +13,13 @@ import search_spaces
 from service.errors import Problem, SpecError, did_you_mean
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange
 from service.spec.knobs import CATALOGUE
-from service.spec.reading import Document, read_value, read_yaml
+from service.spec.reading import MAX_BYTES, Document, read_value, read_yaml
 from service.spec.space_parsing import parse_space
-from service.spec.study_spec import SECTIONS, StudySpec
+from service.spec.study_spec import LEAST_SHARE, SECTIONS, StudySpec
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic")
 _PREFIXES = ("npz:", "folder:")
 _TOP = ("name", "objective", "space", "search", "early_stopping", "budget", "resources")
-_OFF = (None, False, "off", "none")
 
 
 def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> StudySpec:
@@ -28,13 +27,10 @@ def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> StudySpec:
 
     Raises SpecError with every problem; for a source that is neither, with the nearest shipped name.
     """
-    path = Path(source)
-    if path.is_file():
-        try:
-            return parse_spec(path.read_bytes(), str(source), overrides)
-        except OSError as error:
-            raise SpecError([Problem("", f"cannot be read: {error.strerror}")], str(source)) from None
     name = str(source)
+    content = _content(Path(source), name)
+    if content is not None:
+        return parse_spec(content, name, overrides)
     if name not in search_spaces.names():
         near = did_you_mean(name, search_spaces.names())
         raise SpecError([Problem("", f"{name!r} is neither a file nor a shipped search space; {near}")])
@@ -86,6 +82,17 @@ def to_yaml(spec: StudySpec) -> str:
     return yaml.dump(to_data(spec), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
 
 
+def _content(path: Path, source: str) -> bytes | None:
+    """The bytes of a file, one more than are ever parsed at most; None when there is no such file."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SpecError([Problem("", f"cannot be read: {error.strerror}")], _show(source)) from None
+
+
 def _build(data: dict[str, Any], problems: list[Problem]) -> StudySpec | None:
     unknown = [key for key in data if key not in _TOP]
     problems += [Problem(key, f"unknown key {key!r}; {did_you_mean(key, _TOP)}") for key in unknown]
@@ -105,8 +112,8 @@ def _build(data: dict[str, Any], problems: list[Problem]) -> StudySpec | None:
 
 def _section(name: str, data: Any, problems: list[Problem]) -> Any:
     if name == "early_stopping":
-        data = {"asha": None} if data in _OFF else data
-        if isinstance(data, dict) and "asha" in data and data["asha"] in _OFF:
+        data = {"asha": None} if _is_off(data) else data
+        if isinstance(data, dict) and "asha" in data and _is_off(data["asha"]):
             data = {**data, "asha": None}
     if name == "objective" and isinstance(data, dict) and "mode" not in data:
         data = {**data, "mode": "min" if data.get("metric") == "val_loss" else "max"}
@@ -116,10 +123,21 @@ def _section(name: str, data: Any, problems: list[Problem]) -> Any:
         )
         return None
     try:
-        return SECTIONS[name].model_validate(data)
+        return SECTIONS[name].model_validate(_whole(data))
     except ValidationError as error:
         problems.extend(_translate(error, name, SECTIONS[name]))
         return None
+
+
+def _is_off(data: Any) -> bool:
+    return data is None or data is False or (isinstance(data, str) and data in ("off", "none"))  # 0 is a mistake
+
+
+def _whole(data: Any) -> Any:
+    """1e3 as 1000, as in the space: a field for whole numbers takes it, one for any number does not mind."""
+    if isinstance(data, dict):
+        return {key: _whole(value) for key, value in data.items()}
+    return int(data) if isinstance(data, float) and data.is_integer() and abs(data) < 2**53 else data
 
 
 def _check_together(spec: StudySpec, problems: list[Problem]) -> None:
@@ -136,6 +154,11 @@ def _check_together(spec: StudySpec, problems: list[Problem]) -> None:
         problems.append(
             Problem("objective.mode", f"{objective.mode!r} of {objective.metric} finds the worst; use {wanted!r}")
         )
+    gpus = spec.resources.gpus
+    if gpus is not None and 0 < gpus < LEAST_SHARE:
+        problems.append(Problem("resources.gpus", f"{gpus:g} is below {LEAST_SHARE:g}, the least share"))
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        problems.append(Problem("resources.gpus", f"{gpus:g} is neither a share of one GPU nor a whole number of them"))
     if asha is not None and asha.grace_epochs is not None and asha.grace_epochs > spec.budget.epochs:
         problems.append(
             Problem(
@@ -156,8 +179,9 @@ def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> s
     if not equals or not all(keys):
         problems.append(Problem("", f"--set {override!r}: not of the form KEY=VALUE, as in budget.epochs=3"))
         return path
+    known = _TOP if len(keys) > 1 else (*_TOP, *CATALOGUE)
     if keys[0] not in _TOP:
-        problems.append(Problem("", f"--set {override!r}: unknown key {keys[0]!r}; {did_you_mean(keys[0], _TOP)}"))
+        problems.append(Problem("", f"--set {override!r}: unknown key {keys[0]!r}; {did_you_mean(keys[0], known)}"))
         return path
     target = data
     for key in keys[:-1]:
@@ -172,7 +196,7 @@ def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> s
 
 
 def _located(problem: Problem, document: Document, overridden: Sequence[str]) -> Problem:
-    if any(problem.path == path or problem.path.startswith(f"{path}.") for path in overridden):
+    if problem.path and any(problem.path == path or problem.path.startswith(f"{path}.") for path in overridden):
         return Problem(problem.path, f"{problem.message} (from --set)")
     return Problem(problem.path, problem.message, document.line(problem.path)) if problem.path else problem
 

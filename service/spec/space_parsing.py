@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, cast
 
 from service.errors import Problem, did_you_mean
 from service.spec.domains import ALWAYS, Choice, Condition, Domain, Fixed, FloatRange, IntRange, Scalar
 from service.spec.knobs import CATALOGUE, Knob
 
+_MOST_STEPS = 1_000_000
+_ROUNDING = Fraction(1, 10**9)  # of a step; so that a range read again stays as it is
 _RANGE_KEYS = {"min", "max", "log", "step", "when"}
 _FORMS = {"value": {"value", "when"}, "choices": {"choices", "when"}, "range": _RANGE_KEYS}
 
@@ -65,13 +68,15 @@ def parse_domain(knob: Knob, data: Any) -> Domain:
 def _choice(knob: Knob, values: list[Any], when: Condition, below: str) -> Domain:
     if not values:
         raise _WrongError("an empty list; name at least one value", below)
-    chosen: list[Scalar] = []
+    chosen: dict[tuple[bool, Scalar], Scalar] = {}  # true is not 1
     for index, value in enumerate(values):
         scalar = _value(knob, value, f"{below}.{index}".lstrip("."))
-        if any(_same(scalar, other) for other in chosen):
+        key = (isinstance(scalar, bool), scalar)
+        if key in chosen:
             raise _WrongError(f"the value {_show(scalar)} stands twice", below)
-        chosen.append(scalar)
-    return Fixed(chosen[0], when) if len(chosen) == 1 else Choice(tuple(chosen), when)
+        chosen[key] = scalar
+    distinct = tuple(chosen.values())
+    return Fixed(distinct[0], when) if len(distinct) == 1 else Choice(distinct, when)
 
 
 def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
@@ -91,21 +96,32 @@ def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
         raise _WrongError(f"a log range cannot touch 0, and min is {low:g}", "min")
     step = data.get("step")
     if step is not None:
-        step = _step(knob, step, log, high - low)
+        step = _step(knob, step, log, low, high)
+        high = last_step(low, high, step)
     if knob.kind == "int":
         return IntRange(int(low), int(high), log, 1 if step is None else int(step), when)
     return FloatRange(float(low), float(high), log, None if step is None else float(step), when)
 
 
-def _step(knob: Knob, step: Any, log: bool, width: float) -> float:
+def last_step(low: float, high: float, step: float) -> float:
+    """The largest low + k * step up to `high`, reckoned as written: 0.1 + 0.2 reaches 0.3."""
+    start, end, stride = (Fraction(str(number)) for number in (low, high, step))
+    steps = math.floor((end - start) / stride + _ROUNDING)
+    return min(high, float(start + steps * stride))
+
+
+def _step(knob: Knob, step: Any, log: bool, low: float, high: float) -> float:
     if isinstance(step, bool) or not isinstance(step, int | float) or not math.isfinite(step) or step <= 0:
         raise _WrongError(f"{_show(step)} is not a number above 0", "step")
     if knob.kind == "int" and step != int(step):
         raise _WrongError(f"{step:g} is not whole, and {knob.name} is", "step")
     if log and not (knob.kind == "int" and step == 1):
         raise _WrongError("log and step exclude each other", "step")
-    if step > width:
-        raise _WrongError(f"{step:g} is wider than the range, {width:g}", "step")
+    width = Fraction(str(high)) - Fraction(str(low))
+    if Fraction(str(step)) > width:
+        raise _WrongError(f"{step:g} is wider than the range, {float(width):g}", "step")
+    if width / Fraction(str(step)) > _MOST_STEPS:
+        raise _WrongError(f"{step:g} makes more than {_MOST_STEPS} steps; leave it out", "step")
     return float(step)
 
 
@@ -131,6 +147,8 @@ def coerce(knob: Knob, value: Any) -> Scalar:
         return _parts(knob, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{_show(value)} is not a number")
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError(f"a number of {value.bit_length()} bits is out of bounds")
     if not math.isfinite(value):
         raise ValueError(f"{value} is not finite")
     if knob.kind == "int" and value != int(value):
@@ -173,48 +191,70 @@ def _condition(data: Any) -> Condition:
         listed = values if isinstance(values, list) else [values]
         if not listed or any(isinstance(value, list | dict) for value in listed):
             raise _WrongError(f"{_show(values)} is not a value or a list of values", f"when.{name}")
-        condition[name] = tuple(listed)
+        condition[name] = tuple(_as_taken(name, value) for value in listed)
     return condition
+
+
+def _as_taken(name: str, value: Any) -> Scalar:
+    """The value as the knob would have it, flip+crop as crop+flip; one that it cannot take is left for later."""
+    try:
+        return coerce(CATALOGUE[name], value) if name in CATALOGUE else value
+    except ValueError:
+        return cast("Scalar", value)
 
 
 def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[Problem]) -> None:
     for name, domain in space.items():
         for other, values in domain.when.items():
             path = f"space.{name}.when.{other}"
-            if other not in space:
-                if other not in known:
-                    near = did_you_mean(other, [knob for knob in known if knob != name])
-                    problems.append(
-                        Problem(path, f"the condition names {other!r}, which is no knob of this space; {near}")
-                    )
-                continue
-            possible = _possible(space[other])
-            for value in values:
-                if possible is not None and not any(_same(value, p) for p in possible):
-                    allowed = ", ".join(_show(p) for p in possible)
-                    problems.append(Problem(path, f"{other} is never {_show(value)} in this space; allowed: {allowed}"))
-                if possible is None and not _inside(space[other], value):
-                    problems.append(Problem(path, f"{other} is never {_show(value)} in this space"))
+            if other in space:
+                problems += [Problem(path, wrong) for value in values if (wrong := _never(other, space[other], value))]
+            elif other not in known:
+                near = did_you_mean(other, [knob for knob in known if knob != name])
+                message = f"the condition names {other!r}, which is no knob of this space; {near}"
+                problems.append(Problem(path, message))
     cycle = find_cycle(space)
     if cycle:
         problems.append(Problem(f"space.{cycle[0]}.when", f"conditions go round in a circle: {' -> '.join(cycle)}"))
+    elif not problems:
+        problems += [found for name in space for found in _contradiction(name, space)]
+
+
+def _never(name: str, domain: Domain, value: Scalar) -> str:
+    """Why the knob never has this value in its domain; empty when it can."""
+    if isinstance(domain, FloatRange) and domain.step is None:
+        return f"{name} is drawn from a continuous range, so a condition on one of its values never holds"
+    if isinstance(domain, Fixed | Choice):
+        possible = (domain.value,) if isinstance(domain, Fixed) else domain.values
+        allowed = ", ".join(_show(p) for p in possible)
+        taken = any(_same(value, p) for p in possible)
+        return "" if taken else f"{name} is never {_show(value)} in this space; allowed: {allowed}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not domain.low <= value <= domain.high:
+        return f"{name} is never {_show(value)} in this space; allowed: {domain.low:g} to {domain.high:g}"
+    on_step = domain.step is None or math.isclose(last_step(domain.low, value, domain.step), value)
+    return "" if on_step else f"{name} is never {_show(value)} in this space; it goes by {domain.step:g}"
+
+
+def _contradiction(name: str, space: Mapping[str, Domain]) -> list[Problem]:
+    """Conditions of a knob, and of the knobs that they name, and so on, of which two exclude each other."""
+    needed: dict[str, tuple[Scalar, ...]] = {}
+    pending = [name]
+    for current in pending:  # grows while it is walked; there are no cycles
+        for other, values in space[current].when.items():
+            both = tuple(value for value in needed.get(other, values) if any(_same(value, v) for v in values))
+            if not both:
+                one = " or ".join(map(_show, needed[other]))
+                message = f"never holds: {other} would have to be {one} and {' or '.join(map(_show, values))}"
+                return [Problem(f"space.{name}.when", message)]
+            if other not in needed:
+                pending.append(other)
+            needed[other] = both
+    return []
 
 
 def _same(one: Scalar, other: Scalar) -> bool:
     """Equal, and not true for 1."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _possible(domain: Domain) -> tuple[Scalar, ...] | None:
-    if isinstance(domain, Fixed):
-        return (domain.value,)
-    return domain.values if isinstance(domain, Choice) else None
-
-
-def _inside(domain: Domain, value: Scalar) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isinstance(domain, FloatRange | IntRange):
-        return False
-    return domain.low <= value <= domain.high
 
 
 def find_cycle(space: Mapping[str, Domain]) -> list[str]:

@@ -66,11 +66,14 @@ class BudgetSpec(Section):
     failures: int = Field(10, ge=0)
 
 
+LEAST_SHARE = 1e-4  # Ray counts resources in ten thousandths
+
+
 class ResourcesSpec(Section):
     """Of one trial. `gpus` None: a share of what is there. `concurrency`: at most so many trials at a time; None: as
     many as fit."""
 
-    cpus: float = Field(1.0, gt=0)
+    cpus: float = Field(1.0, ge=LEAST_SHARE)
     gpus: float | None = Field(None, ge=0)
     concurrency: int | None = Field(None, ge=1)
 

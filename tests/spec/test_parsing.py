@@ -40,6 +40,9 @@ def messages(text, overrides=()):
         ("nesterov: [true, false]", "nesterov", Choice((True, False))),
         ("augmentation: flip+crop", "augmentation", Fixed("crop+flip")),
         ("augmentation: [none, flip]", "augmentation", Choice(("none", "flip"))),
+        ("dropout: {min: 0.1, max: 0.3, step: 0.2}", "dropout", FloatRange(0.1, 0.3, step=0.2)),
+        ("dropout: {min: 0, max: 0.9, step: 0.4}", "dropout", FloatRange(0.0, 0.8, step=0.4)),  # the last step
+        ("batch_size: {min: 16, max: 128, step: 48}", "batch_size", IntRange(16, 112, step=48)),
         ("dropout: {value: 0.1}", "dropout", Fixed(0.1)),
         ("dropout: {choices: [0, 0.1]}", "dropout", Choice((0.0, 0.1))),
     ],
@@ -105,6 +108,7 @@ budget: {trials: x, epochs: 0}
         ("lr: {min: 1e-3, max: 1, log: true, step: 0.1}", "space.lr.step: log and step exclude each other"),
         ("lr: {min: 0.1, max: 1, step: 2}", "space.lr.step: 2 is wider than the range, 0.9"),
         ("lr: {min: 0.1, max: 1, step: 0}", "space.lr.step: 0 is not a number above 0"),
+        ("lr: {min: 0.1, max: 1, step: 1e-300}", "space.lr.step: 1e-300 makes more than 1000000 steps; leave it out"),
         ("lr: .nan", "space.lr: nan is not finite"),
         ("lr: true", "space.lr: true is not a number"),
         ("lr: fast", "space.lr: 'fast' is not a number"),
@@ -115,6 +119,16 @@ budget: {trials: x, epochs: 0}
          "which is no knob of this space; allowed: "),
         ("{optimizer: [sgd, adam], lr: {value: 1, when: {optimizer: rmsprop}}}",
          "space.lr.when.optimizer: optimizer is never 'rmsprop' in this space; allowed: 'sgd', 'adam'"),
+        ("{batch_size: {min: 16, max: 64, step: 16}, lr: {value: 1, when: {batch_size: 17}}}",
+         "space.lr.when.batch_size: batch_size is never 17 in this space; it goes by 16"),
+        ("{batch_size: {min: 16, max: 64}, lr: {value: 1, when: {batch_size: 8}}}",
+         "space.lr.when.batch_size: batch_size is never 8 in this space; allowed: 16 to 64"),
+        ("{dropout: {min: 0, max: 0.5}, lr: {value: 1, when: {dropout: 0.2}}}",
+         "space.lr.when.dropout: dropout is drawn from a continuous range, so a condition on one of its values never "
+         "holds"),
+        ("{optimizer: [sgd, adam], nesterov: {value: true, when: {optimizer: sgd}}, "
+         "lr: {value: 1, when: {nesterov: true, optimizer: adam}}}",
+         "space.lr.when: never holds: optimizer would have to be 'adam' and 'sgd'"),
         ("{lr: {value: 1, when: {dropout: 0.1}}, dropout: {value: 0.1, when: {lr: 1}}}",
          "space.lr.when: conditions go round in a circle: lr -> dropout -> lr"),
     ],
@@ -136,6 +150,11 @@ def test_spaces_that_are_refused(space, message):
         ("search: fast", "line 4: search: 'fast' is not a mapping; keys: sampler, seed, trial_seed"),
         ("budget: {hours: .inf}", "line 4: budget.hours: inf is not a finite number"),
         ("budget: {trials: 1.5}", "line 4: budget.trials: 1.5 is not a whole number"),
+        ("resources: {gpus: 1.5}",
+         "line 4: resources.gpus: 1.5 is neither a share of one GPU nor a whole number of them"),
+        ("resources: {cpus: 1e-5}", "line 4: resources.cpus: 1e-05 is below 0.0001, the least"),
+        ("resources: {gpus: 1e-5}", "line 4: resources.gpus: 1e-05 is below 0.0001, the least share"),
+        ("early_stopping: 0", "line 4: early_stopping: 0 is not a mapping; keys: asha"),
         ("resources: {gpus: -1}", "line 4: resources.gpus: -1 is below 0, the least"),
     ],
 )  # fmt: skip
@@ -206,13 +225,41 @@ def test_overrides(override, value):
         ("budgt.epochs=3", "--set 'budgt.epochs=3': unknown key 'budgt'; did you mean 'budget'?"),
         ("budget.epochs", "--set 'budget.epochs': not of the form KEY=VALUE, as in budget.epochs=3"),
         ("budget.epochs=", "--set 'budget.epochs=': empty"),
-        ("lr=[", "--set 'lr=[': line 1: not YAML: expected the node content, but found '<stream end>'"),
+        ("=", "--set '=': not of the form KEY=VALUE, as in budget.epochs=3"),
+        ("lrr=1", "--set 'lrr=1': unknown key 'lrr'; did you mean 'lr'?"),
+        ("lr=[", "--set 'lr=[': line 1: not YAML: "),
     ],
 )
 def test_overrides_that_are_refused(override, message):
     found = messages(f"{HEAD}space: {{lr: 1}}\nbudget: {{trials: 2}}", [override])
     assert len(found) == 1
     assert found[0].startswith(f"f.yaml: {message[:60]}")
+
+
+def test_a_condition_is_kept_as_the_knob_has_its_values():
+    space = space_of("{augmentation: [none, crop+flip], lr: {value: 1, when: {augmentation: flip+crop}}}")
+    assert space["lr"].when == {"augmentation": ("crop+flip",)}
+
+
+def test_whole_numbers_may_be_written_with_an_exponent():
+    spec = parse_spec(f"{HEAD}space: {{lr: 1}}\nbudget: {{trials: 1e2, hours: 2}}")
+    assert (spec.budget.trials, spec.budget.hours) == (100, 2.0)
+    assert type(spec.budget.trials) is int
+    assert type(spec.budget.hours) is float
+
+
+def test_numbers_beyond_every_bound_are_refused_as_data_too():
+    with pytest.raises(SpecError, match="out of bounds"):
+        spec_from_data({"name": "x", "objective": {"dataset": "digits"}, "space": {"lr": 10**400}})
+
+
+def test_many_values_are_read_at_once():
+    assert len(space_of("lr: [" + ",".join(f"{1 + i / 1e4}" for i in range(20_000)) + "]")["lr"].values) == 20_000
+
+
+def test_a_source_no_file_can_have_is_refused():
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_spec("x" * 5000)
 
 
 def test_a_name_that_is_neither_file_nor_space():

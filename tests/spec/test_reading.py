@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import SpecError
+from service.spec import reading
 from service.spec.reading import MAX_BYTES, read_value, read_yaml
 
 
@@ -61,12 +64,17 @@ def test_plain_values_are_yaml_1_2(text, value):
         ("a: {<<: {b: 1}}", "line 1: merge keys are not allowed; write the values out"),
         ("{[1]: 2}", "line 1: a key must be a plain word"),
         ("a: " + "[" * 30 + "]" * 30, "line 1: nested deeper than 20 levels"),
-        ("a: [1", "line 1: not YAML: expected ',' or ']', but got '<stream end>'"),
         ("", "empty"),
         ("# only a comment", "empty"),
-        (b"a: \xff\xfe", "not UTF-8: byte 3 is 0xff"),
+        (b"a: 1\nb: \xff\xfe", "line 2: not UTF-8: byte 8 is 0xff"),
         ("a" * (MAX_BYTES + 1), f"{MAX_BYTES + 1} bytes; at most {MAX_BYTES} are read"),
         ("a: " + "1" * 5000, "line 1: a number of 5000 digits"),
+        ("a: " + "9" * 390, "line 1: a number of 390 digits"),  # no float holds it
+        ("a: 1\nb: \0", "line 2: the character '\\x00' is not allowed"),
+        ("a: \ud800", "line 1: the character '\\ud800' is not allowed"),
+        ('a: 1\nb: "\\0"', "line 2: control characters are not allowed, escaped or not"),
+        ("1: a", "line 1: a key must be a plain word"),
+        ("a: 1\n? &x b\n: 2", "line 2: anchors and aliases are not allowed; write the value out"),
     ],
 )
 def test_refused(text, message):
@@ -75,9 +83,33 @@ def test_refused(text, message):
     assert str(caught.value) == message
 
 
-def test_control_characters_are_refused():
-    with pytest.raises(SpecError, match="not YAML: special characters are not allowed"):
-        read_yaml("a: \x00")
+@pytest.mark.parametrize(
+    "text", ["a: [1", 'a: "\\ud800"', 'a: "\\U00110000"', "a: b: c", "a: 'x", "%YAML 9.9\n---\na: 1"]
+)
+def test_what_is_not_yaml_is_refused_with_its_line(text):
+    with pytest.raises(SpecError, match=r"^line \d: not YAML: "):
+        read_yaml(text)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text():
+    assert read_yaml(b"\xef\xbb\xbfa: 1").data == read_yaml("\ufeffa: 1").data == {"a": 1}
+
+
+@pytest.mark.parametrize("text", ["a: [" + "1," * 120_000 + "1]", "- 1\n" * 60_000, "? " * 100_000, "{a: " * 60_000])
+def test_the_largest_documents_are_answered_at_once(text):
+    began = time.process_time()
+    with contextlib.suppress(SpecError):
+        read_yaml(text)
+    assert time.process_time() - began < 3
+
+
+def test_the_parser_without_libyaml_reads_the_same(monkeypatch):
+    monkeypatch.setattr(reading, "_LOADER", yaml.SafeLoader)
+    test_every_path_has_its_line()
+    assert read_yaml("a: 1e-3\nb: '1e-3'\nc: no").data == {"a": 0.001, "b": "1e-3", "c": "no"}
+    for text in ('a: "\\ud800"', 'a: "\\U00110000"', "a: [1"):
+        with pytest.raises(SpecError, match="line 1: "):
+            read_yaml(text)
 
 
 def test_a_bomb_of_brackets_is_refused_without_recursion():
