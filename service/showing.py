@@ -42,11 +42,13 @@ def _show_best(console: Console, spec: StudySpec, result: Result) -> None:
     if best is None:
         return
     table = Table.grid(padding=(0, 2))
-    for name, value in best.params.items():
-        searched = not isinstance(spec.space.get(name, Fixed(None)), Fixed)
-        table.add_row(f"  {name}", _value(value), "" if searched else "fixed" if name in spec.space else "default")
+    named = {name: value for name, value in best.params.items() if name in spec.space}
+    for name, value in named.items():
+        table.add_row(f"  {name}", _value(value), "fixed" if isinstance(spec.space[name], Fixed) else "")
     _say(console, f"\nbest configuration (trial {best.trial}, epoch {best.epoch} of {spec.budget.epochs})")
     console.print(table)
+    if len(named) < len(best.params):
+        _say(console, f"  and {len(best.params) - len(named)} knobs that the space does not name, at their defaults")
     _say(console, f"\n{_words(result.metric):<20} {best.value:.4f}")
     if result.test is not None and "accuracy" in result.test:
         _say(console, f"{'test accuracy':<20} {result.test['accuracy']:.4f}   on images that the search never saw")
@@ -86,7 +88,13 @@ def show_plan(console: Console, plan: Plan) -> None:
     for name, domain in spec.space.items():
         table.add_row(f"  {name}", _domain(domain), _when(domain))
     console.print(table)
-    _say(console, f"trials        {spec.budget.trials}, {plan.concurrency} at a time, each {_resources(plan)}")
+    asked = spec.resources.concurrency
+    fewer = (
+        f" ({asked} were asked for, and no more fit)"
+        if asked and plan.concurrency < min(asked, spec.budget.trials)
+        else ""
+    )
+    _say(console, f"trials        {spec.budget.trials}, {plan.concurrency} at a time{fewer}, each {_resources(plan)}")
     rungs = f"compared after epochs {', '.join(map(str, plan.rungs))}" if plan.rungs else "no early stopping"
     _say(console, f"epochs        up to {spec.budget.epochs} a trial; {rungs}")
     _say(console, f"in all        {plan.most_epochs} epochs at most, about {plan.likely_epochs} likely")

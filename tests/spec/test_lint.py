@@ -15,7 +15,7 @@ from tests.factories import make_spec
         ("{optimizer: [sgd, adam], momentum: {min: 0.1, max: 0.9}}", (),
          "space.momentum: does nothing when optimizer is adam; add when: {optimizer: [sgd]}"),
         ("{optimizer: adam, momentum: {min: 0.1, max: 0.9}}", (),
-         "space.momentum: does nothing here: it applies when optimizer is sgd or rmsprop, and optimizer is adam"),
+         "space.momentum: does nothing here: it applies when optimizer is sgd or nesterov or rmsprop, and optimizer is adam"),
         ("{model: resnet18, depth: {min: 1, max: 4}}", (),
          "space.depth: does nothing here: it applies when model is small_cnn, and model is resnet18"),
         ("batch_size: {min: 16, max: 512}", ("objective.samples=100",),

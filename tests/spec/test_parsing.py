@@ -91,7 +91,7 @@ budget: {trials: x, epochs: 0}
         "f.yaml: line 10: space.width: the value 8 stands twice",
         "f.yaml: line 11: space.depth: an empty list; name at least one value",
         "f.yaml: line 12: space.normalization: normalization is no number and has no range; "
-        "allowed: 'none', 'batch', 'group', 'layer'",
+        "allowed: 'none', 'batch', 'group', 'layer', 'instance'",
         "f.yaml: line 13: space.activation.wen: unknown key 'wen'; did you mean 'when'?",
         "f.yaml: line 14: space.nesterov: 1 is no value of nesterov; allowed: false, true",
         "f.yaml: line 9: space.dropout.when.foo: the condition names 'foo', which is no knob of this space; "
@@ -114,7 +114,7 @@ budget: {trials: x, epochs: 0}
         ("lr: fast", "space.lr: 'fast' is not a number"),
         ("momentum: 1.0", "space.momentum: 1 is out of bounds; momentum is at least 0 and below 1"),
         ("augmentation: crop+flop", "space.augmentation: 'crop+flop' is no value of augmentation; did you mean 'flip'?; "
-         "allowed: none, or some of crop, flip joined by +"),
+         "allowed: none, or some of crop, flip, rotate, brightness, noise, cutout joined by +"),
         ("lr: {min: 1e-3, max: 1, when: {optimizer: sgd}}", "space.lr.when.optimizer: the condition names 'optimizer', "
          "which is no knob of this space; allowed: "),
         ("{optimizer: [sgd, adam], lr: {value: 1, when: {optimizer: rmsprop}}}",

@@ -122,7 +122,9 @@ def test_two_stacked_3x3_see_as_far_as_one_5x5():
 
 
 def test_residual_blocks_add_what_they_were_given():
-    model = build(ImageShape(8, 8, 8, 2), depth=1, width=8, residual=True, zero_init_residual=True)
+    params = complete({"depth": 1, "width": 8, "residual": True, "zero_init_residual": True})
+    model = build_model(params, ImageShape(8, 8, 8, 2))
+    initialize(model, params)
     block = next(module for module in model.modules() if isinstance(module, ResidualBlock))
     images = torch.randn(4, 8, 8, 8)
     assert torch.equal(block(images), images.relu())

@@ -134,8 +134,12 @@ def test_schedule_and_warmup_set_the_rate(digits):
 @pytest.mark.parametrize("change", [
     {"batch_size": 64}, {"label_smoothing": 0.2}, {"dropout": 0.5}, {"augmentation": "flip"}, {"weight_decay": 0.9},
     {"initialization": "kaiming"}, {"normalization": "group"}, {"activation": "tanh"}, {"width": 9}, {"depth": 3},
-    {"optimizer": "adam"}, {"lr": 1e-3}, {"schedule": "cosine"},
-])  # fmt: skip
+    {"optimizer": "adam", "weight_decay": 0.9}, {"lr": 1e-3}, {"schedule": "cosine"}, {"loss": "mean_squared_error"},
+    {"input": "scale"}, {"clip_norm": 0.01}, {"l1": 0.1}, {"pooling": "max"}, {"head": "fully_connected"},
+    {"convolution": "5x5"}, {"residual": True}, {"pooling_normalization": "l2"}, {"beta1": 0.5}, {"beta2": 0.9},
+    {"min_lr": 0.1}, {"warmup_steps": 5}, {"lr_scaling": "linear"}, {"model": "mobilenet_v3_small"},
+    {"augmentation": "rotate+brightness+noise+cutout"},
+], ids=str)  # fmt: skip
 def test_every_knob_changes_the_course(digits, change):
     assert values(start(digits, **change), 1) != values(start(digits), 1)
 
