@@ -52,9 +52,7 @@ class ImageRun:
         self._metric, self._maximize = metric, maximize
         self._device = splits.train.images.device
         with self._randomness(0):
-            model = build_model(self._all, _shape(splits))
-            initialize(model, self._all)
-        self._model: nn.Module = model.to(self._device).to(memory_format=torch.channels_last)
+            self._model = build_network(self._all, splits)
         self._optimizer = build_optimizer(self._model, self._all)
         self._penalties = Penalties(self._model, self._all)
         self._plateau = Plateau(self._int("plateau_patience"), self._float("decay_factor"), self._text("plateau_mode"))
@@ -199,6 +197,15 @@ class ImageRun:
         return str(self._all[name])
 
 
+def build_network(params: Mapping[str, Scalar], splits: Splits) -> nn.Module:
+    """The network of a whole configuration, initialized from torch's global generators, where the data is."""
+    _, channels, height, width = splits.train.images.shape
+    model = build_model(params, ImageShape(channels, height, width, splits.classes))
+    initialize(model, params)
+    placed: nn.Module = model.to(splits.train.images.device).to(memory_format=torch.channels_last)
+    return placed
+
+
 def _batches(order: Tensor, size: int) -> list[Tensor]:
     """The order in parts of `size`. A last part of one image joins the one before: batch normalization has no variance
     of one value."""
@@ -210,8 +217,3 @@ def _batches(order: Tensor, size: int) -> list[Tensor]:
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _shape(splits: Splits) -> ImageShape:
-    _, channels, height, width = splits.train.images.shape
-    return ImageShape(channels, height, width, splits.classes)
