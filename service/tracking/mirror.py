@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,11 @@ from service.tracking.spool import Spool, count_events
 
 
 class Mirror:
-    """One study's way to MLflow. `uri` is MLflow's tracking URI; `artifacts` where files go when that is a database."""
+    """One study's way to MLflow. `uri` is MLflow's tracking URI; `artifacts` where files go when that is a database.
+
+    Every method that tells something returns once it is on disk (tens of microseconds) and may be called from any
+    thread. A study that goes on, in this process or another, opens the same folder again and says `study_started`
+    again: MLflow's runs go on with it."""
 
     def __init__(self, folder: Path, uri: str, artifacts: Path | None = None) -> None:
         self._folder = folder
@@ -26,13 +31,16 @@ class Mirror:
         self._recorder: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the recorder: a process of its own, so that MLflow's imports, migrations and hangs are not ours."""
+        """Start the recorder: a process of its own, so that MLflow's imports, migrations and hangs are not ours.
+
+        Call it after `study_started`: a recorder that finds a study that has ended, ends."""
         with (self._folder / "recorder.log").open("ab") as log:
             self._recorder = subprocess.Popen(
                 recorder_command(self._folder, self._uri, self._artifacts),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env=_recorder_environment(),
                 start_new_session=True,  # Ctrl-C is the driver's to handle
             )
 
@@ -79,6 +87,9 @@ class Mirror:
         self._spool.close()
         if self._recorder is None or self._recorder.stdin is None:
             return self.lag() == 0
+        if self._recorder.poll() is not None and self.lag():
+            self._recorder.stdin.close()  # somebody killed it: another one has to write the rest
+            self.start()
         self._recorder.stdin.close()
         try:
             self._recorder.wait(timeout_seconds)
@@ -88,9 +99,24 @@ class Mirror:
         return self.lag() == 0
 
 
-def recorder_command(folder: Path, uri: str, artifacts: Path | None, patience_seconds: float = 60.0) -> list[str]:
+def sync(folder: Path, uri: str, artifacts: Path | None = None, patience_seconds: float = 30.0) -> int:
+    """Write what a spool folder still holds to MLflow, here and now; how many events are left, 0 when all is written.
+
+    Runs that a dead driver left open are ended as interrupted, so do not call it on a study that runs: its own recorder
+    is at work, and this one waits `patience_seconds` for it. `recorder.log` in the folder says what went wrong."""
+    with (folder / "recorder.log").open("ab") as log:
+        command = recorder_command(folder, uri, artifacts, patience_seconds)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_recorder_environment(), check=False
+        )
+    left = count_events(folder, read_position(folder).offset)
+    return left if done.returncode == 0 else max(left, 1)
+
+
+def recorder_command(folder: Path, uri: str, artifacts: Path | None, patience_seconds: float = 30.0) -> list[str]:
     """The command line of the recorder process for a spool folder."""
-    command = [sys.executable, "-m", "service.tracking.recorder", "--spool", str(folder), "--uri", uri]
+    # -P: a folder named `service` where the person happens to be must not be taken for ours.
+    command = [sys.executable, "-P", "-m", "service.tracking.recorder", "--spool", str(folder), "--uri", uri]
     command += ["--patience", f"{patience_seconds:g}"]
     return [*command, "--artifacts", str(artifacts)] if artifacts is not None else command
 
@@ -101,7 +127,10 @@ def sqlite_uri(path: Path) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """The command that opens MLflow's pages on this store, as it works from the current folder."""
+    """The command that opens MLflow's pages on this store, as it works from the current folder; for a server, its
+    address."""
+    if uri.startswith(("http://", "https://")):
+        return uri
     beside = Path(sys.executable).with_name("mlflow")
     on_path = shutil.which("mlflow")
     if on_path is not None and Path(on_path).resolve() == beside.resolve():
@@ -109,7 +138,14 @@ def ui_command(uri: str) -> str:
     else:
         relative = os.path.relpath(beside)
         program = relative if not relative.startswith("..") else str(beside)
-    return f"{program} ui --backend-store-uri {uri}"
+    return shlex.join([program, "ui", "--backend-store-uri", uri])
+
+
+def _recorder_environment() -> dict[str, str]:
+    """Ours, with the way to this very package first."""
+    root = str(Path(__file__).parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _now() -> int:

@@ -2,10 +2,11 @@
 
     python -m service.tracking.recorder --spool FOLDER --uri URI [--artifacts DIR] [--patience SECONDS]
 
-A part of the spool is written whole, then its position is saved. When a write fails, or its answer got lost, the same
-part is written again: runs that exist are found by their tags, a point that exists is the same point (its time is the
-event's own), and an epoch that was written before is left out. Ends when the spool says that the study has ended, or
-when standard input closes, after writing what is there. Exit code 0: all written; 3: gave up with events left.
+A part of the spool is written whole, then its position is saved. When a write fails, or its answer got lost, it is made
+again: runs that exist are found by their tags, a point that exists is the same point (its time is the event's own), and
+an epoch that was written before is left out. Ends when the spool says that the study has ended, or when standard input
+closes, after writing what is there; a study whose driver died without a word is ended as interrupted, so that no run
+stays RUNNING. Exit code 0: all written; 3: gave up with something left.
 """
 
 from __future__ import annotations
@@ -17,228 +18,214 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.spec.domains import Scalar
-from service.tracking.events import EpochReported, Event, StudyEnded, StudyStarted, TrialEnded, TrialStarted
+from filelock import FileLock, Timeout
+
+from service.tracking.changes import Change, fold
+from service.tracking.events import Event, StudyEnded
+from service.tracking.mlflow_runs import MlflowRuns, RunGoneError
 from service.tracking.position import Position, read_position, write_position
-from service.tracking.spool import count_events, read_events
+from service.tracking.spool import count_events, read_events, spool_bytes
 
 EVENTS_A_STEP = 2000
-METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # MLflow's own limits
-TAG_CHARACTERS = 5000
-PAUSE_SECONDS = 0.5  # between steps, so that batches grow while a study runs
+PAUSE_SECONDS = 1.0  # between steps, so that batches grow while a study runs
+LOOK_SECONDS = 0.1  # between two looks at whether to finish
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.5, 15.0
+TERMINATED_PATIENCE_SECONDS = 2.0
 SOME_LEFT = 3
-STATUS = {
-    "complete": "FINISHED",
-    "stopped": "KILLED",
-    "diverged": "KILLED",
-    "interrupted": "KILLED",
-    "failed": "FAILED",
-}
-
-
-@dataclass
-class _Changes:
-    """What one step changes about one run."""
-
-    metrics: list[Any] = field(default_factory=list)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    artifacts: list[str] = field(default_factory=list)
-    status: str | None = None
-    ended_at: int | None = None
 
 
 class Recorder:
-    """Writes one spool to one MLflow. `client` is an MlflowClient. `step` raises whatever MLflow raises."""
+    """Writes one spool to one MLflow. `client` is an MlflowClient; `step` raises whatever it raises, and goes on from
+    there at its next call. Not thread safe; one a spool at a time."""
 
-    def __init__(self, folder: Path, client: Any, artifacts: Path | None) -> None:
+    def __init__(self, folder: Path, client: Any, artifacts: Path | None, uri: str = "") -> None:
         self._folder = folder
-        self._client = client
-        self._artifacts = artifacts
-        self._position = read_position(folder)
-        self._unsure = self._position.offset > 0 or (folder / "started").exists()
-        (folder / "started").touch()
+        self._runs = MlflowRuns(client, artifacts)
+        self._uri = uri
+        self._saved = self._where_we_were()
+        self._next = self._saved.copy()
+        self._pending: deque[tuple[Callable[[Change], None], Change]] = deque()
+        self._events = 0
+        self._unsure = True  # runs may be there whose ids we do not have
+        self._doubtful = False  # a create whose answer we never got may take effect later still
 
     @property
     def done(self) -> bool:
         """Whether the study has ended and all of it is written."""
-        return self._position.ended and count_events(self._folder, self._position.offset) == 0
+        return self._saved.ended and not self._pending and count_events(self._folder, self._saved.offset) == 0
 
     def step(self, limit: int = EVENTS_A_STEP) -> int:
-        """Write the next part of the spool; how many events it had."""
-        events, offset = read_events(self._folder, self._position.offset, limit)
-        if not events:
-            return 0
-        position = self._position.copy()
-        position.offset = offset
-        unsure, self._unsure = self._unsure, True
-        if unsure and position.experiment:
-            self._adopt(position)
-        changes: dict[str, _Changes] = {}
-        for event in events:
-            self._take(event, position, changes, unsure)
-        for run, change in changes.items():
-            self._write(run, change)
-        write_position(self._folder, position)
-        self._position, self._unsure = position, False
-        return len(events)
+        """Write the next part of the spool; how many events it had.
 
-    def _take(self, event: Event, position: Position, changes: dict[str, _Changes], unsure: bool) -> None:
-        if event["kind"] == "study_started":
-            self._take_study(event, position, changes, unsure)
+        Raises RunGoneError when runs that were written are not there any more; the next call begins anew."""
+        try:
+            if not self._pending:
+                if self._unsure and self._saved.study:
+                    self._adopt()
+                    self._saved = self._next.copy()
+                events, offset = read_events(self._folder, self._saved.offset, limit)
+                if offset == self._saved.offset:
+                    return 0
+                self._plan(events, offset)
+            return self._carry_out()
+        except RunGoneError:
+            self._start_again()
+            raise
+
+    def abandon(self) -> None:
+        """End what a dead driver left open; all that it had spooled must be written. Raises as `step` does."""
+        if not self._saved.study or self._saved.ended:
             return
-        if event["kind"] == "study_ended":
-            self._end_study(event, position, changes.setdefault(position.parent, _Changes()))
-            return
-        run = position.runs.get(str(event["trial"]))
-        if event["kind"] == "trial_started":
-            run = run or self._create_run(position, event)
-            position.runs[str(event["trial"])] = run
-        if run is None:
-            return  # a report of a trial that never started: nothing to hang it on
-        change = changes.setdefault(run, _Changes())
-        if event["kind"] == "trial_started":
-            change.status, change.ended_at = "RUNNING", None
-            change.params.update(_texts(event["params"]))
-        elif event["kind"] == "epoch":
-            self._take_epoch(event, position, change)
-        else:
-            _end_trial(event, change)
-
-    def _take_study(self, event: StudyStarted, position: Position, changes: dict[str, _Changes], unsure: bool) -> None:
-        position.study, position.ended = event["study"], False
-        position.experiment = self._experiment(event["name"])
-        if unsure:
-            self._adopt(position)
-        if not position.parent:
-            tags = {"dialin.study": event["study"], "dialin.kind": "study"}
-            created = self._client.create_run(
-                position.experiment, start_time=event["time"], tags=tags, run_name=event["study"]
-            )
-            position.parent = created.info.run_id
-        change = changes.setdefault(position.parent, _Changes())
-        change.status, change.ended_at = "RUNNING", None
-        change.params.update(_texts(event["params"]))
-        change.tags.update(event["tags"])
-        change.tags["dialin.state"] = "running"
-
-    def _take_epoch(self, event: EpochReported, position: Position, change: _Changes) -> None:
-        from mlflow.entities import Metric
-
-        trial, epoch = str(event["trial"]), event["epoch"]
-        if epoch <= position.epochs.get(trial, 0):
-            return  # a trial that went on from an older checkpoint; its first report stands
-        position.epochs[trial] = epoch
-        change.metrics += [Metric(name, value, event["time"], epoch) for name, value in event["metrics"].items()]
-
-    def _end_study(self, event: StudyEnded, position: Position, change: _Changes) -> None:
-        from mlflow.entities import Metric
-
-        position.ended = True
-        change.metrics += [Metric(name, value, event["time"], 0) for name, value in event["metrics"].items()]
-        change.tags.update(event["tags"])
-        change.tags.update({"dialin.state": event["state"], "dialin.reason": event["reason"]})
-        change.artifacts += event["artifacts"]
-        change.status, change.ended_at = STATUS.get(event["state"], "FAILED"), event["time"]
-
-    def _experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        # Given outright: MLflow's default would be a folder below wherever this process happens to run.
-        location = (self._artifacts / name).resolve().as_uri() if self._artifacts is not None else None
-        # So that MLflow opens it as training runs; by default it shows an experiment as a chat application's.
-        tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
-
-    def _adopt(self, position: Position) -> None:
-        """Find the runs that an earlier attempt made and whose ids it could not save."""
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [position.experiment],
-                filter_string=f"tags.`dialin.study` = '{position.study}'",
-                order_by=["attributes.start_time ASC"],
-                max_results=1000,
-                page_token=token,
-            )
-            for run in page:
-                trial = run.data.tags.get("dialin.trial")
-                if trial is None:
-                    position.parent = position.parent or run.info.run_id
-                else:
-                    position.runs.setdefault(trial, run.info.run_id)
-            token = page.token
-            if not token:
-                return
-
-    def _create_run(self, position: Position, event: TrialStarted) -> str:
-        tags = {
-            "mlflow.parentRunId": position.parent,
-            "dialin.study": position.study,
-            "dialin.trial": str(event["trial"]),
-            "dialin.kind": "trial",
+        ended: StudyEnded = {
+            "kind": "study_ended",
+            "time": self._saved.time,
+            "state": "interrupted",
+            "reason": "the driver is gone",
+            "metrics": {},
+            "tags": {},
+            "artifacts": [],
         }
-        name = f"trial-{event['trial']:04d}"
-        created = self._client.create_run(position.experiment, start_time=event["time"], tags=tags, run_name=name)
-        return str(created.info.run_id)
+        self._plan([ended], self._saved.offset)
+        self._carry_out()
 
-    def _write(self, run: str, change: _Changes) -> None:
-        from mlflow.entities import Param, RunTag
+    def _where_we_were(self) -> Position:
+        saved = read_position(self._folder)
+        if saved.uri != self._uri or saved.offset > spool_bytes(self._folder):
+            return Position(uri=self._uri)  # another MLflow, or another spool: all of it is to be written
+        return saved
 
-        params = [Param(name, value) for name, value in change.params.items()]
-        tags = [RunTag(name, value[:TAG_CHARACTERS]) for name, value in change.tags.items()]
-        metrics = change.metrics
-        while metrics or params or tags:
-            now = min(METRICS_A_CALL - PARAMS_A_CALL * 2, len(metrics))  # all three together are limited to 1000
-            self._client.log_batch(run, metrics[:now], params[:PARAMS_A_CALL], tags[:PARAMS_A_CALL])
-            metrics, params, tags = metrics[now:], params[PARAMS_A_CALL:], tags[PARAMS_A_CALL:]
-        for path in change.artifacts:
-            if Path(path).exists():
-                self._client.log_artifact(run, path)
-        if change.status == "RUNNING":
-            if self._client.get_run(run).info.status != "RUNNING":
-                self._client.update_run(run, status="RUNNING")
-        elif change.status is not None:
-            self._client.set_terminated(run, status=change.status, end_time=change.ended_at)
+    def _plan(self, events: list[Event], offset: int) -> None:
+        """Fold the events into calls. The study's run is there before its trials are, and ends after them."""
+        self._next = self._saved.copy()
+        self._next.offset, self._events = offset, len(events)
+        changes = fold(events, self._next)
+        own = [change for change in changes if change.trial is None]
+        self._pending.extend((self._ensure_run, change) for change in own)
+        for change in changes[len(own) :]:
+            self._pending += [(self._ensure_run, change), (self._write, change)]
+        self._pending.extend((self._write, change) for change in own)
+
+    def _carry_out(self) -> int:
+        while self._pending:
+            action, change = self._pending[0]
+            action(change)
+            self._pending.popleft()
+        if self._doubtful and self._next.ended:
+            self._adopt()
+            self._doubtful = False
+        write_position(self._folder, self._next)
+        self._saved = self._next.copy()
+        return self._events
+
+    def _ensure_run(self, change: Change) -> None:
+        position = self._next
+        position.experiment = position.experiment or self._runs.experiment(position.name)
+        if self._unsure:
+            self._adopt()
+        if change.trial is None:
+            position.parent = position.parent or self._create(change)
+        elif change.trial not in position.runs:
+            position.runs[change.trial] = self._create(change)
+
+    def _create(self, change: Change) -> str:
+        self._unsure = True
+        position = self._next
+        try:
+            run = self._runs.create(position.experiment, position.study, change, position.parent)
+        except Exception:
+            self._doubtful = True
+            raise
+        self._unsure = False
+        return run
+
+    def _write(self, change: Change) -> None:
+        position = self._next
+        self._runs.write(position.parent if change.trial is None else position.runs[change.trial], change)
+
+    def _adopt(self) -> None:
+        """Find the runs that an earlier attempt made and whose ids it could not save; one of each is kept."""
+        position = self._next
+        known = {*position.runs.values(), *([position.parent] if position.parent else [])}
+        found = list(self._runs.find(position.experiment, position.study))
+        chosen: dict[str | None, str] = {}
+        for run in sorted(found, key=lambda run: (run.id not in known, not run.active, run.started_at, run.id)):
+            if chosen.setdefault(run.trial, run.id) != run.id and run.active:
+                self._runs.delete(run.id)  # made by a call that took effect after it had been given up
+        if not known <= set(chosen.values()):
+            raise RunGoneError("runs that were written are not there any more; mirroring the study from its start")
+        position.parent = chosen.pop(None, "")
+        position.runs = {trial: run for trial, run in chosen.items() if trial is not None}
+        self._doubtful = self._doubtful or bool(found)
+        self._unsure = False
+
+    def _start_again(self) -> None:
+        self._saved = Position(uri=self._uri)
+        self._next = self._saved.copy()
+        self._pending.clear()
+        self._unsure = True
 
 
-def _end_trial(event: TrialEnded, change: _Changes) -> None:
-    change.tags.update({"dialin.state": event["state"], "dialin.reason": event["reason"]})
-    change.status, change.ended_at = STATUS[event["state"]], event["time"]
+class Finishing:
+    """Whether to end once all is written, and how long to go on trying. Safe to ask from a signal's handler."""
+
+    def __init__(self) -> None:
+        self.patience_seconds: float | None = None
+
+    @property
+    def asked(self) -> bool:
+        return self.patience_seconds is not None
+
+    def ask(self, patience_seconds: float) -> None:
+        """From now on; the shortest patience asked for counts."""
+        before = self.patience_seconds
+        self.patience_seconds = patience_seconds if before is None else min(before, patience_seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, but not once this is asked for."""
+        until = time.monotonic() + seconds
+        while not self.asked and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
 
 
-def _texts(params: Any) -> dict[str, str]:
-    def text(value: Scalar) -> str:
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    return {name: text(value) for name, value in params.items()}
-
-
-def run(recorder: Recorder, finishing: threading.Event, patience_seconds: float) -> int:
+def run(recorder: Recorder, finishing: Finishing) -> int:
     """Step until all is written and nothing more will come. Returns the exit code."""
     backoff, failing_since = BACKOFF_SECONDS, None
     while True:
         try:
             written = recorder.step()
-            backoff, failing_since = BACKOFF_SECONDS, None
+            if finishing.asked and written == 0:
+                recorder.abandon()
+                return 0
         except Exception as error:  # noqa: BLE001  whatever MLflow raises, the spool waits
-            now = time.monotonic()
-            failing_since = failing_since or now
-            print(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            if finishing.is_set() and now - failing_since >= patience_seconds:
+            failing_since = failing_since or time.monotonic()
+            _say(f"{type(error).__name__}: {error}")
+            if _out_of_patience(finishing, failing_since):
                 return SOME_LEFT
-            finishing.wait(backoff * random.uniform(0.5, 1.0)) if not finishing.is_set() else time.sleep(0.2)
+            _back_off(finishing, backoff)
             backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
             continue
-        if recorder.done or (finishing.is_set() and written == 0):
+        backoff, failing_since = BACKOFF_SECONDS, None
+        if recorder.done:
             return 0
         finishing.wait(PAUSE_SECONDS)
+
+
+def _out_of_patience(finishing: Finishing, since: float) -> bool:
+    patience = finishing.patience_seconds
+    return patience is not None and time.monotonic() - since >= patience
+
+
+def _back_off(finishing: Finishing, seconds: float) -> None:
+    jittered = seconds * random.uniform(0.5, 1.0)
+    if finishing.asked:
+        time.sleep(min(jittered, BACKOFF_SECONDS))
+    else:
+        finishing.wait(jittered)
 
 
 def main() -> int:
@@ -246,49 +233,75 @@ def main() -> int:
     parser.add_argument("--spool", type=Path, required=True)
     parser.add_argument("--uri", required=True)
     parser.add_argument("--artifacts", type=Path)
-    parser.add_argument("--patience", type=float, default=60.0)
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds to go on trying once asked to finish")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    finishing = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: finishing.set())
-    threading.Thread(target=_watch_stdin, args=(finishing,), daemon=True).start()
-    _prepare_environment()
+    finishing = Finishing()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's to handle
+    signal.signal(signal.SIGTERM, lambda *_: finishing.ask(TERMINATED_PATIENCE_SECONDS))
+    threading.Thread(target=_watch_stdin, args=(finishing, arguments.patience), daemon=True).start()
     os.nice(10)  # training goes first
-    from mlflow import MlflowClient
+    _prepare_environment()
+    lock = FileLock(arguments.spool / "recorder.lock")
+    if not _take_turn(lock, finishing):
+        _say("another recorder is at work on this spool")
+        return SOME_LEFT
+    try:
+        client = LazyClient(arguments.uri)
+        return run(Recorder(arguments.spool, client, arguments.artifacts, arguments.uri), finishing)
+    finally:
+        lock.release()
 
-    return run(
-        Recorder(arguments.spool, _Lazy(MlflowClient, arguments.uri), arguments.artifacts),
-        finishing,
-        arguments.patience,
-    )
+
+def _take_turn(lock: FileLock, finishing: Finishing) -> bool:
+    """Wait for the recorder before us: that of a driver that was just interrupted may still be writing."""
+    since = time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            return True
+        except Timeout:
+            if _out_of_patience(finishing, since):
+                return False
+            time.sleep(LOOK_SECONDS)
 
 
-class _Lazy:
-    """A client made at its first use: making one on SQLite migrates the database, and may fail as any call may."""
+class LazyClient:
+    """An MlflowClient made at its first use: making one on SQLite migrates the database, and may fail as any call."""
 
-    def __init__(self, factory: Any, uri: str) -> None:
-        self._factory, self._uri = factory, uri
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
         self._client: Any = None
 
     def __getattr__(self, name: str) -> Any:
         if self._client is None:
-            self._client = self._factory(tracking_uri=self._uri)
+            from mlflow import MlflowClient
+
+            self._client = MlflowClient(tracking_uri=self._uri)
         return getattr(self._client, name)
 
 
-def _watch_stdin(finishing: threading.Event) -> None:
+def _watch_stdin(finishing: Finishing, patience_seconds: float) -> None:
     sys.stdin.buffer.read()  # ends when the driver closes it, or is no more
-    finishing.set()
+    finishing.ask(patience_seconds)
 
 
 def _prepare_environment() -> None:
-    for name, value in {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(
+        {
+            # MLflow would send a create again by itself when its answer got lost: a doubled run that nobody hears of.
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # costs a call a run
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "MLFLOW_LOGGING_LEVEL": "WARNING",
+            "GIT_PYTHON_REFRESH": "quiet",
+        }
+    )
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +19,7 @@ FILE = "events.jsonl"
 
 class Spool:
     """The driver's end. `append` hands the event to the operating system before it returns: a killed process loses
-    nothing. Thread safe; one writer a folder."""
+    nothing. Raises OSError when the disk takes no more. Thread safe; one writer a folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,14 +31,18 @@ class Spool:
     def append(self, event: Event) -> None:
         line = json.dumps(_encode(event), separators=(",", ":"), allow_nan=False).encode() + b"\n"
         with self._lock:
-            self._file.write(line)
+            written = self._file.write(line)
+            if written != len(line):  # the disk is full; half a line would spoil the next one
+                self._file.truncate(self._file.seek(0, os.SEEK_END) - (written or 0))
+                raise OSError(errno.ENOSPC, f"{self._file.name}: no space left for an event", str(self._file.name))
 
     def close(self) -> None:
         self._file.close()
 
 
 def read_events(folder: Path, offset: int, limit: int) -> tuple[list[Event], int]:
-    """Up to `limit` whole events from a byte offset on, and the offset behind them. A line under way is left alone."""
+    """Up to `limit` whole events from a byte offset on, and the offset behind them. A line under way is left alone, a
+    damaged one left out."""
     path = folder / FILE
     if not path.exists():
         return [], offset
@@ -46,7 +53,11 @@ def read_events(folder: Path, offset: int, limit: int) -> tuple[list[Event], int
             if len(events) == limit or not line.endswith(b"\n"):
                 break
             offset += len(line)
-            events.append(cast("Event", _decode(json.loads(line))))
+            try:
+                events.append(cast("Event", _decode(json.loads(line))))
+            except (ValueError, TypeError, AttributeError, KeyError):
+                # A power cut can leave such a line; what comes behind it is worth having all the same.
+                print(f"{path}: the line that ends at byte {offset} is damaged and left out", file=sys.stderr)
     return events, offset
 
 
@@ -58,6 +69,12 @@ def count_events(folder: Path, offset: int) -> int:
     with path.open("rb") as file:
         file.seek(offset)
         return file.read().count(b"\n")
+
+
+def spool_bytes(folder: Path) -> int:
+    """The size of the spool; 0 when there is none."""
+    path = folder / FILE
+    return path.stat().st_size if path.exists() else 0
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -79,6 +96,8 @@ def _encode(event: Event) -> dict[str, Any]:
 
 
 def _decode(data: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(data["kind"], str):  # KeyError and TypeError: what is JSON and no event
+        raise TypeError(f"kind {data['kind']!r}; a name")
     if "metrics" in data:
         data["metrics"] = {name: float(value) for name, value in data["metrics"].items()}
     return data

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections import Counter
@@ -18,7 +17,7 @@ from collections import Counter
 import pytest
 
 from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, ui_command
-from service.tracking.recorder import Recorder, run
+from service.tracking.recorder import Finishing, Recorder, run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -218,9 +217,9 @@ def test_it_gives_up_only_when_told_to_finish(tmp_path):
     fill(tmp_path / "spool", trials=1)
     down = Flaky(object(), {})
     recorder = Recorder(tmp_path / "spool", down, None)
-    finishing = threading.Event()
-    finishing.set()
-    assert run(recorder, finishing, patience_seconds=0.0) == 3
+    finishing = Finishing()
+    finishing.ask(patience_seconds=0.0)
+    assert run(recorder, finishing) == 3
     assert Mirror(tmp_path / "spool", "unused").lag() > 0
 
 

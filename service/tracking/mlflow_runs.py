@@ -1,0 +1,180 @@
+"""The few calls to MLflow that a mirror needs, each harmless when made twice. The door to mlflow."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.tracking.changes import RUNNING, Change
+
+METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes at most 1000 things in all
+TAG_CHARACTERS = 8000
+REFUSED = "INVALID_PARAMETER_VALUE"  # and would be for ever: a deleted run, a param that changes
+SOURCE = {"mlflow.source.name": "dialin", "mlflow.source.type": "LOCAL"}  # columns of MLflow's table
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run that carries a study's tag; `trial` None: the study's own. `active`: not deleted."""
+
+    id: str
+    trial: str | None
+    started_at: int
+    active: bool
+
+
+class RunGoneError(Exception):
+    """A run or an experiment that was there is not: MLflow was wiped, or another one took its place."""
+
+
+class MlflowRuns:
+    """Runs of studies in one MLflow. `client` is an MlflowClient; whatever it raises passes through, but for
+    RunGoneError. What MLflow refuses for good, and would refuse for ever, is said on standard error and left out."""
+
+    def __init__(self, client: Any, artifacts: Path | None) -> None:
+        self._client = client
+        self._artifacts = artifacts
+
+    def experiment(self, name: str) -> str:
+        """The id of the experiment of this name; made, or brought back from MLflow's bin, when it is not there."""
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            # Given outright: MLflow's default would be a folder below wherever this process happens to run.
+            location = (self._artifacts / name).resolve().as_uri() if self._artifacts is not None else None
+            # So that MLflow opens it as training runs; by default it shows an experiment as a chat application's.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def find(self, experiment: str, study: str) -> Iterator[FoundRun]:
+        """Every run of a study, deleted ones too: what a person has thrown away is not made again."""
+        from mlflow.entities import ViewType
+
+        token = None
+        while True:
+            with _gone("experiment", experiment):
+                page = self._client.search_runs(
+                    [experiment],
+                    filter_string=f"tags.`dialin.study` = '{study}'",
+                    run_view_type=ViewType.ALL,
+                    max_results=1000,
+                    page_token=token,
+                )
+            for run in page:
+                info = run.info
+                trial = run.data.tags.get("dialin.trial")
+                yield FoundRun(info.run_id, trial, info.start_time, info.lifecycle_stage == "active")
+            token = page.token
+            if not token:
+                return
+
+    def create(self, experiment: str, study: str, change: Change, parent: str) -> str:
+        """A new run for the study, or below `parent` for a trial; its id."""
+        tags = {**SOURCE, "mlflow.user": _user(), "dialin.study": study}
+        if change.trial is None:
+            name, own = study, {"dialin.kind": "study"}
+        else:
+            name = f"trial-{int(change.trial):04d}"
+            own = {"dialin.kind": "trial", "dialin.trial": change.trial, "mlflow.parentRunId": parent}
+        with _gone("experiment", experiment):
+            run = self._client.create_run(experiment, start_time=change.started_at, tags=tags | own, run_name=name)
+        return str(run.info.run_id)
+
+    def delete(self, run: str) -> None:
+        self._client.delete_run(run)
+
+    def write(self, run: str, change: Change) -> None:
+        """Put a change on a run. What is written is taken out of it: a second call goes on where the first one failed.
+
+        Raises RunGoneError when there is no such run."""
+        with _gone("run", run):
+            for write in (self._log, self._set_status):
+                try:
+                    write(run, change)
+                except Exception as error:
+                    if _code(error) != REFUSED:
+                        raise
+                    _say(f"run {run}: left out, as MLflow refuses it: {error}")
+        self._put_files(run, change)
+
+    def _log(self, run: str, change: Change) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        while change.points or change.params or change.tags:
+            points, params, tags = (
+                change.points[:METRICS_A_CALL],
+                dict(list(change.params.items())[:PARAMS_A_CALL]),
+                dict(list(change.tags.items())[:TAGS_A_CALL]),
+            )
+            try:
+                self._client.log_batch(
+                    run,
+                    [Metric(point.name, point.value, point.time, point.step) for point in points],
+                    [Param(name, value) for name, value in params.items()],
+                    [RunTag(name, value[:TAG_CHARACTERS]) for name, value in tags.items()],
+                )
+            except Exception as error:
+                if _code(error) != REFUSED or not self._turn_params_to_tags(run, change):
+                    raise
+                continue
+            del change.points[: len(points)]
+            for name in params:
+                del change.params[name]
+            for name in tags:
+                del change.tags[name]
+
+    def _turn_params_to_tags(self, run: str, change: Change) -> bool:
+        """MLflow never changes a param: one that differs (a study that was extended) becomes a tag. Whether any did."""
+        there = self._client.get_run(run).data.params
+        changed = [name for name, value in change.params.items() if there.get(name, value) != value]
+        for name in changed:
+            change.tags[f"dialin.{name}"] = change.params.pop(name)
+        return bool(changed)
+
+    def _set_status(self, run: str, change: Change) -> None:
+        if change.status == RUNNING:
+            if self._client.get_run(run).info.status != RUNNING:
+                self._client.update_run(run, status=RUNNING)
+        elif change.status is not None:
+            self._client.set_terminated(run, status=change.status, end_time=change.ended_at)
+        change.status = None
+
+    def _put_files(self, run: str, change: Change) -> None:
+        while change.files:
+            if Path(change.files[0]).exists():
+                self._client.log_artifact(run, change.files[0])
+            else:
+                _say(f"run {run}: {change.files[0]} is not there any more")
+            del change.files[0]
+
+
+@contextmanager
+def _gone(kind: str, identity: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if _code(error) == "RESOURCE_DOES_NOT_EXIST":
+            raise RunGoneError(f"{kind} {identity} is not there any more: {error}") from error
+        raise
+
+
+def _code(error: Exception) -> str:
+    return str(getattr(error, "error_code", ""))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "dialin"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
