@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from service.errors import Problem, SpecError
+from service.spec.range_tests import Calibration
 from service.spec.study_spec import StudySpec
 
 
@@ -31,6 +32,7 @@ class Plan:
     """A study with everything decided.
 
     `rungs` are the epochs at which trials are compared, rising, below `spec.budget.epochs`; empty without ASHA.
+    `calibration`: what the range tests found, where the space asks for them and they have been run.
     `likely_epochs` is the sum over all trials when each rung lets one in `reduction_factor` pass.
     """
 
@@ -40,6 +42,7 @@ class Plan:
     resources: Resources
     most_epochs: int
     likely_epochs: int
+    calibration: Calibration | None = None
 
 
 def plan_study(spec: StudySpec, cluster: ClusterShape) -> Plan:

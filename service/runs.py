@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from service import objectives
+from service.calibration import calibrate
 from service.cluster.local import local_cluster, local_shape
 from service.driver import Listener, StudyDriver
 from service.errors import UsageError
 from service.interrupts import Interrupts
 from service.objectives.base import Metrics, Objective
-from service.objectives.inline import run_inline
-from service.objectives.trials import TrialPlan, evaluate_checkpoint
+from service.objectives.inline import run_inline, sweep_inline
+from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
 from service.planning import Plan, plan_study
 from service.results.export import write_best_config
+from service.results.figures import plot_range_tests
 from service.results.leaderboard import describe
 from service.results.summary import Result, summarize
 from service.search.records import Trial, TrialRecord
@@ -28,6 +30,7 @@ from service.search.study import Study
 from service.settings import OutputFolder, Settings, StudyFolder
 from service.spec import searched, to_yaml
 from service.spec.domains import Scalar
+from service.spec.range_tests import Curve, Sweep
 from service.spec.study_spec import StudySpec
 from service.store.studies import Studies, StudyState
 from service.tracking.mirror import Mirror, sqlite_uri
@@ -43,6 +46,7 @@ class Runner:
 
     train: Callable[[StudyDriver, TrialPlan], None]
     evaluate: Callable[[TrialPlan, Trial, str], Metrics]
+    sweep: Callable[[TrialPlan, Sequence[RangeTestJob], Sweep], Sequence[Curve]]
 
 
 @dataclass(frozen=True)
@@ -70,17 +74,34 @@ def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: s
     with Interrupts() as interrupts, _new_study(spec, out) as (study_id, studies):
         folder = out.study(study_id)
         listener.planned(study_id, plan)
-        study = Study.open(plan, open_storage(sqlite_url(out.database)), study_id)
+        trial_plan = _trial_plan(plan, objective, folder)
         with _mirrored(plan, study_id, out) as mirror:
-            driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts)
             with _runner(runner, plan, folder) as trainer:
                 interrupts.install()  # Ray takes SIGTERM for itself when it starts
-                ending = _search(driver, study, trainer, _trial_plan(plan, objective, folder))
+                plan = _calibrate(plan, trainer, trial_plan, folder, listener)
+                study = Study.open(plan, open_storage(sqlite_url(out.database)), study_id)
+                driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts)
+                ending = _search(driver, study, trainer, trial_plan)
             with interrupts.shield():
                 result = _keep(ending, spec, study, study_id, out, time.monotonic() - began)
                 studies.end(study_id, ending.state, ending.reason, result.to_data())
-                _end_mirror(mirror, result, study.trials(), listener)
+                _end_mirror(mirror, result, study.trials(), folder, listener)
     return result
+
+
+def _calibrate(plan: Plan, trainer: Runner, trial_plan: TrialPlan, folder: StudyFolder, listener: Listener) -> Plan:
+    """The plan with the range tests that its space asks for."""
+
+    def run_tests(jobs: Sequence[RangeTestJob], sweep: Sweep) -> Sequence[Curve]:
+        listener.note(f"range tests of the learning rate: {len(jobs)} of {sweep.steps} steps")
+        return trainer.sweep(trial_plan, jobs, sweep)
+
+    calibrated = calibrate(plan, run_tests, trial_plan.objective.range_test_epochs, folder.calibration)
+    if calibrated.calibration is not None:
+        for line in calibrated.calibration.lines():
+            listener.note(line)
+        plot_range_tests(calibrated.calibration, folder.range_tests_plot)
+    return calibrated
 
 
 def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: TrialPlan) -> Ending:
@@ -103,15 +124,16 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
 @contextmanager
 def _runner(name: str, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
     if name == "inline":
-        yield Runner(run_inline, evaluate_checkpoint)
+        yield Runner(run_inline, evaluate_checkpoint, sweep_inline)
         return
     with local_cluster(local_shape()):
-        from service.cluster.tuner import evaluate_on_ray, run_on_ray  # Ray is read only where it is used
+        # Ray is read only where it is used.
+        from service.cluster.tuner import evaluate_on_ray, run_on_ray, sweep_on_ray
 
         def train(driver: StudyDriver, trial_plan: TrialPlan) -> None:
             run_on_ray(driver, trial_plan, plan.concurrency, folder.root / "ray")
 
-        yield Runner(train, evaluate_on_ray)
+        yield Runner(train, evaluate_on_ray, sweep_on_ray)
 
 
 @contextmanager
@@ -198,7 +220,9 @@ def _keep(ending: Ending, spec: StudySpec, study: Study, study_id: str, out: Out
     return result
 
 
-def _end_mirror(mirror: Mirror, result: Result, records: Sequence[TrialRecord], listener: Listener) -> None:
+def _end_mirror(
+    mirror: Mirror, result: Result, records: Sequence[TrialRecord], folder: StudyFolder, listener: Listener
+) -> None:
     metrics = {f"trials_{state}": float(count) for state, count in result.trials.items()}
     metrics |= {f"epochs_{kind}": float(count) for kind, count in result.epochs.items()}
     metrics["seconds"] = result.seconds
@@ -209,8 +233,8 @@ def _end_mirror(mirror: Mirror, result: Result, records: Sequence[TrialRecord], 
     tags = {"mlflow.note.content": describe(result, records)}
     if result.best is not None:
         tags["dialin.best_trial"] = str(result.best.trial)
-    best_config = result.paths.get("best_config")
-    mirror.study_ended(result.state, result.reason, metrics, tags, [best_config] if best_config else [])
+    files = [folder.best_config, folder.calibration, folder.range_tests_plot]
+    mirror.study_ended(result.state, result.reason, metrics, tags, [str(file) for file in files if file.exists()])
     interrupted = result.state == StudyState.INTERRUPTED
     if not mirror.close(INTERRUPTED_MIRROR_SECONDS if interrupted else MIRROR_SECONDS) and not interrupted:
         listener.note(f"MLflow lags by {mirror.lag()} events; they are kept on disk and are still being written")

@@ -45,6 +45,14 @@ class StudyFolder:
         return self.root / "checkpoints"
 
     @property
+    def calibration(self) -> Path:
+        return self.root / "calibration.json"
+
+    @property
+    def range_tests_plot(self) -> Path:
+        return self.root / "range_tests.png"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

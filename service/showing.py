@@ -17,7 +17,7 @@ from service.results.summary import Result
 from service.search.records import TrialRecord
 from service.search.study import best_value
 from service.spec import lint
-from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange
+from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
 from service.spec.knobs import CATALOGUE, Knob
 from service.spec.study_spec import StudySpec
 from service.tracking.mirror import sqlite_uri, ui_command
@@ -196,6 +196,9 @@ def _domain(domain: Domain) -> str:
             return _value(value)
         case Choice(values=values):
             return "one of " + ", ".join(_value(value) for value in values)
+        case RangeTested(method=method, per=per):
+            each = f", for each {', '.join(per)}" if per else ""
+            return f"between the bounds of a range test ({method}{each})"
         case FloatRange() | IntRange():
             step = f", step {domain.step:g}" if domain.step not in (None, 1) else ""
             return f"{_value(domain.low)} to {_value(domain.high)}{', log' if domain.log else ''}{step}"

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "results": {"errors", "spec", "planning", "search"},
     "driver": {"errors", "interrupts", "spec", "planning", "search", "tracking"},
     "progress": {"spec", "planning", "search"},
-    "runs": {"cluster", "driver", "errors", "interrupts", "objectives", "planning", "results", "search", "settings",
+    "calibration": {"planning", "spec"},
+    "runs": {"calibration", "cluster", "driver", "errors", "interrupts", "objectives", "planning", "results", "search", "settings",
              "spec", "store", "tracking"},
     "history": {"errors", "results", "search", "settings", "spec", "store"},
     "showing": {"history", "planning", "results", "search", "spec", "tracking"},
@@ -44,6 +45,7 @@ DOORS = {
     "sklearn": {"training", "objectives"},
     "sqlalchemy": {"search", "store"},
     "rich": {"cli", "progress", "showing"},
+    "matplotlib": {"results"},
     "yaml": {"spec"},
     "pydantic": {"spec"},
 }

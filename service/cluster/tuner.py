@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from ray.tune.search import Searcher
 
 from service.cluster.trainable import CHECKPOINT, EPOCH, METRICS, StudyTrainable
 from service.objectives.base import Metrics
-from service.objectives.trials import TrialPlan, evaluate_checkpoint
+from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
 from service.search.driving import Driver
 from service.search.records import Trial
+from service.spec.domains import Scalar
+from service.spec.range_tests import Curve, Sweep
 
 
 def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
@@ -46,6 +49,20 @@ def evaluate_on_ray(trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Met
     remote = ray.remote(num_cpus=trial_plan.resources.cpus, num_gpus=trial_plan.resources.gpus)(evaluate_checkpoint)
     result: Metrics = ray.get(remote.remote(trial_plan, trial, checkpoint))
     return result
+
+
+def sweep_on_ray(trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Sweep) -> list[Curve]:
+    """The range tests of several configurations and seeds as Ray tasks beside each other, each with a trial's
+    resources."""
+    resources = trial_plan.resources
+    remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(_sweep_one)
+    shared = ray.put(trial_plan)
+    curves: list[Curve] = ray.get([remote.remote(shared, params, seed, sweep) for params, seed in jobs])
+    return curves
+
+
+def _sweep_one(trial_plan: TrialPlan, params: Mapping[str, Scalar], seed: int, sweep: Sweep) -> Curve:
+    return trial_plan.objective.range_test(params, seed, trial_plan.resources, sweep)
 
 
 class StudySearcher(Searcher):

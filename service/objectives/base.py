@@ -8,6 +8,7 @@ from typing import Protocol
 
 from service.planning import Resources
 from service.spec.domains import Scalar
+from service.spec.range_tests import Curve, Sweep
 
 Metrics = dict[str, float]
 """Metric name -> value after one epoch. A metric names its split: train_loss, val_accuracy, ..."""
@@ -37,6 +38,12 @@ class Objective(Protocol):
 
     def prepare(self, progress: Callable[[str], None]) -> None:
         """Make this node ready: download, unpack, check. Cheap when that was done before. Raises DataError."""
+
+    def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
+        """One run of the learning-rate range test of a configuration, from a fresh start; `lr` itself plays no part."""
+
+    def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
+        """What so many steps of a range test cost, in epochs of training."""
 
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> Run:
         """Begin a trial. `params` holds every active knob, fixed and default ones too."""

@@ -12,6 +12,7 @@ from service.errors import DataError
 from service.objectives.base import Run
 from service.planning import Resources
 from service.spec.domains import Scalar
+from service.spec.range_tests import Curve, Sweep
 from service.spec.study_spec import StudySpec
 
 if TYPE_CHECKING:
@@ -50,16 +51,36 @@ class ImageClassification:
 
         prepare(self.dataset, self.data_dir, progress)
 
-    def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> Run:
-        import torch
+    def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
+        from service.training.range_test import range_test
 
+        return range_test(params, self._splits(self._device(resources)), seed, sweep)
+
+    def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
+        import numpy as np
+
+        from service.training.datasets import prepare
+        from service.training.range_test import HELD_OUT
+
+        images = len(np.load(prepare(self.dataset, self.data_dir, lambda _text: None) / "y_train.npy", mmap_mode="r"))
+        train = min(images, self.samples or images) * (1 - self.validation_fraction)
+        # A forward pass alone is about a third of a training step.
+        return steps * (int(params["batch_size"]) + HELD_OUT / 3) / train  # type: ignore[arg-type]
+
+    def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> Run:
         from service.training.run import ImageRun
+
+        splits = self._splits(self._device(resources))
+        return ImageRun(params, splits, seed, self.epochs, self.metric, self.maximize)
+
+    def _device(self, resources: Resources) -> str:
+        """Where a trial with these resources trains; its threads are limited to its cpus on the way."""
+        import torch
 
         if resources.gpus > 0 and not torch.cuda.is_available():
             raise DataError(f"the trial was given {resources.gpus:g} gpus, and torch sees none here")
         torch.set_num_threads(max(1, int(resources.cpus)))
-        device = "cuda" if resources.gpus > 0 else "cpu"
-        return ImageRun(params, self._splits(device), seed, self.epochs, self.metric, self.maximize)
+        return "cuda" if resources.gpus > 0 else "cpu"
 
     def _splits(self, device: str) -> Splits:
         """The data on the device. One copy a process is kept: the next trial of a reused actor has it at once."""

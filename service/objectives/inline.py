@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 
-from service.objectives.trials import TrialPlan, TrialRun
+from service.objectives.trials import RangeTestJob, TrialPlan, TrialRun
 from service.search.driving import Driver
 from service.search.records import Trial
+from service.spec.range_tests import Curve, Sweep
 
 
 def run_inline(driver: Driver, trial_plan: TrialPlan) -> None:
     """Train what the driver asks for until it wants no more."""
     while (trial := driver.ask()) is not None:
         _train(driver, trial_plan, trial)
+
+
+def sweep_inline(trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Sweep) -> list[Curve]:
+    """The range tests of several configurations and seeds, one after another."""
+    run = trial_plan.objective.range_test
+    return [run(params, seed, trial_plan.resources, sweep) for params, seed in jobs]
 
 
 def _train(driver: Driver, trial_plan: TrialPlan, trial: Trial) -> None:

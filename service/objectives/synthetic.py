@@ -20,6 +20,7 @@ from service.errors import DataError
 from service.objectives.base import Metrics
 from service.planning import Resources
 from service.spec.domains import Scalar
+from service.spec.range_tests import Curve, Sweep
 from service.spec.study_spec import StudySpec
 
 CLASSES = 10
@@ -47,6 +48,25 @@ class Synthetic:
     def prepare(self, progress: Callable[[str], None]) -> None:
         """Nothing to prepare."""
 
+    def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
+        """What a test of training would show: flat at small rates, a rise to the best one, a fall, then divergence."""
+        generator = np.random.default_rng([seed % 2**32, 7])
+        rates: list[float] = []
+        losses: list[float] = []
+        accuracies: list[float] = []
+        for lr in sweep.rates():
+            excess = SyntheticRun(self, {**params, "lr": lr}, seed).excess()
+            if excess > _DIVERGES_BEYOND:
+                return Curve(tuple(rates), tuple(losses), tuple(accuracies), diverged_at=lr)
+            height = 1 / (1 + math.exp(-3 * (excess + 1.5))) * math.exp(-(max(0.0, excess) ** 2))
+            accuracies.append(max(CHANCE, CHANCE + 0.8 * height + float(generator.normal(0, 0.005))))
+            losses.append(_loss(accuracies[-1]))
+            rates.append(lr)
+        return Curve(tuple(rates), tuple(losses), tuple(accuracies))
+
+    def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
+        return steps / 100
+
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> SyntheticRun:
         return SyntheticRun(self, params, seed)
 
@@ -68,7 +88,7 @@ class SyntheticRun:
         self._epoch += 1
         lr = self._number("lr", 0.1) * _schedule_factor(self._params, self._epoch / self._objective.epochs)
         seconds = time.monotonic() - began
-        if self._excess() > _DIVERGES_BEYOND and self._epoch >= 2:
+        if self.excess() > _DIVERGES_BEYOND and self._epoch >= 2:
             return {"train_loss": math.nan, "train_accuracy": CHANCE, "val_loss": math.nan, "val_accuracy": CHANCE,
                     "lr": lr, "seconds": seconds}  # fmt: skip
         accuracy = self._accuracy(self._epoch)
@@ -103,19 +123,19 @@ class SyntheticRun:
 
     def _accuracy(self, epoch: int) -> float:
         noise = float(np.random.default_rng([self._seed % 2**32, epoch]).normal(0, 0.004))
-        distance = self._excess()
+        distance = self.excess()
         speed = 5.0 / self._objective.epochs * math.exp(-0.5 * max(0.0, -distance))
         rise = 1 - math.exp(-speed * epoch)
         return min(0.999, max(CHANCE / 2, CHANCE + (self._top() - CHANCE) * rise + noise))
 
     def _top(self) -> float:
-        top = 0.985 - 0.10 * self._excess() ** 2 / (1 + 0.25 * self._excess() ** 2)
+        top = 0.985 - 0.10 * self.excess() ** 2 / (1 + 0.25 * self.excess() ** 2)
         top += sum(table.get(self._params.get(knob), 0.0) for knob, table in _TOPS.items())
         top -= 0.01 * abs(math.log10(max(self._number("weight_decay", 5e-4), 1e-8) / 5e-4))
         top -= 0.15 * (self._number("dropout", 0.1) - 0.1) ** 2
         return max(top, CHANCE)
 
-    def _excess(self) -> float:
+    def excess(self) -> float:
         """Decades between the step that is felt and the best one."""
         momentum = self._number("momentum", 0.0)
         batch_size = self._number("batch_size", 128.0)

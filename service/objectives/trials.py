@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from service.objectives.base import Metrics, Objective, Run
 from service.objectives.checkpoints import load_checkpoint, save_checkpoint
 from service.planning import Resources
 from service.search.records import Trial
+from service.spec.domains import Scalar
+
+RangeTestJob = tuple[Mapping[str, Scalar], int]
+"""A configuration, and the seed of one run of its range test."""
 
 CHECKPOINT_SECONDS = 10.0
 CHECKPOINT_SHARE = 0.05  # of a trial's time, at most

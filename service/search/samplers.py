@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from service.planning import seed_of_trial
+from service.planning import Plan, seed_of_trial
 from service.search.records import State, TrialRecord
 from service.search.spaces import distribution, suggest
 from service.spec import active_params, searched
-from service.spec.domains import Scalar, holds
+from service.spec.domains import Domain, RangeTested, Scalar, holds
+from service.spec.range_tests import at_share, share_of
 from service.spec.study_spec import StudySpec
 
 STARTUP_TRIALS = 10
@@ -30,10 +32,13 @@ class Proposer:
     how often the process was restarted.
     """
 
-    def __init__(self, spec: StudySpec) -> None:
-        self._spec = spec
+    def __init__(self, plan: Plan) -> None:
+        spec = plan.spec
+        self._spec, self._calibration = spec, plan.calibration
         self._names = searched(spec)
-        self._distributions = {name: distribution(spec.space[name]) for name in self._names}
+        if plan.calibration is None and any(isinstance(spec.space[name], RangeTested) for name in self._names):
+            raise ValueError("the learning rate wants a range test, and the plan has none: calibrate it first")
+        self._distributions = {_key(name, spec): distribution(spec.space[name]) for name in self._names}
         direction = StudyDirection.MAXIMIZE if spec.objective.mode == "max" else StudyDirection.MINIMIZE
         self._history = optuna.create_study(direction=direction, storage=optuna.storages.InMemoryStorage())
 
@@ -44,8 +49,9 @@ class Proposer:
         chosen: dict[str, Scalar] = {}
         for name in self._names:
             domain = self._spec.space[name]
-            if holds(domain.when, active_params(self._spec, chosen)):
-                chosen[name] = suggest(asked, name, domain)
+            params = active_params(self._spec, chosen)
+            if holds(domain.when, params):
+                chosen[name] = self._suggest(asked, name, domain, params)
         # The row of this ask only carried the suggestions; the trial comes back through `observe` when it has ended.
         self._history.tell(asked, state=TrialState.FAIL)
         return chosen
@@ -57,23 +63,47 @@ class Proposer:
         )
         if state is TrialState.FAIL or (state is TrialState.COMPLETE and value is None):
             return
-        chosen = self.searched_params(record.params)
+        found = self.parameters(record.params)
         self._history.add_trial(
             create_trial(
                 state=state,
                 value=value if state is TrialState.COMPLETE else None,
-                params=chosen,
-                distributions={name: self._distributions[name] for name in chosen},
+                params=found,
+                distributions=self.distributions(found),
                 intermediate_values=dict(record.values),
             )
         )
 
-    def searched_params(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Of a full configuration, the part that the sampler chose."""
-        return {name: params[name] for name in self._names if name in params}
+    def parameters(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Of a configuration, what the sampler chose, as Optuna has it: a tested learning rate is its share from 0 to 1
+        of the way between the bounds of its combination, so that what was learnt in one helps in another."""
+        return {
+            _key(name, self._spec): self._share(params) if _tested(name, self._spec) else params[name]
+            for name in self._names
+            if name in params
+        }
 
-    def distribution_of(self, name: str) -> optuna.distributions.BaseDistribution:
-        return self._distributions[name]
+    def distributions(self, parameters: Mapping[str, Scalar]) -> dict[str, BaseDistribution]:
+        return {key: self._distributions[key] for key in parameters}
+
+    def _suggest(self, asked: optuna.Trial, name: str, domain: Domain, params: Mapping[str, Scalar]) -> Scalar:
+        if self._calibration is None or not _tested(name, self._spec):
+            return suggest(asked, name, domain)
+        share = asked.suggest_float(_key(name, self._spec), 0.0, 1.0)
+        return at_share(self._calibration.bounds_for(params), share)
+
+    def _share(self, params: Mapping[str, Scalar]) -> float:
+        bounds = self._calibration.bounds_for(params) if self._calibration is not None else None
+        return share_of(bounds, float(params["lr"])) if bounds is not None else 0.0  # type: ignore[arg-type]
+
+
+def _tested(name: str, spec: StudySpec) -> bool:
+    return isinstance(spec.space[name], RangeTested)
+
+
+def _key(name: str, spec: StudySpec) -> str:
+    """What Optuna knows the knob as."""
+    return f"{name}_share" if _tested(name, spec) else name
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:

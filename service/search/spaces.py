@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from service.spec.domains import Choice, Domain, FloatRange, IntRange, Scalar
+from service.spec.domains import Choice, Domain, FloatRange, IntRange, RangeTested, Scalar
 
 
 def distribution(domain: Domain) -> BaseDistribution:
@@ -17,6 +17,8 @@ def distribution(domain: Domain) -> BaseDistribution:
             return FloatDistribution(low, high, log=log, step=step)
         case IntRange(low=low, high=high, log=log, step=step):
             return IntDistribution(low, high, log=log, step=step)
+        case RangeTested():
+            return FloatDistribution(0.0, 1.0)
         case _:
             raise TypeError(f"{domain!r} does not move")
 

@@ -48,7 +48,7 @@ class Study:
         self._id = optuna_id
         self._maximize = plan.spec.objective.mode == "max"
         self._asha = Asha(plan.rungs, _reduction_factor(plan), self._maximize)
-        self._proposer = Proposer(plan.spec)
+        self._proposer = Proposer(plan)
         self._ids: dict[int, int] = {}  # trial number -> the storage's own id
         self._values: dict[int, dict[int, float]] = {}  # of trials that have not ended
         self._unfinished: list[TrialRecord] = []  # left by an earlier driver, to go on first
@@ -73,10 +73,11 @@ class Study:
         chosen = self._proposer.propose(number)
         params = active_params(self._plan.spec, chosen)
         trial = Trial(number, params, self._seed(number))
+        parameters = self._proposer.parameters(params)
         template = create_trial(
             state=TrialState.RUNNING,
-            params=chosen,
-            distributions={name: self._proposer.distribution_of(name) for name in chosen},
+            params=parameters,
+            distributions=self._proposer.distributions(parameters),
             user_attrs={PARAMS: params, SEED: trial.seed},
         )
         template.datetime_start = datetime.now()

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service.spec.domains import Fixed, Scalar, holds
+from service.spec.domains import Domain, Fixed, RangeTested, Scalar, holds
 from service.spec.knobs import CATALOGUE
 from service.spec.study_spec import StudySpec
 
 
 def ordered(spec: StudySpec) -> list[str]:
-    """The knobs of the space, each after those that its condition names; otherwise as written."""
+    """The knobs of the space, each after those that it depends on; otherwise as written."""
     order: list[str] = []
     pending = list(spec.space)
     while pending:
         ready = [
             name
             for name in pending
-            if all(other in order or other not in spec.space for other in spec.space[name].when)
+            if all(other in order or other not in spec.space for other in _needed(spec.space[name]))
         ]
         order.extend(ready)
         pending = [name for name in pending if name not in ready]
     return order
+
+
+def _needed(domain: Domain) -> tuple[str, ...]:
+    """The knobs that must be decided before this one."""
+    return (*domain.when, *(domain.per if isinstance(domain, RangeTested) else ()))
 
 
 def searched(spec: StudySpec) -> list[str]:

@@ -52,7 +52,24 @@ class IntRange:
     when: Condition = field(default_factory=dict)
 
 
-Domain = Fixed | Choice | FloatRange | IntRange
+@dataclass(frozen=True)
+class RangeTested:
+    """A learning rate whose bounds a range test finds before the search, once for each combination of the knobs `per`.
+
+    The search then moves on a log scale from 0 to 1 between the bounds of its combination. The test goes from `low` to
+    `high` in `steps` steps, for `seeds` seeds.
+    """
+
+    method: str = "knees"
+    per: tuple[str, ...] = ()
+    low: float = 1e-6
+    high: float = 10.0
+    steps: int = 100
+    seeds: int = 2
+    when: Condition = field(default_factory=dict)
+
+
+Domain = Fixed | Choice | FloatRange | IntRange | RangeTested
 
 
 def holds(when: Condition, params: Mapping[str, Scalar]) -> bool:

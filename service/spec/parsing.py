@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import search_spaces
 from service.errors import Problem, SpecError, did_you_mean
-from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange
+from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
 from service.spec.knobs import CATALOGUE
 from service.spec.reading import MAX_BYTES, Document, read_value, read_yaml
 from service.spec.space_parsing import parse_space
@@ -257,6 +257,9 @@ def _domain_data(domain: Domain) -> Any:
             return {"value": value, **condition} if when else value
         case Choice(values=values):
             return {"choices": list(values), **condition} if when else list(values)
+        case RangeTested():
+            options = {"method": domain.method, "per": list(domain.per), "min": domain.low, "max": domain.high}
+            return {"range_test": {**options, "steps": domain.steps, "seeds": domain.seeds}, **condition}
         case FloatRange() | IntRange():
             step = (
                 {}

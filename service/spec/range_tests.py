@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from service.spec.domains import Scalar
 
 Method = Literal["knees", "third"]
 
@@ -130,3 +132,65 @@ def _doubts(
 def _mean(values: Sequence[float | None]) -> float | None:
     found = [math.log(value) for value in values if value is not None]
     return math.exp(sum(found) / len(found)) if found else None
+
+
+@dataclass(frozen=True)
+class TestedBounds:
+    """The bounds of one combination of knobs: `low` to `high`, whether as read off the curves or, at low confidence, as
+    the catalogue has them."""
+
+    combination: Mapping[str, Scalar]
+    low: float
+    high: float
+    reading: Reading | None
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the range tests of a study found, what they cost in epochs of training, and what to be wary of."""
+
+    bounds: tuple[TestedBounds, ...]
+    epochs: float
+    warnings: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """What was found, for a person: warnings, the cost, and a line a combination."""
+        found = [f"warning: {warning}" for warning in self.warnings]
+        found.append(f"range tests took as much as {self.epochs:.1f} epochs of training; learning rates searched:")
+        for tested in self.bounds:
+            name = ", ".join(f"{knob} {value}" for knob, value in tested.combination.items()) or "every trial"
+            found.append(f"  {tested.low:.2g} to {tested.high:.2g}  {name}")
+        return found
+
+    def bounds_for(self, params: Mapping[str, Scalar]) -> TestedBounds:
+        """Those of the combination that a configuration belongs to; of numbers, the nearest on a log scale."""
+        return min(self.bounds, key=lambda tested: _distance(tested.combination, params))
+
+
+def at_share(bounds: TestedBounds, share: float) -> float:
+    """The rate at a share from 0 to 1 of the way between the bounds, on a log scale."""
+    return float(bounds.low * (bounds.high / bounds.low) ** share)
+
+
+def share_of(bounds: TestedBounds, lr: float) -> float:
+    """The inverse of `at_share`, cut at 0 and 1."""
+    return min(1.0, max(0.0, math.log(lr / bounds.low) / math.log(bounds.high / bounds.low)))
+
+
+def _distance(combination: Mapping[str, Scalar], params: Mapping[str, Scalar]) -> float:
+    total = 0.0
+    for name, value in combination.items():
+        other = params.get(name)
+        if value == other:
+            continue
+        one, two = _number(value), _number(other)
+        if one is not None and two is not None and one > 0 and two > 0:
+            total += abs(math.log(one / two))
+        else:
+            total += 1e6
+    return total
+
+
+def _number(value: Scalar) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -8,13 +8,20 @@ from fractions import Fraction
 from typing import Any, cast
 
 from service.errors import Problem, did_you_mean
-from service.spec.domains import ALWAYS, Choice, Condition, Domain, Fixed, FloatRange, IntRange, Scalar
+from service.spec.domains import ALWAYS, Choice, Condition, Domain, Fixed, FloatRange, IntRange, RangeTested, Scalar
 from service.spec.knobs import CATALOGUE, Knob
 
 _MOST_STEPS = 1_000_000
 _ROUNDING = Fraction(1, 10**9)  # of a step; so that a range read again stays as it is
 _RANGE_KEYS = {"min", "max", "log", "step", "when"}
-_FORMS = {"value": {"value", "when"}, "choices": {"choices", "when"}, "range": _RANGE_KEYS}
+_FORMS = {
+    "value": {"value", "when"},
+    "choices": {"choices", "when"},
+    "range_test": {"range_test", "when"},
+    "range": _RANGE_KEYS,
+}
+_TEST_KEYS = ("method", "per", "min", "max", "steps", "seeds")
+_METHODS = ("knees", "third")
 
 
 class _WrongError(Exception):
@@ -51,7 +58,7 @@ def parse_domain(knob: Knob, data: Any) -> Domain:
         return _choice(knob, data, ALWAYS, "")
     if not isinstance(data, dict):
         return Fixed(_value(knob, data))
-    form = next((form for form in ("value", "choices") if form in data), "range")
+    form = next((form for form in ("value", "choices", "range_test") if form in data), "range")
     unknown = sorted(set(data) - _FORMS[form])
     if unknown:
         raise _WrongError(f"unknown key {unknown[0]!r}; {did_you_mean(unknown[0], _FORMS[form])}", unknown[0])
@@ -62,7 +69,39 @@ def parse_domain(knob: Knob, data: Any) -> Domain:
         if not isinstance(data["choices"], list):
             raise _WrongError(f"{_show(data['choices'])} is not a list", "choices")
         return _choice(knob, data["choices"], when, "choices")
+    if form == "range_test":
+        return _range_test(knob, data["range_test"], when)
     return _range(knob, data, when)
+
+
+def _range_test(knob: Knob, data: Any, when: Condition) -> Domain:
+    if knob.name != "lr":
+        raise _WrongError(f"only lr has a range test, not {knob.name}", "range_test")
+    options = data if isinstance(data, dict) else {} if data is None else None
+    if options is None:
+        raise _WrongError(f"{_show(data)} is not a mapping such as {{method: knees, per: [optimizer]}}", "range_test")
+    unknown = [key for key in options if key not in _TEST_KEYS]
+    if unknown:
+        near = did_you_mean(unknown[0], _TEST_KEYS)
+        raise _WrongError(f"unknown key {unknown[0]!r}; {near}", f"range_test.{unknown[0]}")
+    method, per = options.get("method", "knees"), options.get("per", [])
+    if method not in _METHODS:
+        raise _WrongError(f"{_show(method)}; allowed: {', '.join(_METHODS)}", "range_test.method")
+    if not isinstance(per, list) or any(name not in CATALOGUE or name == "lr" for name in per):
+        raise _WrongError(f"{_show(per)} is not a list of other knobs, as in [optimizer, batch_size]", "range_test.per")
+    low = cast("float", _value(knob, options.get("min", 1e-6), "range_test.min"))
+    high = cast("float", _value(knob, options.get("max", 10.0), "range_test.max"))
+    if low >= high:
+        raise _WrongError(f"min {low:g} is not below max {high:g}", "range_test")
+    steps = _whole(options.get("steps", 100), 10, 10_000, "range_test.steps")
+    seeds = _whole(options.get("seeds", 2), 1, 20, "range_test.seeds")
+    return RangeTested(method, tuple(dict.fromkeys(per)), low, high, steps, seeds, when)
+
+
+def _whole(value: Any, least: int, most: int, below: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise _WrongError(f"{_show(value)} is not a whole number from {least} to {most}", below)
+    return value
 
 
 def _choice(knob: Knob, values: list[Any], when: Condition, below: str) -> Domain:
@@ -222,7 +261,7 @@ def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[
 
 def _never(name: str, domain: Domain, value: Scalar) -> str:
     """Why the knob never has this value in its domain; empty when it can."""
-    if isinstance(domain, FloatRange) and domain.step is None:
+    if isinstance(domain, RangeTested) or (isinstance(domain, FloatRange) and domain.step is None):
         return f"{name} is drawn from a continuous range, so a condition on one of its values never holds"
     if isinstance(domain, Fixed | Choice):
         possible = (domain.value,) if isinstance(domain, Fixed) else domain.values

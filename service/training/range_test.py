@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from service.spec import complete
 from service.spec.domains import Scalar
 from service.spec.range_tests import Curve, Sweep
 from service.training.augmentation import augment
-from service.training.device_data import Splits
+from service.training.device_data import Split, Splits
 from service.training.inputs import INPUTS
 from service.training.losses import LOSSES
 from service.training.optimizers import Penalties, build_optimizer, set_lr
@@ -133,18 +133,10 @@ class _Step:
             value.copy_(buffers[name])
         return float(functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
 
-    def _draw(self, split: Splits | object, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        size = len(split)  # type: ignore[arg-type]
-        chosen = torch.randperm(size, generator=self._generator, device=self._generator.device)[:count]
-        taken: tuple[torch.Tensor, torch.Tensor] = split.take(chosen)  # type: ignore[union-attr]
-        return taken
+    def _draw(self, split: Split, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.randperm(len(split), generator=self._generator, device=self._generator.device)[:count]
+        return split.take(chosen)
 
     def _input(self, images: torch.Tensor) -> torch.Tensor:
         made = INPUTS[str(self._params["input"])](images.float(), self._splits.statistics)
         return made.contiguous(memory_format=torch.channels_last)
-
-
-def cost_in_epochs(curves: Sequence[Curve], batch_size: int, train_images: int) -> float:
-    """What the tests took, in epochs of training; a held-out look counts as a third of a training step's image."""
-    images = sum(len(curve.rates) for curve in curves) * (batch_size + HELD_OUT / 3)
-    return images / train_images

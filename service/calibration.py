@@ -1,0 +1,135 @@
+"""Before the search: the range tests that a space asks for, run, read, and their bounds filled into the plan."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from service.planning import Plan, seed_of_trial
+from service.spec import active_params, searched
+from service.spec.domains import Choice, Fixed, FloatRange, IntRange, RangeTested, Scalar
+from service.spec.knobs import CATALOGUE
+from service.spec.range_tests import Calibration, Curve, Method, Reading, Sweep, TestedBounds, read_curves
+from service.spec.study_spec import StudySpec
+
+MOST_COMBINATIONS = 24
+Params = Mapping[str, Scalar]
+RunTests = Callable[[Sequence[tuple[Params, int]], Sweep], Sequence[Curve]]
+"""Configurations with their seeds, and the sweep -> a curve for each, in order."""
+
+
+def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float], file: Path) -> Plan:
+    """The plan with the bounds of its range tests; as it was when its space asks for none. What was found is kept in
+    `file` and read from there the next time. `cost_in_epochs`: of so many test steps of a configuration."""
+    domain = plan.spec.space.get("lr")
+    if not isinstance(domain, RangeTested):
+        return plan
+    if file.exists():
+        return replace(plan, calibration=from_data(json.loads(file.read_text())))
+    calibration = _calibrate(plan.spec, domain, run_tests, cost_in_epochs)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(calibration)))
+    partial.rename(file)
+    return replace(plan, calibration=calibration)
+
+
+def _calibrate(
+    spec: StudySpec, domain: RangeTested, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float]
+) -> Calibration:
+    combinations, warnings = combinations_of(spec, domain)
+    sweep = Sweep(domain.low, domain.high, domain.steps)
+    configurations = [_configuration(spec, combination) for combination in combinations]
+    seeds = [seed_of_trial(spec.search.seed, -1000 - seed) for seed in range(domain.seeds)]
+    curves = run_tests([(params, seed) for params in configurations for seed in seeds], sweep)
+    bounds, epochs = [], 0.0
+    for index, (combination, params) in enumerate(zip(combinations, configurations, strict=True)):
+        own = tuple(curves[index * domain.seeds : (index + 1) * domain.seeds])
+        tested, doubts = _read(combination, own, domain)
+        bounds.append(tested)
+        warnings += doubts
+        epochs += sum(cost_in_epochs(params, len(curve.rates)) for curve in own)
+    return Calibration(tuple(bounds), epochs, tuple(warnings))
+
+
+def combinations_of(spec: StudySpec, domain: RangeTested) -> tuple[list[dict[str, Scalar]], list[str]]:
+    """The combinations of the knobs `per` that the space allows, at most 24; of a range its ends and its middle."""
+    warnings: list[str] = []
+    lists = [[(name, value) for value in _values(spec, name)] for name in domain.per]
+    every = [dict(combination) for combination in itertools.product(*lists)]
+    if len(every) > MOST_COMBINATIONS:
+        warnings.append(
+            f"range tests of {MOST_COMBINATIONS} of {len(every)} combinations of {', '.join(domain.per)}; "
+            "the others take the bounds of the nearest"
+        )
+        step = len(every) / MOST_COMBINATIONS
+        every = [every[int(index * step)] for index in range(MOST_COMBINATIONS)]
+    return every, warnings
+
+
+def _values(spec: StudySpec, name: str) -> list[Scalar]:
+    match spec.space.get(name):
+        case Fixed(value=value):
+            return [value]
+        case Choice(values=values):
+            return list(values)
+        case IntRange(low=low, high=high, log=log):
+            middle = round((low * high) ** 0.5 if log else (low + high) / 2)
+            return [*dict.fromkeys((low, middle, high))]
+        case FloatRange(low=low, high=high, log=log):
+            return [low, (low * high) ** 0.5 if log else (low + high) / 2, high]
+        case _:
+            return [CATALOGUE[name].default({})]
+
+
+def _configuration(spec: StudySpec, combination: Params) -> dict[str, Scalar]:
+    """The combination, with every other knob that moves at the middle of its values."""
+    chosen: dict[str, Scalar] = {}
+    for name in searched(spec):
+        if name != "lr":
+            values = _values(spec, name)
+            chosen[name] = combination.get(name, values[len(values) // 2])
+    return active_params(spec, chosen)
+
+
+def _read(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -> tuple[TestedBounds, list[str]]:
+    method: Method = "third" if domain.method == "third" else "knees"
+    name = ", ".join(f"{knob} {value}" for knob, value in combination.items()) or "this space"
+    typical = CATALOGUE["lr"].typical
+    fallback = (float(typical.low), float(typical.high)) if typical is not None else (domain.low, domain.high)
+    try:
+        reading = read_curves(curves, method)
+    except ValueError as error:
+        warning = f"range test of {name}: {error}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
+        return TestedBounds(combination, *fallback, None, curves), [warning]
+    if reading.confident:
+        return TestedBounds(combination, reading.low, reading.high, reading, curves), []
+    warning = (
+        f"range test of {name}: {'; '.join(reading.doubts)}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
+    )
+    return TestedBounds(combination, *fallback, reading, curves), [warning]
+
+
+def from_data(data: Mapping[str, Any]) -> Calibration:
+    """A calibration from what `asdict` made of it."""
+    bounds = [
+        TestedBounds(
+            combination=entry["combination"],
+            low=entry["low"],
+            high=entry["high"],
+            reading=Reading(**{**entry["reading"], "doubts": tuple(entry["reading"]["doubts"])})
+            if entry["reading"]
+            else None,
+            curves=tuple(Curve(**{key: _tupled(value) for key, value in curve.items()}) for curve in entry["curves"]),
+        )
+        for entry in data["bounds"]
+    ]
+    return Calibration(tuple(bounds), data["epochs"], tuple(data["warnings"]))
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
