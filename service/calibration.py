@@ -13,7 +13,7 @@ from service.planning import Plan, seed_of_trial
 from service.spec import active_params, searched
 from service.spec.domains import Choice, Fixed, FloatRange, IntRange, RangeTested, Scalar
 from service.spec.knobs import CATALOGUE
-from service.spec.range_tests import Calibration, Curve, Method, Reading, Sweep, TestedBounds, read_curves
+from service.spec.range_tests import Calibration, Curve, Method, RateBounds, Reading, Sweep, read_curves
 from service.spec.study_spec import StudySpec
 
 MOST_COMBINATIONS = 24
@@ -56,6 +56,21 @@ def _calibrate(
     return Calibration(tuple(bounds), epochs, tuple(warnings))
 
 
+def calibrate_one(
+    spec: StudySpec, domain: RangeTested, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float]
+) -> tuple[dict[str, Scalar], Calibration]:
+    """The range test of one configuration, every knob that moves at the middle of its values: that configuration, and
+    its reading whether or not one can be confident of it."""
+    params = _configuration(spec, {})
+    seeds = [seed_of_trial(spec.search.seed, -1000 - seed) for seed in range(domain.seeds)]
+    curves = tuple(run_tests([(params, seed) for seed in seeds], Sweep(domain.low, domain.high, domain.steps)))
+    tested, warnings = _read({}, curves, domain)
+    if tested.reading is not None:
+        tested = replace(tested, low=tested.reading.low, high=tested.reading.high)
+    epochs = sum(cost_in_epochs(params, len(curve.rates)) for curve in curves)
+    return params, Calibration((tested,), epochs, tuple(warnings))
+
+
 def combinations_of(spec: StudySpec, domain: RangeTested) -> tuple[list[dict[str, Scalar]], list[str]]:
     """The combinations of the knobs `per` that the space allows, at most 24; of a range its ends and its middle."""
     warnings: list[str] = []
@@ -96,7 +111,7 @@ def _configuration(spec: StudySpec, combination: Params) -> dict[str, Scalar]:
     return active_params(spec, chosen)
 
 
-def _read(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -> tuple[TestedBounds, list[str]]:
+def _read(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -> tuple[RateBounds, list[str]]:
     method: Method = "third" if domain.method == "third" else "knees"
     name = ", ".join(f"{knob} {value}" for knob, value in combination.items()) or "this space"
     typical = CATALOGUE["lr"].typical
@@ -105,19 +120,19 @@ def _read(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -
         reading = read_curves(curves, method)
     except ValueError as error:
         warning = f"range test of {name}: {error}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
-        return TestedBounds(combination, *fallback, None, curves), [warning]
+        return RateBounds(combination, *fallback, None, curves), [warning]
     if reading.confident:
-        return TestedBounds(combination, reading.low, reading.high, reading, curves), []
+        return RateBounds(combination, reading.low, reading.high, reading, curves), []
     warning = (
         f"range test of {name}: {'; '.join(reading.doubts)}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
     )
-    return TestedBounds(combination, *fallback, reading, curves), [warning]
+    return RateBounds(combination, *fallback, reading, curves), [warning]
 
 
 def from_data(data: Mapping[str, Any]) -> Calibration:
     """A calibration from what `asdict` made of it."""
     bounds = [
-        TestedBounds(
+        RateBounds(
             combination=entry["combination"],
             low=entry["low"],
             high=entry["high"],

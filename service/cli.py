@@ -62,6 +62,19 @@ def _parser() -> _Parser:
     _spec_arguments(plan)
     _common(plan)
 
+    test = _command(
+        commands, "lr-range-test", _lr_range_test, "find the bounds of the learning rate for one configuration"
+    )
+    _spec_arguments(test)
+    test.add_argument("--data-dir", metavar="D", help="where data sets are (default: a folder of --out)")
+    test.add_argument("--min", type=float, default=1e-6, metavar="LR", dest="low", help="its start (default 1e-6)")
+    test.add_argument("--max", type=float, default=10.0, metavar="LR", dest="high", help="its end (default 10)")
+    test.add_argument("--steps", type=int, default=200, metavar="N", help="training steps (default 200)")
+    test.add_argument("--seeds", type=int, default=3, metavar="N", help="how often, from other weights (default 3)")
+    test.add_argument("--method", choices=("knees", "third"), default="knees", help="how the bounds are read off")
+    test.add_argument("--plot", metavar="FILE", help="draw the curves, as PNG")
+    _common(test)
+
     _common(_command(commands, "list", _list, "the studies here, the newest first"))
     for name, command, text in (
         ("show", _show, "a study with its trials, and why each ended"),
@@ -145,6 +158,44 @@ def _plan(arguments: argparse.Namespace) -> None:
         _print_json(plan_data(plan))
     else:
         show_plan(_console(), plan)
+
+
+def _lr_range_test(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from service.runs import range_test_once
+    from service.showing import range_test_data, show_range_test
+
+    console = _console(stderr=arguments.json)
+    domain = _range_test_options(arguments)
+    params, calibration = range_test_once(
+        _load(arguments), _settings(arguments), domain, lambda text: console.print(text, markup=False)
+    )
+    if arguments.plot is not None:
+        from service.results.figures import plot_range_tests
+
+        plot_range_tests(calibration, Path(arguments.plot))
+    if arguments.json:
+        _print_json(range_test_data(params, calibration))
+    else:
+        show_range_test(console, params, calibration)
+
+
+def _range_test_options(arguments: argparse.Namespace) -> Any:
+    from service.spec.domains import RangeTested
+
+    wrong = {
+        "--min": not arguments.low > 0,
+        "--max": not arguments.high > arguments.low,
+        "--steps": not 10 <= arguments.steps <= 10_000,
+        "--seeds": not 1 <= arguments.seeds <= 100,
+    }
+    for option, is_wrong in wrong.items():
+        if is_wrong:
+            raise UsageError(f"{option}: allowed are 0 < --min < --max, 10 to 10000 --steps and 1 to 100 --seeds")
+    return RangeTested(
+        arguments.method, (), arguments.low, arguments.high, steps=arguments.steps, seeds=arguments.seeds
+    )
 
 
 def _list(arguments: argparse.Namespace) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.calibration import from_data
 from service.errors import NotFoundError
 from service.results.summary import Result, summarize
 from service.search.records import TrialRecord
@@ -13,6 +15,7 @@ from service.search.storage import open_storage, sqlite_url
 from service.search.study import read_study
 from service.settings import OutputFolder, Settings
 from service.spec import parse_spec
+from service.spec.range_tests import Calibration
 from service.spec.study_spec import StudySpec
 from service.store.studies import Studies, StudyRow
 
@@ -25,6 +28,7 @@ class ReadBack:
     spec: StudySpec
     trials: Sequence[TrialRecord]
     result: Result
+    calibration: Calibration | None = None
 
 
 def list_studies(settings: Settings) -> list[dict[str, Any]]:
@@ -51,7 +55,9 @@ def read_back(settings: Settings, reference: str) -> ReadBack:
         studies.close()
     spec = parse_spec(row.spec)
     trials = read_study(open_storage(sqlite_url(out.database)), row.id)
-    return ReadBack(row, spec, trials, _result(row, spec, trials, out))
+    file = out.study(row.id).calibration
+    calibration = from_data(json.loads(file.read_text())) if file.exists() else None
+    return ReadBack(row, spec, trials, _result(row, spec, trials, out), calibration)
 
 
 def _result(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], out: OutputFolder) -> Result:

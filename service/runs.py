@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from service import objectives
-from service.calibration import calibrate
+from service.calibration import calibrate, calibrate_one
 from service.cluster.local import local_cluster, local_shape
 from service.driver import Listener, StudyDriver
 from service.errors import UsageError
@@ -29,8 +29,8 @@ from service.search.storage import open_storage, sqlite_url
 from service.search.study import Study
 from service.settings import OutputFolder, Settings, StudyFolder
 from service.spec import searched, to_yaml
-from service.spec.domains import Scalar
-from service.spec.range_tests import Curve, Sweep
+from service.spec.domains import RangeTested, Scalar
+from service.spec.range_tests import Calibration, Curve, Sweep
 from service.spec.study_spec import StudySpec
 from service.store.studies import Studies, StudyState
 from service.tracking.mirror import Mirror, sqlite_uri
@@ -87,6 +87,24 @@ def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: s
                 studies.end(study_id, ending.state, ending.reason, result.to_data())
                 _end_mirror(mirror, result, study.trials(), folder, listener)
     return result
+
+
+def range_test_once(
+    spec: StudySpec,
+    settings: Settings,
+    domain: RangeTested,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Scalar], Calibration]:
+    """The learning-rate range test of one configuration of a space, in this process: the configuration, and what was
+    found. Nothing is stored. Raises DataError for a data set that cannot be had."""
+    plan = plan_study(spec, local_shape())
+    objective = objectives.build(spec, settings.data_dir)
+    objective.prepare(progress)
+
+    def run_tests(jobs: Sequence[RangeTestJob], sweep: Sweep) -> Sequence[Curve]:
+        return [objective.range_test(params, seed, plan.resources, sweep) for params, seed in jobs]
+
+    return calibrate_one(spec, domain, run_tests, objective.range_test_epochs)
 
 
 def _calibrate(plan: Plan, trainer: Runner, trial_plan: TrialPlan, folder: StudyFolder, listener: Listener) -> Plan:

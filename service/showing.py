@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from service.search.study import best_value
 from service.spec import lint
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
 from service.spec.knobs import CATALOGUE, Knob
+from service.spec.range_tests import Calibration
 from service.spec.study_spec import StudySpec
 from service.tracking.mirror import sqlite_uri, ui_command
 
@@ -102,6 +104,50 @@ def show_plan(console: Console, plan: Plan) -> None:
         _say(console, f"warning: {warning.path}: {warning.message}")
 
 
+def range_test_data(params: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
+    """The range test of one configuration, for machines."""
+    tested = calibration.bounds[0]
+    reading = None if tested.reading is None else asdict(tested.reading)
+    return {
+        "params": {name: value for name, value in params.items() if name != "lr"},
+        "bounds": {"low": tested.low, "high": tested.high},
+        "confident": tested.reading is not None and tested.reading.confident,
+        "reading": reading,
+        "epochs": calibration.epochs,
+        "curves": [asdict(curve) for curve in tested.curves],
+    }
+
+
+def show_range_test(console: Console, params: Mapping[str, Any], calibration: Calibration) -> None:
+    """The points of the curve, the suggested bounds, and how sure one can be of them."""
+    tested = calibration.bounds[0]
+    shown = ("model", "optimizer", "batch_size", "normalization", "activation", "initialization")
+    _say(console, ", ".join(f"{name} {params[name]}" for name in shown if name in params))
+    reading = tested.reading
+    if reading is not None:
+        points = {
+            "accuracy starts to rise": reading.rises,
+            "loss falls fastest": reading.steepest,
+            "a third of the peak": None if reading.peak is None else reading.peak / 3,
+            "accuracy is highest": reading.peak,
+            "loss is lowest": reading.loss_minimum,
+            "accuracy starts to fall": reading.falls,
+            "training diverges": reading.diverges,
+        }
+        for name, rate in points.items():
+            _say(console, f"  {name:<24} {'not seen' if rate is None else f'{rate:.3g}'}")
+    sure = "high" if reading is not None and reading.confident else "low"
+    _say(console, f"suggested bounds           {tested.low:.3g} to {tested.high:.3g}, confidence {sure}")
+    for doubt in reading.doubts if reading is not None else calibration.warnings:
+        _say(console, f"  because {doubt}")
+    _say(console, f"in a space                 lr: {{min: {tested.low:.3g}, max: {tested.high:.3g}, log: true}}")
+    runs = len(tested.curves)
+    _say(
+        console,
+        f"cost                       {calibration.epochs:.1f} epochs of training, {runs} run{'s' * (runs != 1)}",
+    )
+
+
 def show_list(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         _say(console, "no studies yet; start with: dialin run digits")
@@ -142,6 +188,8 @@ def _trial_data(back: ReadBack, trial: TrialRecord) -> dict[str, Any]:
 
 def show_study(console: Console, back: ReadBack) -> None:
     show_result(console, back.spec, back.result)
+    for line in back.calibration.lines() if back.calibration is not None else ():
+        _say(console, line)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("trial", "state", "epochs", back.spec.objective.metric, "why it ended"):
         table.add_column(title, overflow="fold")

@@ -92,6 +92,22 @@ def test_plan_warns(dialin, spec_file):
     )
 
 
+def test_the_range_test_of_one_configuration(dialin, tmp_path):
+    done = dialin(
+        "lr-range-test", "synthetic", "--set", "optimizer=sgd", "--set", "batch_size=128", "--plot", "a.png", check=True
+    )
+    assert "suggested bounds" in done.stdout
+    assert "confidence high" in done.stdout
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads(
+        dialin("lr-range-test", "synthetic", "--json", "--method", "third", "--seeds", "2", check=True).stdout
+    )
+    assert found["bounds"]["high"] == pytest.approx(3 * found["bounds"]["low"])
+    assert len(found["curves"]) == 2
+    assert "lr" not in found["params"]
+    assert dialin("lr-range-test", "synthetic", "--max", "1e-9").returncode == 2
+
+
 def test_knobs_lists_the_catalogue(dialin):
     names = {row["name"] for row in json.loads(dialin("knobs", "--json", check=True).stdout)}
     assert {"lr", "momentum", "augmentation", "label_smoothing"} <= names

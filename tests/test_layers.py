@@ -31,9 +31,9 @@ MAY_IMPORT = {
     "calibration": {"planning", "spec"},
     "runs": {"calibration", "cluster", "driver", "errors", "interrupts", "objectives", "planning", "results", "search", "settings",
              "spec", "store", "tracking"},
-    "history": {"errors", "results", "search", "settings", "spec", "store"},
+    "history": {"calibration", "errors", "results", "search", "settings", "spec", "store"},
     "showing": {"history", "planning", "results", "search", "spec", "tracking"},
-    "cli": {"cluster", "errors", "history", "planning", "progress", "runs", "settings", "showing", "spec"},
+    "cli": {"cluster", "errors", "history", "planning", "progress", "results", "runs", "settings", "showing", "spec"},
 }  # fmt: skip
 
 DOORS = {

@@ -105,6 +105,24 @@ def _text(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+@pytest.mark.parametrize("runner", ["inline", "ray"])
+def test_range_tests_come_before_the_search(settings, runner):
+    space = "\n  optimizer: [sgd, adam]\n  lr: {range_test: {per: [optimizer], steps: 60}}\n"
+    listener = Silent()
+    result = run_study(make_spec("budget.trials=6", space=space), settings, listener, runner)
+    back = read_back(settings, result.study_id)
+    assert len(back.calibration.bounds) == 2
+    for trial in back.trials:
+        bounds = back.calibration.bounds_for(trial.params)
+        assert bounds.low <= trial.params["lr"] <= bounds.high
+    assert any("range tests took as much as" in note for note in listener.notes)
+    assert load_spec(result.paths["best_config"]).space["lr"].value == result.best.params["lr"]
+    client, runs = mlflow_runs(settings, "small")
+    parent = next(run for run in runs if "dialin.trial" not in run.data.tags)
+    files = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
+    assert files == {"best_config.yaml", "calibration.json", "range_tests.png"}
+
+
 def test_the_best_configuration_trains_to_the_same_result(settings, tmp_path):
     spec = load_spec(
         "digits",

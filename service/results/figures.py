@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.spec.range_tests import Calibration, TestedBounds
+from service.spec.range_tests import Calibration, RateBounds
 
 COLUMNS = 3
 
@@ -24,7 +24,7 @@ def plot_range_tests(calibration: Calibration, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _plot_one(axes: object, tested: TestedBounds) -> None:
+def _plot_one(axes: object, tested: RateBounds) -> None:
     from matplotlib.axes import Axes
 
     if not isinstance(axes, Axes):

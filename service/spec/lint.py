@@ -38,6 +38,11 @@ def _learning_rate(spec: StudySpec) -> Iterator[LintWarning]:
 
 def _conditions(spec: StudySpec) -> Iterator[LintWarning]:
     for name, domain in spec.space.items():
+        for other, values in domain.when.items():
+            possible = _values_of(spec, other)
+            if possible and not any(value in possible for value in values):
+                message = f"never exists in this space: {other} would have to be {_or(list(values))}"
+                yield LintWarning(f"space.{name}", message)
         if isinstance(domain, Fixed):
             continue
         for other, values in CATALOGUE[name].applies.items():

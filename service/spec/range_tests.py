@@ -85,7 +85,9 @@ def _points(curve: Curve) -> dict[str, float | None]:
     top = max(range(len(rates)), key=lambda index: accuracies[index])
     start = statistics.median(accuracies[: max(1, top // 4)])
     height = accuracies[top] - start
-    rises = next((rates[i] for i in range(top + 1) if accuracies[i] >= start + RISE * height), None)
+    # From the top down, so that noise before the climb is no rise.
+    below = next((i for i in range(top, -1, -1) if accuracies[i] < start + RISE * height), -1)
+    rises = rates[below + 1]
     falls = next((rates[i] for i in range(top, len(rates)) if accuracies[i] <= accuracies[top] - FALL * height), None)
     bottom = min(range(len(rates)), key=lambda index: losses[index])
     # Over a tenth of the curve, so that one noisy step is no slope.
@@ -135,7 +137,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 @dataclass(frozen=True)
-class TestedBounds:
+class RateBounds:
     """The bounds of one combination of knobs: `low` to `high`, whether as read off the curves or, at low confidence, as
     the catalogue has them."""
 
@@ -150,7 +152,7 @@ class TestedBounds:
 class Calibration:
     """What the range tests of a study found, what they cost in epochs of training, and what to be wary of."""
 
-    bounds: tuple[TestedBounds, ...]
+    bounds: tuple[RateBounds, ...]
     epochs: float
     warnings: tuple[str, ...] = ()
 
@@ -163,17 +165,17 @@ class Calibration:
             found.append(f"  {tested.low:.2g} to {tested.high:.2g}  {name}")
         return found
 
-    def bounds_for(self, params: Mapping[str, Scalar]) -> TestedBounds:
+    def bounds_for(self, params: Mapping[str, Scalar]) -> RateBounds:
         """Those of the combination that a configuration belongs to; of numbers, the nearest on a log scale."""
         return min(self.bounds, key=lambda tested: _distance(tested.combination, params))
 
 
-def at_share(bounds: TestedBounds, share: float) -> float:
+def at_share(bounds: RateBounds, share: float) -> float:
     """The rate at a share from 0 to 1 of the way between the bounds, on a log scale."""
     return float(bounds.low * (bounds.high / bounds.low) ** share)
 
 
-def share_of(bounds: TestedBounds, lr: float) -> float:
+def share_of(bounds: RateBounds, lr: float) -> float:
     """The inverse of `at_share`, cut at 0 and 1."""
     return min(1.0, max(0.0, math.log(lr / bounds.low) / math.log(bounds.high / bounds.low)))
 

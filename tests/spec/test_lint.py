@@ -11,6 +11,8 @@ from tests.factories import make_spec
     ("space", "overrides", "expected"),
     [
         ("lr: {min: 1e-3, max: 1}", (), "space.lr: a learning rate acts by its order of magnitude; add log: true"),
+        ("{optimizer: adam, momentum: {value: 0.9, when: {optimizer: [sgd, rmsprop]}}}", (),
+         "space.momentum: never exists in this space: optimizer would have to be sgd or rmsprop"),
         ("lr: {min: 0.1, max: 0.2}", (), "space.lr: 0.1 to 0.2 is less than a factor of 3; little to find"),
         ("{optimizer: [sgd, adam], momentum: {min: 0.1, max: 0.9}}", (),
          "space.momentum: does nothing when optimizer is adam; add when: {optimizer: [sgd]}"),

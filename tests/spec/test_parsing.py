@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.errors import SpecError
 from service.spec import load_spec, parse_spec, spec_from_data, to_data, to_yaml
-from service.spec.domains import Choice, Fixed, FloatRange, IntRange
+from service.spec.domains import Choice, Fixed, FloatRange, IntRange, RangeTested
 from service.spec.knobs import CATALOGUE
 
 HEAD = "name: x\nobjective: {dataset: digits}\n"
@@ -44,6 +44,12 @@ def messages(text, overrides=()):
         ("dropout: {min: 0, max: 0.9, step: 0.4}", "dropout", FloatRange(0.0, 0.8, step=0.4)),  # the last step
         ("batch_size: {min: 16, max: 128, step: 48}", "batch_size", IntRange(16, 112, step=48)),
         ("dropout: {value: 0.1}", "dropout", Fixed(0.1)),
+        ("lr: {range_test: }", "lr", RangeTested()),
+        (
+            "lr: {range_test: {method: third, per: [optimizer], min: 1e-5, max: 5, steps: 50, seeds: 3}}",
+            "lr",
+            RangeTested("third", ("optimizer",), 1e-5, 5.0, 50, 3),
+        ),
         ("dropout: {choices: [0, 0.1]}", "dropout", Choice((0.0, 0.1))),
     ],
 )
@@ -112,17 +118,24 @@ budget: {trials: x, epochs: 0}
         ("lr: .nan", "space.lr: nan is not finite"),
         ("lr: true", "space.lr: true is not a number"),
         ("lr: fast", "space.lr: 'fast' is not a number"),
+        ("{lr: {range_test: {}}, dropout: {value: 0, when: {lr: 0.1}}}",
+         "space.dropout.when.lr: lr is drawn from a continuous range, so a condition on one of its values never holds"),
+        ("lr: {range_test: {methd: knees}}", "space.lr.range_test.methd: unknown key 'methd'; did you mean 'method'?"),
+        ("lr: {range_test: {method: knee}}", "space.lr.range_test.method: 'knee'; allowed: knees, third"),
+        ("lr: {range_test: {per: optimizer}}",
+         "space.lr.range_test.per: 'optimizer' is not a list of other knobs, as in [optimizer, batch_size]"),
+        ("lr: {range_test: {min: 1, max: 0.1}}", "space.lr.range_test: min 1 is not below max 0.1"),
+        ("lr: {range_test: {steps: 5}}", "space.lr.range_test.steps: 5 is not a whole number from 10 to 10000"),
+        ("dropout: {range_test: {}}", "space.dropout.range_test: only lr has a range test, not dropout"),
         ("momentum: 1.0", "space.momentum: 1 is out of bounds; momentum is at least 0 and below 1"),
         ("augmentation: crop+flop", "space.augmentation: 'crop+flop' is no value of augmentation; did you mean 'flip'?; "
          "allowed: none, or some of crop, flip, rotate, brightness, noise, cutout joined by +"),
         ("lr: {min: 1e-3, max: 1, when: {optimizer: sgd}}", "space.lr.when.optimizer: the condition names 'optimizer', "
          "which is no knob of this space; allowed: "),
-        ("{optimizer: [sgd, adam], lr: {value: 1, when: {optimizer: rmsprop}}}",
-         "space.lr.when.optimizer: optimizer is never 'rmsprop' in this space; allowed: 'sgd', 'adam'"),
-        ("{batch_size: {min: 16, max: 64, step: 16}, lr: {value: 1, when: {batch_size: 17}}}",
-         "space.lr.when.batch_size: batch_size is never 17 in this space; it goes by 16"),
-        ("{batch_size: {min: 16, max: 64}, lr: {value: 1, when: {batch_size: 8}}}",
-         "space.lr.when.batch_size: batch_size is never 8 in this space; allowed: 16 to 64"),
+        ("{optimizer: [sgd, adam], lr: {value: 1, when: {optimizer: rmsprp}}}",
+         "space.lr.when.optimizer: 'rmsprp' is no value of optimizer; did you mean 'rmsprop'?"),
+        ("{batch_size: {min: 16, max: 64}, lr: {value: 1, when: {batch_size: 0}}}",
+         "space.lr.when.batch_size: 0 is out of bounds; batch_size is at least 1 and at most 65536"),
         ("{dropout: {min: 0, max: 0.5}, lr: {value: 1, when: {dropout: 0.2}}}",
          "space.lr.when.dropout: dropout is drawn from a continuous range, so a condition on one of its values never "
          "holds"),
@@ -279,7 +292,9 @@ def specs(draw):
     """Random specifications over the whole catalogue."""
     space = {}
     for knob in draw(st.lists(st.sampled_from(list(CATALOGUE.values())), min_size=1, unique_by=lambda k: k.name)):
-        if knob.typical is not None and draw(st.booleans()):
+        if knob.name == "lr" and draw(st.booleans()):
+            space[knob.name] = {"range_test": {"per": ["optimizer"], "seeds": draw(st.integers(1, 3))}}
+        elif knob.typical is not None and draw(st.booleans()):
             space[knob.name] = {"min": knob.typical.low, "max": knob.typical.high, "log": knob.typical.log}
         elif knob.choices:
             space[knob.name] = draw(st.lists(st.sampled_from(knob.choices), min_size=1, unique=True))

@@ -1,0 +1,74 @@
+"""The range test on real training: it finds where a network learns, and touches nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from service.spec import complete
+from service.spec.range_tests import Sweep, read_curves
+from service.training.datasets import load, prepare
+from service.training.device_data import place
+from service.training.optimizers import build_optimizer
+from service.training.range_test import range_test, sweep_rates
+from service.training.run import build_network
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = prepare("digits", tmp_path_factory.mktemp("data"), print)
+    return place(load(folder), "cpu", 0.2, None, 0)
+
+
+def params(**changes):
+    return complete({"optimizer": "sgd", "momentum": 0.9, "batch_size": 32, "width": 8, "depth": 2, **changes})
+
+
+def test_it_finds_the_rates_at_which_a_network_learns(digits):
+    torch.set_num_threads(1)
+    reading = read_curves([range_test(params(), digits, seed, Sweep(1e-5, 10, 150)) for seed in (1, 2)], "knees")
+    assert reading.confident, reading.doubts
+    assert 1e-4 < reading.low < 0.1 < reading.high < 10
+    assert reading.low < reading.steepest < reading.high
+
+
+def test_a_smaller_useful_rate_for_adam_than_for_sgd(digits):
+    peaks = {
+        name: read_curves([range_test(params(optimizer=name), digits, 1, Sweep(1e-5, 10, 150))], "knees").peak
+        for name in ("sgd", "adam")
+    }
+    assert peaks["adam"] < peaks["sgd"]
+
+
+def test_one_seed_gives_one_curve(digits):
+    one, same, other = (range_test(params(), digits, seed, Sweep(1e-4, 1, 20)) for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+    assert len(one.rates) == len(one.losses) == len(one.accuracies) == 20
+
+
+def test_it_ends_where_training_diverges(digits):
+    curve = range_test(params(normalization="none", momentum=0.99), digits, 1, Sweep(1e-3, 1e3, 100))
+    assert curve.diverged_at is not None
+    assert len(curve.rates) < 100
+    assert curve.rates[-1] < curve.diverged_at
+
+
+def test_it_runs_on_copies(digits):
+    whole = params(dropout=0.3, augmentation="crop+flip")
+    torch.manual_seed(5)
+    model = build_network(whole, digits)
+    optimizer = build_optimizer(model, whole)
+    model(torch.randn(4, 1, 8, 8)).sum().backward()
+    optimizer.step()
+    model.train()
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    random = torch.get_rng_state()
+    sweep_rates(model, optimizer, whole, digits, 1, Sweep(1e-3, 1, 15))
+    after = model.state_dict(), optimizer.state_dict()
+    assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
+    assert str(before[1]) == str(after[1])
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), random)
