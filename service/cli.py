@@ -82,6 +82,8 @@ def _parser() -> _Parser:
     ):
         parser_of = _command(commands, name, command, text)
         parser_of.add_argument("study", metavar="STUDY", help="an id, a name (its newest study), or `last`")
+        if name == "show":
+            parser_of.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="a trial's number: all about it")
         _common(parser_of)
     _common(_command(commands, "knobs", _knobs, "every knob that a search space may name"))
     return parser
@@ -211,10 +213,15 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from service.history import read_back
-    from service.showing import show_study, study_data
+    from service.showing import show_study, show_trial, study_data, trial_data
 
     back = read_back(_settings(arguments), arguments.study)
-    if arguments.json:
+    if arguments.trial is not None:
+        if arguments.json:
+            _print_json(trial_data(back, arguments.trial))
+        else:
+            show_trial(_console(), back, arguments.trial)
+    elif arguments.json:
         _print_json(study_data(back))
     else:
         show_study(_console(), back)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from service.interrupts import Interrupts
 from service.planning import Plan
 from service.search.records import Decision, Outcome, State, Trial
 from service.search.study import Study
+from service.spec.findings import Finding
 from service.tracking.mirror import Mirror
 
 
@@ -49,6 +50,7 @@ class StudyDriver:
         self._began = clock()
         self._live: dict[int, Trial] = {}
         self._failures: list[str] = []
+        self._findings: dict[int, list[Finding]] = {}
         self._over: str | None = None
 
     @property
@@ -78,9 +80,19 @@ class StudyDriver:
                 self._listener.trial_started(trial)
         return trial
 
-    def report(self, trial: Trial, epoch: int, metrics: Mapping[str, float], checkpoint: str | None) -> Decision:
+    def report(
+        self,
+        trial: Trial,
+        epoch: int,
+        metrics: Mapping[str, float],
+        checkpoint: str | None,
+        findings: Sequence[Finding] = (),
+    ) -> Decision:
         with self._interrupts.shield():
-            return self._report(trial, epoch, metrics, checkpoint)
+            if findings:
+                self._findings.setdefault(trial.number, []).extend(findings)
+                self._study.diagnosed(trial, self._findings[trial.number])
+            return self._report(trial, epoch, metrics, checkpoint, findings)
 
     def fail(self, trial: Trial, traceback: str) -> None:
         with self._interrupts.shield():
@@ -93,7 +105,14 @@ class StudyDriver:
             self._mirror.trial_ended(trial.number, "interrupted", "the study was interrupted")
         self._live.clear()
 
-    def _report(self, trial: Trial, epoch: int, metrics: Mapping[str, float], checkpoint: str | None) -> Decision:
+    def _report(
+        self,
+        trial: Trial,
+        epoch: int,
+        metrics: Mapping[str, float],
+        checkpoint: str | None,
+        findings: Sequence[Finding],
+    ) -> Decision:
         # The mirror's spool first: a crash in between repeats an epoch there, which the recorder drops; the other way
         # round it would leave a hole that nothing could fill.
         self._mirror.epoch(trial.number, epoch, metrics)
@@ -102,6 +121,8 @@ class StudyDriver:
         decision = self._study.report(trial, epoch, value)
         if wrong:
             decision = Decision(True, f"{wrong} was {metrics[wrong]} after epoch {epoch}", State.DIVERGED)
+        elif not decision.stop and (fatal := self._fatal(findings)) is not None:
+            decision = Decision(True, f"{fatal.text()}; try {fatal.rule.remedy}", State.DIVERGED)
         if checkpoint is not None:
             self._study.checkpointed(trial, epoch, checkpoint)
         self._listener.epoch_done(trial, epoch, value)
@@ -126,9 +147,17 @@ class StudyDriver:
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         self._study.tell(trial, outcome)
-        self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason)
+        found = self._findings.pop(trial.number, [])
+        tags = {f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}" for finding in found}
+        self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason, tags)
         self._live.pop(trial.number, None)
         self._listener.trial_ended(trial, outcome)
+
+    def _fatal(self, findings: Sequence[Finding]) -> Finding | None:
+        """What the doctor stops a trial for, where the study lets it."""
+        if self._plan.spec.early_stopping.doctor != "stop":
+            return None
+        return next((finding for finding in findings if finding.fatal), None)
 
     def _reached_target(self, value: float) -> bool:
         target, mode = self._plan.spec.budget.target, self._plan.spec.objective.mode

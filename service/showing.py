@@ -12,13 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from service.errors import NotFoundError
 from service.history import ReadBack
 from service.planning import Plan
+from service.results.diagnosis import diagnose
 from service.results.summary import Result
 from service.search.records import TrialRecord
 from service.search.study import best_value
 from service.spec import lint
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
+from service.spec.findings import Finding
 from service.spec.knobs import CATALOGUE, Knob
 from service.spec.range_tests import Calibration
 from service.spec.study_spec import StudySpec
@@ -172,6 +175,37 @@ def study_data(back: ReadBack) -> dict[str, Any]:
     }
 
 
+def find_trial(back: ReadBack, number: int) -> TrialRecord:
+    """A trial of a study by its number. Raises NotFoundError, which says which there are."""
+    if not 0 <= number < len(back.trials):
+        there = f"0 to {len(back.trials) - 1}" if back.trials else "none"
+        raise NotFoundError(f"no trial {number} in {back.row.id}; there are {there}")
+    return back.trials[number]
+
+
+def trial_data(back: ReadBack, number: int) -> dict[str, Any]:
+    """One trial, for machines."""
+    return _trial_data(back, find_trial(back, number))
+
+
+def show_trial(console: Console, back: ReadBack, number: int) -> None:
+    """One trial: its knobs, its course, how it ended, and what the doctor found."""
+    trial = find_trial(back, number)
+    _say(console, f"trial {number} of {back.row.id}: {trial.state.value}{f', {trial.reason}' if trial.reason else ''}")
+    table = Table.grid(padding=(0, 2))
+    for name, value in trial.params.items():
+        table.add_row(f"  {name}", _value(value), "" if name in back.spec.space else "default")
+    console.print(table)
+    course = "  ".join(f"{epoch}: {value:.4f}" for epoch, value in trial.values.items())
+    _say(console, f"{back.spec.objective.metric} by epoch   {course or 'none reported'}")
+    for finding in trial.findings:
+        rule = finding.rule
+        _say(console, f"{rule.severity}: {finding.text()}")
+        _say(console, f"  likely cause   {rule.cause}\n  try            {rule.remedy}\n  source         {rule.source}")
+    if not trial.findings:
+        _say(console, "the doctor found nothing")
+
+
 def _trial_data(back: ReadBack, trial: TrialRecord) -> dict[str, Any]:
     finite = {epoch: value for epoch, value in trial.values.items() if value == value and abs(value) != float("inf")}
     return {
@@ -183,13 +217,22 @@ def _trial_data(back: ReadBack, trial: TrialRecord) -> dict[str, Any]:
         "values": {str(epoch): finite.get(epoch) for epoch in trial.values},
         "params": dict(trial.params),
         "seed": trial.seed,
+        "findings": [_finding_data(finding) for finding in trial.findings],
     }
+
+
+def _finding_data(finding: Finding) -> dict[str, Any]:
+    rule = finding.rule
+    about = {"severity": rule.severity, "cause": rule.cause, "remedy": rule.remedy, "source": rule.source}
+    return {**finding.to_data(), **about, "text": finding.text()}
 
 
 def show_study(console: Console, back: ReadBack) -> None:
     show_result(console, back.spec, back.result)
     for line in back.calibration.lines() if back.calibration is not None else ():
         _say(console, line)
+    for diagnosis in diagnose(back.trials):
+        _say(console, f"doctor: {diagnosis.text(len(back.trials))}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("trial", "state", "epochs", back.spec.objective.metric, "why it ended"):
         table.add_column(title, overflow="fold")

@@ -11,6 +11,7 @@ from service.driver import StudyDriver
 from service.interrupts import Interrupts
 from service.search.records import State
 from service.search.study import Study
+from service.spec.findings import Finding
 from tests.factories import make_plan
 
 
@@ -58,7 +59,7 @@ def test_a_trial_is_told_and_mirrored(make_driver):
     assert decision.stop
     assert study.best().checkpoint == "/c/9"
     assert [name for name, *_ in mirror.told] == ["trial_started"] + ["epoch"] * 9 + ["trial_ended"]
-    assert mirror.named("trial_ended") == [(0, "complete", "trained all 9 epochs")]
+    assert mirror.named("trial_ended") == [(0, "complete", "trained all 9 epochs", {})]
 
 
 def test_any_metric_that_is_not_finite_is_a_divergence(make_driver):
@@ -122,3 +123,26 @@ def test_an_interrupt_puts_trials_back(make_driver):
     driver.interrupt()
     assert study.trials()[0].state is State.WAITING
     assert mirror.named("trial_ended") == [(0, "interrupted", "the study was interrupted")]
+
+
+@pytest.mark.parametrize(
+    ("doctor", "code", "state"),
+    [
+        ("stop", "dead_network", State.DIVERGED),
+        ("warn", "dead_network", None),
+        ("stop", "overfitting", None),
+    ],
+)
+def test_the_doctor_stops_what_cannot_recover(make_driver, doctor, code, state):
+    driver, study, mirror = make_driver(f"early_stopping.doctor={doctor}")
+    trial = driver.ask()
+    finding = Finding(code, 1, {"dead units": 1.0}, "layer 5")
+    decision = driver.report(trial, 1, metrics(0.1), None, [finding])
+    assert decision.stop is (state is not None)
+    record = study.trials()[0]
+    assert record.findings == (finding,)
+    if state is not None:
+        assert record.state is state
+        assert record.reason.startswith("dead_network in layer 5 after epoch 1: dead units 1; try a smaller lr")
+        tags = mirror.named("trial_ended")[0][3]
+        assert list(tags) == ["dialin.finding.dead_network"]

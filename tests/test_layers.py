@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "runs": {"calibration", "cluster", "driver", "errors", "interrupts", "objectives", "planning", "results", "search", "settings",
              "spec", "store", "tracking"},
     "history": {"calibration", "errors", "results", "search", "settings", "spec", "store"},
-    "showing": {"history", "planning", "results", "search", "spec", "tracking"},
+    "showing": {"errors", "history", "planning", "results", "search", "spec", "tracking"},
     "cli": {"cluster", "errors", "history", "planning", "progress", "results", "runs", "settings", "showing", "spec"},
 }  # fmt: skip
 

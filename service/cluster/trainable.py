@@ -8,7 +8,7 @@ from ray.tune import Trainable
 
 from service.objectives.trials import TrialPlan, TrialRun
 
-EPOCH, METRICS, CHECKPOINT = "epoch", "metrics", "saved"
+STEPPED = "stepped"  # whole, because Tune flattens mappings into keys of its own
 
 
 class StudyTrainable(Trainable):
@@ -28,9 +28,7 @@ class StudyTrainable(Trainable):
     def step(self) -> dict[str, Any]:
         if self._current is None:
             raise RuntimeError("step before setup")
-        epoch, metrics, checkpoint = self._current.step()
-        # As pairs, because Tune flattens mappings into keys of its own.
-        return {EPOCH: epoch, METRICS: tuple(metrics.items()), CHECKPOINT: checkpoint}
+        return {STEPPED: self._current.step()}
 
     def cleanup(self) -> None:
         if self._current is not None:

@@ -12,9 +12,9 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from service.cluster.trainable import CHECKPOINT, EPOCH, METRICS, StudyTrainable
+from service.cluster.trainable import STEPPED, StudyTrainable
 from service.objectives.base import Metrics
-from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
+from service.objectives.trials import RangeTestJob, Stepped, TrialPlan, evaluate_checkpoint
 from service.search.driving import Driver
 from service.search.records import Trial
 from service.spec.domains import Scalar
@@ -103,7 +103,8 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         mine: Trial = trial.config["trial"]
-        decision = self._driver.report(mine, result[EPOCH], dict(result[METRICS]), result.get(CHECKPOINT))
+        done: Stepped = result[STEPPED]
+        decision = self._driver.report(mine, done.epoch, done.metrics, done.checkpoint, done.findings)
         return str(TrialScheduler.STOP if decision.stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from service.planning import Resources
 from service.spec.domains import Scalar
+from service.spec.findings import Finding
 from service.spec.range_tests import Curve, Sweep
 
 Metrics = dict[str, float]
@@ -28,6 +29,9 @@ class Run(Protocol):
 
     def test(self) -> Metrics:
         """Metrics on the test split of the weights of the best epoch so far; the only place that reads that split."""
+
+    def findings(self) -> Sequence[Finding]:
+        """What the doctor newly found in the last epoch; none where nobody watches."""
 
     def close(self) -> None:
         """Let go of memory and devices. The run is not used afterwards."""

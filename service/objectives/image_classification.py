@@ -31,6 +31,7 @@ class ImageClassification:
     validation_fraction: float
     samples: int | None
     split_seed: int
+    doctor: bool = True
 
     @classmethod
     def from_spec(cls, spec: StudySpec, data_dir: Path) -> ImageClassification:
@@ -44,6 +45,7 @@ class ImageClassification:
             validation_fraction=asked.validation_fraction,
             samples=asked.samples,
             split_seed=asked.split_seed,
+            doctor=spec.early_stopping.doctor != "off",
         )
 
     def prepare(self, progress: Callable[[str], None]) -> None:
@@ -71,7 +73,7 @@ class ImageClassification:
         from service.training.run import ImageRun
 
         splits = self._splits(self._device(resources))
-        return ImageRun(params, splits, seed, self.epochs, self.metric, self.maximize)
+        return ImageRun(params, splits, seed, self.epochs, self.metric, self.maximize, self.doctor)
 
     def _device(self, resources: Resources) -> str:
         """Where a trial with these resources trains; its threads are limited to its cpus on the way."""

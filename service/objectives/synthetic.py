@@ -20,6 +20,7 @@ from service.errors import DataError
 from service.objectives.base import Metrics
 from service.planning import Resources
 from service.spec.domains import Scalar
+from service.spec.findings import Finding
 from service.spec.range_tests import Curve, Sweep
 from service.spec.study_spec import StudySpec
 
@@ -117,6 +118,9 @@ class SyntheticRun:
         noise = float(np.random.default_rng([self._seed % 2**32, 10**6]).normal(0, 0.002))
         accuracy = min(1.0, max(CHANCE, self._best - 0.005 + noise))
         return {"accuracy": accuracy, "loss": _loss(accuracy)}
+
+    def findings(self) -> list[Finding]:
+        return []
 
     def close(self) -> None:
         """Nothing to let go of."""

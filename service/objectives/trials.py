@@ -13,6 +13,7 @@ from service.objectives.checkpoints import load_checkpoint, save_checkpoint
 from service.planning import Resources
 from service.search.records import Trial
 from service.spec.domains import Scalar
+from service.spec.findings import Finding
 
 RangeTestJob = tuple[Mapping[str, Scalar], int]
 """A configuration, and the seed of one run of its range test."""
@@ -37,6 +38,17 @@ class TrialPlan:
     checkpoints: Path
 
 
+@dataclass(frozen=True)
+class Stepped:
+    """One epoch of a trial: its number, its metrics, the checkpoint written after it if one was, and what the doctor
+    newly found."""
+
+    epoch: int
+    metrics: Metrics
+    checkpoint: str | None
+    findings: tuple[Finding, ...] = ()
+
+
 class TrialRun:
     """A trial under way. Starts on the first epoch, so that whatever goes wrong goes wrong inside the trial."""
 
@@ -48,14 +60,14 @@ class TrialRun:
         self._save_seconds = 0.0
         self.epoch = trial.epochs_done
 
-    def step(self) -> tuple[int, Metrics, str | None]:
-        """One more epoch: its number, its metrics, and the checkpoint written after it, if one was."""
+    def step(self) -> Stepped:
+        """One more epoch."""
         if self._run is None:
             self._run = self._start()
         metrics = self._run.epoch()
         self.epoch += 1
         checkpoint = str(self._save(self._run)) if self._due(metrics) else None
-        return self.epoch, metrics, checkpoint
+        return Stepped(self.epoch, metrics, checkpoint, tuple(self._run.findings()))
 
     def close(self) -> None:
         if self._run is not None:

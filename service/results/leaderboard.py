@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from service.results.diagnosis import diagnose
 from service.results.summary import Result
 from service.search.records import State, TrialRecord
 from service.search.study import best_value
@@ -25,6 +26,8 @@ def describe(result: Result, records: Sequence[TrialRecord]) -> str:
     trained, full = result.epochs["trained"], result.epochs["full"]
     lines = [f"**{result.study_id}** {result.state}{f': {result.reason}' if result.reason else ''}", ""]
     lines += [f"{counts or 'no trial ended'}; {trained} of {full} epochs trained.", ""]
+    diagnoses = diagnose(records)
+    lines += [f"- {diagnosis.text(len(records))}" for diagnosis in diagnoses] + [""] * bool(diagnoses)
     if result.test is not None:
         measured = ", ".join(f"{name} {value:.4f}" for name, value in result.test.items())
         lines += [f"The best configuration on the test split: {measured}.", ""]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from service.search.records import Decision, Trial
+from service.spec.findings import Finding
 
 
 class Driver(Protocol):
@@ -14,8 +15,16 @@ class Driver(Protocol):
     def ask(self) -> Trial | None:
         """The next trial to train; None: the study wants no more."""
 
-    def report(self, trial: Trial, epoch: int, metrics: Mapping[str, float], checkpoint: str | None) -> Decision:
-        """Take in the metrics of an epoch, and where its state was saved if it was. Closes the trial when it stops."""
+    def report(
+        self,
+        trial: Trial,
+        epoch: int,
+        metrics: Mapping[str, float],
+        checkpoint: str | None,
+        findings: Sequence[Finding] = (),
+    ) -> Decision:
+        """Take in the metrics of an epoch, where its state was saved if it was, and what the doctor found. Closes the
+        trial when it stops."""
 
     def fail(self, trial: Trial, traceback: str) -> None:
         """Close a trial that raised. The last line of the traceback becomes the reason."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.spec.domains import Scalar
+from service.spec.findings import Finding
 
 
 class State(StrEnum):
@@ -63,6 +64,7 @@ class TrialRecord:
     reason: str = ""
     checkpoint: str | None = None
     checkpoint_epoch: int = 0
+    findings: tuple[Finding, ...] = ()
     started_at: float | None = None
     ended_at: float | None = None
 

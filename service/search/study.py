@@ -14,7 +14,7 @@ Knows no Ray and no torch. The Optuna storage is the truth: another Study over t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import optuna
@@ -28,8 +28,11 @@ from service.search.records import Decision, Outcome, State, Trial, TrialRecord
 from service.search.samplers import Proposer
 from service.spec import active_params
 from service.spec.domains import Scalar
+from service.spec.findings import Finding
 
-PARAMS, SEED, REASON, END, CHECKPOINT = (f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint"))
+PARAMS, SEED, REASON, END, CHECKPOINT, FINDINGS = (
+    f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint", "findings")
+)
 
 _END_STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -128,6 +131,11 @@ class Study:
     def checkpointed(self, trial: Trial, epoch: int, path: str) -> None:
         """Note that the state after `epoch` lies at `path`."""
         self._storage.set_trial_user_attr(self._ids[trial.number], CHECKPOINT, {"epoch": epoch, "path": path})
+
+    def diagnosed(self, trial: Trial, findings: Sequence[Finding]) -> None:
+        """Keep all that the doctor has found in a trial so far."""
+        data = [finding.to_data() for finding in findings]
+        self._storage.set_trial_user_attr(self._ids[trial.number], FINDINGS, data)
 
     def best(self) -> TrialRecord | None:
         """The complete trial with the best epoch; the earlier one on a tie; None while none is complete."""
@@ -260,6 +268,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         reason=trial.user_attrs.get(REASON, ""),
         checkpoint=checkpoint.get("path"),
         checkpoint_epoch=checkpoint.get("epoch", 0),
+        findings=tuple(Finding(**found) for found in trial.user_attrs.get(FINDINGS, ())),
         started_at=trial.datetime_start.timestamp() if trial.datetime_start else None,
         ended_at=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
     )

@@ -112,7 +112,7 @@ def _build(data: dict[str, Any], problems: list[Problem]) -> StudySpec | None:
 
 def _section(name: str, data: Any, problems: list[Problem]) -> Any:
     if name == "early_stopping":
-        data = {"asha": None} if _is_off(data) else data
+        data = {"asha": None, "doctor": "off"} if _is_off(data) else data
         if isinstance(data, dict) and "asha" in data and _is_off(data["asha"]):
             data = {**data, "asha": None}
     if name == "objective" and isinstance(data, dict) and "mode" not in data:

@@ -50,9 +50,11 @@ class AshaSpec(Section):
 
 
 class EarlyStoppingSpec(Section):
-    """`asha` None: every trial runs to its end."""
+    """`asha` None: every trial runs to its end. `doctor`: watch no trial, only say what is found, or also stop a trial
+    that cannot recover."""
 
     asha: AshaSpec | None = AshaSpec()
+    doctor: Literal["off", "warn", "stop"] = "stop"
 
 
 class BudgetSpec(Section):

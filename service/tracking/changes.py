@@ -95,7 +95,8 @@ class _Folding:
         change.points += [Point(name, value, time, epoch) for name, value in event["metrics"].items()]
 
     def _end_trial(self, event: TrialEnded) -> None:
-        self._close(str(event["trial"]), event["state"], event["reason"], event["time"])
+        change = self._close(str(event["trial"]), event["state"], event["reason"], event["time"])
+        change.tags.update(event.get("tags", {}))  # events of an older spool have none
 
     def _end_study(self, event: StudyEnded) -> None:
         for trial in list(self.position.open):

@@ -7,7 +7,7 @@ position and writes to MLflow whenever MLflow is there. Times are in millisecond
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from service.spec.domains import Scalar
 
@@ -42,6 +42,7 @@ class TrialEnded(TypedDict):
     time: int
     state: str  # of search.records.State, or "interrupted"
     reason: str
+    tags: NotRequired[Mapping[str, str]]
 
 
 class StudyEnded(TypedDict):

@@ -55,8 +55,17 @@ class Mirror:
     def epoch(self, trial: int, epoch: int, metrics: Mapping[str, float]) -> None:
         self._spool.append({"kind": "epoch", "trial": trial, "epoch": epoch, "time": _now(), "metrics": metrics})
 
-    def trial_ended(self, trial: int, state: str, reason: str) -> None:
-        self._spool.append({"kind": "trial_ended", "trial": trial, "time": _now(), "state": state, "reason": reason})
+    def trial_ended(self, trial: int, state: str, reason: str, tags: Mapping[str, str] | None = None) -> None:
+        self._spool.append(
+            {
+                "kind": "trial_ended",
+                "trial": trial,
+                "time": _now(),
+                "state": state,
+                "reason": reason,
+                "tags": tags or {},
+            }
+        )
 
     def study_ended(
         self,

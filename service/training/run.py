@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from service.errors import DataError
 from service.planning import seed_of_trial
 from service.spec import complete
 from service.spec.domains import Scalar
+from service.spec.findings import Finding
 from service.training.augmentation import augment
 from service.training.device_data import Split, Splits
+from service.training.doctor import Doctor
 from service.training.initialization import initialize
 from service.training.inputs import INPUTS
-from service.training.losses import LOSSES
+from service.training.losses import LOSSES, Loss
 from service.training.models import ImageShape, build_model
 from service.training.optimizers import Penalties, build_optimizer, set_lr
 from service.training.schedules import Plateau, learning_rate
@@ -45,7 +47,14 @@ class ImageRun:
     saved and loaded goes on exactly as it would have."""
 
     def __init__(
-        self, params: Mapping[str, Scalar], splits: Splits, seed: int, epochs: int, metric: str, maximize: bool
+        self,
+        params: Mapping[str, Scalar],
+        splits: Splits,
+        seed: int,
+        epochs: int,
+        metric: str,
+        maximize: bool,
+        doctor: bool = True,
     ) -> None:
         self._params, self._splits, self._seed, self._epochs = dict(params), splits, seed, epochs
         self._all = complete(params)
@@ -56,6 +65,8 @@ class ImageRun:
         self._optimizer = build_optimizer(self._model, self._all)
         self._penalties = Penalties(self._model, self._all)
         self._plateau = Plateau(self._int("plateau_patience"), self._float("decay_factor"), self._text("plateau_mode"))
+        self._doctor = Doctor(self._model, splits.classes, epochs) if doctor else None
+        self._findings: list[Finding] = []
         self._epoch = 0
         self._best = _Best()
 
@@ -67,7 +78,7 @@ class ImageRun:
         began = time.perf_counter()
         self._epoch += 1
         with self._randomness(self._epoch):
-            train_loss, train_accuracy, lr = self._train()
+            train_loss, train_accuracy, lr, batches = self._train()
         val_loss, val_accuracy = self._evaluate(self._splits.validation)
         metrics = {
             "train_loss": train_loss,
@@ -77,6 +88,9 @@ class ImageRun:
             "lr": lr,
             "seconds": time.perf_counter() - began,
         }
+        if self._doctor is not None:
+            self._findings, signs = self._doctor.epoch_done(self._epoch, metrics, batches)
+            metrics |= signs
         if self._all["schedule"] == "plateau":
             self._plateau.observe(metrics[self._text("plateau_metric")])
         self._note_best(metrics[self._metric])
@@ -91,6 +105,7 @@ class ImageRun:
             "optimizer": self._optimizer.state_dict(),
             "plateau": asdict(self._plateau),
             "best": asdict(self._best),
+            "doctor": self._doctor.state() if self._doctor is not None else None,
         }
         torch.save(state, folder / STATE_FILE)
 
@@ -102,6 +117,8 @@ class ImageRun:
         self._optimizer.load_state_dict(state["optimizer"])
         self._plateau = Plateau(**state["plateau"])
         self._best = _Best(**state["best"])
+        if self._doctor is not None and state["doctor"] is not None:
+            self._doctor.load_state(state["doctor"])
         self._epoch, self._seed = state["epoch"], state["seed"]
 
     def test(self) -> dict[str, float]:
@@ -112,13 +129,17 @@ class ImageRun:
         self._model.load_state_dict(kept)
         return {"accuracy": accuracy, "loss": loss}
 
+    def findings(self) -> list[Finding]:
+        return self._findings
+
     def close(self) -> None:
         del self._model, self._optimizer, self._splits
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _train(self) -> tuple[float, float, float]:
-        """One pass over the training split: mean loss, accuracy, and the learning rate of the last step."""
+    def _train(self) -> tuple[float, float, float, list[Tensor]]:
+        """One pass over the training split: mean loss, accuracy, the learning rate of the last step, and the batches as
+        positions in the split."""
         self._model.train()
         train, generator = self._splits.train, torch.Generator(self._device)
         generator.manual_seed(seed_of_trial(self._seed, self._epoch))
@@ -129,20 +150,35 @@ class ImageRun:
         parts, lr = self._text("augmentation"), 0.0
         for index, batch in enumerate(batches):
             lr = self._lr((self._epoch - 1) * len(batches) + index, len(batches))
-            set_lr(self._optimizer, lr)
             images, labels = train.take(batch)
             images = self._normalized(augment(images, parts, generator))
-            with self._precision():
-                logits = self._model(images)
-                loss = loss_of(logits.float(), labels, smoothing)
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self._penalties.before_step(lr)
-            self._optimizer.step()
+            with self._watching(index, len(batches)):
+                logits, loss = self._step(images, labels, loss_of, smoothing, lr)
+            if self._doctor is not None:
+                self._doctor.step_done(loss)
             # Kept on the device: reading a number there each step would make the device wait for Python.
             loss_sum += loss.detach() * len(batch)
             correct += (logits.detach().argmax(1) == labels).sum()
-        return float(loss_sum) / len(train), float(correct) / len(train), lr
+        return float(loss_sum) / len(train), float(correct) / len(train), lr, batches
+
+    def _step(
+        self, images: Tensor, labels: Tensor, loss_of: Loss, smoothing: float, lr: float
+    ) -> tuple[Tensor, Tensor]:
+        """One step of the optimizer; the logits and the loss from before it."""
+        set_lr(self._optimizer, lr)
+        with self._precision():
+            logits = self._model(images)
+            loss = loss_of(logits.float(), labels, smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._penalties.before_step(lr)
+        self._optimizer.step()
+        return logits, loss
+
+    def _watching(self, step: int, steps: int) -> AbstractContextManager[None]:
+        if self._doctor is not None and self._doctor.is_due(step, steps):
+            return self._doctor.watched()
+        return nullcontext()
 
     @torch.inference_mode()
     def _evaluate(self, split: Split) -> tuple[float, float]:

@@ -53,6 +53,9 @@ class PidsRun:
     def test(self):
         return {"accuracy": self.count / 10, "pid": float(os.getpid())}
 
+    def findings(self):
+        return []
+
     def close(self): ...
 
 
@@ -73,7 +76,7 @@ class Recording:
         self.most_live = max(self.most_live, len(self.live))
         return trial
 
-    def report(self, trial, epoch, metrics, checkpoint):
+    def report(self, trial, epoch, metrics, checkpoint, findings):
         self.reports.setdefault(trial.number, []).append((epoch, metrics))
         self.saved[trial.number] = checkpoint
         if epoch == 3:

@@ -46,6 +46,9 @@ class CountingRun:
     def test(self):
         return {"accuracy": self.done / 10}
 
+    def findings(self):
+        return []
+
     def close(self):
         self.objective.closed += 1
 
@@ -58,7 +61,7 @@ def saved(plan, trial=None):
     run = TrialRun(plan, trial or Trial(3, {}, 1))
     return [
         Path(checkpoint).name if checkpoint else None
-        for _, _, checkpoint in (run.step() for _ in plan.objective.values)
+        for checkpoint in (run.step().checkpoint for _ in plan.objective.values)
     ]
 
 
@@ -92,7 +95,8 @@ def test_a_trial_goes_on_from_its_checkpoint(tmp_path):
     plan = make_plan(tmp_path, [0.1, 0.2, 0.3], target=0.2)
     saved(plan)
     trial = Trial(3, {}, 1, epochs_done=2, checkpoint=str(tmp_path / "0003" / "epoch-0002"))
-    assert TrialRun(plan, trial).step()[:2] == (3, {"val_accuracy": 0.3})
+    done = TrialRun(plan, trial).step()
+    assert (done.epoch, done.metrics) == (3, {"val_accuracy": 0.3})
     assert evaluate_checkpoint(plan, trial, trial.checkpoint) == {"accuracy": 0.2}
 
 
@@ -107,7 +111,7 @@ class OneTrial:
     def ask(self):
         return self.pending.pop() if self.pending else None
 
-    def report(self, trial, epoch, metrics, checkpoint):
+    def report(self, trial, epoch, metrics, checkpoint, findings):
         self.seen.append(epoch)
         return Decision(epoch == self.epochs, "", State.COMPLETE)
 

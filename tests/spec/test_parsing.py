@@ -158,7 +158,7 @@ def test_spaces_that_are_refused(space, message):
         ("early_stopping: {asha: {reduction_factor: 1}}",
          "line 4: early_stopping.asha.reduction_factor: 1 is not above 1"),
         ("early_stopping: {hyperband: {}}",
-         "line 4: early_stopping.hyperband: unknown key 'hyperband'; allowed: asha"),
+         "line 4: early_stopping.hyperband: unknown key 'hyperband'; allowed: asha, doctor"),
         ("search: {sampler: tpf}", "line 4: search.sampler: 'tpf'; allowed: 'tpe', 'random'"),
         ("search: fast", "line 4: search: 'fast' is not a mapping; keys: sampler, seed, trial_seed"),
         ("budget: {hours: .inf}", "line 4: budget.hours: inf is not a finite number"),
@@ -167,7 +167,7 @@ def test_spaces_that_are_refused(space, message):
          "line 4: resources.gpus: 1.5 is neither a share of one GPU nor a whole number of them"),
         ("resources: {cpus: 1e-5}", "line 4: resources.cpus: 1e-05 is below 0.0001, the least"),
         ("resources: {gpus: 1e-5}", "line 4: resources.gpus: 1e-05 is below 0.0001, the least share"),
-        ("early_stopping: 0", "line 4: early_stopping: 0 is not a mapping; keys: asha"),
+        ("early_stopping: 0", "line 4: early_stopping: 0 is not a mapping; keys: asha, doctor"),
         ("resources: {gpus: -1}", "line 4: resources.gpus: -1 is below 0, the least"),
     ],
 )  # fmt: skip

@@ -165,7 +165,10 @@ def test_the_objective_starts_runs_and_shares_their_data(data_dir):
     first, second = (objective.start(params(), seed, Resources()) for seed in (1, 2))
     assert first._splits is second._splits
     assert first._splits.train.images.data_ptr() == second._splits.train.images.data_ptr()
-    assert first.epoch().keys() == {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"}
+    assert first.epoch().keys() == {
+        "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds",
+        "zero_activations", "gradient_norm", "update_ratio",
+    }  # fmt: skip
     first.close()
     assert replace(objective, split_seed=5) != objective
 
