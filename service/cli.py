@@ -144,9 +144,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(result.to_data())
     else:
-        from service.showing import show_result
+        from service.history import read_back
+        from service.showing import show_claim, show_result
 
         show_result(_console(), spec, result)
+        show_claim(_console(), spec, read_back(settings, result.study_id).trials)
     return {"complete": 0, "interrupted": INTERRUPTED}.get(result.state, 1)
 
 

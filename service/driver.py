@@ -129,6 +129,7 @@ class StudyDriver:
         if self.over is not None and not decision.stop:
             decision = Decision(True, f"the study ended: {self.over}", State.STOPPED)
         if decision.stop:
+            self._study.measured(trial, {name: number for name, number in metrics.items() if math.isfinite(number)})
             self._end(trial, Outcome(decision.state, decision.reason))
             if self._reached_target(value):
                 self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"

@@ -20,6 +20,7 @@ from service.objectives.base import Metrics, Objective
 from service.objectives.inline import run_inline, sweep_inline
 from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
 from service.planning import Plan, plan_study
+from service.results.claims import judge
 from service.results.export import write_best_config
 from service.results.figures import plot_range_tests
 from service.results.leaderboard import describe
@@ -85,7 +86,7 @@ def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: s
             with interrupts.shield():
                 result = _keep(ending, spec, study, study_id, out, time.monotonic() - began)
                 studies.end(study_id, ending.state, ending.reason, result.to_data())
-                _end_mirror(mirror, result, study.trials(), folder, listener)
+                _end_mirror(mirror, spec, result, study.trials(), folder, listener)
     return result
 
 
@@ -239,7 +240,12 @@ def _keep(ending: Ending, spec: StudySpec, study: Study, study_id: str, out: Out
 
 
 def _end_mirror(
-    mirror: Mirror, result: Result, records: Sequence[TrialRecord], folder: StudyFolder, listener: Listener
+    mirror: Mirror,
+    spec: StudySpec,
+    result: Result,
+    records: Sequence[TrialRecord],
+    folder: StudyFolder,
+    listener: Listener,
 ) -> None:
     metrics = {f"trials_{state}": float(count) for state, count in result.trials.items()}
     metrics |= {f"epochs_{kind}": float(count) for kind, count in result.epochs.items()}
@@ -247,8 +253,9 @@ def _end_mirror(
     if result.best is not None:
         metrics[f"best_{result.metric}"] = result.best.value
     metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}
+    claim = judge(spec, spec.claim, records).text() if spec.claim is not None else ""
     # MLflow shows the note, in Markdown, on the page of the run.
-    tags = {"mlflow.note.content": describe(result, records)}
+    tags = {"mlflow.note.content": describe(result, records, claim)}
     if result.best is not None:
         tags["dialin.best_trial"] = str(result.best.trial)
     files = [folder.best_config, folder.calibration, folder.range_tests_plot]

@@ -15,6 +15,7 @@ from rich.table import Table
 from service.errors import NotFoundError
 from service.history import ReadBack
 from service.planning import Plan
+from service.results.claims import judge
 from service.results.diagnosis import diagnose
 from service.results.summary import Result
 from service.search.records import TrialRecord
@@ -26,6 +27,18 @@ from service.spec.knobs import CATALOGUE, Knob
 from service.spec.range_tests import Calibration
 from service.spec.study_spec import StudySpec
 from service.tracking.mirror import sqlite_uri, ui_command
+
+
+def show_claim(console: Console, spec: StudySpec, records: Sequence[TrialRecord]) -> None:
+    """Whether the claim that a study puts to the test held; nothing for a study without one."""
+    if spec.claim is None:
+        return
+    _say(console, f"\nclaim                {spec.claim.says}")
+    if spec.claim.article:
+        _say(console, f"in the article       {spec.claim.article}")
+    _say(console, judge(spec, spec.claim, records).text())
+    if spec.claim.read:
+        _say(console, f"how to read it       {spec.claim.read}")
 
 
 def show_result(console: Console, spec: StudySpec, result: Result) -> None:
@@ -229,6 +242,7 @@ def _finding_data(finding: Finding) -> dict[str, Any]:
 
 def show_study(console: Console, back: ReadBack) -> None:
     show_result(console, back.spec, back.result)
+    show_claim(console, back.spec, back.trials)
     for line in back.calibration.lines() if back.calibration is not None else ():
         _say(console, line)
     for diagnosis in diagnose(back.trials):

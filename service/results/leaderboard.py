@@ -20,12 +20,13 @@ def ranked(records: Sequence[TrialRecord], mode: str) -> list[tuple[TrialRecord,
     return sorted(found, key=lambda pair: (pair[0].state is not State.COMPLETE, -pair[1] if maximize else pair[1]))
 
 
-def describe(result: Result, records: Sequence[TrialRecord]) -> str:
+def describe(result: Result, records: Sequence[TrialRecord], claim: str = "") -> str:
     """The study in Markdown: how it ended, and its best trials."""
     counts = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count)
     trained, full = result.epochs["trained"], result.epochs["full"]
     lines = [f"**{result.study_id}** {result.state}{f': {result.reason}' if result.reason else ''}", ""]
     lines += [f"{counts or 'no trial ended'}; {trained} of {full} epochs trained.", ""]
+    lines += [f"{claim}.", ""] if claim else []
     diagnoses = diagnose(records)
     lines += [f"- {diagnosis.text(len(records))}" for diagnosis in diagnoses] + [""] * bool(diagnoses)
     if result.test is not None:

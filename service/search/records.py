@@ -65,6 +65,7 @@ class TrialRecord:
     checkpoint: str | None = None
     checkpoint_epoch: int = 0
     findings: tuple[Finding, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the last epoch
     started_at: float | None = None
     ended_at: float | None = None
 

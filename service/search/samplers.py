@@ -6,7 +6,7 @@ lengths, both made the search worse than random (0.235 against 0.066 mean regret
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -18,7 +18,7 @@ from service.planning import Plan, seed_of_trial
 from service.search.records import State, TrialRecord
 from service.search.spaces import distribution, suggest
 from service.spec import active_params, searched
-from service.spec.domains import Domain, RangeTested, Scalar, holds
+from service.spec.domains import Choice, Domain, RangeTested, Scalar, holds
 from service.spec.range_tests import at_share, share_of
 from service.spec.study_spec import StudySpec
 
@@ -35,6 +35,7 @@ class Proposer:
     def __init__(self, plan: Plan) -> None:
         spec = plan.spec
         self._spec, self._calibration = spec, plan.calibration
+        self._grid: list[dict[str, Scalar]] | None = None
         self._names = searched(spec)
         if plan.calibration is None and any(isinstance(spec.space[name], RangeTested) for name in self._names):
             raise ValueError("the learning rate wants a range test, and the plan has none: calibrate it first")
@@ -44,6 +45,8 @@ class Proposer:
 
     def propose(self, number: int) -> dict[str, Scalar]:
         """Values of the searched knobs that exist in this configuration, conditions obeyed."""
+        if self._spec.search.sampler == "grid":
+            return self._grid_point(number)
         self._history.sampler = _sampler(self._spec.search.sampler, seed_of_trial(self._spec.search.seed, number))
         asked = self._history.ask()
         chosen: dict[str, Scalar] = {}
@@ -55,6 +58,24 @@ class Proposer:
         # The row of this ask only carried the suggestions; the trial comes back through `observe` when it has ended.
         self._history.tell(asked, state=TrialState.FAIL)
         return chosen
+
+    def _grid_point(self, number: int) -> dict[str, Scalar]:
+        """The combination of that number, the last knob fastest; after the last one the grid begins again, with other
+        seeds. A knob whose condition does not hold is left out, and its combinations are not repeated."""
+        if self._grid is None:
+            self._grid = list(self._combinations({}, self._names))
+        return self._grid[number % len(self._grid)]
+
+    def _combinations(self, chosen: dict[str, Scalar], names: Sequence[str]) -> Iterator[dict[str, Scalar]]:
+        if not names:
+            yield dict(chosen)
+            return
+        domain = self._spec.space[names[0]]
+        if not isinstance(domain, Choice) or not holds(domain.when, active_params(self._spec, chosen)):
+            yield from self._combinations(chosen, names[1:])
+            return
+        for value in domain.values:
+            yield from self._combinations({**chosen, names[0]: value}, names[1:])
 
     def observe(self, record: TrialRecord, value: float | None) -> None:
         """Learn from a trial that ended. `value` is its best one, None when it diverged before any finite report."""

@@ -33,6 +33,7 @@ from service.spec.findings import Finding
 PARAMS, SEED, REASON, END, CHECKPOINT, FINDINGS = (
     f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint", "findings")
 )
+METRICS = "dialin:metrics"
 
 _END_STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -136,6 +137,10 @@ class Study:
         """Keep all that the doctor has found in a trial so far."""
         data = [finding.to_data() for finding in findings]
         self._storage.set_trial_user_attr(self._ids[trial.number], FINDINGS, data)
+
+    def measured(self, trial: Trial, metrics: Mapping[str, float]) -> None:
+        """Keep all metrics of a trial's last epoch."""
+        self._storage.set_trial_user_attr(self._ids[trial.number], METRICS, dict(metrics))
 
     def best(self) -> TrialRecord | None:
         """The complete trial with the best epoch; the earlier one on a tie; None while none is complete."""
@@ -268,6 +273,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         reason=trial.user_attrs.get(REASON, ""),
         checkpoint=checkpoint.get("path"),
         checkpoint_epoch=checkpoint.get("epoch", 0),
+        metrics=trial.user_attrs.get(METRICS, {}),
         findings=tuple(Finding(**found) for found in trial.user_attrs.get(FINDINGS, ())),
         started_at=trial.datetime_start.timestamp() if trial.datetime_start else None,
         ended_at=trial.datetime_complete.timestamp() if trial.datetime_complete else None,

@@ -19,7 +19,7 @@ from service.spec.study_spec import LEAST_SHARE, SECTIONS, StudySpec
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic")
 _PREFIXES = ("npz:", "folder:")
-_TOP = ("name", "objective", "space", "search", "early_stopping", "budget", "resources")
+_TOP = ("name", "objective", "space", "search", "early_stopping", "budget", "resources", "claim")
 
 
 def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> StudySpec:
@@ -74,7 +74,7 @@ def to_data(spec: StudySpec) -> dict[str, Any]:
         if isinstance(section, dict):
             for key in [key for key, value in section.items() if value is None]:
                 del section[key]
-    return {key: data[key] for key in _TOP}
+    return {key: data[key] for key in _TOP if data[key] is not None}
 
 
 def to_yaml(spec: StudySpec) -> str:
@@ -115,6 +115,8 @@ def _section(name: str, data: Any, problems: list[Problem]) -> Any:
         data = {"asha": None, "doctor": "off"} if _is_off(data) else data
         if isinstance(data, dict) and "asha" in data and _is_off(data["asha"]):
             data = {**data, "asha": None}
+    if name == "claim" and isinstance(data, dict):
+        data = {**data, **{side: _listed(data[side]) for side in ("better", "than") if side in data}}
     if name == "objective" and isinstance(data, dict) and "mode" not in data:
         data = {**data, "mode": "min" if data.get("metric") == "val_loss" else "max"}
     if not isinstance(data, dict):
@@ -127,6 +129,13 @@ def _section(name: str, data: Any, problems: list[Problem]) -> Any:
     except ValidationError as error:
         problems.extend(_translate(error, name, SECTIONS[name]))
         return None
+
+
+def _listed(side: Any) -> Any:
+    """One side of a claim, each knob with a list of values."""
+    if not isinstance(side, dict):
+        return side
+    return {name: values if isinstance(values, list) else [values] for name, values in side.items()}
 
 
 def _is_off(data: Any) -> bool:
@@ -143,6 +152,8 @@ def _whole(data: Any) -> Any:
 def _check_together(spec: StudySpec, problems: list[Problem]) -> None:
     """What no section can see alone."""
     objective, asha = spec.objective, spec.early_stopping.asha
+    _check_grid(spec, problems)
+    _check_claim(spec, problems)
     prefix = next((prefix for prefix in _PREFIXES if objective.dataset.startswith(prefix)), None)
     if prefix is not None and len(objective.dataset) == len(prefix):
         problems.append(Problem("objective.dataset", f"{objective.dataset!r} names no path after {prefix!r}"))
@@ -166,6 +177,22 @@ def _check_together(spec: StudySpec, problems: list[Problem]) -> None:
                 f"{asha.grace_epochs} is more than the {spec.budget.epochs} epochs of a trial (budget.epochs)",
             )
         )
+
+
+def _check_grid(spec: StudySpec, problems: list[Problem]) -> None:
+    if spec.search.sampler != "grid":
+        return
+    wrong = [name for name, domain in spec.space.items() if not isinstance(domain, Fixed | Choice)]
+    if wrong:
+        problems.append(Problem(f"space.{wrong[0]}", "a grid takes values and lists; this is a range"))
+
+
+def _check_claim(spec: StudySpec, problems: list[Problem]) -> None:
+    for side in ("better", "than"):
+        for name in getattr(spec.claim, side, {}):
+            if name not in spec.space:
+                message = f"{name!r} is no knob of this space; {did_you_mean(name, spec.space)}"
+                problems.append(Problem(f"claim.{side}.{name}", message))
 
 
 def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> str:

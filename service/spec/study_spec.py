@@ -35,9 +35,9 @@ class ObjectiveSpec(Section):
 
 
 class SearchSpec(Section):
-    """How configurations are proposed. `trial_seed`: every trial trains with this seed, to reproduce one."""
+    """How configurations are proposed; `grid` takes every combination of a space of lists in turn. `trial_seed`: every trial trains with this seed, to reproduce one."""
 
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
     seed: int = Field(0, ge=0, le=2**31 - 1)
     trial_seed: int | None = Field(None, ge=0, le=2**63 - 1)
 
@@ -80,6 +80,19 @@ class ResourcesSpec(Section):
     concurrency: int | None = Field(None, ge=1)
 
 
+class ClaimSpec(Section):
+    """A claim about knobs that a study puts to the test: trials that match `better` do better than those that match
+    `than`. `metric` None: the objective's; else a metric of the last epoch, better when it is `direction`."""
+
+    says: str
+    article: str = ""
+    read: str = ""
+    better: dict[str, list[str | int | float | bool]]
+    than: dict[str, list[str | int | float | bool]]
+    metric: str | None = None
+    direction: Literal["higher", "lower"] = "higher"
+
+
 class StudySpec(Section):
     """One study: a search space and how to search it. `space` keeps the order in which it was written."""
 
@@ -90,6 +103,7 @@ class StudySpec(Section):
     early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
     budget: BudgetSpec = BudgetSpec()
     resources: ResourcesSpec = ResourcesSpec()
+    claim: ClaimSpec | None = None
 
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -98,4 +112,5 @@ SECTIONS: Mapping[str, type[Section]] = {
     "early_stopping": EarlyStoppingSpec,
     "budget": BudgetSpec,
     "resources": ResourcesSpec,
+    "claim": ClaimSpec,
 }
