@@ -108,6 +108,25 @@ def test_the_range_test_of_one_configuration(dialin, tmp_path):
     assert dialin("lr-range-test", "synthetic", "--max", "1e-9").returncode == 2
 
 
+def test_a_claim_is_judged_and_a_trial_is_shown(dialin, tmp_path):
+    text = SPACE.replace(
+        "  lr: {min: 1e-4, max: 1, log: true}\n  optimizer: [sgd, adam]", "  optimizer: sgd\n  lr: [0.5, 1e-4]"
+    )
+    text += "search: {sampler: grid}\nearly_stopping: off\n"
+    text += "claim: {says: a rate of 0.5 beats 0.0001, better: {lr: 0.5}, than: {lr: 1e-4}}\n"
+    (tmp_path / "claim.yaml").write_text(text)
+    done = dialin("run", "claim.yaml", "--runner", "inline", check=True)
+    assert "claim                a rate of 0.5 beats 0.0001" in done.stdout
+    assert "the claim held here: val_accuracy" in done.stdout
+    assert "the claim held here" in dialin("show", "mine", check=True).stdout
+    shown = dialin("show", "mine", "1", check=True).stdout
+    assert shown.startswith("trial 1 of mine-")
+    assert "the doctor found nothing" in shown
+    assert json.loads(dialin("show", "mine", "1", "--json", check=True).stdout)["trial"] == 1
+    missing = dialin("show", "mine", "77")
+    assert (missing.returncode, "there are 0 to 5" in missing.stderr) == (2, True)
+
+
 def test_knobs_lists_the_catalogue(dialin):
     names = {row["name"] for row in json.loads(dialin("knobs", "--json", check=True).stdout)}
     assert {"lr", "momentum", "augmentation", "label_smoothing"} <= names

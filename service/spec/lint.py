@@ -94,7 +94,7 @@ def _budget(spec: StudySpec) -> Iterator[LintWarning]:
         )
         return
     size = math.prod(_size(domain) for domain in moving)
-    if moving and size < spec.budget.trials:
+    if moving and size < spec.budget.trials and spec.search.sampler != "grid":  # a grid goes round with other seeds
         yield LintWarning("budget.trials", f"{spec.budget.trials} trials of a space with {size:g} configurations")
     if spec.search.sampler == "tpe" and STARTUP_TRIALS < spec.budget.trials < 2 * STARTUP_TRIALS:
         yield LintWarning(

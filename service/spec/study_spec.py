@@ -35,7 +35,8 @@ class ObjectiveSpec(Section):
 
 
 class SearchSpec(Section):
-    """How configurations are proposed; `grid` takes every combination of a space of lists in turn. `trial_seed`: every trial trains with this seed, to reproduce one."""
+    """How configurations are proposed; `grid` takes every combination of a space of lists in turn. `trial_seed`: every
+    trial trains with this seed, to reproduce one."""
 
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     seed: int = Field(0, ge=0, le=2**31 - 1)

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from service.search.records import Outcome, State
 from service.search.storage import open_storage, sqlite_url
 from service.search.study import Study
+from service.spec.findings import Finding
 from tests.factories import make_plan
 
 
@@ -187,6 +188,30 @@ def test_one_seed_gives_the_same_trials_across_a_restart(tmp_path, sampler):
     straight = search(())
     assert search((5, 12, 20)) == straight
     assert len({seed for _, seed in straight}) == 25
+
+
+def test_a_grid_takes_every_combination_and_goes_round_with_other_seeds():
+    space = "\n  optimizer: [sgd, adam]\n  lr: [0.1, 0.01]\n  momentum: {choices: [0.5, 0.9], when: {optimizer: sgd}}\n"
+    plan = make_plan("search.sampler=grid", "budget.trials=12", "early_stopping=off", space=space)
+    study = Study.open(plan, optuna.storages.InMemoryStorage(), "s")
+    trials = [study.ask() for _ in range(12)]
+    seen = [(t.params["optimizer"], t.params["lr"], t.params.get("momentum")) for t in trials]
+    assert seen[:6] == [
+        ("sgd", 0.1, 0.5), ("sgd", 0.1, 0.9), ("sgd", 0.01, 0.5), ("sgd", 0.01, 0.9),
+        ("adam", 0.1, None), ("adam", 0.01, None),
+    ]  # fmt: skip
+    assert seen[6:] == seen[:6]
+    assert len({trial.seed for trial in trials}) == 12
+
+
+def test_findings_and_the_last_metrics_are_kept(storage):
+    study = Study.open(make_plan(), storage, "s")
+    trial = study.ask()
+    study.diagnosed(trial, [Finding("dead_units", 1, {"dead units": 0.5}, "layer 2")])
+    study.measured(trial, {"val_loss": 0.3})
+    record = Study.open(make_plan(), storage, "s").trials()[0]
+    assert record.findings == (Finding("dead_units", 1, {"dead units": 0.5}, "layer 2"),)
+    assert record.metrics == {"val_loss": 0.3}
 
 
 def test_tpe_learns_where_random_does_not(tmp_path):

@@ -159,7 +159,9 @@ def test_spaces_that_are_refused(space, message):
          "line 4: early_stopping.asha.reduction_factor: 1 is not above 1"),
         ("early_stopping: {hyperband: {}}",
          "line 4: early_stopping.hyperband: unknown key 'hyperband'; allowed: asha, doctor"),
-        ("search: {sampler: tpf}", "line 4: search.sampler: 'tpf'; allowed: 'tpe', 'random'"),
+        ("search: {sampler: tpf}", "line 4: search.sampler: 'tpf'; allowed: 'tpe', 'random', 'grid'"),
+        ("claim: {says: x, better: {lrr: 1}, than: {lr: 2}}", "line 4: claim.better.lrr: 'lrr' is no knob of this space; did you mean 'lr'?"),
+        ("early_stopping: {doctor: nurse}", "line 4: early_stopping.doctor: 'nurse'; allowed: 'off', 'warn', 'stop'"),
         ("search: fast", "line 4: search: 'fast' is not a mapping; keys: sampler, seed, trial_seed"),
         ("budget: {hours: .inf}", "line 4: budget.hours: inf is not a finite number"),
         ("budget: {trials: 1.5}", "line 4: budget.trials: 1.5 is not a whole number"),
@@ -191,6 +193,18 @@ def test_objectives_that_are_refused(objective, message):
 @pytest.mark.parametrize("text", ["[1]", "just text", "3"])
 def test_a_document_that_is_no_mapping(text):
     assert messages(text) == ["f.yaml: line 1: not a mapping; a specification has keys such as name, objective, space"]
+
+
+def test_a_grid_of_a_range_is_refused():
+    text = f"{HEAD}space: {{lr: {{min: 0.1, max: 1}}}}\nsearch: {{sampler: grid}}"
+    assert messages(text) == ["f.yaml: line 3: space.lr: a grid takes values and lists; this is a range"]
+
+
+def test_a_claim_takes_values_and_lists():
+    text = f"{HEAD}space: {{lr: [1, 2]}}\nclaim: {{says: x, better: {{lr: 1}}, than: {{lr: [2]}}}}"
+    spec = parse_spec(text)
+    assert (spec.claim.better, spec.claim.than) == ({"lr": [1]}, {"lr": [2]})
+    assert parse_spec(to_yaml(spec)) == spec
 
 
 def test_what_is_missing_is_named():
