@@ -20,11 +20,11 @@ SOURCE = {"mlflow.source.name": "dialin", "mlflow.source.type": "LOCAL"}  # colu
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run that carries a study's tag; `trial` None: the study's own. `active`: not deleted."""
+    """A run that carries a study's tag; `trial` and `parent` None: the study's own. `active`: not deleted."""
 
     id: str
     trial: str | None
-    started_at: int
+    parent: str | None
     active: bool
 
 
@@ -53,24 +53,31 @@ class MlflowRuns:
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def find(self, experiment: str, study: str) -> Iterator[FoundRun]:
-        """Every run of a study, deleted ones too: what a person has thrown away is not made again."""
+    def find(self, experiment: str, study: str, trial: str | None = None) -> Iterator[FoundRun]:
+        """Every run of a study, or of one trial; deleted ones too: what a person threw away is not made again."""
         from mlflow.entities import ViewType
 
+        wanted = f"tags.`dialin.study` = '{study}'"
+        if trial is not None:
+            wanted += f" and tags.`dialin.trial` = '{trial}'"
         token = None
         while True:
             with _gone("experiment", experiment):
                 page = self._client.search_runs(
                     [experiment],
-                    filter_string=f"tags.`dialin.study` = '{study}'",
+                    filter_string=wanted,
                     run_view_type=ViewType.ALL,
                     max_results=1000,
                     page_token=token,
                 )
             for run in page:
-                info = run.info
-                trial = run.data.tags.get("dialin.trial")
-                yield FoundRun(info.run_id, trial, info.start_time, info.lifecycle_stage == "active")
+                tags = run.data.tags
+                yield FoundRun(
+                    id=run.info.run_id,
+                    trial=tags.get("dialin.trial"),
+                    parent=tags.get("mlflow.parentRunId"),
+                    active=run.info.lifecycle_stage == "active",
+                )
             token = page.token
             if not token:
                 return

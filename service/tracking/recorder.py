@@ -20,6 +20,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from filelock import FileLock, Timeout
 from service.tracking.changes import Change, fold
 from service.tracking.events import Event, StudyEnded
 from service.tracking.mlflow_runs import MlflowRuns, RunGoneError
-from service.tracking.position import Position, read_position, write_position
+from service.tracking.position import FILE, Position, read_position, write_position
 from service.tracking.spool import count_events, read_events, spool_bytes
 
 EVENTS_A_STEP = 2000
@@ -49,10 +51,12 @@ class Recorder:
         self._uri = uri
         self._saved = self._where_we_were()
         self._next = self._saved.copy()
-        self._pending: deque[tuple[Callable[[Change], None], Change]] = deque()
+        self._pending: deque[Callable[[], None]] = deque()
         self._events = 0
-        self._unsure = True  # runs may be there whose ids we do not have
-        self._doubtful = False  # a create whose answer we never got may take effect later still
+        self._adopted = False  # until then, runs may be there whose ids we do not have
+        self._lost: set[str | None] = set()  # what we tried to create, without an answer
+        # A create without an answer may take effect later still; whoever was here before us may have left one.
+        self._doubtful = (folder / FILE).exists()
 
     @property
     def done(self) -> bool:
@@ -65,12 +69,14 @@ class Recorder:
         Raises RunGoneError when runs that were written are not there any more; the next call begins anew."""
         try:
             if not self._pending:
-                if self._unsure and self._saved.study:
+                if not self._adopted and self._saved.study:
                     self._adopt()
                     self._saved = self._next.copy()
                 events, offset = read_events(self._folder, self._saved.offset, limit)
                 if offset == self._saved.offset:
                     return 0
+                if not (self._folder / FILE).exists():
+                    write_position(self._folder, self._saved)  # whoever comes after us knows that we were here
                 self._plan(events, offset)
             return self._carry_out()
         except RunGoneError:
@@ -105,43 +111,45 @@ class Recorder:
         self._next.offset, self._events = offset, len(events)
         changes = fold(events, self._next)
         own = [change for change in changes if change.trial is None]
-        self._pending.extend((self._ensure_run, change) for change in own)
+        self._pending.extend(partial(self._ensure_run, change) for change in own)
         for change in changes[len(own) :]:
-            self._pending += [(self._ensure_run, change), (self._write, change)]
-        self._pending.extend((self._write, change) for change in own)
+            self._pending += [partial(self._ensure_run, change), partial(self._write, change)]
+        self._pending.extend(partial(self._write, change) for change in own)
+        self._pending.append(self._commit)
 
     def _carry_out(self) -> int:
         while self._pending:
-            action, change = self._pending[0]
-            action(change)
+            self._pending[0]()
             self._pending.popleft()
+        return self._events
+
+    def _commit(self) -> None:
         if self._doubtful and self._next.ended:
             self._adopt()
             self._doubtful = False
         write_position(self._folder, self._next)
         self._saved = self._next.copy()
-        return self._events
 
     def _ensure_run(self, change: Change) -> None:
         position = self._next
         position.experiment = position.experiment or self._runs.experiment(position.name)
-        if self._unsure:
+        if not self._adopted or None in self._lost:
             self._adopt()
+        elif change.trial in self._lost:
+            self._look_for(change.trial)
         if change.trial is None:
             position.parent = position.parent or self._create(change)
         elif change.trial not in position.runs:
             position.runs[change.trial] = self._create(change)
 
     def _create(self, change: Change) -> str:
-        self._unsure = True
         position = self._next
         try:
-            run = self._runs.create(position.experiment, position.study, change, position.parent)
+            return self._runs.create(position.experiment, position.study, change, position.parent)
         except Exception:
+            self._lost.add(change.trial)
             self._doubtful = True
             raise
-        self._unsure = False
-        return run
 
     def _write(self, change: Change) -> None:
         position = self._next
@@ -153,21 +161,31 @@ class Recorder:
         known = {*position.runs.values(), *([position.parent] if position.parent else [])}
         found = list(self._runs.find(position.experiment, position.study))
         chosen: dict[str | None, str] = {}
-        for run in sorted(found, key=lambda run: (run.id not in known, not run.active, run.started_at, run.id)):
+        preferred = known | {run.parent for run in found}
+        for run in sorted(
+            found, key=lambda run: (run.id not in known, run.id not in preferred, not run.active, run.id)
+        ):
             if chosen.setdefault(run.trial, run.id) != run.id and run.active:
                 self._runs.delete(run.id)  # made by a call that took effect after it had been given up
         if not known <= set(chosen.values()):
             raise RunGoneError("runs that were written are not there any more; mirroring the study from its start")
         position.parent = chosen.pop(None, "")
         position.runs = {trial: run for trial, run in chosen.items() if trial is not None}
-        self._doubtful = self._doubtful or bool(found)
-        self._unsure = False
+        self._adopted = True
+        self._lost.clear()
+
+    def _look_for(self, trial: str | None) -> None:
+        position = self._next
+        found = self._runs.find(position.experiment, position.study, trial)
+        for run in sorted(found, key=lambda run: (not run.active, run.id)):
+            position.runs.setdefault(str(trial), run.id)
+        self._lost.discard(trial)
 
     def _start_again(self) -> None:
         self._saved = Position(uri=self._uri)
         self._next = self._saved.copy()
         self._pending.clear()
-        self._unsure = True
+        self._adopted = False
 
 
 class Finishing:
@@ -281,8 +299,11 @@ class LazyClient:
 
 
 def _watch_stdin(finishing: Finishing, patience_seconds: float) -> None:
-    sys.stdin.buffer.read()  # ends when the driver closes it, or is no more
-    finishing.ask(patience_seconds)
+    # Not by way of sys.stdin: Python aborts at its end when a thread is still inside of that.
+    with suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    finishing.ask(patience_seconds)  # the driver closed it, or is no more
 
 
 def _prepare_environment() -> None:

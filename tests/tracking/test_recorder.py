@@ -3,93 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections import Counter
 
 import pytest
 
 from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, ui_command
 from service.tracking.recorder import Finishing, Recorder, run
+from tests.tracking.studies import ENDS, alive, client_of, contents, drain, fill, wait_for
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-ENDS = {"complete": "FINISHED", "stopped": "KILLED", "diverged": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory):
-    """An empty MLflow database; making one takes seconds, copying it none."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=sqlite_uri(path)).search_experiments()
-    return path
-
-
-@pytest.fixture
-def database(migrated, tmp_path):
-    path = tmp_path / "mlflow.db"
-    shutil.copy(migrated, path)
-    return path
-
-
-def client_of(path):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=sqlite_uri(path))
-
-
-def fill(folder, trials=5, epochs=3, end=True):
-    """A study's worth of events; the way each trial ended is that of ENDS, in turn."""
-    mirror = Mirror(folder, "unused")
-    mirror.study_started("digits-abc", "digits", {"sampler": "tpe", "seed": 0}, {"spec": "name: digits"})
-    for trial in range(trials):
-        mirror.trial_started(trial, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
-        for epoch in range(1, epochs + 1):
-            mirror.epoch(trial, epoch, {"val_accuracy": trial + epoch / 10, "lr": 0.1})
-        mirror.trial_ended(trial, list(ENDS)[trial % len(ENDS)], f"reason {trial}")
-    if end:
-        mirror.study_ended("complete", "", {"best_val_accuracy": 4.3}, {"dialin.best_trial": "4"}, [])
-    return mirror
-
-
-def contents(client, trials, epochs):
-    """Assert that MLflow holds exactly the study of `fill`."""
-    experiment = client.get_experiment_by_name("digits")
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    by_trial = Counter(run.data.tags.get("dialin.trial", "parent") for run in runs)
-    assert by_trial == Counter(["parent", *map(str, range(trials))])
-    parent = next(run for run in runs if "dialin.trial" not in run.data.tags)
-    for run_ in runs:
-        trial = run_.data.tags.get("dialin.trial")
-        if trial is None:
-            continue
-        state = list(ENDS)[int(trial) % len(ENDS)]
-        assert run_.info.status == ENDS[state]
-        assert run_.info.end_time is not None
-        assert run_.info.run_name == f"trial-{int(trial):04d}"
-        assert run_.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert (run_.data.tags["dialin.state"], run_.data.tags["dialin.reason"]) == (state, f"reason {trial}")
-        assert run_.data.params == {"lr": "0.1", "nesterov": "true", "optimizer": "sgd"}
-        history = client.get_metric_history(run_.info.run_id, "val_accuracy")
-        expected = [(epoch, int(trial) + epoch / 10) for epoch in range(1, epochs + 1)]
-        assert sorted((point.step, point.value) for point in history) == expected
-    return parent
-
-
-def drain(recorder):
-    while recorder.step(limit=4):
-        pass
 
 
 def test_a_study_as_it_stands_in_mlflow(database, tmp_path):
@@ -260,7 +190,7 @@ def test_a_dead_driver_lets_the_recorder_finish(database, tmp_path):
     """The driver's end of the pipe closes when it dies; what it had spooled is written all the same."""
     code = (
         "import os, sys, pathlib; from service.tracking.mirror import Mirror; "
-        "from tests.tracking.test_recorder import fill; folder = pathlib.Path(sys.argv[1]); "
+        "from tests.tracking.studies import fill; folder = pathlib.Path(sys.argv[1]); "
         "mirror = Mirror(folder, sys.argv[2]); fill(folder, end=False); mirror.start(); "
         "print(mirror._recorder.pid, flush=True); os.kill(os.getpid(), 9)"
     )
@@ -268,61 +198,10 @@ def test_a_dead_driver_lets_the_recorder_finish(database, tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "spool"), sqlite_uri(database)], capture_output=True, text=True
     )
     pid = int(driver.stdout)
-    deadline = time.monotonic() + 60
-    while _alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _alive(pid)
-    contents(client_of(database), 5, 3)
-
-
-def _alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-@pytest.fixture
-def server(database, tmp_path):
-    """Starts and ends a real MLflow server on one port, as often as a test likes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = (tmp_path / "server.log").open("ab")
-    started = []
-
-    def start():
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            sqlite_uri(database),
-            "--workers",
-            "1",
-        ]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--default-artifact-root", str(tmp_path / "served")]
-        started.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-                    return f"http://127.0.0.1:{port}"
-            except OSError:
-                time.sleep(0.1)
-        raise TimeoutError((tmp_path / "server.log").read_text())
-
-    def stop():
-        process = started.pop()
-        os.killpg(process.pid, signal.SIGKILL)  # its own session: the server and its workers, nobody else
-        process.wait()
-
-    yield start, stop
-    while started:
-        stop()
-    log.close()
+    wait_for(lambda: not alive(pid))
+    parent = contents(client_of(database), 5, 3)
+    assert parent.info.status == "KILLED"
+    assert parent.data.tags["dialin.reason"] == "the driver is gone"
 
 
 def test_a_server_that_dies_and_comes_back(server, database, tmp_path):
@@ -331,10 +210,7 @@ def test_a_server_that_dies_and_comes_back(server, database, tmp_path):
     fill(tmp_path / "early", trials=0, end=False)
     mirror = Mirror(tmp_path / "early", uri)
     mirror.start()
-    deadline = time.monotonic() + 60
-    while mirror.lag() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert mirror.lag() == 0
+    wait_for(lambda: mirror.lag() == 0)
     stop()
     for trial in range(3):
         mirror.trial_started(trial, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
