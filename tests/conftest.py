@@ -14,9 +14,7 @@ SHARED = Path(os.environ.get("DIALIN_TEST_DATA") or ROOT.parent / "shared")
 
 # Two trials at a time on two cores are meant to have a thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-for name in [
-    name for name in os.environ if name.startswith("DIALIN_") and name not in ("DIALIN_TEST_DATA", "DIALIN_LCBENCH")
-]:
+for name in [name for name in os.environ if name.startswith("DIALIN_") and name not in ("DIALIN_TEST_DATA")]:
     del os.environ[name]
 
 
