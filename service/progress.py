@@ -55,6 +55,8 @@ class Progress:
             f"study {study_id}: {spec.budget.trials} trials of up to {spec.budget.epochs} epochs on "
             f"{spec.objective.dataset}, {plan.concurrency} at a time, {rungs}"
         )
+        if self._console.is_terminal:
+            self._live.refresh()
 
     def trial_started(self, trial: Trial) -> None:
         self._first_trial = self._first_trial or self._clock()
@@ -93,7 +95,8 @@ class Progress:
 
     def _line(self) -> str:
         total = self._plan.spec.budget.trials if self._plan else 0
-        parts = [f"{sum(self._ends.values())}/{total} trials", f"{len(self._running)} running", self._ends_text()]
+        running = f"{len(self._running)} running" if self._first_trial is not None else "starting the first"
+        parts = [f"{sum(self._ends.values())}/{total} trials", running, self._ends_text()]
         return ", ".join(part for part in (*parts, self._best_text(), self._time_text()) if part)
 
     def _ends_text(self) -> str:
@@ -136,7 +139,9 @@ class Progress:
             table.add_row(
                 f"  trial {trial.number}", f"epoch {epoch}/{spec.budget.epochs}", shown, _knobs(trial, self._plan)
             )
-        return Group(bar, Text(self._line()), table)
+        head = Table.grid(padding=(0, 1))
+        head.add_row(bar, Text(self._line()))
+        return Group(head, table)
 
 
 def _knobs(trial: Trial, plan: Plan) -> str:
