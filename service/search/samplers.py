@@ -40,6 +40,7 @@ class Proposer:
         if plan.calibration is None and any(isinstance(spec.space[name], RangeTested) for name in self._names):
             raise ValueError("the learning rate wants a range test, and the plan has none: calibrate it first")
         self._distributions = {_key(name, spec): distribution(spec.space[name]) for name in self._names}
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # the history is no study that anybody should hear of
         direction = StudyDirection.MAXIMIZE if spec.objective.mode == "max" else StudyDirection.MINIMIZE
         self._history = optuna.create_study(direction=direction, storage=optuna.storages.InMemoryStorage())
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from service.spec.findings import Finding
 
 WATCHED_SHARE, MOST_WATCHED = 0.03, 8
+FEWEST_BETWEEN = 30  # steps; in short epochs not every one has a watched step
 SPIKE, SPIKE_WINDOW, FEWEST_BEFORE_SPIKE = 5.0, 100, 20
 DIVERGED = 4.0  # times the best level
 DEAD_NETWORK, DEAD_UNITS = 0.99, 0.4
@@ -56,13 +57,18 @@ class Doctor:
         self._looks: list[_Look] = []
         self._recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self._seen: set[str] = set()
+        self._since = FEWEST_BETWEEN  # steps since the last watched one
         self._best_level = math.inf
         self._history: list[Mapping[str, float]] = []
 
     def is_due(self, step: int, steps: int) -> bool:
-        """Whether this step of the epoch is one to watch: a few in a hundred, spread evenly, the last among them."""
+        """Whether this step of the epoch is one to watch: a few in a hundred, spread evenly, the last of the first
+        epoch among them. To be asked once a step."""
         count = min(MOST_WATCHED, max(1, round(WATCHED_SHARE * steps)))
-        return (step + 1) * count // steps > step * count // steps
+        self._since += 1
+        due = (step + 1) * count // steps > step * count // steps and self._since > FEWEST_BETWEEN
+        self._since = 0 if due else self._since
+        return due
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -107,6 +113,7 @@ class Doctor:
         return {
             "recent": list(self._recent),
             "seen": sorted(self._seen),
+            "since": self._since,
             "best_level": self._best_level,
             "history": [dict(metrics) for metrics in self._history],
         }
@@ -114,6 +121,7 @@ class Doctor:
     def load_state(self, state: Mapping[str, object]) -> None:
         self._recent = deque(state["recent"], maxlen=SPIKE_WINDOW)  # type: ignore[call-overload]
         self._seen = set(state["seen"])  # type: ignore[call-overload]
+        self._since = int(state["since"])  # type: ignore[call-overload]
         self._best_level = float(state["best_level"])  # type: ignore[arg-type]
         self._history = list(state["history"])  # type: ignore[call-overload]
 
