@@ -83,8 +83,9 @@ class MlflowRuns:
                 return
 
     def create(self, experiment: str, study: str, change: Change, parent: str) -> str:
-        """A new run for the study, or below `parent` for a trial; its id."""
-        tags = {**SOURCE, "mlflow.user": _user(), "dialin.study": study}
+        """A new run for the study, or below `parent` for a trial; its id. The tags of the change are on it then."""
+        tags = {name: value[:TAG_CHARACTERS] for name, value in change.tags.items()}
+        tags |= {**SOURCE, "mlflow.user": _user(), "dialin.study": study}
         if change.trial is None:
             name, own = study, {"dialin.kind": "study"}
         else:
@@ -92,6 +93,7 @@ class MlflowRuns:
             own = {"dialin.kind": "trial", "dialin.trial": change.trial, "mlflow.parentRunId": parent}
         with _gone("experiment", experiment):
             run = self._client.create_run(experiment, start_time=change.started_at, tags=tags | own, run_name=name)
+        change.tags.clear()
         return str(run.info.run_id)
 
     def delete(self, run: str) -> None:

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.tracking import recorder as recorder_module
+from service.tracking import recording
 from service.tracking.mirror import Mirror
-from service.tracking.recorder import Recorder
+from service.tracking.recording import Recorder
 from service.tracking.spool import read_events
 from tests.tracking.fake_mlflow import FakeMlflow, Killed
 
@@ -136,12 +136,10 @@ def drain(folder, mlflow, limit, dead):
 )
 @given(lives=st.lists(lives, min_size=1, max_size=3), failures=failures, limit=st.integers(1, 30))
 def test_random_studies_under_random_failures(lives, failures, limit):
-    original = recorder_module.write_position
+    original = recording.write_position
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder, mlflow = Path(name), FakeMlflow(failures)
-        patch.setattr(
-            recorder_module, "write_position", lambda *args: mlflow.at("write_position", lambda: original(*args))
-        )
+        patch.setattr(recording, "write_position", lambda *args: mlflow.at("write_position", lambda: original(*args)))
         for life in lives:
             live(folder, life)
             drain(folder, mlflow, limit, dead=life[1] is None)

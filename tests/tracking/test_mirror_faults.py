@@ -14,7 +14,7 @@ import pytest
 
 from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, sync
 from service.tracking.position import read_position
-from service.tracking.recorder import Recorder
+from service.tracking.recording import Recorder
 from service.tracking.spool import FILE
 from tests.tracking.studies import client_of, contents, drain, fill, wait_for
 

@@ -13,7 +13,8 @@ import time
 import pytest
 
 from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, ui_command
-from service.tracking.recorder import Finishing, Recorder, run
+from service.tracking.recorder import Finishing, run
+from service.tracking.recording import Recorder
 from tests.tracking.studies import ENDS, alive, client_of, contents, drain, fill, wait_for
 
 pytestmark = [
