@@ -22,6 +22,7 @@ lint: $(DEV_STAMP)
 	$(BIN)/mypy
 
 bench: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/recorder.py
 	$(BIN)/python tests/benchmarks/doctor.py
 	$(BIN)/python tests/benchmarks/range_test.py
 
