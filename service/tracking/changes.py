@@ -119,14 +119,17 @@ class _Folding:
 
     def _mark_running(self, change: Change) -> None:
         change.status, change.ended_at = RUNNING, None
-        change.tags.update({"dialin.state": "running", "dialin.reason": ""})
+        change.tags["dialin.state"] = "running"
+        known = self.position.parent if change.trial is None else change.trial in self.position.runs
+        if known or "dialin.reason" in change.tags:
+            change.tags["dialin.reason"] = "went on"  # in place of why it had ended; MLflow shows an empty tag as well
 
     def _close(self, trial: str | None, state: str, reason: str, time: int) -> Change:
         if trial in self.position.open:
             self.position.open.remove(trial)
         change = self._change(trial, time)
         change.status, change.ended_at = STATUS.get(state, "FAILED"), time
-        change.tags.update({"dialin.state": state, "dialin.reason": reason})
+        change.tags.update({"dialin.state": state, "dialin.reason": reason or state})
         return change
 
     def _change(self, trial: str | None, time: int) -> Change:

@@ -76,7 +76,7 @@ def expected(folder):
             run |= {"status": "RUNNING", "reason": ""} if run["status"] != "RUNNING" else {}
             run["points"] |= {(n, repr(v), event["time"], event["epoch"]) for n, v in event["metrics"].items()}
         elif kind in ("trial_ended", "study_ended"):
-            run |= {"status": STATUS[event["state"]], "reason": event["reason"]}
+            run |= {"status": STATUS[event["state"]], "reason": event["reason"] or event["state"]}
         if kind == "study_ended":
             run["points"] |= {(n, repr(v), event["time"], 0) for n, v in event["metrics"].items()}
             close_open(runs, event["reason"])

@@ -74,6 +74,7 @@ def test_a_resumed_study_goes_on_in_the_same_runs(database, tmp_path):
     recorder = Recorder(tmp_path / "spool", client, None)
     drain(recorder)
     assert {run_.info.status for run_ in client.search_runs(["1"])} == {"RUNNING"}
+    assert {run_.data.tags["dialin.reason"] for run_ in client.search_runs(["1"])} == {"went on"}
     assert not recorder.done
     mirror.epoch(0, 2, {"val_accuracy": 9.0})  # repeated from an older checkpoint
     mirror.epoch(0, 3, {"val_accuracy": 0.3})
