@@ -19,10 +19,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from service.errors import DataError
-from service.training.sources import Arrays, read_folder, read_named, read_npz
+from service.training.sources import NAMES, Arrays, packed_file, read_folder, read_named, read_npz
 
 Progress = Callable[[str], None]
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
+KINDS = ("npz", "folder")
 _LAYOUT = 1  # raised when the prepared form changes, so that old folders are not taken for new ones
 
 
@@ -43,9 +44,11 @@ def prepare(dataset: str, data_dir: Path, progress: Progress) -> Path:
     `dataset` is a name, `npz:PATH` or `folder:PATH`. Raises DataError when it cannot be had, which says what to put
     where, or when it is not what a data set must be.
     """
-    target = _prepared_root(data_dir) / _key(dataset)
-    if target.is_dir():
-        return target
+    key = _key(dataset, data_dir)
+    ready = data_dir / "prepared" / key
+    if ready.is_dir():
+        return ready
+    target = _writable_root(data_dir) / key
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_dir():
@@ -69,7 +72,10 @@ def _read(dataset: str, data_dir: Path, progress: Progress) -> Arrays:
 
 
 def _write(arrays: Arrays, target: Path) -> None:
-    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=target.parent))
+    """The folder whole or not at all. Called under its lock, so what is in the way is from a process that died."""
+    partial = target.with_name(f"partial-{target.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     try:
         for name, array in zip(_PARTS, arrays, strict=True):
             np.save(partial / f"{name}.npy", np.ascontiguousarray(array))
@@ -78,7 +84,7 @@ def _write(arrays: Arrays, target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _prepared_root(data_dir: Path) -> Path:
+def _writable_root(data_dir: Path) -> Path:
     """Below the data folder, or, where that cannot be written to, in the machine's temporary one."""
     root = data_dir / "prepared"
     try:
@@ -90,17 +96,30 @@ def _prepared_root(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"dialin-{os.getuid()}" / hashlib.sha1(str(data_dir).encode()).hexdigest()[:12]
 
 
-def _key(dataset: str) -> str:
-    """A folder name; for a person's own files one that changes with them."""
-    kind, _, path = dataset.partition(":")
-    if not path:
-        return f"{dataset}-v{_LAYOUT}"
-    source = Path(path).expanduser().resolve()
-    if not source.exists():
-        raise DataError(f"{dataset}: {source} does not exist")
+def _key(dataset: str, data_dir: Path) -> str:
+    """A folder name; for a person's own files one that changes with them. Raises DataError for what is no data set."""
+    kind, colon, path = dataset.partition(":")
+    if not colon:
+        packed = packed_file(dataset, data_dir)
+        if packed is None:
+            return f"{dataset}-v{_LAYOUT}"
+        source = packed
+    elif kind not in KINDS or not path:
+        raise DataError(f"no data set {dataset!r}; allowed: npz:PATH, folder:PATH, or one of {', '.join(NAMES)}")
+    else:
+        source = _existing(dataset, path)
     files = [source] if source.is_file() else sorted(file for file in source.rglob("*") if file.is_file())
     digest = hashlib.sha256()
     for file in files:
         stat = file.stat()
         digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     return f"{kind}-{digest.hexdigest()[:16]}-v{_LAYOUT}"
+
+
+def _existing(dataset: str, path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve(strict=True)
+    except FileNotFoundError:
+        raise DataError(f"{dataset}: {Path(path).expanduser().resolve()} does not exist") from None
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, a circle of links, no such home
+        raise DataError(f"{dataset}: not a path that can be read ({error})") from None

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.errors import DataError
 from service.training.datasets import ImageData
 from service.training.inputs import Statistics
 from service.training.splits import Indices, stratified_split, stratified_subset
@@ -47,9 +48,15 @@ class Splits:
 
 def place(data: ImageData, device: str, validation_fraction: float, samples: int | None, split_seed: int) -> Splits:
     """The three splits of a data set on a device. Training and validation are cut from the published training split,
-    class by class, by `split_seed`; `samples` of it are used, None: all."""
+    class by class, by `split_seed`; `samples` of it are used, None: all. Raises DataError when none is left to validate
+    on."""
     used = stratified_subset(data.y_train, samples or len(data.y_train), split_seed)
     rest, held = stratified_split(data.y_train[used], validation_fraction, split_seed)
+    if not len(held):
+        raise DataError(
+            f"no image to validate on: of the {len(used)} training images in use no class has two; "
+            "use more of them (objective.samples)"
+        )
     train = _split(data.x_train, data.y_train, used[rest], device)
     return Splits(
         train=train,

@@ -5,6 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
 import threading
 
 import numpy as np
@@ -14,6 +19,7 @@ from PIL import Image
 from service.errors import DataError
 from service.training.datasets import load, prepare
 from service.training.sources import read_folder, read_npz
+from tests.conftest import ROOT
 
 
 def arrays(n=12, shape=(6, 5, 3), classes=3):
@@ -59,6 +65,93 @@ def test_an_npz_is_laid_out_in_planes(tmp_path):
     assert data.classes == 3
 
 
+def test_a_named_set_from_a_changed_file_is_read_anew(tmp_path):
+    write(tmp_path / "cifar10.npz")
+    assert load(prepare("cifar10", tmp_path, print)).classes == 3
+    write(tmp_path / "cifar10.npz", y_train=np.arange(12) % 2, y_test=np.arange(6) % 2)
+    assert load(prepare("cifar10", tmp_path, print)).classes == 2
+
+
+def test_where_nothing_can_be_written_the_temporary_folder_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "file").touch()
+    folder = prepare("digits", tmp_path / "file" / "data", print)
+    assert folder.is_relative_to(tmp_path / "tmp")
+    assert len(load(folder).x_train) == 1438
+
+
+def test_what_is_prepared_is_read_from_where_nothing_can_be_written(tmp_path, monkeypatch):
+    folder = prepare("digits", tmp_path, print)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert prepare("digits", tmp_path, print) == folder
+
+
+def test_a_writer_that_died_leaves_nothing_that_counts(tmp_path, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.rename", die)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as kill -9 would have it
+    with pytest.raises(KeyboardInterrupt):
+        prepare("digits", tmp_path, print)
+    monkeypatch.undo()
+    folder = prepare("digits", tmp_path, print)
+    assert len(load(folder).x_train) == 1438
+    assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
+
+
+def test_others_may_read_what_one_has_prepared(tmp_path):
+    before = os.umask(0o022)
+    try:
+        folder = prepare("digits", tmp_path, print)
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_loaded_set_is_one_copy_that_nobody_writes_back(tmp_path):
+    folder = prepare("digits", tmp_path, print)
+    data = load(folder)
+    assert isinstance(data.x_train, np.memmap)
+    before = int(data.x_train[0, 0, 0, 0])
+    data.x_train[0, 0, 0, 0] = before + 1
+    assert load(folder).x_train[0, 0, 0, 0] == before
+
+
+def test_two_processes_read_once(tmp_path):
+    script = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from service.training import datasets
+
+        root, read = Path(sys.argv[1]), datasets._read
+
+        def counted(*arguments):
+            with (root / "reads").open("a") as file:
+                file.write("read ")
+            while not (root / "both").exists():  # the other one has come to the door
+                time.sleep(0.01)
+            return read(*arguments)
+
+        datasets._read = counted
+        print("ready", flush=True)
+        sys.stdin.readline()
+        print(datasets.prepare("digits", root / "data", print))
+    """)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as one, subprocess.Popen(command, cwd=ROOT, **pipes) as two:
+        for process in (one, two):
+            assert process.stdout.readline() == "ready\n"
+        for process in (one, two):
+            process.stdin.write("\n")
+            process.stdin.flush()
+        (tmp_path / "both").touch()
+        said = {process.communicate(timeout=60)[0] for process in (one, two)}
+    assert len(said) == 1
+    assert (tmp_path / "reads").read_text() == "read "
+
+
 def test_a_changed_file_is_read_anew(tmp_path):
     path = write(tmp_path / "a.npz")
     first = prepare(f"npz:{path}", tmp_path, print)
@@ -86,6 +179,11 @@ def test_a_changed_file_is_read_anew(tmp_path):
         ({"y_train": np.zeros(12, int)}, "y_train has one class only; at least two are needed"),
         ({"y_test": np.array([0, 1, 2, 3, 4, 5])}, "y_test has class 5, and y_train only 0 to 2"),
         ({"y_train": np.array([None] * 12)}, "not a readable .npz file"),
+        ({"y_train": np.array([12] + [0] * 11)}, "y_train has class 12; 12 images have 0 to 11"),
+        (
+            {"y_train": np.array([2**63] + [0] * 11, np.uint64)},
+            "y_train has class 9223372036854775808; 12 images have 0 to 11",
+        ),
     ],
 )
 def test_an_npz_that_is_refused(tmp_path, changes, message):
@@ -96,6 +194,10 @@ def test_an_npz_that_is_refused(tmp_path, changes, message):
 
 
 def test_files_that_are_no_npz(tmp_path):
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match="an .npy file; a data set is an .npz with x_train"):
+        read_npz(tmp_path / "array.npz")
     junk = tmp_path / "junk.npz"
     junk.write_bytes(b"PK but not really")
     with pytest.raises(DataError, match="not a readable .npz file"):
@@ -143,14 +245,58 @@ def test_folders_that_are_refused(tmp_path):
         read_folder(tmp_path)
 
 
-def test_an_unknown_name(tmp_path):
-    with pytest.raises(DataError, match="unknown data set 'mnits'; did you mean 'mnist'"):
-        prepare("mnits", tmp_path, print)
+def test_pixels_that_would_be_cut_are_refused(tmp_path):
+    picture(tmp_path / "a" / "1.png", 7, mode="L")
+    picture(tmp_path / "b" / "1.png", 4000, mode="I;16")
+    with pytest.raises(DataError, match=r"b/1.png: pixels are 'I;16'; images have 8 bits a channel"):
+        read_folder(tmp_path)
 
 
-def idx_archive(array):
+def test_no_folder_of_images_is_left_out(tmp_path):
+    for part in ("train", "test"):
+        for name in "ab":
+            picture(tmp_path / part / name / "1.png", 7, mode="L")
+    (tmp_path / "test" / "b" / "1.png").unlink()
+    with pytest.raises(DataError, match="test/b: no images; read are"):
+        read_folder(tmp_path)
+    (tmp_path / "test" / "b").rmdir()
+    (tmp_path / "test" / "a").rename(tmp_path / "test" / "b")  # the test split may lack a class; labels stay the same
+    assert read_folder(tmp_path)[3].tolist() == [1]
+    picture(tmp_path / "test" / "c" / "1.png", 7, mode="L")
+    with pytest.raises(DataError, match=r"test/c: no class of .*/train, which has a, b"):
+        read_folder(tmp_path)
+
+
+def test_one_image_a_class_leaves_none_for_the_test(tmp_path):
+    for name in "ab":
+        picture(tmp_path / name / "1.png", 7, mode="L")
+    with pytest.raises(DataError, match="one image a class; a class needs two or more"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnits", "unknown data set 'mnits'; did you mean 'mnist'?"),
+        ("../digits", "unknown data set '../digits'; did you mean 'digits'?"),
+        ("", "unknown data set ''; allowed: cifar10, cifar100, digits, fashion_mnist, mnist"),
+        ("x" * 300, f"unknown data set {'x' * 300!r}; allowed"),
+        ("npz:", "no data set 'npz:'; allowed: npz:PATH, folder:PATH, or one of digits, mnist"),
+        ("zip:a.zip", "no data set 'zip:a.zip'; allowed: npz:PATH"),
+        ("npz:a\0b", "npz:a\0b: not a path that can be read"),
+        (f"npz:{'x' * 300}", f"npz:{'x' * 300}: not a path that can be read"),
+    ],
+)
+def test_what_is_no_data_set_leaves_nothing_behind(tmp_path, name, message):
+    with pytest.raises(DataError) as caught:
+        prepare(name, tmp_path / "inner" / "data", print)
+    assert str(caught.value).startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def idx(array):
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return gzip.compress(header + array.astype(np.uint8).tobytes(), mtime=0)
+    return header + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture
@@ -187,7 +333,7 @@ def test_a_data_set_is_downloaded_once_with_a_word(tmp_path, mirror, monkeypatch
         ("t10k-labels", labels),
     ):
         kind = "idx3" if "images" in name else "idx1"
-        packed = idx_archive(array)
+        packed = gzip.compress(idx(array), mtime=0)
         (folder / f"{name}-{kind}-ubyte.gz").write_bytes(packed)
         resources.append((f"{name}-{kind}-ubyte.gz", hashlib.md5(packed).hexdigest()))
     monkeypatch.setattr(FashionMNIST, "mirrors", [address])
@@ -197,6 +343,29 @@ def test_a_data_set_is_downloaded_once_with_a_word(tmp_path, mirror, monkeypatch
     assert said == [f"downloading fashion_mnist to {tmp_path / 'data'}"]
     assert np.array_equal(data.x_train[:, 0], images)
     assert (tmp_path / "data" / "FashionMNIST" / "raw" / "train-images-idx3-ubyte").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda whole: whole[:900], r"fashion_mnist in .* is damaged \(shape"),
+        (lambda whole: b"", r"fashion_mnist in .* is damaged"),
+        (lambda whole: idx(np.zeros((11, 28, 28))), "y_train has 12 labels for 11 images"),
+    ],
+    ids=["cut", "empty", "shorter"],
+)
+def test_a_damaged_download_is_named(tmp_path, damage, message):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(np.zeros((12, 28, 28))))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(12) % 10))
+    assert load(prepare("fashion_mnist", tmp_path, print)).x_train.shape == (12, 1, 28, 28)
+    shutil.rmtree(tmp_path / "prepared")
+    images = raw / "train-images-idx3-ubyte"
+    images.write_bytes(damage(images.read_bytes()))
+    with pytest.raises(DataError, match=message):
+        prepare("fashion_mnist", tmp_path, pytest.fail)
 
 
 def test_without_a_network_the_folder_is_named(tmp_path, monkeypatch):
