@@ -17,6 +17,8 @@ from service.spec.range_tests import Calibration, Curve, Method, RateBounds, Rea
 from service.spec.study_spec import StudySpec
 
 MOST_COMBINATIONS = 24
+SHARE = 1 / 20  # of the study's epochs, which the tests may cost where the space does not say how long they are
+FEWEST_STEPS, MOST_STEPS = 40, 200
 Params = Mapping[str, Scalar]
 RunTests = Callable[[Sequence[tuple[Params, int]], Sweep], Sequence[Curve]]
 """Configurations with their seeds, and the sweep -> a curve for each, in order."""
@@ -30,7 +32,7 @@ def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: Callable[[Params,
         return plan
     if file.exists():
         return replace(plan, calibration=from_data(json.loads(file.read_text())))
-    calibration = _calibrate(plan.spec, domain, run_tests, cost_in_epochs)
+    calibration = _calibrate(plan, domain, run_tests, cost_in_epochs)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(calibration)))
@@ -39,16 +41,14 @@ def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: Callable[[Params,
 
 
 def _calibrate(
-    spec: StudySpec, domain: RangeTested, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float]
+    plan: Plan, domain: RangeTested, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float]
 ) -> Calibration:
-    combinations, warnings = combinations_of(spec, domain)
-    sweep = Sweep(domain.low, domain.high, domain.steps)
-    configurations = [_configuration(spec, combination) for combination in combinations]
-    seeds = [seed_of_trial(spec.search.seed, -1000 - seed) for seed in range(domain.seeds)]
-    curves = run_tests([(params, seed) for params in configurations for seed in seeds], sweep)
+    combinations, warnings = combinations_of(plan.spec, domain)
+    configurations = [_configuration(plan.spec, combination) for combination in combinations]
+    steps = domain.steps or _affordable(configurations, domain.seeds, plan.most_epochs, cost_in_epochs)
+    curves = _curves(plan.spec, configurations, domain, steps, run_tests)
     bounds, epochs = [], 0.0
-    for index, (combination, params) in enumerate(zip(combinations, configurations, strict=True)):
-        own = tuple(curves[index * domain.seeds : (index + 1) * domain.seeds])
+    for combination, params, own in zip(combinations, configurations, curves, strict=True):
         tested, doubts = _read(combination, own, domain)
         bounds.append(tested)
         warnings += doubts
@@ -62,13 +62,30 @@ def calibrate_one(
     """The range test of one configuration, every knob that moves at the middle of its values: that configuration, and
     its reading whether or not one can be confident of it."""
     params = _configuration(spec, {})
-    seeds = [seed_of_trial(spec.search.seed, -1000 - seed) for seed in range(domain.seeds)]
-    curves = tuple(run_tests([(params, seed) for seed in seeds], Sweep(domain.low, domain.high, domain.steps)))
+    (curves,) = _curves(spec, [params], domain, domain.steps or MOST_STEPS, run_tests)
     tested, warnings = _read({}, curves, domain)
     if tested.reading is not None:
         tested = replace(tested, low=tested.reading.low, high=tested.reading.high)
     epochs = sum(cost_in_epochs(params, len(curve.rates)) for curve in curves)
     return params, Calibration((tested,), epochs, tuple(warnings))
+
+
+def _curves(
+    spec: StudySpec, configurations: Sequence[Params], domain: RangeTested, steps: int, run_tests: RunTests
+) -> list[tuple[Curve, ...]]:
+    """For each configuration the curves of its seeds."""
+    seeds = [seed_of_trial(spec.search.seed, -1000 - seed) for seed in range(domain.seeds)]
+    jobs = [(params, seed) for params in configurations for seed in seeds]
+    curves = list(run_tests(jobs, Sweep(domain.low, domain.high, steps)))
+    return [tuple(curves[start : start + domain.seeds]) for start in range(0, len(curves), domain.seeds)]
+
+
+def _affordable(
+    configurations: Sequence[Params], seeds: int, epochs: int, cost_in_epochs: Callable[[Params, int], float]
+) -> int:
+    """As many steps a test as `SHARE` of the study's epochs pays for, within reason."""
+    one = seeds * sum(cost_in_epochs(params, MOST_STEPS) for params in configurations) / MOST_STEPS
+    return max(FEWEST_STEPS, min(MOST_STEPS, int(SHARE * epochs / one) if one > 0 else MOST_STEPS))
 
 
 def combinations_of(spec: StudySpec, domain: RangeTested) -> tuple[list[dict[str, Scalar]], list[str]]:

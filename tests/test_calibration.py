@@ -51,11 +51,24 @@ def test_every_combination_is_tested_with_every_seed():
 
     from service.calibration import _calibrate
 
-    calibration = _calibrate(plan.spec, plan.spec.space["lr"], run, lambda params, steps: 1.0)
+    calibration = _calibrate(plan, plan.spec.space["lr"], run, lambda params, steps: 1.0)
     assert len(seen) == 12
     assert len({seed for _, seed in seen}) == 2
     assert [("momentum" in params) for params, _ in seen] == [True] * 6 + [False] * 6
     assert calibration.epochs == 12.0
+
+
+@pytest.mark.parametrize(("cost_of_a_step", "steps"), [(0.015, 100), (1.0, 40), (1e-6, 200)])
+def test_a_test_takes_as_many_steps_as_a_twentieth_of_the_study_pays_for(tmp_path, cost_of_a_step, steps):
+    plan = make_plan("budget.trials=40", "budget.epochs=9", space=SPACE)
+    asked = []
+
+    def run(jobs, sweep):
+        asked.append(sweep.steps)
+        return fake_tests(jobs, sweep)
+
+    calibrate(plan, run, lambda params, steps: steps * cost_of_a_step, tmp_path / "calibration.json")
+    assert asked == [steps]
 
 
 def test_low_confidence_falls_back_with_a_warning(plan):

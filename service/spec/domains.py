@@ -57,14 +57,14 @@ class RangeTested:
     """A learning rate whose bounds a range test finds before the search, once for each combination of the knobs `per`.
 
     The search then moves on a log scale from 0 to 1 between the bounds of its combination. The test goes from `low` to
-    `high` in `steps` steps, for `seeds` seeds.
+    `high` in `steps` steps, for `seeds` seeds. `steps` None: as many as a twentieth of the study's epochs pays for.
     """
 
     method: str = "knees"
     per: tuple[str, ...] = ()
-    low: float = 1e-6
+    low: float = 1e-5
     high: float = 10.0
-    steps: int = 100
+    steps: int | None = None
     seeds: int = 2
     when: Condition = field(default_factory=dict)
 

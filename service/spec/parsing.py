@@ -286,7 +286,8 @@ def _domain_data(domain: Domain) -> Any:
             return {"choices": list(values), **condition} if when else list(values)
         case RangeTested():
             options = {"method": domain.method, "per": list(domain.per), "min": domain.low, "max": domain.high}
-            return {"range_test": {**options, "steps": domain.steps, "seeds": domain.seeds}, **condition}
+            steps = {"steps": domain.steps} if domain.steps is not None else {}
+            return {"range_test": {**options, **steps, "seeds": domain.seeds}, **condition}
         case FloatRange() | IntRange():
             step = (
                 {}

@@ -89,11 +89,11 @@ def _range_test(knob: Knob, data: Any, when: Condition) -> Domain:
         raise _WrongError(f"{_show(method)}; allowed: {', '.join(_METHODS)}", "range_test.method")
     if not isinstance(per, list) or any(name not in CATALOGUE or name == "lr" for name in per):
         raise _WrongError(f"{_show(per)} is not a list of other knobs, as in [optimizer, batch_size]", "range_test.per")
-    low = cast("float", _value(knob, options.get("min", 1e-6), "range_test.min"))
+    low = cast("float", _value(knob, options.get("min", 1e-5), "range_test.min"))
     high = cast("float", _value(knob, options.get("max", 10.0), "range_test.max"))
     if low >= high:
         raise _WrongError(f"min {low:g} is not below max {high:g}", "range_test")
-    steps = _whole(options.get("steps", 100), 10, 10_000, "range_test.steps")
+    steps = _whole(options["steps"], 10, 10_000, "range_test.steps") if options.get("steps") is not None else None
     seeds = _whole(options.get("seeds", 2), 1, 20, "range_test.seeds")
     return RangeTested(method, tuple(dict.fromkeys(per)), low, high, steps, seeds, when)
 

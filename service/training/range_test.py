@@ -29,7 +29,7 @@ from service.training.run import build_network
 
 DIVERGED = 4.0  # times the best loss, as fastai and Lightning have it
 SMOOTHING = 0.9
-HELD_OUT = 128  # images a step
+HELD_OUT = 64  # images a step
 
 
 @dataclass

@@ -34,7 +34,7 @@ budget: {{trials: {trials}, epochs: 9}}
 """
 ARMS = {
     "fixed": "{min: 1e-4, max: 1, log: true}",
-    "range_test": "{range_test: {per: [optimizer, normalization], steps: 100, seeds: 2}}",
+    "range_test": "{range_test: {per: [optimizer, normalization]}}",
 }
 
 
