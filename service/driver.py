@@ -50,7 +50,7 @@ class StudyDriver:
         self._began = clock()
         self._live: dict[int, Trial] = {}
         self._failures: list[str] = []
-        self._findings: dict[int, list[Finding]] = {}
+        self._mirrored: set[int] = set()
         self._over: str | None = None
 
     @property
@@ -60,6 +60,11 @@ class StudyDriver:
         if self._over is None and hours is not None and self._clock() - self._began >= hours * 3600:
             self._over = f"budget.hours: {hours:g} are up"
         return self._over
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing to ask for, now and later."""
+        return self.over is not None or self._study.finished
 
     @property
     def broken(self) -> str | None:
@@ -76,7 +81,9 @@ class StudyDriver:
             trial = self._study.ask()
             if trial is not None:
                 self._live[trial.number] = trial
-                self._mirror.trial_started(trial.number, trial.params)
+                if trial.number not in self._mirrored:  # one that waited has its run
+                    self._mirrored.add(trial.number)
+                    self._mirror.trial_started(trial.number, trial.params)
                 self._listener.trial_started(trial)
         return trial
 
@@ -90,8 +97,7 @@ class StudyDriver:
     ) -> Decision:
         with self._interrupts.shield():
             if findings:
-                self._findings.setdefault(trial.number, []).extend(findings)
-                self._study.diagnosed(trial, self._findings[trial.number])
+                self._study.diagnosed(trial, findings)
             return self._report(trial, epoch, metrics, checkpoint, findings)
 
     def fail(self, trial: Trial, traceback: str) -> None:
@@ -100,10 +106,17 @@ class StudyDriver:
 
     def interrupt(self) -> None:
         """Put back every trial under way: a resumed study goes on with them."""
-        for trial in list(self._live.values()):
+        for trial in self._live.values():
             self._study.interrupt(trial)
-            self._mirror.trial_ended(trial.number, "interrupted", "the study was interrupted")
+        for number in sorted({*self._live, *(trial.number for trial, _ in self._study.waiting())}):
+            self._mirror.trial_ended(number, "interrupted", "the study was interrupted")
         self._live.clear()
+
+    def finish(self) -> None:
+        """End the trials that still wait at a rung: nothing more is trained."""
+        with self._interrupts.shield():
+            for trial, place in self._study.waiting():
+                self._end(trial, Outcome(State.STOPPED, f"{place}; {self._over or 'the study is complete'}"))
 
     def _report(
         self,
@@ -128,12 +141,21 @@ class StudyDriver:
         self._listener.epoch_done(trial, epoch, value)
         if self.over is not None and not decision.stop:
             decision = Decision(True, f"the study ended: {self.over}", State.STOPPED)
-        if decision.stop:
+        if decision.stop and decision.state is State.WAITING:
+            self._pause(trial, decision)
+        elif decision.stop:
             self._study.measured(trial, {name: number for name, number in metrics.items() if math.isfinite(number)})
             self._end(trial, Outcome(decision.state, decision.reason))
-            if self._reached_target(value):
+            if self._plan.spec.budget.reached(value, self._plan.spec.objective.mode):
                 self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"
         return decision
+
+    def _pause(self, trial: Trial, decision: Decision) -> None:
+        """Its worker is free for another; the run in MLflow stays open."""
+        outcome = Outcome(State.WAITING, decision.reason)
+        self._study.tell(trial, outcome)
+        self._live.pop(trial.number, None)
+        self._listener.trial_ended(trial, outcome)
 
     def _fail(self, trial: Trial, traceback: str) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -148,8 +170,10 @@ class StudyDriver:
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         self._study.tell(trial, outcome)
-        found = self._findings.pop(trial.number, [])
-        tags = {f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}" for finding in found}
+        tags = {
+            f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}"
+            for finding in self._study.findings(trial)
+        }
         self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason, tags)
         self._live.pop(trial.number, None)
         self._listener.trial_ended(trial, outcome)
@@ -159,7 +183,3 @@ class StudyDriver:
         if self._plan.spec.early_stopping.doctor != "stop":
             return None
         return next((finding for finding in findings if finding.fatal), None)
-
-    def _reached_target(self, value: float) -> bool:
-        target, mode = self._plan.spec.budget.target, self._plan.spec.objective.mode
-        return target is not None and (value >= target if mode == "max" else value <= target)

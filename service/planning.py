@@ -44,11 +44,22 @@ class Plan:
     likely_epochs: int
     calibration: Calibration | None = None
 
+    @property
+    def waits_at(self) -> tuple[int, ...]:
+        """The rungs at which a trial may have to wait."""
+        asha = self.spec.early_stopping.asha
+        return self.rungs if asha is not None and asha.type == "promotion" else ()
+
 
 def plan_study(spec: StudySpec, cluster: ClusterShape) -> Plan:
     """The plan of a study on a cluster. Raises SpecError when one trial needs more than there is."""
     asha = spec.early_stopping.asha
-    rungs = rungs_of(spec.budget.epochs, grace_of(spec), asha.reduction_factor) if asha is not None else ()
+    if asha is None:
+        rungs: tuple[int, ...] = ()
+    elif asha.rungs is not None:
+        rungs = tuple(asha.rungs)
+    else:
+        rungs = rungs_of(spec.budget.epochs, grace_of(spec), asha.reduction_factor)
     resources, concurrency = _share(spec, cluster)
     return Plan(
         spec=spec,

@@ -30,6 +30,7 @@ class Progress:
         self._plan: Plan | None = None
         self._study_id = ""
         self._running: dict[int, tuple[Trial, int, float | None]] = {}
+        self._waiting: set[int] = set()
         self._ends: Counter[State] = Counter()
         self._epochs = 0
         self._best: tuple[float, int, int] | None = None
@@ -61,6 +62,7 @@ class Progress:
     def trial_started(self, trial: Trial) -> None:
         self._first_trial = self._first_trial or self._clock()
         self._running[trial.number] = (trial, trial.epochs_done, None)
+        self._waiting.discard(trial.number)
         self._refresh()
 
     def epoch_done(self, trial: Trial, epoch: int, value: float) -> None:
@@ -71,6 +73,10 @@ class Progress:
 
     def trial_ended(self, trial: Trial, outcome: Outcome) -> None:
         self._running.pop(trial.number, None)
+        if outcome.state is State.WAITING:
+            self._waiting.add(trial.number)
+            return
+        self._waiting.discard(trial.number)
         self._ends[outcome.state] += 1
         if outcome.state is State.FAILED:
             self.note(f"trial {trial.number} failed: {outcome.reason}")

@@ -127,6 +127,7 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
     """The loop with its end: train until the driver wants no more, then test the best."""
     try:
         trainer.train(driver, trial_plan)
+        driver.finish()
         if driver.broken is not None:
             return Ending(StudyState.FAILED, driver.broken)
         best = study.best()
@@ -187,6 +188,7 @@ def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialP
         maximize=spec.objective.mode == "max",
         target=spec.budget.target,
         checkpoints=folder.checkpoints,
+        rungs=plan.waits_at,
     )
 
 

@@ -77,7 +77,9 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         trial = self._driver.ask()
-        return Searcher.FINISHED if trial is None else {"trial": trial}
+        if trial is None:
+            return Searcher.FINISHED if self._driver.finished else None  # Tune asks again after the next result
+        return {"trial": trial}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to do: the scheduler has told the study."""

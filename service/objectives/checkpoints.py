@@ -11,6 +11,32 @@ from service.errors import DataError
 from service.objectives.base import Run
 
 DIGESTS = "digests.json"
+KEPT = 2  # of a trial: the newest, and the one before in case that is damaged
+
+
+def checkpoint_folder(trial: Path, epoch: int) -> Path:
+    """Where the state after `epoch` lies in the folder of a trial."""
+    return trial / f"epoch-{epoch:04d}"
+
+
+def epoch_of(folder: Path) -> int:
+    """The inverse of `checkpoint_folder`."""
+    return int(folder.name.removeprefix("epoch-"))
+
+
+def newest_first(checkpoint: str | None) -> list[Path]:
+    """A trial's checkpoint, and those before it; none of none."""
+    if checkpoint is None:
+        return []
+    newest = Path(checkpoint)
+    found = (folder for folder in newest.parent.glob("epoch-*") if epoch_of(folder) < epoch_of(newest))
+    return [newest, *sorted(found, key=epoch_of, reverse=True)]
+
+
+def keep_newest(trial: Path) -> None:
+    """Remove all but the newest checkpoints from the folder of a trial."""
+    for folder in sorted(trial.glob("epoch-*"), key=epoch_of)[:-KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_checkpoint(run: Run, folder: Path) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.errors import DataError
 from service.objectives.base import Metrics, Objective, Run
-from service.objectives.checkpoints import load_checkpoint, save_checkpoint
+from service.objectives.checkpoints import (
+    checkpoint_folder,
+    epoch_of,
+    keep_newest,
+    load_checkpoint,
+    newest_first,
+    save_checkpoint,
+)
 from service.planning import Resources
 from service.search.records import Trial
 from service.spec.domains import Scalar
@@ -26,7 +35,8 @@ CHECKPOINT_SHARE = 0.05  # of a trial's time, at most
 class TrialPlan:
     """What all trials of a study have in common. Picklable.
 
-    `checkpoints` is a folder that every node sees. The state is saved after the last epoch, and when `target` is met.
+    `checkpoints` is a folder that every node sees. The state is saved at `rungs`, where a trial may have to wait, after
+    the last epoch, and when `target` is met.
     """
 
     objective: Objective
@@ -36,6 +46,7 @@ class TrialPlan:
     maximize: bool
     target: float | None
     checkpoints: Path
+    rungs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,8 +87,18 @@ class TrialRun:
 
     def _start(self) -> Run:
         run = self._plan.objective.start(self._trial.params, self._trial.seed, self._plan.resources)
-        if self._trial.checkpoint is not None:
-            load_checkpoint(run, Path(self._trial.checkpoint))
+        self.epoch = 0
+        for folder in newest_first(self._trial.checkpoint):
+            try:
+                load_checkpoint(run, folder)
+            except DataError as error:
+                # A damaged one costs epochs, not the trial: the one before is tried, then the beginning.
+                print(f"{error}; going back to the one before", file=sys.stderr)
+                run.close()
+                run = self._plan.objective.start(self._trial.params, self._trial.seed, self._plan.resources)
+            else:
+                self.epoch = epoch_of(folder)
+                break
         self._saved_at = time.monotonic()
         return run
 
@@ -88,12 +109,14 @@ class TrialRun:
         target = self._plan.target
         met = target is not None and (value >= target if self._plan.maximize else value <= target)
         pause = max(CHECKPOINT_SECONDS, self._save_seconds / CHECKPOINT_SHARE)
-        return met or self.epoch >= self._plan.epochs or time.monotonic() - self._saved_at >= pause
+        asked = met or self.epoch >= self._plan.epochs or self.epoch in self._plan.rungs
+        return asked or time.monotonic() - self._saved_at >= pause
 
     def _save(self, run: Run) -> Path:
         began = time.monotonic()
-        target = self._plan.checkpoints / f"{self._trial.number:04d}" / f"epoch-{self.epoch:04d}"
+        target = checkpoint_folder(self._plan.checkpoints / f"{self._trial.number:04d}", self.epoch)
         save_checkpoint(run, target)
+        keep_newest(target.parent)
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - began
         return target

@@ -1,7 +1,8 @@
-"""ASHA's arithmetic: when a trial is stopped at a rung. Pure: no storage, no clock, no randomness.
+"""ASHA's arithmetic: when a trial is stopped at a rung, or goes on from it. Pure: no storage, no clock, no randomness.
 
-Li et al. 2020, A system for massively parallel hyperparameter tuning; the stopping form that Ray Tune calls
-AsyncHyperBandScheduler, whose decisions this reproduces (a property test holds the two together).
+Li et al. 2020, A system for massively parallel hyperparameter tuning. `Asha` is the stopping form that Ray Tune calls
+AsyncHyperBandScheduler, whose decisions it reproduces (a property test holds the two together); `Promotions` is the
+paper's own form (algorithm 2): a trial waits at each rung until it is among the best there.
 """
 
 from __future__ import annotations
@@ -45,8 +46,7 @@ class Asha:
 
     def reached(self, before: int, epoch: int) -> int | None:
         """The highest rung that lies in (before, epoch], None when there is none."""
-        index = bisect.bisect_right(self._rungs, epoch) - 1
-        return self._rungs[index] if index >= 0 and self._rungs[index] > before else None
+        return reached(self._rungs, before, epoch)
 
     def judge(self, rung: int, value: float, *, recorded: bool = False) -> Verdict:
         """Whether a trial with `value` at `rung` is stopped, against the others there. Records nothing.
@@ -73,6 +73,65 @@ class Asha:
             if rung is not None and math.isfinite(values[epoch]):
                 self.record(rung, values[epoch])
             before = epoch
+
+
+class Promotions:
+    """The rungs of one study, at each the trials that got there, and which of them wait.
+
+    One in `reduction_factor` goes on: so many as there were at the rung, divided, rounded down, or up where that is
+    `generous`. On a tie the earlier trial is the better one. Values must not be NaN.
+    """
+
+    def __init__(self, rungs: Sequence[int], reduction_factor: float, maximize: bool) -> None:
+        self.rungs = tuple(rungs)
+        self._factor = reduction_factor
+        self._sign = -1.0 if maximize else 1.0
+        self._ranked: dict[int, list[tuple[float, int]]] = {rung: [] for rung in self.rungs}  # the best first
+        self._at: dict[int, dict[int, float]] = {rung: {} for rung in self.rungs}
+        self._waiting: dict[int, int] = {}  # trial -> its rung
+
+    def record(self, rung: int, trial: int, value: float) -> None:
+        """A trial has reached a rung, and waits there from now on."""
+        if trial not in self._at[rung]:
+            self._at[rung][trial] = self._sign * value
+            bisect.insort(self._ranked[rung], (self._sign * value, trial))
+        self._waiting[trial] = rung
+
+    def place(self, rung: int, trial: int) -> tuple[int, int]:
+        """Its place at the rung, from 1, and of how many."""
+        ranked = self._ranked[rung]
+        return bisect.bisect_left(ranked, (self._at[rung][trial], trial)) + 1, len(ranked)
+
+    def passing(self, rung: int, generous: bool = False) -> int:
+        """How many may go on from a rung as it stands."""
+        exact = len(self._ranked[rung]) / self._factor
+        return math.ceil(exact - 1e-9) if generous else math.floor(exact + 1e-9)
+
+    def leave(self, trial: int) -> None:
+        """A trial goes on, or has ended: it does not wait any more."""
+        self._waiting.pop(trial, None)
+
+    @property
+    def waiting(self) -> Mapping[int, int]:
+        """Trial -> the rung it waits at."""
+        return self._waiting
+
+    def next(self, generous: bool = False) -> int | None:
+        """The trial that should go on: of those that may, the one at the highest rung, there the best."""
+        held = set(self._waiting.values())
+        for rung in reversed(self.rungs):
+            if rung not in held:
+                continue
+            for _, trial in self._ranked[rung][: self.passing(rung, generous)]:
+                if self._waiting.get(trial) == rung:
+                    return trial
+        return None
+
+
+def reached(rungs: Sequence[int], before: int, epoch: int) -> int | None:
+    """The highest of the rungs that lies in (before, epoch], None when there is none."""
+    index = bisect.bisect_right(rungs, epoch) - 1
+    return rungs[index] if index >= 0 and rungs[index] > before else None
 
 
 def percentile(ascending: Sequence[float], fraction: float) -> float | None:

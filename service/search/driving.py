@@ -13,7 +13,11 @@ class Driver(Protocol):
     """One study being driven. The runner trains; the driver decides, stores and shows."""
 
     def ask(self) -> Trial | None:
-        """The next trial to train; None: the study wants no more."""
+        """The next trial to train; None: there is none now, and none later either once `finished` is true."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing to ask for, now and later."""
 
     def report(
         self,

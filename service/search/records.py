@@ -11,7 +11,8 @@ from service.spec.findings import Finding
 
 
 class State(StrEnum):
-    """Where a trial is. The last four are ends; a trial that has ended never changes again."""
+    """Where a trial is. The last four are ends; a trial that has ended never changes again. A waiting one was paused at
+    a rung, or its study was interrupted: it may go on."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -72,3 +73,12 @@ class TrialRecord:
     @property
     def epochs_done(self) -> int:
         return max(self.values, default=0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trial as what proposes the next one sees it: every report so far, by epoch."""
+
+    params: Mapping[str, Scalar]
+    values: Mapping[int, float]
+    state: State

@@ -8,6 +8,7 @@
                 break
         study.tell(trial, Outcome(decision.state, decision.reason))
 
+A trial that is told to wait comes back from a later `ask`, with the epochs it has done and its checkpoint.
 Knows no Ray and no torch. The Optuna storage is the truth: another Study over the same storage agrees with this one.
 """
 
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import cast
 
 import optuna
 from optuna.storages import BaseStorage
@@ -23,8 +26,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from service.planning import Plan, seed_of_trial
-from service.search.asha import Asha
-from service.search.records import Decision, Outcome, State, Trial, TrialRecord
+from service.search.asha import Asha, Promotions, reached
+from service.search.records import Decision, Outcome, Seen, State, Trial, TrialRecord
 from service.search.samplers import Proposer
 from service.spec import active_params
 from service.spec.domains import Scalar
@@ -43,38 +46,158 @@ _END_STATES = {
 }
 
 
-class Study:
-    """A search over one Optuna study. One writer at a time; not thread safe."""
+@dataclass
+class _Kept:
+    """What a trial needs to go on."""
 
-    def __init__(self, plan: Plan, storage: BaseStorage, optuna_id: int) -> None:
+    seed: int
+    checkpoint: tuple[int, str | None] = (0, None)
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Study:
+    """A search over one Optuna study. One writer at a time; not thread safe.
+
+    `others`: trials of finished studies over an overlapping space, for the sampler to learn from.
+    """
+
+    def __init__(self, plan: Plan, storage: BaseStorage, optuna_id: int, others: Sequence[Seen] = ()) -> None:
         self._plan = plan
         self._storage = storage
         self._id = optuna_id
         self._maximize = plan.spec.objective.mode == "max"
-        self._asha = Asha(plan.rungs, _reduction_factor(plan), self._maximize)
-        self._proposer = Proposer(plan)
+        asha = plan.spec.early_stopping.asha
+        factor = asha.reduction_factor if asha is not None else 2.0
+        self._promotes = asha is not None and asha.type == "promotion"
+        self._asha = Asha(plan.rungs, factor, self._maximize)
+        self._promotions = Promotions(plan.rungs, factor, self._maximize)
+        self._proposer = Proposer(plan, others)
         self._ids: dict[int, int] = {}  # trial number -> the storage's own id
-        self._values: dict[int, dict[int, float]] = {}  # of trials that have not ended
-        self._unfinished: list[TrialRecord] = []  # left by an earlier driver, to go on first
-        self._ended: dict[int, State] = {}
+        self._seen: dict[int, Seen] = {}
+        self._kept: dict[int, _Kept] = {}
+        self._running: set[int] = set()
+        self._unfinished: list[int] = []  # left by an earlier driver, to go on first
+        self._exhausted = False
         for record in read_trials(storage, optuna_id):
             self._take_over(record)
 
     @classmethod
-    def open(cls, plan: Plan, storage: BaseStorage, study_id: str) -> Study:
+    def open(cls, plan: Plan, storage: BaseStorage, study_id: str, others: Sequence[Seen] = ()) -> Study:
         """The study of that id, made when the storage has none."""
-        return cls(plan, storage, _find_or_create(storage, study_id, plan.spec.objective.mode))
+        return cls(plan, storage, _find_or_create(storage, study_id, plan.spec.objective.mode), others)
 
     def ask(self) -> Trial | None:
-        """The next trial to train: one that an earlier driver left unfinished, else a new one; None: none is left."""
+        """The next trial to train: one that an earlier driver left unfinished, else one that waits at a rung and is
+        among the best there, else a new one. None: there is none now; `finished` says whether there may be later."""
         while self._unfinished:
             trial = self._go_on(self._unfinished.pop(0))
             if trial is not None:
                 return trial
+        number = self._promotions.next()
+        if number is None:
+            return self._new() or self._promoted(self._promotions.next(generous=True))
+        return self._promoted(number)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train and nothing is being trained."""
+        idle = not (self._running or self._unfinished)
+        return idle and not self._has_new and self._promotions.next(generous=True) is None
+
+    def report(self, trial: Trial, epoch: int, value: float) -> Decision:
+        """Store the metric after `epoch` (from 1), then decide. What has returned is stored.
+
+        An epoch that was reported before, as a trial does that goes on from an older checkpoint, keeps its first value.
+        Raises KeyError for a trial that is not being trained: not handed out by `ask`, paused, or ended.
+        """
+        if trial.number not in self._running:
+            raise KeyError(f"trial {trial.number} is not being trained")
+        values = self._values(trial.number)
+        if epoch in values:
+            return Decision(False, "reported before")
+        before = max(values, default=0)
+        self._storage.set_trial_intermediate_value(self._ids[trial.number], epoch, value)
+        values[epoch] = value
+        rung = reached(self._plan.rungs, before, epoch)
+        decision = self._verdict(trial.number, epoch, value, rung)
+        if rung is not None and math.isfinite(value) and not self._promotes:
+            self._asha.record(rung, value)
+        return decision
+
+    def tell(self, trial: Trial, outcome: Outcome) -> None:
+        """Close a trial: complete, stopped, diverged or failed; or pause it: waiting. Telling twice is harmless: the
+        first end stays."""
+        number = trial.number
+        if self._seen[number].state in _END_STATES:
+            return
+        if outcome.state is State.WAITING:
+            self._set(number, State.WAITING, TrialState.WAITING)
+            return
+        if outcome.state not in _END_STATES:
+            raise ValueError(f"a trial ends as one of {', '.join(_END_STATES)}, or waits, not {outcome.state}")
+        state, reason = outcome.state, outcome.reason
+        best = best_value(self._values(number), self._maximize)
+        if state is State.COMPLETE and best is None:
+            state, reason = State.DIVERGED, "no finite value was reported"
+        storage_id = self._ids[number]
+        self._storage.set_trial_user_attr(storage_id, REASON, reason)
+        self._storage.set_trial_user_attr(storage_id, END, state.value)
+        if self._seen[number].state is State.WAITING:
+            self._storage.set_trial_state_values(storage_id, TrialState.RUNNING)  # Optuna ends only what runs
+        self._promotions.leave(number)
+        self._set(number, state, _END_STATES[state], [best] if state is State.COMPLETE and best is not None else None)
+
+    def interrupt(self, trial: Trial) -> None:
+        """Put a trial back: it has not ended and goes on, from its checkpoint, when the study is resumed."""
+        self.tell(trial, Outcome(State.WAITING))
+
+    def waiting(self) -> list[tuple[Trial, str]]:
+        """The trials that wait at a rung, each with what keeps it there."""
+        return [(self._trial(number), self._place(rung, number)) for number, rung in self._promotions.waiting.items()]
+
+    def checkpointed(self, trial: Trial, epoch: int, path: str) -> None:
+        """Note that the state after `epoch` lies at `path`."""
+        self._kept[trial.number].checkpoint = (epoch, path)
+        self._storage.set_trial_user_attr(self._ids[trial.number], CHECKPOINT, {"epoch": epoch, "path": path})
+
+    def diagnosed(self, trial: Trial, findings: Sequence[Finding]) -> None:
+        """Keep what the doctor has newly found in a trial; of one kind the first."""
+        known = self._kept[trial.number].findings
+        known += [finding for finding in findings if finding.code not in {other.code for other in known}]
+        data = [finding.to_data() for finding in known]
+        self._storage.set_trial_user_attr(self._ids[trial.number], FINDINGS, data)
+
+    def findings(self, trial: Trial) -> Sequence[Finding]:
+        """All that the doctor has found in a trial so far, by an earlier driver too."""
+        return tuple(self._kept[trial.number].findings)
+
+    def measured(self, trial: Trial, metrics: Mapping[str, float]) -> None:
+        """Keep all metrics of a trial's last epoch."""
+        self._storage.set_trial_user_attr(self._ids[trial.number], METRICS, dict(metrics))
+
+    def values(self, trial: Trial) -> Mapping[int, float]:
+        """What a trial has reported so far, by epoch."""
+        return self._seen[trial.number].values
+
+    def best(self) -> TrialRecord | None:
+        """The complete trial with the best epoch; the earlier one on a tie; None while none is complete."""
+        return best_of(self.trials(), self._plan.spec.objective.mode)
+
+    def trials(self) -> list[TrialRecord]:
+        """Every trial as stored, by number."""
+        return read_trials(self._storage, self._id)
+
+    @property
+    def _has_new(self) -> bool:
+        return not self._exhausted and len(self._ids) < self._plan.spec.budget.trials
+
+    def _new(self) -> Trial | None:
+        """A new trial; None when the budget or the space has no more."""
         number = len(self._ids)
-        if number >= self._plan.spec.budget.trials:
+        chosen = self._proposer.propose(number, self._seen) if self._has_new else None
+        if chosen is None:
+            self._exhausted = True
             return None
-        chosen = self._proposer.propose(number)
         params = active_params(self._plan.spec, chosen)
         trial = Trial(number, params, self._seed(number))
         parameters = self._proposer.parameters(params)
@@ -87,134 +210,108 @@ class Study:
         template.datetime_start = datetime.now()
         # One transaction: a crash leaves either no trial or a whole one.
         self._ids[number] = self._storage.create_new_trial(self._id, template)
-        self._values[number] = {}
+        self._seen[number] = Seen(params, {}, State.RUNNING)
+        self._kept[number] = _Kept(trial.seed)
+        self._running.add(number)
         return trial
 
-    def report(self, trial: Trial, epoch: int, value: float) -> Decision:
-        """Store the metric after `epoch` (from 1), then decide. What has returned is stored.
+    def _promoted(self, number: int | None) -> Trial | None:
+        """A trial that waited, to be trained on."""
+        if number is None:
+            return None
+        self._promotions.leave(number)
+        self._set(number, State.RUNNING, TrialState.RUNNING)
+        return self._trial(number)
 
-        An epoch that was reported before, as a trial does that goes on from an older checkpoint, keeps its first value.
-        Raises KeyError for a trial that this study did not hand out or that has ended.
-        """
-        values = self._values[trial.number]
-        if epoch in values:
-            return Decision(False, "reported before")
-        before = max(values, default=0)
-        values[epoch] = value
-        self._storage.set_trial_intermediate_value(self._ids[trial.number], epoch, value)
-        return self._decide(before, epoch, value)
+    def _trial(self, number: int) -> Trial:
+        kept = self._kept[number]
+        epoch, path = kept.checkpoint
+        return Trial(number, self._seen[number].params, kept.seed, epoch, path)
 
-    def tell(self, trial: Trial, outcome: Outcome) -> None:
-        """Close a trial: complete, stopped, diverged or failed. Telling twice is harmless: the first end stays."""
-        if trial.number in self._ended:
-            return
-        if outcome.state not in _END_STATES:
-            raise ValueError(f"a trial ends as one of {', '.join(_END_STATES)}, not {outcome.state}")
-        values = self._values[trial.number]
-        state, reason = outcome.state, outcome.reason
-        best = best_value(values, self._maximize)
-        if state is State.COMPLETE and best is None:
-            state, reason = State.DIVERGED, "no finite value was reported"
-        storage_id = self._ids[trial.number]
-        self._storage.set_trial_user_attr(storage_id, REASON, reason)
-        self._storage.set_trial_user_attr(storage_id, END, state.value)
-        told = [best] if state is State.COMPLETE and best is not None else None
-        self._storage.set_trial_state_values(storage_id, _END_STATES[state], told)
-        self._ended[trial.number] = state
-        del self._values[trial.number]
-        self._proposer.observe(TrialRecord(trial.number, state, trial.params, trial.seed, values), best)
+    def _values(self, number: int) -> dict[int, float]:
+        return cast("dict[int, float]", self._seen[number].values)
 
-    def interrupt(self, trial: Trial) -> None:
-        """Put a trial back: it has not ended and goes on, from its checkpoint, when the study is resumed."""
-        if trial.number not in self._ended:
-            self._storage.set_trial_state_values(self._ids[trial.number], TrialState.WAITING)
-
-    def checkpointed(self, trial: Trial, epoch: int, path: str) -> None:
-        """Note that the state after `epoch` lies at `path`."""
-        self._storage.set_trial_user_attr(self._ids[trial.number], CHECKPOINT, {"epoch": epoch, "path": path})
-
-    def diagnosed(self, trial: Trial, findings: Sequence[Finding]) -> None:
-        """Keep all that the doctor has found in a trial so far."""
-        data = [finding.to_data() for finding in findings]
-        self._storage.set_trial_user_attr(self._ids[trial.number], FINDINGS, data)
-
-    def measured(self, trial: Trial, metrics: Mapping[str, float]) -> None:
-        """Keep all metrics of a trial's last epoch."""
-        self._storage.set_trial_user_attr(self._ids[trial.number], METRICS, dict(metrics))
-
-    def best(self) -> TrialRecord | None:
-        """The complete trial with the best epoch; the earlier one on a tie; None while none is complete."""
-        return best_of(self.trials(), self._plan.spec.objective.mode)
-
-    def trials(self) -> list[TrialRecord]:
-        """Every trial as stored, by number."""
-        return read_trials(self._storage, self._id)
-
-    @property
-    def running(self) -> int:
-        return len(self._values) - len(self._unfinished)
+    def _set(self, number: int, state: State, stored: TrialState, values: Sequence[float] | None = None) -> None:
+        self._storage.set_trial_state_values(self._ids[number], stored, values)
+        self._seen[number] = replace(self._seen[number], state=state)
+        (self._running.add if state is State.RUNNING else self._running.discard)(number)
 
     def _seed(self, number: int) -> int:
         search = self._plan.spec.search
         return search.trial_seed if search.trial_seed is not None else seed_of_trial(search.seed, number)
 
     def _take_over(self, record: TrialRecord) -> None:
-        self._ids[record.number] = self._storage.get_trial_id_from_study_id_trial_number(self._id, record.number)
-        self._asha.replay(record.values)
-        if record.state in _END_STATES:
-            self._ended[record.number] = record.state
-            self._proposer.observe(record, best_value(record.values, self._maximize))
-        else:
-            self._values[record.number] = dict(record.values)
-            self._unfinished.append(record)
+        number, values = record.number, dict(record.values)
+        self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        state = record.state if record.state in _END_STATES else State.WAITING
+        self._seen[number] = Seen(record.params, values, state)
+        self._kept[number] = _Kept(record.seed, (record.checkpoint_epoch, record.checkpoint), [*record.findings])
+        self._asha.replay(values)
+        before = 0
+        for epoch in sorted(values):
+            rung = reached(self._plan.rungs, before, epoch)
+            if rung is not None and math.isfinite(values[epoch]):
+                self._promotions.record(rung, number, values[epoch])
+                if epoch != max(values) or state in _END_STATES:
+                    self._promotions.leave(number)
+            before = epoch
+        if state not in _END_STATES:
+            if record.state is State.RUNNING:
+                # Its driver has died: it waits, for a rung or for the next worker.
+                self._storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
+            if not (self._promotes and number in self._promotions.waiting):
+                self._unfinished.append(number)
 
-    def _go_on(self, record: TrialRecord) -> Trial | None:
+    def _go_on(self, number: int) -> Trial | None:
         """A trial that an earlier driver left; None when its last report already was its end, which is told now."""
-        trial = Trial(record.number, record.params, record.seed, record.checkpoint_epoch, record.checkpoint)
-        if record.state is State.WAITING:
-            self._storage.set_trial_state_values(self._ids[record.number], TrialState.RUNNING)
-        if not record.values:
+        self._set(number, State.RUNNING, TrialState.RUNNING)
+        trial, values = self._trial(number), self._values(number)
+        if not values:
             return trial
-        last = max(record.values)
-        decision = self._verdict(last, record.values[last], self._asha.reached(last - 1, last), recorded=True)
+        last = max(values)
+        rung = None if self._promotes else reached(self._plan.rungs, last - 1, last)
+        decision = self._verdict(number, last, values[last], rung, recorded=True)
         if not decision.stop:
             return trial
         self.tell(trial, Outcome(decision.state, decision.reason))
         return None
 
-    def _decide(self, before: int, epoch: int, value: float) -> Decision:
-        rung = self._asha.reached(before, epoch)
-        decision = self._verdict(epoch, value, rung)
-        if rung is not None and math.isfinite(value):
-            self._asha.record(rung, value)
-        return decision
-
-    def _verdict(self, epoch: int, value: float, rung: int | None, recorded: bool = False) -> Decision:
+    def _verdict(self, number: int, epoch: int, value: float, rung: int | None, recorded: bool = False) -> Decision:
         """What follows from a value; `recorded`: it is itself among those of the rung."""
         budget, metric = self._plan.spec.budget, self._plan.spec.objective.metric
         if not math.isfinite(value):
             return Decision(True, f"{metric} was {value} after epoch {epoch}", State.DIVERGED)
-        if budget.target is not None and _reaches(value, budget.target, self._maximize):
+        if budget.reached(value, self._plan.spec.objective.mode):
             return Decision(True, f"reached the target {budget.target:g} after epoch {epoch}", State.COMPLETE)
         if epoch >= budget.epochs:
             return Decision(True, f"trained all {budget.epochs} epochs", State.COMPLETE)
         if rung is None:
             return Decision(False, "between rungs")
+        return self._rest(number, rung, value) if self._promotes else self._judge(rung, value, recorded)
+
+    def _judge(self, rung: int, value: float, recorded: bool) -> Decision:
         verdict = self._asha.judge(rung, value, recorded=recorded)
         if verdict.stop and verdict.cutoff is not None:
             better = "below" if self._maximize else "above"
             cutoff = f"{verdict.cutoff:.4g}, the cutoff of rung {rung} over {verdict.compared} trials"
-            return Decision(True, f"{metric} {value:.4g} is {better} {cutoff}", State.STOPPED)
+            reason = f"{self._plan.spec.objective.metric} {value:.4g} is {better} {cutoff}"
+            return Decision(True, reason, State.STOPPED)
         return Decision(False, f"passed rung {rung}")
 
+    def _rest(self, number: int, rung: int, value: float) -> Decision:
+        """Whether a trial goes on from a rung at once, or waits there."""
+        self._promotions.record(rung, number, value)
+        place, _ = self._promotions.place(rung, number)
+        if place <= self._promotions.passing(rung):
+            self._promotions.leave(number)
+            return Decision(False, f"goes on from rung {rung}: {self._place(rung, number)}")
+        return Decision(True, f"waits at rung {rung}: {self._place(rung, number)}", State.WAITING)
 
-def _reduction_factor(plan: Plan) -> float:
-    asha = plan.spec.early_stopping.asha
-    return asha.reduction_factor if asha is not None else 2.0
-
-
-def _reaches(value: float, target: float, maximize: bool) -> bool:
-    return value >= target if maximize else value <= target
+    def _place(self, rung: int, number: int) -> str:
+        place, of = self._promotions.place(rung, number)
+        value = self._values(number).get(rung, math.nan)
+        passing = self._promotions.passing(rung, generous=True)
+        return f"{self._plan.spec.objective.metric} {value:.4g} is place {place} of {of}, and {passing} may go on"
 
 
 def _find_or_create(storage: BaseStorage, study_id: str, mode: str) -> int:

@@ -75,3 +75,21 @@ Domain = Fixed | Choice | FloatRange | IntRange | RangeTested
 def holds(when: Condition, params: Mapping[str, Scalar]) -> bool:
     """Whether the condition is met: every knob it names is active in `params` with one of the values named."""
     return all(name in params and params[name] in values for name, values in when.items())
+
+
+def allows(domain: Domain, value: Scalar) -> bool:
+    """Whether a knob can have this value, of the same kind: true is not 1. Of a rate that is range-tested: between the
+    ends of its test."""
+    match domain:
+        case Fixed(value=only):
+            return _same(value, only)
+        case Choice(values=values):
+            return any(_same(value, other) for other in values)
+        case FloatRange() | IntRange() | RangeTested():
+            if isinstance(value, bool | str | None) or not domain.low <= value <= domain.high:
+                return False
+            return not isinstance(domain, IntRange) or (value - domain.low) % domain.step == 0
+
+
+def _same(one: Scalar, other: Scalar) -> bool:
+    return isinstance(one, bool) == isinstance(other, bool) and one == other

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import search_spaces
 from service.errors import Problem, SpecError, did_you_mean
-from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
+from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested, allows
 from service.spec.knobs import CATALOGUE
 from service.spec.reading import MAX_BYTES, Document, read_value, read_yaml
 from service.spec.space_parsing import parse_space
@@ -154,6 +154,8 @@ def _check_together(spec: StudySpec, problems: list[Problem]) -> None:
     objective, asha = spec.objective, spec.early_stopping.asha
     _check_grid(spec, problems)
     _check_claim(spec, problems)
+    _check_enqueued(spec, problems)
+    _check_rungs(spec, problems)
     prefix = next((prefix for prefix in _PREFIXES if objective.dataset.startswith(prefix)), None)
     if prefix is not None and len(objective.dataset) == len(prefix):
         problems.append(Problem("objective.dataset", f"{objective.dataset!r} names no path after {prefix!r}"))
@@ -185,6 +187,28 @@ def _check_grid(spec: StudySpec, problems: list[Problem]) -> None:
     wrong = [name for name, domain in spec.space.items() if not isinstance(domain, Fixed | Choice)]
     if wrong:
         problems.append(Problem(f"space.{wrong[0]}", "a grid takes values and lists; this is a range"))
+
+
+def _check_enqueued(spec: StudySpec, problems: list[Problem]) -> None:
+    for index, configuration in enumerate(spec.search.enqueue):
+        for name, value in configuration.items():
+            path = f"search.enqueue.{index}.{name}"
+            if name not in spec.space:
+                problems.append(Problem(path, f"no knob of this space; {did_you_mean(name, spec.space)}"))
+            elif not allows(spec.space[name], value):
+                values = _show(_domain_data(spec.space[name]))
+                problems.append(Problem(path, f"{_show(value)} is not one of its values: {values}"))
+
+
+def _check_rungs(spec: StudySpec, problems: list[Problem]) -> None:
+    asha = spec.early_stopping.asha
+    if asha is None or asha.rungs is None:
+        return
+    path, rungs = "early_stopping.asha.rungs", asha.rungs
+    if asha.grace_epochs is not None:
+        problems.append(Problem(path, "grace_epochs says where the rungs begin; name either"))
+    if rungs != sorted(set(rungs)) or any(not 1 <= rung < spec.budget.epochs for rung in rungs):
+        problems.append(Problem(path, f"{rungs} are not rising whole numbers from 1 to {spec.budget.epochs - 1}"))
 
 
 def _check_claim(spec: StudySpec, problems: list[Problem]) -> None:

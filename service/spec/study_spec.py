@@ -35,19 +35,27 @@ class ObjectiveSpec(Section):
 
 
 class SearchSpec(Section):
-    """How configurations are proposed; `grid` takes every combination of a space of lists in turn. `trial_seed`: every
-    trial trains with this seed, to reproduce one."""
+    """How configurations are proposed: `gp` by a model of all learning curves, `tpe` by Optuna's, `grid` takes every
+    combination of a space of lists in turn. `trial_seed`: every trial trains with this seed, to reproduce one.
+    `enqueue`: configurations to try first, of each what is known; the rest is proposed. `warm_start`: finished studies
+    (an id, or a name) whose trials are learnt from too."""
 
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
     seed: int = Field(0, ge=0, le=2**31 - 1)
     trial_seed: int | None = Field(None, ge=0, le=2**63 - 1)
+    enqueue: list[dict[str, str | int | float | bool]] = Field(default_factory=list, max_length=10_000)
+    warm_start: list[str] = Field(default_factory=list, max_length=100)
 
 
 class AshaSpec(Section):
-    """`grace_epochs` None: a twelfth of the budget, at least 1. One in `reduction_factor` passes each rung."""
+    """One in `reduction_factor` passes each rung; the first is at `grace_epochs` (None: a twelfth of the budget, at
+    least 1). `type`: in `promotion` a trial waits at a rung until it is among those, in `stopping` it ends when it is
+    not. `rungs`: their epochs, where they are not to be computed from the grace."""
 
+    type: Literal["promotion", "stopping"] = "promotion"
     grace_epochs: int | None = Field(None, ge=1)
     reduction_factor: float = Field(3.0, gt=1, le=100)
+    rungs: list[int] | None = None
 
 
 class EarlyStoppingSpec(Section):
@@ -67,6 +75,10 @@ class BudgetSpec(Section):
     hours: float | None = Field(None, gt=0)
     target: float | None = None
     failures: int = Field(10, ge=0)
+
+    def reached(self, value: float, mode: str) -> bool:
+        """Whether a value of the metric meets the target."""
+        return self.target is not None and (value >= self.target if mode == "max" else value <= self.target)
 
 
 LEAST_SHARE = 1e-4  # Ray counts resources in ten thousandths

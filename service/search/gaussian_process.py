@@ -1,0 +1,116 @@
+"""Gaussian process regression with a Matern 5/2 kernel, one length scale a feature. numpy and scipy only.
+
+Rasmussen and Williams 2006, chapters 2 and 5: the posterior by Cholesky factors, the hyperparameters at the maximum of
+their posterior density, log-normal priors on them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+Array = NDArray[np.float64]
+SCALE_BOUNDS, AMPLITUDE_BOUNDS, NOISE_BOUNDS = (0.05, 20.0), (0.05, 20.0), (1e-4, 0.5)
+LIKELY_SCALE, LIKELY_NOISE = 0.7, 1e-2
+JITTER = 1e-5
+
+
+class GaussianProcess:
+    """Features are expected from 0 to 1, targets standardized. Raises LinAlgError for targets that are not finite."""
+
+    def __init__(self, features: int) -> None:
+        self._features = features
+        # Logarithms of the length scales, the amplitude (a variance) and the variance of the noise.
+        self._theta = np.log(np.array([*[LIKELY_SCALE] * features, 1.0, LIKELY_NOISE]))
+
+    def fit(self, x: Array, y: Array, iterations: int) -> None:
+        """Set the hyperparameters to the most probable ones given x (n, features) and y (n,), from those of before on.
+        `condition` comes after it."""
+        squares = np.ascontiguousarray(((x[:, None, :] - x[None, :, :]) ** 2).transpose(2, 0, 1))
+        bounds = [*[SCALE_BOUNDS] * self._features, AMPLITUDE_BOUNDS, NOISE_BOUNDS]
+        found = minimize(
+            _negative_log_posterior,
+            self._theta,
+            args=(squares, y),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(math.log(low), math.log(high)) for low, high in bounds],
+            options={"maxiter": iterations},
+        )
+        self._theta = found.x
+
+    def condition(self, x: Array, y: Array) -> None:
+        """Take x (n, features) and y (n,) as observed."""
+        amplitude, noise = np.exp(self._theta[-2]), np.exp(self._theta[-1]) + JITTER
+        self._x = x / np.exp(self._theta[:-2])
+        covariance = amplitude * _matern(_distances(self._x, self._x))[0]
+        covariance[np.diag_indices_from(covariance)] += noise
+        self._factor = cholesky(covariance, lower=True, check_finite=True)
+        self._weights = cho_solve((self._factor, True), y, check_finite=False)
+
+    def predict(self, x: Array) -> tuple[Array, Array]:
+        """The mean and the standard deviation, without noise, at x (n, features)."""
+        amplitude = np.exp(self._theta[-2])
+        across = amplitude * _matern(_distances(x / np.exp(self._theta[:-2]), self._x))[0]
+        shrunk = solve_triangular(self._factor, across.T, lower=True, check_finite=False)
+        variance = amplitude - np.einsum("ij,ij->j", shrunk, shrunk)
+        mean: Array = across @ self._weights
+        return mean, np.sqrt(np.maximum(variance, 1e-9))
+
+    def mean(self, x: Array) -> Array:
+        """The mean at x (n, features), at a fraction of what `predict` costs."""
+        amplitude = float(np.exp(self._theta[-2]))
+        across: Array = amplitude * _matern(_distances(x / np.exp(self._theta[:-2]), self._x))[0]
+        mean: Array = np.matmul(across, self._weights)
+        return mean
+
+
+def _distances(one: Array, two: Array) -> Array:
+    """Squared distances (n, m) between the rows of (n, d) and (m, d)."""
+    squares: Array = (one * one).sum(1)[:, None] + (two * two).sum(1)[None] - 2 * one @ two.T
+    np.maximum(squares, 0.0, out=squares)
+    return squares
+
+
+def _matern(squares: Array) -> tuple[Array, Array]:
+    """Matern 5/2 of squared distances, and its derivative by them."""
+    root = np.sqrt(5 * squares + 1e-12)
+    decay = np.exp(-root)
+    return (1 + root + root * root / 3) * decay, -(5 / 6) * (1 + root) * decay
+
+
+def _negative_log_posterior(theta: Array, squares: Array, y: Array) -> tuple[float, Array]:
+    """And its gradient. `squares` (d, n, n): squared differences by feature."""
+    scales, amplitude, noise = np.exp(2 * theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
+    kernel, slope = _matern(np.tensordot(1 / scales, squares, axes=1))
+    covariance = amplitude * kernel
+    covariance[np.diag_indices_from(covariance)] += noise + JITTER
+    try:
+        factor = cholesky(covariance, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return 1e10, np.zeros_like(theta)
+    weights = cho_solve((factor, True), y, check_finite=False)
+    inverse = cho_solve((factor, True), np.eye(len(y)), check_finite=False)
+    inner = inverse - np.outer(weights, weights)
+    gradient = np.empty_like(theta)
+    sloped = (inner * slope).ravel()
+    gradient[:-2] = -amplitude / scales * (squares.reshape(len(squares), -1) @ sloped)
+    gradient[-2] = 0.5 * float(np.vdot(inner, amplitude * kernel))
+    gradient[-1] = 0.5 * float(np.trace(inner)) * noise
+    prior, prior_gradient = _priors(theta)
+    value = 0.5 * float(y @ weights) + float(np.log(np.diag(factor)).sum()) + prior
+    return value, gradient + prior_gradient
+
+
+def _priors(theta: Array) -> tuple[float, Array]:
+    """Normal in the logarithms: length scales and noise about their likely values, the amplitude about 1."""
+    centre = np.full_like(theta, math.log(LIKELY_SCALE))
+    centre[-2], centre[-1] = 0.0, math.log(LIKELY_NOISE)
+    width = np.ones_like(theta)
+    width[-1] = 1.5
+    away = (theta - centre) / width
+    return 0.5 * float(away @ away), away / width

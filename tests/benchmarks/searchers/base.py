@@ -1,0 +1,35 @@
+"""What a way to search looks like to `search_quality.py`. A new one is a module beside this one that gives SEARCHERS:
+name -> a function of a Problem and a seed that makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.spec.study_spec import StudySpec
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A space, and how long a trial is at most. The metric is to be maximized. `spec` has the space as domains."""
+
+    spec: StudySpec
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial to train from epoch `epochs_done` on. `key` tells trials apart, and is the same for one that goes on."""
+
+    key: int
+    params: Mapping[str, float]
+    epochs_done: int = 0
+
+
+class Searcher(Protocol):
+    def ask(self) -> Asked | None:
+        """What a free worker should do; None: nothing now."""
+
+    def report(self, key: int, epoch: int, value: float) -> bool:
+        """Take in a value; whether the worker is free again. The last epoch frees it whatever is said."""
