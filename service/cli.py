@@ -75,6 +75,24 @@ def _parser() -> _Parser:
     test.add_argument("--plot", metavar="FILE", help="draw the curves, as PNG")
     _common(test)
 
+    going_on: tuple[tuple[str, Callable[[argparse.Namespace], int], str], ...] = (
+        ("resume", _resume, "go on with a study that was interrupted or whose driver died"),
+        ("extend", _extend, "add trials or epochs to a study and go on with it"),
+    )
+    for name, goes, text in going_on:
+        goes_on = _command(commands, name, goes, text)
+        goes_on.add_argument("study", metavar="STUDY", help="an id, a name (its newest study), or `last`")
+        if name == "extend":
+            goes_on.add_argument("--trials", metavar="N", help="how many in all, or +N more")
+            goes_on.add_argument("--epochs", metavar="N", help="how long a trial is at most, or +N longer")
+        goes_on.add_argument("--data-dir", metavar="D", help="where data sets are (default: a folder of --out)")
+        goes_on.add_argument("--runner", choices=("ray", "inline"), default="ray", help="inline: without Ray")
+        _common(goes_on)
+
+    sync = _command(commands, "sync", _sync, "write what MLflow has not got of a study yet")
+    sync.add_argument("study", metavar="STUDY", help="an id, a name (its newest study), or `last`")
+    _common(sync)
+
     _common(_command(commands, "list", _list, "the studies here, the newest first"))
     for name, command, text in (
         ("show", _show, "a study with its trials, and why each ended"),
@@ -136,20 +154,57 @@ def _console(stderr: bool = False) -> Any:
 def _run(arguments: argparse.Namespace) -> int:
     spec = _load(arguments)
     settings = _settings(arguments)
-    from service.progress import Progress
     from service.runs import run_study
 
+    return _watch(arguments, lambda progress: run_study(spec, settings, progress, arguments.runner))
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from service.runs import resume_study
+
+    return _watch(
+        arguments, lambda progress: resume_study(arguments.study, _settings(arguments), progress, arguments.runner)
+    )
+
+
+def _extend(arguments: argparse.Namespace) -> int:
+    from service.runs import extend_study
+
+    more = {"trials": arguments.trials, "epochs": arguments.epochs}
+    return _watch(
+        arguments,
+        lambda progress: extend_study(arguments.study, _settings(arguments), progress, arguments.runner, **more),
+    )
+
+
+def _watch(arguments: argparse.Namespace, drive: Callable[[Any], Any]) -> int:
+    """Drive a study with its progress on the terminal, and show what came out."""
+    from service.history import read_back
+    from service.progress import Progress
+    from service.showing import show_claim, show_result
+
     with Progress(_console(stderr=arguments.json)) as progress:
-        result = run_study(spec, settings, progress, arguments.runner)
+        result = drive(progress)
     if arguments.json:
         _print_json(result.to_data())
     else:
-        from service.history import read_back
-        from service.showing import show_claim, show_result
-
-        show_result(_console(), spec, result)
-        show_claim(_console(), spec, read_back(settings, result.study_id).trials)
+        back = read_back(_settings(arguments), result.study_id)
+        show_result(_console(), back.spec, result)
+        show_claim(_console(), back.spec, back.trials)
+        if result.state == "interrupted":
+            _console().print(f"go on with it         dialin resume {result.study_id}", markup=False)
     return {"complete": 0, "interrupted": INTERRUPTED}.get(result.state, 1)
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    from service.history import sync_study
+
+    left = sync_study(_settings(arguments), arguments.study)
+    if arguments.json:
+        _print_json({"left": left})
+    else:
+        print("everything is in MLflow" if left == 0 else f"{left} events are not in MLflow yet; they are kept on disk")
+    return 0 if left == 0 else 1
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -11,17 +11,19 @@ from typing import Protocol
 
 from service.interrupts import Interrupts
 from service.planning import Plan
-from service.search.records import Decision, Outcome, State, Trial
+from service.search.records import Decision, Outcome, State, Trial, TrialRecord
 from service.search.study import Study
 from service.spec.findings import Finding
 from service.tracking.mirror import Mirror
+
+MOST_LOSSES = 3  # workers that may die under one trial, before it is the trial's doing
 
 
 class Listener(Protocol):
     """Who watches a study: the terminal's progress, a test. Must not raise."""
 
     def note(self, text: str) -> None: ...
-    def planned(self, study_id: str, plan: Plan) -> None: ...
+    def planned(self, study_id: str, plan: Plan, trials: Sequence[TrialRecord]) -> None: ...
     def trial_started(self, trial: Trial) -> None: ...
     def epoch_done(self, trial: Trial, epoch: int, value: float) -> None: ...
     def trial_ended(self, trial: Trial, outcome: Outcome) -> None: ...
@@ -39,6 +41,7 @@ class StudyDriver:
         logs: Path,
         interrupts: Interrupts,
         clock: Callable[[], float] = time.monotonic,
+        fence: Callable[[], None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._study = study
@@ -47,10 +50,12 @@ class StudyDriver:
         self._logs = logs
         self._interrupts = interrupts
         self._clock = clock
+        self._fence = fence  # raises FencedError once another driver has the study; asked before anything is written
         self._began = clock()
         self._live: dict[int, Trial] = {}
         self._failures: list[str] = []
         self._mirrored: set[int] = set()
+        self._losses: Counter[int] = Counter()
         self._over: str | None = None
 
     @property
@@ -78,6 +83,7 @@ class StudyDriver:
         if self.over is not None:
             return None
         with self._interrupts.shield():
+            self._fence()
             trial = self._study.ask()
             if trial is not None:
                 self._live[trial.number] = trial
@@ -96,16 +102,30 @@ class StudyDriver:
         findings: Sequence[Finding] = (),
     ) -> Decision:
         with self._interrupts.shield():
+            self._fence()
             if findings:
                 self._study.diagnosed(trial, findings)
             return self._report(trial, epoch, metrics, checkpoint, findings)
 
     def fail(self, trial: Trial, traceback: str) -> None:
         with self._interrupts.shield():
+            self._fence()
             self._fail(trial, traceback)
+
+    def lost(self, trial: Trial, reason: str) -> None:
+        with self._interrupts.shield():
+            self._fence()
+            self._losses[trial.number] += 1
+            if self._losses[trial.number] > MOST_LOSSES:
+                self._fail(trial, f"its worker died {self._losses[trial.number]} times; the last time: {reason}")
+                return
+            self._study.put_back(trial)
+            self._live.pop(trial.number, None)
+            self._listener.note(f"trial {trial.number} lost its worker and goes on from its checkpoint: {reason}")
 
     def interrupt(self) -> None:
         """Put back every trial under way: a resumed study goes on with them."""
+        self._fence()
         for trial in self._live.values():
             self._study.interrupt(trial)
         for number in sorted({*self._live, *(trial.number for trial, _ in self._study.waiting())}):
@@ -115,8 +135,9 @@ class StudyDriver:
     def finish(self) -> None:
         """End the trials that still wait at a rung: nothing more is trained."""
         with self._interrupts.shield():
+            self._fence()
             for trial, place in self._study.waiting():
-                self._end(trial, Outcome(State.STOPPED, f"{place}; {self._over or 'the study is complete'}"))
+                self._end(trial, Outcome(State.STOPPED, f"{place}; {self._over}" if self._over else place))
 
     def _report(
         self,
@@ -134,12 +155,12 @@ class StudyDriver:
         decision = self._study.report(trial, epoch, value)
         if wrong:
             decision = Decision(True, f"{wrong} was {metrics[wrong]} after epoch {epoch}", State.DIVERGED)
-        elif not decision.stop and (fatal := self._fatal(findings)) is not None:
+        elif decision.state in (State.RUNNING, State.WAITING) and (fatal := self._fatal(findings)) is not None:
             decision = Decision(True, f"{fatal.text()}; try {fatal.rule.remedy}", State.DIVERGED)
         if checkpoint is not None:
             self._study.checkpointed(trial, epoch, checkpoint)
         self._listener.epoch_done(trial, epoch, value)
-        if self.over is not None and not decision.stop:
+        if self.over is not None and decision.state in (State.RUNNING, State.WAITING):
             decision = Decision(True, f"the study ended: {self.over}", State.STOPPED)
         if decision.stop and decision.state is State.WAITING:
             self._pause(trial, decision)

@@ -6,6 +6,7 @@
     ├── DataError               a data set is missing, damaged or of the wrong shape
     ├── NotFoundError           no study or trial of that name
     ├── ConflictError           the study is not in a state that allows this
+    │   └── FencedError         another driver has taken the study over
     └── StudyFailedError        the study ended without a result
 
 Server and client raise the same classes: `by_code` gives the class back from the code sent over the wire.
@@ -76,6 +77,10 @@ class ConflictError(DialinError):
     code = "conflict"
     status = 409
     exit_code = 1
+
+
+class FencedError(ConflictError):
+    code = "fenced"
 
 
 class StudyFailedError(DialinError):

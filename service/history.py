@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from service.calibration import from_data
-from service.errors import NotFoundError
+from service.errors import ConflictError, NotFoundError
 from service.results.summary import Result, summarize
 from service.search.records import TrialRecord
 from service.search.storage import open_storage, sqlite_url
@@ -17,18 +18,41 @@ from service.settings import OutputFolder, Settings
 from service.spec import parse_spec
 from service.spec.range_tests import Calibration
 from service.spec.study_spec import StudySpec
+from service.store.leases import holder
 from service.store.studies import Studies, StudyRow
+from service.tracking.mirror import lag_of, sqlite_uri, sync
 
 
 @dataclass(frozen=True)
 class ReadBack:
-    """One study as the disk has it."""
+    """One study as the disk has it. `mirror_lag`: events that MLflow has not got yet."""
 
     row: StudyRow
     spec: StudySpec
     trials: Sequence[TrialRecord]
     result: Result
     calibration: Calibration | None = None
+    mirror_lag: int = 0
+
+
+def mlflow_target(settings: Settings) -> tuple[str, Path | None]:
+    """MLflow's tracking URI, and where artifacts go when that is our own database."""
+    out = OutputFolder(settings.out)
+    if settings.mlflow_uri is not None:
+        return settings.mlflow_uri, None
+    return sqlite_uri(out.mlflow_database), out.mlflow_artifacts
+
+
+def sync_study(settings: Settings, reference: str) -> int:
+    """Write what MLflow has not got of a study yet; how many events are left after it. Raises NotFoundError, and
+    ConflictError while its driver lives: that one's recorder writes."""
+    out = OutputFolder(settings.out)
+    row = read_back(settings, reference).row
+    owner = holder(sqlite_url(out.database), row.id)
+    if owner is not None:
+        raise ConflictError(f"study {row.id} is being driven by process {owner.pid} on {owner.host}, which writes it")
+    folder = out.study(row.id).spool
+    return sync(folder, *mlflow_target(settings)) if folder.exists() else 0
 
 
 def list_studies(settings: Settings) -> list[dict[str, Any]]:
@@ -57,7 +81,7 @@ def read_back(settings: Settings, reference: str) -> ReadBack:
     trials = read_study(open_storage(sqlite_url(out.database)), row.id)
     file = out.study(row.id).calibration
     calibration = from_data(json.loads(file.read_text())) if file.exists() else None
-    return ReadBack(row, spec, trials, _result(row, spec, trials, out), calibration)
+    return ReadBack(row, spec, trials, _result(row, spec, trials, out), calibration, lag_of(out.study(row.id).spool))
 
 
 def _result(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], out: OutputFolder) -> Result:

@@ -53,13 +53,7 @@ class Plan:
 
 def plan_study(spec: StudySpec, cluster: ClusterShape) -> Plan:
     """The plan of a study on a cluster. Raises SpecError when one trial needs more than there is."""
-    asha = spec.early_stopping.asha
-    if asha is None:
-        rungs: tuple[int, ...] = ()
-    elif asha.rungs is not None:
-        rungs = tuple(asha.rungs)
-    else:
-        rungs = rungs_of(spec.budget.epochs, grace_of(spec), asha.reduction_factor)
+    rungs = rungs_for(spec)
     resources, concurrency = _share(spec, cluster)
     return Plan(
         spec=spec,
@@ -69,6 +63,16 @@ def plan_study(spec: StudySpec, cluster: ClusterShape) -> Plan:
         most_epochs=spec.budget.trials * spec.budget.epochs,
         likely_epochs=_likely_epochs(spec, rungs),
     )
+
+
+def rungs_for(spec: StudySpec) -> tuple[int, ...]:
+    """The epochs at which a specification has its trials compared: as it names them, or from the grace on."""
+    asha = spec.early_stopping.asha
+    if asha is None:
+        return ()
+    if asha.rungs is not None:
+        return tuple(asha.rungs)
+    return rungs_of(spec.budget.epochs, grace_of(spec), asha.reduction_factor)
 
 
 def grace_of(spec: StudySpec) -> int:

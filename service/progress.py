@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.planning import Plan
-from service.search.records import Outcome, State, Trial
+from service.search.records import Outcome, State, Trial, TrialRecord
 
 PLAIN_SECONDS = 2.0  # between two plain lines, at least
 
@@ -48,8 +48,11 @@ class Progress:
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
-    def planned(self, study_id: str, plan: Plan) -> None:
+    def planned(self, study_id: str, plan: Plan, trials: Sequence[TrialRecord] = ()) -> None:
         self._plan, self._study_id = plan, study_id
+        for record in trials:
+            if record.state in (State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED):
+                self._ends[record.state] += 1
         spec = plan.spec
         rungs = f"compared after epochs {', '.join(map(str, plan.rungs))}" if plan.rungs else "no early stopping"
         self.note(

@@ -5,6 +5,7 @@ spec -> plan -> [ ask -> train -> report -> decide ]* -> tell -> result
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from dataclasses import dataclass, replace
 from service import objectives
 from service.calibration import calibrate, calibrate_one
 from service.cluster.local import local_cluster, local_shape
+from service.continuing import extended, resolve_warm_start
 from service.driver import Listener, StudyDriver
-from service.errors import UsageError
+from service.errors import ConflictError, FencedError, NotFoundError, UsageError
+from service.history import mlflow_target
 from service.interrupts import Interrupts
 from service.objectives.base import Metrics, Objective
 from service.objectives.inline import run_inline, sweep_inline
@@ -25,16 +28,17 @@ from service.results.export import write_best_config
 from service.results.figures import plot_range_tests
 from service.results.leaderboard import describe
 from service.results.summary import Result, summarize
-from service.search.records import Trial, TrialRecord
+from service.search.records import State, Trial, TrialRecord
 from service.search.storage import open_storage, sqlite_url
-from service.search.study import Study
+from service.search.study import Study, read_finished, read_study
 from service.settings import OutputFolder, Settings, StudyFolder
-from service.spec import searched, to_yaml
+from service.spec import parse_spec, searched, to_yaml
 from service.spec.domains import RangeTested, Scalar
 from service.spec.range_tests import Calibration, Curve, Sweep
 from service.spec.study_spec import StudySpec
-from service.store.studies import Studies, StudyState
-from service.tracking.mirror import Mirror, sqlite_uri
+from service.store.leases import Lease, acquire
+from service.store.studies import Studies, StudyRow, StudyState
+from service.tracking.mirror import Mirror
 
 RUNNERS = ("ray", "inline")
 MIRROR_SECONDS = 60.0  # how long the end of a study waits for MLflow
@@ -62,32 +66,113 @@ class Ending:
 def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: str = "ray") -> Result:
     """Search the space and return what came out, all of it on disk below `settings.out` by then.
 
-    Raises DataError for a data set that cannot be had and SpecError for resources that are not there, both before
-    anything is stored. Ctrl-C or SIGTERM end the study cleanly: the result says `interrupted`, with the best so far.
+    Raises DataError for a data set that cannot be had, SpecError for resources that are not there and NotFoundError for
+    a study to learn from that is not known, all before anything is stored. Ctrl-C or SIGTERM end the study cleanly: the
+    result says `interrupted`, with the best so far, and `resume_study` goes on with it.
     """
-    if runner not in RUNNERS:
-        raise UsageError(f"runner {runner!r}; allowed: {', '.join(RUNNERS)}")
-    began = time.monotonic()
-    plan = plan_study(spec, local_shape())
-    objective = objectives.build(spec, settings.data_dir)
-    objective.prepare(listener.note)
+    _check_runner(runner)
     out = OutputFolder(settings.out)
-    with Interrupts() as interrupts, _new_study(spec, out) as (study_id, studies):
-        folder = out.study(study_id)
-        listener.planned(study_id, plan)
+    spec = resolve_warm_start(spec, out)
+    plan, objective = _prepare(spec, settings, listener)
+    out.root.mkdir(parents=True, exist_ok=True)
+    with Interrupts() as interrupts, _studies(out) as studies:
+        row = studies.create(spec.name, to_yaml(spec))
+        return _drive(row, plan, objective, out, studies, listener, interrupts, runner, settings)
+
+
+def resume_study(reference: str, settings: Settings, listener: Listener, runner: str = "ray") -> Result:
+    """Go on with a study whose driver was interrupted, has died or has failed: unfinished trials from their last
+    checkpoint, then what is left of the budget.
+
+    Raises NotFoundError, and ConflictError for a study that is complete or that another driver lives on.
+    """
+    return _go_on(reference, settings, listener, runner, lambda row, spec: _unfinished(row, spec))
+
+
+def extend_study(
+    reference: str,
+    settings: Settings,
+    listener: Listener,
+    runner: str = "ray",
+    *,
+    trials: str | None = None,
+    epochs: str | None = None,
+) -> Result:
+    """Add to the budget of a study and go on with it. `trials`, `epochs`: the new number, or `+N`. Where trials become
+    longer, the best of those that were complete at the old length go on, each as a trial of its own.
+
+    Raises as `resume_study`, and UsageError for a budget that is not larger.
+    """
+    return _go_on(reference, settings, listener, runner, lambda _row, spec: extended(spec, trials, epochs))
+
+
+def _go_on(
+    reference: str,
+    settings: Settings,
+    listener: Listener,
+    runner: str,
+    next_spec: Callable[[StudyRow, StudySpec], StudySpec],
+) -> Result:
+    _check_runner(runner)
+    out = OutputFolder(settings.out)
+    with Interrupts() as interrupts, _studies(out) as studies:
+        row = studies.find(reference)
+        spec = next_spec(row, parse_spec(row.spec))
+        plan, objective = _prepare(spec, settings, listener)
+        row = replace(row, spec=to_yaml(spec))
+        return _drive(row, plan, objective, out, studies, listener, interrupts, runner, settings)
+
+
+def _drive(
+    row: StudyRow,
+    plan: Plan,
+    objective: Objective,
+    out: OutputFolder,
+    studies: Studies,
+    listener: Listener,
+    interrupts: Interrupts,
+    runner: str,
+    settings: Settings,
+) -> Result:
+    """One driver's time with a study, from its lease to its result."""
+    began = time.monotonic() - float(row.summary.get("seconds", 0.0))
+    spec, folder, url = plan.spec, out.study(row.id), sqlite_url(out.database)
+    with acquire(url, row.id) as lease, _marked(row, studies, lease):
+        storage = open_storage(url)
+        listener.planned(row.id, plan, read_study(storage, row.id))
         trial_plan = _trial_plan(plan, objective, folder)
-        with _mirrored(plan, study_id, out) as mirror:
+        with _mirrored(plan, row.id, out, settings) as mirror:
             with _runner(runner, plan, folder) as trainer:
                 interrupts.install()  # Ray takes SIGTERM for itself when it starts
                 plan = _calibrate(plan, trainer, trial_plan, folder, listener)
-                study = Study.open(plan, open_storage(sqlite_url(out.database)), study_id)
-                driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts)
+                study = Study.open(plan, storage, row.id, read_finished(storage, spec.search.warm_start))
+                driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts, fence=lease.check)
                 ending = _search(driver, study, trainer, trial_plan)
             with interrupts.shield():
-                result = _keep(ending, spec, study, study_id, out, time.monotonic() - began)
-                studies.end(study_id, ending.state, ending.reason, result.to_data())
-                _end_mirror(mirror, spec, result, study.trials(), folder, listener)
+                lease.check()
+                records = study.trials()
+                result = _keep(ending, spec, records, row.id, out, time.monotonic() - began)
+                studies.end(row.id, ending.state, ending.reason, result.to_data())
+                _end_mirror(mirror, spec, result, records, folder, listener)
     return result
+
+
+def _check_runner(runner: str) -> None:
+    if runner not in RUNNERS:
+        raise UsageError(f"runner {runner!r}; allowed: {', '.join(RUNNERS)}")
+
+
+def _prepare(spec: StudySpec, settings: Settings, listener: Listener) -> tuple[Plan, Objective]:
+    plan = plan_study(spec, local_shape())
+    objective = objectives.build(spec, settings.data_dir)
+    objective.prepare(listener.note)
+    return plan, objective
+
+
+def _unfinished(row: StudyRow, spec: StudySpec) -> StudySpec:
+    if row.state is StudyState.COMPLETE:
+        raise ConflictError(f"study {row.id} is complete; add to its budget with: dialin extend {row.id} --trials +10")
+    return spec
 
 
 def range_test_once(
@@ -135,7 +220,8 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
             return Ending(StudyState.FAILED, driver.over or "no trial was trained to its full length")
         trial = Trial(best.number, best.params, best.seed, best.epochs_done, best.checkpoint)
         test = trainer.evaluate(trial_plan, trial, best.checkpoint) if best.checkpoint is not None else None
-        return Ending(StudyState.COMPLETE, driver.over or "", test)
+        exhausted = "every configuration of the space has been tried" if study.exhausted else ""
+        return Ending(StudyState.COMPLETE, driver.over or exhausted, test)
     except KeyboardInterrupt:
         driver.interrupt()
         return Ending(StudyState.INTERRUPTED, "interrupted")
@@ -157,18 +243,29 @@ def _runner(name: str, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
 
 
 @contextmanager
-def _new_study(spec: StudySpec, out: OutputFolder) -> Iterator[tuple[str, Studies]]:
-    """A row for the study; whatever escapes marks it failed, with its reason, before it goes on."""
-    out.root.mkdir(parents=True, exist_ok=True)
+def _studies(out: OutputFolder) -> Iterator[Studies]:
+    if not out.root.exists():
+        raise NotFoundError(f"there is no study in {out.root}")
     studies = Studies(sqlite_url(out.database))
-    row = studies.create(spec.name, to_yaml(spec))
     try:
-        yield row.id, studies
-    except BaseException as error:
-        studies.end(row.id, *_escaped(error), {})
-        raise
+        yield studies
     finally:
         studies.close()
+
+
+@contextmanager
+def _marked(row: StudyRow, studies: Studies, lease: Lease) -> Iterator[None]:
+    """The study's row says that it runs; whatever escapes is noted there before it goes on, unless the study is no
+    longer ours."""
+    studies.go_on(row.id, row.spec)
+    try:
+        yield
+    except FencedError:
+        raise
+    except BaseException as error:
+        lease.check()
+        studies.end(row.id, *_escaped(error), dict(row.summary))
+        raise
 
 
 def _escaped(error: BaseException) -> tuple[StudyState, str]:
@@ -193,10 +290,10 @@ def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialP
 
 
 @contextmanager
-def _mirrored(plan: Plan, study_id: str, out: OutputFolder) -> Iterator[Mirror]:
-    """The study's way to MLflow; whatever escapes ends its run there too."""
+def _mirrored(plan: Plan, study_id: str, out: OutputFolder, settings: Settings) -> Iterator[Mirror]:
+    """The study's way to MLflow; whatever escapes ends its run there too, unless the study is no longer ours."""
     spec = plan.spec
-    mirror = Mirror(out.study(study_id).spool, sqlite_uri(out.mlflow_database), out.mlflow_artifacts)
+    mirror = Mirror(out.study(study_id).spool, *mlflow_target(settings))
     params: dict[str, Scalar] = {
         "dataset": spec.objective.dataset,
         "metric": spec.objective.metric,
@@ -213,6 +310,9 @@ def _mirrored(plan: Plan, study_id: str, out: OutputFolder) -> Iterator[Mirror]:
     mirror.start()
     try:
         yield mirror
+    except FencedError:
+        mirror.abandon()
+        raise
     except BaseException as error:
         state, reason = _escaped(error)
         mirror.study_ended(state.value, reason, {}, {}, [])
@@ -220,9 +320,18 @@ def _mirrored(plan: Plan, study_id: str, out: OutputFolder) -> Iterator[Mirror]:
         raise
 
 
-def _keep(ending: Ending, spec: StudySpec, study: Study, study_id: str, out: OutputFolder, seconds: float) -> Result:
-    """The result, and the best configuration as a file."""
-    records = study.trials()
+def _keep(
+    ending: Ending,
+    spec: StudySpec,
+    records: Sequence[TrialRecord],
+    study_id: str,
+    out: OutputFolder,
+    seconds: float,
+) -> Result:
+    """The result, and the best configuration as a file; the checkpoints of trials that never go on are removed."""
+    for record in records:
+        if record.state in (State.STOPPED, State.DIVERGED, State.FAILED):
+            shutil.rmtree(out.study(study_id).checkpoints / f"{record.number:04d}", ignore_errors=True)
     file = out.study(study_id).best_config
     paths = {"best_config": None, "mlflow": str(out.mlflow_database), "storage": str(out.database)}
     result = summarize(

@@ -11,10 +11,12 @@ from pathlib import Path
 @dataclass(frozen=True)
 class Settings:
     """`out`: where studies are kept (DIALIN_OUT). `data_dir`: where data sets are looked for and downloaded to
-    (DIALIN_DATA_DIR); by default a folder of `out`."""
+    (DIALIN_DATA_DIR); by default a folder of `out`. `mlflow_uri`: MLflow's server (DIALIN_MLFLOW_URI); None: a database
+    in `out`."""
 
     out: Path
     data_dir: Path
+    mlflow_uri: str | None = None
 
     @classmethod
     def read(
@@ -23,7 +25,8 @@ class Settings:
         """From the command line first, then the environment, then the defaults. Empty values count as unset."""
         chosen_out = Path(out or environ.get("DIALIN_OUT") or "dialin-data").expanduser().resolve()
         chosen_data = data_dir or environ.get("DIALIN_DATA_DIR")
-        return cls(chosen_out, Path(chosen_data).expanduser().resolve() if chosen_data else chosen_out / "data")
+        folder = Path(chosen_data).expanduser().resolve() if chosen_data else chosen_out / "data"
+        return cls(chosen_out, folder, environ.get("DIALIN_MLFLOW_URI") or None)
 
 
 @dataclass(frozen=True)

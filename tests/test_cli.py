@@ -174,6 +174,8 @@ def test_a_study_whose_trials_all_fail_exits_with_1(dialin, spec_file):
         "lr=100",
         "--set",
         "early_stopping=off",
+        "--set",
+        "search.sampler=grid",
         "--json",
     )
     assert done.returncode == 1
@@ -187,7 +189,16 @@ def test_a_study_whose_trials_all_fail_exits_with_1(dialin, spec_file):
 )
 def test_an_interrupt_ends_cleanly(spec_file, tmp_path, number, runner):
     command = [sys.executable, "-m", "service.cli", "run", "mine.yaml", "--runner", runner, "--trials", "200"]
-    command += ["--set", "objective.epoch_seconds=0.1", "--set", "optimizer=adam", "--set", "lr=0.001"]
+    command += [
+        "--set",
+        "objective.epoch_seconds=0.1",
+        "--set",
+        "optimizer=adam",
+        "--set",
+        "lr=0.001",
+        "--set",
+        "search.sampler=grid",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     out = (tmp_path / "stdout").open("w+")
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=subprocess.STDOUT)

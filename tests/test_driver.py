@@ -134,7 +134,7 @@ def test_an_interrupt_puts_trials_back(make_driver):
     ],
 )
 def test_the_doctor_stops_what_cannot_recover(make_driver, doctor, code, state):
-    driver, study, mirror = make_driver(f"early_stopping.doctor={doctor}")
+    driver, study, mirror = make_driver(f"early_stopping.doctor={doctor}", "early_stopping.asha.grace_epochs=3")
     trial = driver.ask()
     finding = Finding(code, 1, {"dead units": 1.0}, "layer 5")
     decision = driver.report(trial, 1, metrics(0.1), None, [finding])

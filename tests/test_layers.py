@@ -29,9 +29,10 @@ MAY_IMPORT = {
     "driver": {"errors", "interrupts", "spec", "planning", "search", "tracking"},
     "progress": {"spec", "planning", "search"},
     "calibration": {"planning", "spec"},
-    "runs": {"calibration", "cluster", "driver", "errors", "interrupts", "objectives", "planning", "results", "search", "settings",
+    "continuing": {"errors", "planning", "search", "settings", "spec", "store"},
+    "runs": {"calibration", "cluster", "continuing", "history", "driver", "errors", "interrupts", "objectives", "planning", "results", "search", "settings",
              "spec", "store", "tracking"},
-    "history": {"calibration", "errors", "results", "search", "settings", "spec", "store"},
+    "history": {"calibration", "errors", "results", "search", "settings", "spec", "store", "tracking"},
     "showing": {"errors", "history", "planning", "results", "search", "spec", "tracking"},
     "cli": {"cluster", "errors", "history", "planning", "progress", "results", "runs", "settings", "showing", "spec"},
 }  # fmt: skip
@@ -46,6 +47,7 @@ DOORS = {
     "sqlalchemy": {"search", "store"},
     "rich": {"cli", "progress", "showing"},
     "matplotlib": {"results"},
+    "scipy": {"search"},
     "yaml": {"spec"},
     "pydantic": {"spec"},
 }

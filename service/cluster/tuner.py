@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import tune
@@ -20,6 +21,10 @@ from service.search.records import Trial
 from service.spec.domains import Scalar
 from service.spec.range_tests import Curve, Sweep
 
+T = TypeVar("T")
+# What Ray raises when a process or a node is gone; what a person's code raised comes as RayTaskError.
+_DEATH = re.compile(r"ray\.exceptions\.(ActorDied|ActorUnavailable|RayActor|WorkerCrashed|NodeDied|OwnerDied)Error")
+
 
 def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
     """Train what the driver asks for, at most `concurrency` trials at a time, until it wants no more.
@@ -27,12 +32,13 @@ def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: 
     Needs a connected cluster. Tune's own bookkeeping goes to `folder`; nothing reads it afterwards.
     """
     resources = {"cpu": trial_plan.resources.cpus, "gpu": trial_plan.resources.gpus}
+    guarded = _Guarded(driver)
     tune.run(
         tune.with_parameters(StudyTrainable, plan=trial_plan),
         name="tune",
         storage_path=str(folder.resolve()),
-        search_alg=StudySearcher(driver),
-        scheduler=StudyScheduler(driver),
+        search_alg=StudySearcher(guarded),
+        scheduler=StudyScheduler(guarded),
         num_samples=-1,
         max_concurrent_trials=concurrency,
         reuse_actors=True,
@@ -42,6 +48,46 @@ def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: 
         trial_dirname_creator=_name,
         verbose=0,
     )
+    if guarded.error is not None:
+        raise guarded.error
+
+
+class _Guarded:
+    """The driver, with what it raises kept: Tune takes an error of a searcher or a scheduler for a trial's own, and
+    goes on. After one nothing more is asked of the driver and every trial is stopped; `run_on_ray` raises it at its
+    end."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.error: Exception | None = None
+
+    def ask(self) -> Trial | None:
+        return self._kept(self._driver.ask, None)
+
+    @property
+    def finished(self) -> bool:
+        return self._kept(lambda: self._driver.finished, True)
+
+    def report(self, trial: Trial, done: Stepped) -> bool:
+        """Whether the trial's worker is to be freed."""
+        return self._kept(
+            lambda: self._driver.report(trial, done.epoch, done.metrics, done.checkpoint, done.findings).stop, True
+        )
+
+    def fail(self, trial: Trial, traceback: str) -> None:
+        self._kept(lambda: self._driver.fail(trial, traceback), None)
+
+    def lost(self, trial: Trial, reason: str) -> None:
+        self._kept(lambda: self._driver.lost(trial, reason), None)
+
+    def _kept(self, call: Callable[[], T], otherwise: T) -> T:
+        if self.error is not None:
+            return otherwise
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001  raised again when Tune has ended
+            self.error = error
+            return otherwise
 
 
 def evaluate_on_ray(trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
@@ -68,7 +114,7 @@ def _sweep_one(trial_plan: TrialPlan, params: Mapping[str, Scalar], seed: int, s
 class StudySearcher(Searcher):
     """Hands Tune the driver's trials. What they report goes by way of the scheduler, which can answer."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: _Guarded) -> None:
         super().__init__()
         self._driver = driver
 
@@ -96,7 +142,7 @@ class StudyScheduler(FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: _Guarded) -> None:
         super().__init__()
         self._driver = driver
 
@@ -105,12 +151,16 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         mine: Trial = trial.config["trial"]
-        done: Stepped = result[STEPPED]
-        decision = self._driver.report(mine, done.epoch, done.metrics, done.checkpoint, done.findings)
-        return str(TrialScheduler.STOP if decision.stop else TrialScheduler.CONTINUE)
+        stop = self._driver.report(mine, result[STEPPED])
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        self._driver.fail(trial.config["trial"], _error_text(trial))
+        text = _error_text(trial)
+        last = next((line.strip() for line in reversed(text.splitlines()) if _DEATH.match(line)), None)
+        if last is not None:
+            self._driver.lost(trial.config["trial"], last)
+        else:
+            self._driver.fail(trial.config["trial"], text)
 
 
 def _name(trial: TuneTrial) -> str:

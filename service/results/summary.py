@@ -64,7 +64,7 @@ def summarize(
     """The outcome as the stored trials have it."""
     counts = Counter(record.state for record in records)
     ends = (State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED)
-    trained = sum(record.epochs_done for record in records)
+    trained = sum(len(record.values) for record in records)
     return Result(
         study_id=study_id,
         state=state,

@@ -65,9 +65,9 @@ class Asha:
     def record(self, rung: int, value: float) -> None:
         bisect.insort(self._sorted[rung], self._sign * value)
 
-    def replay(self, values: Mapping[int, float]) -> None:
-        """Record a stored trial: at each rung the value of the first epoch that reached it, if it was finite."""
-        before = 0
+    def replay(self, values: Mapping[int, float], before: int = 0) -> None:
+        """Record a stored trial, that began after epoch `before`: at each rung the value of the first epoch that
+        reached it, if it was finite."""
         for epoch in sorted(values):
             rung = self.reached(before, epoch)
             if rung is not None and math.isfinite(values[epoch]):

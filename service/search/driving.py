@@ -33,6 +33,10 @@ class Driver(Protocol):
     def fail(self, trial: Trial, traceback: str) -> None:
         """Close a trial that raised. The last line of the traceback becomes the reason."""
 
+    def lost(self, trial: Trial, reason: str) -> None:
+        """A trial's worker has died under it: the trial goes on from its checkpoint, unless that happens again and
+        again."""
+
     @property
     def over(self) -> str | None:
         """Why nothing more is to be trained (a limit, a shared failure); None while the study goes on."""

@@ -47,7 +47,7 @@ class GaussianProcess:
         """Take x (n, features) and y (n,) as observed."""
         amplitude, noise = np.exp(self._theta[-2]), np.exp(self._theta[-1]) + JITTER
         self._x = x / np.exp(self._theta[:-2])
-        covariance = amplitude * _matern(_distances(self._x, self._x))[0]
+        covariance = amplitude * _matern(squared_distances(self._x, self._x))[0]
         covariance[np.diag_indices_from(covariance)] += noise
         self._factor = cholesky(covariance, lower=True, check_finite=True)
         self._weights = cho_solve((self._factor, True), y, check_finite=False)
@@ -55,7 +55,7 @@ class GaussianProcess:
     def predict(self, x: Array) -> tuple[Array, Array]:
         """The mean and the standard deviation, without noise, at x (n, features)."""
         amplitude = np.exp(self._theta[-2])
-        across = amplitude * _matern(_distances(x / np.exp(self._theta[:-2]), self._x))[0]
+        across = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))[0]
         shrunk = solve_triangular(self._factor, across.T, lower=True, check_finite=False)
         variance = amplitude - np.einsum("ij,ij->j", shrunk, shrunk)
         mean: Array = across @ self._weights
@@ -64,13 +64,13 @@ class GaussianProcess:
     def mean(self, x: Array) -> Array:
         """The mean at x (n, features), at a fraction of what `predict` costs."""
         amplitude = float(np.exp(self._theta[-2]))
-        across: Array = amplitude * _matern(_distances(x / np.exp(self._theta[:-2]), self._x))[0]
+        across: Array = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))[0]
         mean: Array = np.matmul(across, self._weights)
         return mean
 
 
-def _distances(one: Array, two: Array) -> Array:
-    """Squared distances (n, m) between the rows of (n, d) and (m, d)."""
+def squared_distances(one: Array, two: Array) -> Array:
+    """(n, m) Squared Euclidean distances between the rows of (n, d) and (m, d)."""
     squares: Array = (one * one).sum(1)[:, None] + (two * two).sum(1)[None] - 2 * one @ two.T
     np.maximum(squares, 0.0, out=squares)
     return squares

@@ -21,7 +21,7 @@ from scipy.stats import qmc
 
 from service.planning import Plan, seed_of_trial
 from service.search.encoding import Array, Chosen, Encoding, Key
-from service.search.gaussian_process import GaussianProcess
+from service.search.gaussian_process import GaussianProcess, squared_distances
 from service.search.records import Seen, State
 
 FEWEST_STARTING = 8
@@ -30,6 +30,9 @@ FIRST_ITERATIONS, ITERATIONS = 40, 15
 REFIT = 1.15  # the hyperparameters are fitted anew when there are so many times as many trials
 RANDOM, INCUMBENTS, AROUND = 600, 5, 60
 CLIMBS, CLIMBERS, STEPS = 3, 8, 20
+CROWD, CROWDED = 0.1, 3  # no more trials than that so near (in features) to each other: the model would dwell there
+RANDOM_SHARE = 0.15  # of proposals: drawn blindly, so that the model learns where it does not look
+SAME = 0.05  # observations that agree so far in every coordinate are one to a model of limited size
 NEAR_BEST = 0.1  # of the way from the median to the best: finer differences there still count
 
 
@@ -69,6 +72,8 @@ class ModelSampler:
         if observations is None:
             return self._encoding.decode(generator.random(len(self._encoding.names)))
         self._fit(len(known), observations, generator)
+        if generator.random() < RANDOM_SHARE:
+            return self._encoding.decode(generator.random(len(self._encoding.names)))
         return self._improve(seen, known, tried, observations, generator)
 
     def _start(self, number: int, attempt: int) -> Array:
@@ -117,7 +122,8 @@ class ModelSampler:
         best = float(means.max())
         leaders = [known[numbers[index]] for index in np.argsort(-means)[:INCUMBENTS]] if numbers else []
         points = self._candidates([self._encoding.encode(one.params) for one in leaders], generator)
-        for chosen in self._climb(points, best, generator):
+        there = np.stack([self._of(number, one) for number, one in seen.items()]) if seen else None
+        for chosen in self._climb(points, best, there, generator):
             if self._encoding.key_of(chosen) not in tried:
                 return chosen
         return self._encoding.decode(generator.random(len(self._encoding.names)))
@@ -132,15 +138,18 @@ class ModelSampler:
         ]
         return np.concatenate(points)
 
-    def _climb(self, points: Array, best: float, generator: np.random.Generator) -> Iterator[Chosen]:
-        """The points after a few rounds of ever smaller steps from the best ones, the best first."""
+    def _climb(
+        self, points: Array, best: float, there: Array | None, generator: np.random.Generator
+    ) -> Iterator[Chosen]:
+        """The points after a few rounds of ever smaller steps from the best ones, the best first. `there` (n, features)
+        are the trials so far."""
         width = 0.1
-        improvement = self._improvement(points, best)
+        improvement = self._improvement(points, best, there)
         for _ in range(CLIMBS):
             order = np.argsort(-improvement, kind="stable")[:CLIMBERS]
             moved = self._moved(np.repeat(points[order], STEPS, 0), width, 0.4, generator)
             points = np.concatenate([points[order], moved])
-            improvement = np.concatenate([improvement[order], self._improvement(moved, best)])
+            improvement = np.concatenate([improvement[order], self._improvement(moved, best, there)])
             width /= 2
         for index in np.argsort(-improvement, kind="stable"):
             yield self._encoding.decode(points[index])
@@ -152,14 +161,17 @@ class ModelSampler:
         new = np.where(self._encoding.choices, drawn, np.clip(steps, 0.0, 1.0))
         return np.where(generator.random(points.shape) < share, new, points)
 
-    def _improvement(self, points: Array, best: float) -> Array:
-        """Expected improvement at full length over `best`."""
+    def _improvement(self, points: Array, best: float, there: Array | None) -> Array:
+        """Expected improvement at full length over `best`; negative where it is crowded."""
         features = self._encoding.features_of(points)
         x = np.hstack([features, np.tile([1.0, 0.0], (len(features), 1))])
         mean, deviation = self._model.predict(x)
         z = (mean - best) / deviation
         density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
         improvement: Array = deviation * (z * ndtr(z) + density)
+        if there is not None:
+            near = (squared_distances(features, there) < CROWD**2).sum(axis=1)
+            improvement = np.where(near >= CROWDED, -1.0, improvement)
         return improvement
 
     def _of(self, number: int, seen: Seen) -> Array:
@@ -209,11 +221,15 @@ def _warped(curves: Sequence[Sequence[float]]) -> Array:
 
 
 def _informative(x: Array, y: Array, generator: np.random.Generator) -> NDArray[np.int_]:
-    """Which observations the model is given when there are many: half of them the best, the later ones first, and half
-    at random."""
+    """Which observations the model is given when there are many: of those that are nearly the same the best, then half
+    of the number the best, the later epochs first, and half at random."""
     if len(y) <= MOST_OBSERVED:
         return np.arange(len(y))
     late = x[:, -2] > 0.3
     order = np.argsort(-(y + 2 * late), kind="stable")
+    _, first = np.unique(np.round(x[order] / SAME), axis=0, return_index=True)
+    order = order[np.sort(first)]
+    if len(order) <= MOST_OBSERVED:
+        return order
     best, rest = order[: MOST_OBSERVED // 2], order[MOST_OBSERVED // 2 :]
     return np.concatenate([best, generator.choice(rest, MOST_OBSERVED - len(best), replace=False)])

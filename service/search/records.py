@@ -69,10 +69,12 @@ class TrialRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last epoch
     started_at: float | None = None
     ended_at: float | None = None
+    continues: int | None = None  # the trial whose training this one goes on with, in a study that was extended
+    began: int = 0  # and the epochs that were done by then
 
     @property
     def epochs_done(self) -> int:
-        return max(self.values, default=0)
+        return max(self.values, default=self.began)
 
 
 @dataclass(frozen=True)

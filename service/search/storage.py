@@ -10,7 +10,7 @@ import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 
-SQLITE_BUSY_SECONDS = 30
+SQLITE_BUSY_SECONDS = 60
 
 
 def open_storage(url: str) -> BaseStorage:

@@ -36,7 +36,7 @@ from service.spec.findings import Finding
 PARAMS, SEED, REASON, END, CHECKPOINT, FINDINGS = (
     f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint", "findings")
 )
-METRICS = "dialin:metrics"
+METRICS, CONTINUES = "dialin:metrics", "dialin:continues"
 
 _END_STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -53,6 +53,7 @@ class _Kept:
     seed: int
     checkpoint: tuple[int, str | None] = (0, None)
     findings: list[Finding] = field(default_factory=list)
+    began: int = 0  # epochs done by the trial that it continues
 
 
 class Study:
@@ -77,6 +78,8 @@ class Study:
         self._kept: dict[int, _Kept] = {}
         self._running: set[int] = set()
         self._unfinished: list[int] = []  # left by an earlier driver, to go on first
+        self._outgrown: list[int] = []  # complete at a shorter length, in a study without early stopping
+        self._continuations = 0
         self._exhausted = False
         for record in read_trials(storage, optuna_id):
             self._take_over(record)
@@ -93,15 +96,22 @@ class Study:
             trial = self._go_on(self._unfinished.pop(0))
             if trial is not None:
                 return trial
+        if self._outgrown:
+            return self._continued(self._outgrown.pop(0))
         number = self._promotions.next()
         if number is None:
             return self._new() or self._promoted(self._promotions.next(generous=True))
         return self._promoted(number)
 
     @property
+    def exhausted(self) -> bool:
+        """Whether every configuration of the space has been tried, though the budget has more."""
+        return self._exhausted
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to train and nothing is being trained."""
-        idle = not (self._running or self._unfinished)
+        idle = not (self._running or self._unfinished or self._outgrown)
         return idle and not self._has_new and self._promotions.next(generous=True) is None
 
     def report(self, trial: Trial, epoch: int, value: float) -> Decision:
@@ -112,10 +122,10 @@ class Study:
         """
         if trial.number not in self._running:
             raise KeyError(f"trial {trial.number} is not being trained")
-        values = self._values(trial.number)
-        if epoch in values:
+        values, began = self._values(trial.number), self._kept[trial.number].began
+        if epoch in values or epoch <= began:
             return Decision(False, "reported before")
-        before = max(values, default=0)
+        before = max(values, default=began)
         self._storage.set_trial_intermediate_value(self._ids[trial.number], epoch, value)
         values[epoch] = value
         rung = reached(self._plan.rungs, before, epoch)
@@ -151,9 +161,18 @@ class Study:
         """Put a trial back: it has not ended and goes on, from its checkpoint, when the study is resumed."""
         self.tell(trial, Outcome(State.WAITING))
 
+    def put_back(self, trial: Trial) -> None:
+        """A trial whose worker is gone: it is the next that `ask` gives, from its checkpoint."""
+        self.tell(trial, Outcome(State.WAITING))
+        self._unfinished.append(trial.number)
+
     def waiting(self) -> list[tuple[Trial, str]]:
         """The trials that wait at a rung, each with what keeps it there."""
-        return [(self._trial(number), self._place(rung, number)) for number, rung in self._promotions.waiting.items()]
+        return [
+            (self._trial(number), self._place(rung, number))
+            for number, rung in self._promotions.waiting.items()
+            if self._seen[number].state is State.WAITING
+        ]
 
     def checkpointed(self, trial: Trial, epoch: int, path: str) -> None:
         """Note that the state after `epoch` lies at `path`."""
@@ -189,39 +208,58 @@ class Study:
 
     @property
     def _has_new(self) -> bool:
-        return not self._exhausted and len(self._ids) < self._plan.spec.budget.trials
+        return not self._exhausted and len(self._ids) - self._continuations < self._plan.spec.budget.trials
 
     def _new(self) -> Trial | None:
         """A new trial; None when the budget or the space has no more."""
-        number = len(self._ids)
-        chosen = self._proposer.propose(number, self._seen) if self._has_new else None
+        if not self._has_new:
+            return None
+        chosen = self._proposer.propose(len(self._ids), self._seen)
         if chosen is None:
             self._exhausted = True
             return None
         params = active_params(self._plan.spec, chosen)
-        trial = Trial(number, params, self._seed(number))
-        parameters = self._proposer.parameters(params)
+        return self._create(params, _Kept(self._seed(len(self._ids))), {})
+
+    def _create(self, params: Mapping[str, Scalar], kept: _Kept, attributes: Mapping[str, object]) -> Trial:
+        """A trial of these parameters, stored."""
+        number, parameters = len(self._ids), self._proposer.parameters(params)
         template = create_trial(
             state=TrialState.RUNNING,
             params=parameters,
             distributions=self._proposer.distributions(parameters),
-            user_attrs={PARAMS: params, SEED: trial.seed},
+            user_attrs={PARAMS: dict(params), SEED: kept.seed, **attributes},
         )
         template.datetime_start = datetime.now()
         # One transaction: a crash leaves either no trial or a whole one.
         self._ids[number] = self._storage.create_new_trial(self._id, template)
         self._seen[number] = Seen(params, {}, State.RUNNING)
-        self._kept[number] = _Kept(trial.seed)
+        self._kept[number] = kept
         self._running.add(number)
-        return trial
+        return self._trial(number)
 
     def _promoted(self, number: int | None) -> Trial | None:
         """A trial that waited, to be trained on."""
         if number is None:
             return None
         self._promotions.leave(number)
+        if self._seen[number].state is State.COMPLETE:
+            return self._continued(number)
         self._set(number, State.RUNNING, TrialState.RUNNING)
         return self._trial(number)
+
+    def _continued(self, number: int) -> Trial:
+        """A new trial that goes on where one ended that was complete at a shorter length: Optuna never changes what has
+        ended."""
+        before = self._kept[number]
+        epoch, path = before.checkpoint
+        self._continuations += 1
+        attributes = {
+            CONTINUES: {"trial": number, "epochs": max(self._values(number))},
+            CHECKPOINT: {"epoch": epoch, "path": path},
+        }
+        kept = _Kept(before.seed, before.checkpoint, [], max(self._values(number)))
+        return self._create(self._seen[number].params, kept, attributes)
 
     def _trial(self, number: int) -> Trial:
         kept = self._kept[number]
@@ -245,22 +283,35 @@ class Study:
         self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
         state = record.state if record.state in _END_STATES else State.WAITING
         self._seen[number] = Seen(record.params, values, state)
-        self._kept[number] = _Kept(record.seed, (record.checkpoint_epoch, record.checkpoint), [*record.findings])
-        self._asha.replay(values)
-        before = 0
+        checkpoint = (record.checkpoint_epoch, record.checkpoint)
+        self._kept[number] = _Kept(record.seed, checkpoint, [*record.findings], record.began)
+        self._asha.replay(values, record.began)
+        if record.continues is not None:
+            self._continuations += 1
+            self._promotions.leave(record.continues)
+            self._outgrown = [other for other in self._outgrown if other != record.continues]
+        short = record.state is State.COMPLETE and record.epochs_done < self._plan.spec.budget.epochs
+        outgrown = short and record.checkpoint is not None and not self._reached_target(values)
+        before = record.began
         for epoch in sorted(values):
             rung = reached(self._plan.rungs, before, epoch)
             if rung is not None and math.isfinite(values[epoch]):
                 self._promotions.record(rung, number, values[epoch])
-                if epoch != max(values) or state in _END_STATES:
+                if epoch != max(values) or not (outgrown or state is State.WAITING):
                     self._promotions.leave(number)
             before = epoch
-        if state not in _END_STATES:
+        if outgrown and not self._plan.rungs:
+            self._outgrown.append(number)
+        if state is State.WAITING:
             if record.state is State.RUNNING:
                 # Its driver has died: it waits, for a rung or for the next worker.
                 self._storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
             if not (self._promotes and number in self._promotions.waiting):
                 self._unfinished.append(number)
+
+    def _reached_target(self, values: Mapping[int, float]) -> bool:
+        budget, mode = self._plan.spec.budget, self._plan.spec.objective.mode
+        return any(budget.reached(value, mode) for value in values.values())
 
     def _go_on(self, number: int) -> Trial | None:
         """A trial that an earlier driver left; None when its last report already was its end, which is told now."""
@@ -304,14 +355,15 @@ class Study:
         place, _ = self._promotions.place(rung, number)
         if place <= self._promotions.passing(rung):
             self._promotions.leave(number)
-            return Decision(False, f"goes on from rung {rung}: {self._place(rung, number)}")
-        return Decision(True, f"waits at rung {rung}: {self._place(rung, number)}", State.WAITING)
+            return Decision(False, f"goes on: {self._place(rung, number)}")
+        return Decision(True, f"waits: {self._place(rung, number)}", State.WAITING)
 
     def _place(self, rung: int, number: int) -> str:
         place, of = self._promotions.place(rung, number)
         value = self._values(number).get(rung, math.nan)
         passing = self._promotions.passing(rung, generous=True)
-        return f"{self._plan.spec.objective.metric} {value:.4g} is place {place} of {of}, and {passing} may go on"
+        metric = self._plan.spec.objective.metric
+        return f"{metric} {value:.4g} is place {place} of {of} at rung {rung}, where {passing} go on"
 
 
 def _find_or_create(storage: BaseStorage, study_id: str, mode: str) -> int:
@@ -334,6 +386,16 @@ def read_study(storage: BaseStorage, study_id: str) -> list[TrialRecord]:
         return read_trials(storage, storage.get_study_id_from_name(study_id))
     except KeyError:
         return []
+
+
+def read_finished(storage: BaseStorage, study_ids: Sequence[str]) -> list[Seen]:
+    """What the finished trials of studies have reported, of those that reported anything."""
+    records = [record for study_id in study_ids for record in read_study(storage, study_id)]
+    return [
+        Seen(record.params, record.values, record.state)
+        for record in records
+        if record.state in _END_STATES and record.state is not State.FAILED and record.values
+    ]
 
 
 def best_value(values: Mapping[int, float], maximize: bool) -> float | None:
@@ -360,6 +422,7 @@ def best_of(records: list[TrialRecord], mode: str, *, complete_only: bool = True
 
 def _record(trial: FrozenTrial) -> TrialRecord:
     checkpoint = trial.user_attrs.get(CHECKPOINT) or {}
+    continues = trial.user_attrs.get(CONTINUES) or {}
     params: Mapping[str, Scalar] = trial.user_attrs.get(PARAMS, trial.params)
     return TrialRecord(
         number=trial.number,
@@ -374,6 +437,8 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         findings=tuple(Finding(**found) for found in trial.user_attrs.get(FINDINGS, ())),
         started_at=trial.datetime_start.timestamp() if trial.datetime_start else None,
         ended_at=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        continues=continues.get("trial"),
+        began=continues.get("epochs", 0),
     )
 
 

@@ -10,8 +10,6 @@ from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, Sc
 from service.spec.knobs import CATALOGUE
 from service.spec.study_spec import StudySpec
 
-STARTUP_TRIALS = 10  # of the sampler: what it proposes before it has learnt anything
-
 
 @dataclass(frozen=True)
 class LintWarning:
@@ -96,10 +94,9 @@ def _budget(spec: StudySpec) -> Iterator[LintWarning]:
     size = math.prod(_size(domain) for domain in moving)
     if moving and size < spec.budget.trials and spec.search.sampler != "grid":  # a grid goes round with other seeds
         yield LintWarning("budget.trials", f"{spec.budget.trials} trials of a space with {size:g} configurations")
-    if spec.search.sampler == "tpe" and STARTUP_TRIALS < spec.budget.trials < 2 * STARTUP_TRIALS:
-        yield LintWarning(
-            "budget.trials", f"the first {STARTUP_TRIALS} of {spec.budget.trials} trials are drawn at random"
-        )
+    starting = {"tpe": 10, "gp": max(8, len(moving) + 1)}.get(spec.search.sampler, 0)
+    if starting < spec.budget.trials < 1.5 * starting:
+        yield LintWarning("budget.trials", f"the first {starting} of {spec.budget.trials} trials are drawn blindly")
 
 
 def _values_of(spec: StudySpec, name: str) -> list[Scalar]:

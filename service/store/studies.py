@@ -16,14 +16,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.errors import NotFoundError, did_you_mean
+from service.store.database import METADATA, connect
 
-SQLITE_BUSY_SECONDS = 30
 _ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # nothing that reads like another
 
-_METADATA = sa.MetaData()
 _STUDIES = sa.Table(
     "dialin_studies",
-    _METADATA,
+    METADATA,
     sa.Column("id", sa.String(96), primary_key=True),
     sa.Column("name", sa.String(64), nullable=False, index=True),
     sa.Column("state", sa.String(16), nullable=False),
@@ -62,9 +61,7 @@ class Studies:
     """The table of studies behind an SQLAlchemy URL, made on first use."""
 
     def __init__(self, url: str) -> None:
-        arguments = {"timeout": SQLITE_BUSY_SECONDS} if url.startswith("sqlite") else {}
-        self._engine = sa.create_engine(url, connect_args=arguments)
-        _METADATA.create_all(self._engine)
+        self._engine = connect(url)
 
     def create(self, name: str, spec: str) -> StudyRow:
         """A new study in state running, with an id made of its name and six random letters."""
@@ -76,10 +73,11 @@ class Studies:
     def end(self, study_id: str, state: StudyState, reason: str, summary: Mapping[str, Any]) -> None:
         """Note how a driver left the study. Raises NotFoundError for an unknown id."""
         change = {"state": state.value, "reason": reason, "summary": json.dumps(dict(summary)), "ended_at": time.time()}
-        with self._engine.begin() as connection:
-            done = connection.execute(sa.update(_STUDIES).where(_STUDIES.c.id == study_id).values(**change))
-        if done.rowcount == 0:
-            raise NotFoundError(f"no study {study_id!r}")
+        self._change(study_id, change)
+
+    def go_on(self, study_id: str, spec: str) -> None:
+        """Note that a study runs again, by this specification. Raises NotFoundError for an unknown id."""
+        self._change(study_id, {"state": StudyState.RUNNING.value, "reason": "", "spec": spec, "ended_at": None})
 
     def find(self, reference: str) -> StudyRow:
         """The study of that id; or the newest one of that name; or `last`, the newest of all.
@@ -99,6 +97,12 @@ class Studies:
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(_STUDIES).order_by(_STUDIES.c.created_at.desc()))
             return [_row(dict(row._mapping)) for row in found]
+
+    def _change(self, study_id: str, values: Mapping[str, Any]) -> None:
+        with self._engine.begin() as connection:
+            done = connection.execute(sa.update(_STUDIES).where(_STUDIES.c.id == study_id).values(**values))
+        if done.rowcount == 0:
+            raise NotFoundError(f"no study {study_id!r}")
 
     def close(self) -> None:
         self._engine.dispose()

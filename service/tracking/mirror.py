@@ -89,7 +89,14 @@ class Mirror:
 
     def lag(self) -> int:
         """Events that are on disk and not yet in MLflow."""
-        return count_events(self._folder, read_position(self._folder).offset)
+        return lag_of(self._folder)
+
+    def abandon(self) -> None:
+        """Another driver has the study now, and its recorder writes: ours ends without ending any run."""
+        self._spool.close()
+        if self._recorder is not None and self._recorder.poll() is None:
+            self._recorder.kill()
+            self._recorder.wait()
 
     def close(self, timeout_seconds: float) -> bool:
         """Tell the recorder to finish and wait for it; whether everything is in MLflow. It goes on after the wait."""
@@ -106,6 +113,11 @@ class Mirror:
             # It lives on, as it should; only Python's reminder about it does not help anyone.
             self._recorder.returncode = 0
         return self.lag() == 0
+
+
+def lag_of(folder: Path) -> int:
+    """Events in a spool folder that MLflow has not got yet."""
+    return count_events(folder, read_position(folder).offset)
 
 
 def sync(folder: Path, uri: str, artifacts: Path | None = None, patience_seconds: float = 30.0) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.cluster.local import local_cluster, local_shape
+from service.errors import FencedError
 from service.objectives.trials import TrialPlan
 from service.planning import ClusterShape, Resources
 from service.search.records import Decision, State, Trial
@@ -67,6 +68,7 @@ class Recording:
     def __init__(self, fates):
         self.waiting = [Trial(number, {"fate": fate}, 1) for number, fate in enumerate(fates)]
         self.reports, self.failures, self.live, self.most_live, self.saved = {}, {}, set(), 0, {}
+        self.losses = {}
 
     def ask(self):
         if not self.waiting:
@@ -83,9 +85,18 @@ class Recording:
             self.live.discard(trial.number)
         return Decision(epoch == 3, "", State.COMPLETE)
 
+    @property
+    def finished(self):
+        return not self.waiting and not self.live
+
     def fail(self, trial, traceback):
         self.live.discard(trial.number)
         self.failures[trial.number] = traceback
+
+    def lost(self, trial, reason):
+        self.live.discard(trial.number)
+        self.losses[trial.number] = reason
+        self.waiting.append(Trial(trial.number, {"fate": "fine"}, 1))
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +133,29 @@ def test_trials_run_in_reused_actors_beside_each_other(cluster, trial_plan, tmp_
     assert tested["pid"] != os.getpid()
 
 
-def test_a_trial_that_raises_or_dies_fails_alone(cluster, trial_plan, tmp_path):
+def test_a_trial_that_raises_fails_alone_and_one_whose_worker_dies_goes_on(cluster, trial_plan, tmp_path):
     from service.cluster.tuner import run_on_ray
 
     driver = Recording(["fine", "raise", "fine", "die", "fine", "fine"])
     run_on_ray(driver, trial_plan, 2, tmp_path / "ray")
-    assert sorted(driver.reports) == [0, 2, 4, 5]
-    assert sorted(driver.failures) == [1, 3]
+    assert sorted(driver.reports) == [0, 2, 3, 4, 5]
+    assert sorted(driver.failures) == [1]
     assert driver.failures[1].strip().endswith("ValueError: on purpose")
-    assert "died" in driver.failures[3]
+    assert list(driver.losses) == [3]
+    assert "ActorDiedError" in driver.losses[3]
+
+
+def test_an_error_of_the_driver_ends_the_run_and_is_raised(cluster, trial_plan, tmp_path):
+    from service.cluster.tuner import run_on_ray
+
+    class Broken(Recording):
+        def report(self, trial, epoch, metrics, checkpoint, findings):
+            raise FencedError("taken over")
+
+    driver = Broken(["fine"] * 4)
+    with pytest.raises(FencedError, match="taken over"):
+        run_on_ray(driver, trial_plan, 2, tmp_path / "ray")
+    assert driver.failures == {}
 
 
 def test_the_cluster_is_ours_alone(cluster):

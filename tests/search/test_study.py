@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from service.search.records import Outcome, State
 from service.search.storage import open_storage, sqlite_url
-from service.search.study import Study
+from service.search.study import Study, read_finished
 from service.spec.findings import Finding
 from tests.factories import make_plan
 
@@ -32,6 +32,9 @@ def train(study, trial, values, told=True):
     if told and decision is not None and decision.stop:
         study.tell(trial, Outcome(decision.state, decision.reason))
     return decision
+
+
+STOPPING = "early_stopping.asha.type=stopping"
 
 
 def rising(top, epochs=9):
@@ -73,7 +76,7 @@ def test_reports_are_stored_before_report_returns(storage):
     ],
 )
 def test_ends(storage, values, state, optuna_state, reason):
-    study = Study.open(make_plan(), storage, "s")
+    study = Study.open(make_plan(STOPPING), storage, "s")
     decision = train(study, study.ask(), values)
     assert (decision.stop, decision.state, decision.reason) == (True, state, reason)
     record = study.trials()[0]
@@ -82,7 +85,7 @@ def test_ends(storage, values, state, optuna_state, reason):
 
 
 def test_a_weak_trial_is_stopped_at_its_rung_with_the_reason(storage):
-    study = Study.open(make_plan("early_stopping.asha.grace_epochs=3"), storage, "s")
+    study = Study.open(make_plan("early_stopping.asha.grace_epochs=3", STOPPING), storage, "s")
     for top in (0.9, 0.8):
         train(study, study.ask(), rising(top))
     weak = study.ask()
@@ -99,7 +102,7 @@ def test_a_failed_trial_keeps_its_reason(storage):
 
 
 def test_telling_twice_keeps_the_first_end(storage):
-    study = Study.open(make_plan(), storage, "s")
+    study = Study.open(make_plan(STOPPING), storage, "s")
     trial = study.ask()
     train(study, trial, rising(0.9))
     study.tell(trial, Outcome(State.FAILED, "late"))
@@ -125,7 +128,7 @@ def test_best_is_the_best_epoch_of_a_complete_trial(storage):
 
 
 def test_a_second_study_over_the_same_storage_agrees(storage):
-    plan = make_plan("early_stopping.asha.grace_epochs=3", "search.seed=4")
+    plan = make_plan("early_stopping.asha.grace_epochs=3", "search.seed=4", STOPPING)
     first = Study.open(plan, storage, "s")
     for top in (0.9, 0.8, 0.7):
         train(first, first.ask(), rising(top))
@@ -166,7 +169,7 @@ def test_a_trial_whose_last_report_was_its_end_is_told_on_reopening(storage):
 
 
 def test_the_target_ends_a_trial_as_complete(storage):
-    study = Study.open(make_plan("budget.target=0.5"), storage, "s")
+    study = Study.open(make_plan("budget.target=0.5", STOPPING), storage, "s")
     decision = train(study, study.ask(), [0.4, 0.6])
     assert (decision.state, decision.reason) == (State.COMPLETE, "reached the target 0.5 after epoch 2")
 
@@ -214,8 +217,9 @@ def test_findings_and_the_last_metrics_are_kept(storage):
     assert record.metrics == {"val_loss": 0.3}
 
 
-def test_tpe_learns_where_random_does_not(tmp_path):
-    """On a smooth one-knob problem the later half of TPE's trials lies nearer to the optimum than random's."""
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_a_model_learns_where_random_does_not(sampler):
+    """On a smooth one-knob problem the later half of its trials lies nearer to the optimum than random's."""
 
     def mean_distance(sampler):
         plan = make_plan(f"search.sampler={sampler}", "budget.trials=40", "early_stopping=off")
@@ -225,4 +229,137 @@ def test_tpe_learns_where_random_does_not(tmp_path):
             train(study, trial, [1 - abs(math.log10(trial.params["lr"]) + 2)] * 9)
         return sum(abs(math.log10(record.params["lr"]) + 2) for record in study.trials()[20:]) / 20
 
-    assert mean_distance("tpe") < 0.6 * mean_distance("random")
+    assert mean_distance(sampler) < 0.6 * mean_distance("random")
+
+
+def train_all(study, top_of):
+    """Train what the study asks for, one trial at a time, until it has nothing more; the order of (trial, epochs). The
+    state is saved after each epoch."""
+    order = []
+    while (trial := study.ask()) is not None:
+        done = max(study.values(trial), default=0)
+        for epoch in range(done + 1, 10):
+            decision = study.report(trial, epoch, top_of(trial) * epoch / 9)
+            study.checkpointed(trial, epoch, f"/checkpoints/{trial.number:04d}/epoch-{epoch:04d}")
+            if decision.stop:
+                study.tell(trial, Outcome(decision.state, decision.reason))
+                break
+        order.append((trial.number, epoch))
+    return order
+
+
+def test_a_trial_waits_at_a_rung_until_it_is_among_the_best_there(storage):
+    study = Study.open(make_plan("budget.trials=6", "early_stopping.asha.grace_epochs=3"), storage, "s")
+    tops = [0.3, 0.9, 0.5, 0.6, 0.2, 0.1]
+    assert train_all(study, lambda trial: tops[trial.number]) == [
+        (0, 3), (1, 3), (2, 3),  # of one or two none may go on, of three the best
+        (1, 9), (3, 3), (4, 3), (5, 3),  # of six two: the next is the second best
+        (3, 9),
+    ]  # fmt: skip
+    assert study.finished
+    assert next((trial.number, reason) for trial, reason in study.waiting()) == (
+        0,
+        "val_accuracy 0.1 is place 4 of 6 at rung 3, where 2 go on",
+    )
+    assert [record.state for record in study.trials()].count(State.COMPLETE) == 2
+
+
+def test_with_few_trials_the_best_still_gets_to_the_end(storage):
+    study = Study.open(make_plan("budget.trials=2"), storage, "s")
+    train_all(study, lambda trial: 0.5 + trial.number / 10)
+    assert study.best().number == 1
+
+
+def test_there_may_be_nothing_now_and_something_later(storage):
+    study = Study.open(make_plan("budget.trials=1", "early_stopping=off"), storage, "s")
+    trial = study.ask()
+    assert study.ask() is None
+    assert not study.finished
+    train(study, trial, rising(0.5))
+    assert study.ask() is None
+    assert study.finished
+
+
+def test_rungs_and_waiting_trials_come_out_as_they_were(storage):
+    plan = make_plan("budget.trials=6", "early_stopping.asha.grace_epochs=3")
+    tops = [0.3, 0.9, 0.5, 0.6, 0.2, 0.1]
+
+    def top_of(trial):
+        return tops[trial.number]
+
+    first = Study.open(plan, storage, "s")
+    for _ in range(3):
+        train(first, first.ask(), rising(tops[_]))
+    second = Study.open(plan, storage, "s")
+    assert [trial.number for trial, _ in second.waiting()] == [0, 1, 2]
+    assert train_all(second, top_of) == [(1, 9), (3, 3), (4, 3), (5, 3), (3, 9)]
+
+
+def test_a_trial_that_is_paused_or_ended_reports_no_more(storage):
+    study = Study.open(make_plan(), storage, "s")
+    trial = study.ask()
+    assert train(study, trial, [0.5]).state is State.WAITING
+    with pytest.raises(KeyError, match="trial 0 is not being trained"):
+        study.report(trial, 2, 0.6)
+
+
+CHOICES = "\n  optimizer: [sgd, adam]\n  momentum: {choices: [0.5, 0.9], when: {optimizer: sgd}}\n"
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "random"])
+def test_no_configuration_is_tried_twice_and_an_exhausted_space_ends_the_study(storage, sampler):
+    study = Study.open(make_plan(f"search.sampler={sampler}", "early_stopping=off", space=CHOICES), storage, "s")
+    assert len(train_all(study, lambda trial: 0.5)) == 3
+    assert study.finished
+    tried = {(r.params["optimizer"], r.params.get("momentum")) for r in study.trials()}
+    assert tried == {("sgd", 0.5), ("sgd", 0.9), ("adam", None)}
+
+
+def test_enqueued_configurations_come_first(storage):
+    wanted = "search.enqueue=[{optimizer: adam, lr: 0.01, batch_size: 32}, {optimizer: sgd, lr: 0.5}]"
+    study = Study.open(make_plan(wanted, "early_stopping=off"), storage, "s")
+    first, second, third = (study.ask() for _ in range(3))
+    assert {name: first.params[name] for name in ("optimizer", "lr", "batch_size")} == {
+        "optimizer": "adam", "lr": 0.01, "batch_size": 32,
+    }  # fmt: skip
+    assert (second.params["optimizer"], second.params["lr"]) == ("sgd", 0.5)
+    assert 0.5 <= second.params["momentum"] <= 0.99
+    assert third.params["lr"] not in (0.01, 0.5)
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_a_warm_start_learns_from_another_studys_trials(sampler):
+    """Its first ten trials lie nearer to the optimum than those of a study that knows nothing."""
+
+    def distance(others):
+        plan = make_plan(f"search.sampler={sampler}", "budget.trials=10", "early_stopping=off", "search.seed=1")
+        study = Study.open(plan, optuna.storages.InMemoryStorage(), "s", others)
+        train_all(study, lambda trial: 1 - abs(math.log10(trial.params["lr"]) + 2) / 4)
+        return sum(abs(math.log10(record.params["lr"]) + 2) for record in study.trials()) / 10
+
+    plan = make_plan("search.sampler=random", "budget.trials=30", "early_stopping=off")
+    storage = optuna.storages.InMemoryStorage()
+    before = Study.open(plan, storage, "before")
+    train_all(before, lambda trial: 1 - abs(math.log10(trial.params["lr"]) + 2) / 4)
+    assert distance(read_finished(storage, ["before"])) < 0.7 * distance([])
+
+
+def test_in_an_extended_study_the_best_go_on(storage):
+    short = make_plan("budget.trials=6", "early_stopping.asha.grace_epochs=3")
+    tops = [0.3, 0.9, 0.5, 0.6, 0.2, 0.1]
+    first = Study.open(short, storage, "s")
+    train_all(first, lambda trial: tops[trial.number])
+    for trial, _ in first.waiting():
+        first.tell(trial, Outcome(State.STOPPED, "complete"))
+    longer = make_plan("budget.trials=6", "budget.epochs=27", "early_stopping.asha.rungs=[3, 9]")
+    second = Study.open(longer, storage, "s")
+    trial = second.ask()
+    assert (trial.number, trial.epochs_done, trial.checkpoint) == (6, 9, "/checkpoints/0001/epoch-0009")
+    assert trial.params == first.trials()[1].params
+    for epoch in range(10, 28):
+        decision = second.report(trial, epoch, 0.95)
+    second.tell(trial, Outcome(decision.state, decision.reason))
+    record = second.trials()[6]
+    assert (record.state, record.continues, record.began, len(record.values)) == (State.COMPLETE, 1, 9, 18)
+    assert second.ask() is None  # of two that were complete one goes on
+    assert Study.open(longer, storage, "s").finished

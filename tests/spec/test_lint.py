@@ -30,7 +30,7 @@ from tests.factories import make_spec
         ("warmup_epochs: {min: 0, max: 20}", (), "space.warmup_epochs: up to 20 epochs of warm-up in a trial of 9"),
         ("dropout: {min: 0, max: 0.5}", ("budget.epochs=60", "early_stopping.asha.grace_epochs=1"),
          "early_stopping.asha.grace_epochs: after 1 of 60 epochs little can be told of a trial; 5 or more is better"),
-        ("dropout: {min: 0, max: 0.5}", (), "budget.trials: the first 10 of 12 trials are drawn at random"),
+        ("dropout: {min: 0, max: 0.5}", ("budget.trials=10",), "budget.trials: the first 8 of 10 trials are drawn blindly"),
     ],
 )  # fmt: skip
 def test_doubts(space, overrides, expected):
