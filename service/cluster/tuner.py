@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -22,8 +22,6 @@ from service.spec.domains import Scalar
 from service.spec.range_tests import Curve, Sweep
 
 T = TypeVar("T")
-# What Ray raises when a process or a node is gone; what a person's code raised comes as RayTaskError.
-_DEATH = re.compile(r"ray\.exceptions\.(ActorDied|ActorUnavailable|RayActor|WorkerCrashed|NodeDied|OwnerDied)Error")
 
 
 def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
@@ -155,16 +153,23 @@ class StudyScheduler(FIFOScheduler):
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        text = _error_text(trial)
-        last = next((line.strip() for line in reversed(text.splitlines()) if _DEATH.match(line)), None)
-        if last is not None:
-            self._driver.lost(trial.config["trial"], last)
+        mine: Trial = trial.config["trial"]
+        error = _error(trial)
+        if isinstance(error, RayActorError):
+            self._driver.lost(mine, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         else:
-            self._driver.fail(trial.config["trial"], text)
+            self._driver.fail(mine, _error_text(trial))
 
 
 def _name(trial: TuneTrial) -> str:
     return f"trial-{trial.config['trial'].number:04d}-{trial.trial_id}"
+
+
+def _error(trial: TuneTrial) -> object:
+    """What ended a trial; None where Tune has kept no more than its text. A person's exception comes as RayTaskError,
+    the end of a process or a node as RayActorError."""
+    file = trial.pickled_error_file  # written by this process a moment ago
+    return cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).exists() else None
 
 
 def _error_text(trial: TuneTrial) -> str:
