@@ -1,0 +1,176 @@
+"""One study of real processes that things are done to, and what has to be true of it in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.search.records import State, TrialRecord
+from service.search.storage import open_storage, sqlite_url
+from service.search.study import best_of, read_study
+from service.settings import OutputFolder, Settings
+from service.store.studies import Studies, StudyRow
+from service.tracking.spool import read_events
+
+ROOT = Path(__file__).parents[2]
+SPEC = """
+name: faulty
+objective: {dataset: synthetic, epoch_seconds: %g}
+space:
+  optimizer: adam
+  lr: {min: 1e-4, max: 1e-2, log: true}
+  batch_size: {min: 16, max: 128, log: true}
+search: {sampler: random, seed: 3}
+budget: {trials: %d, epochs: %d}
+"""
+
+
+class Place:
+    """An output folder, and processes that work on the study in it."""
+
+    def __init__(self, folder: Path, trials: int, epochs: int, epoch_seconds: float, mlflow_uri: str = "") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.out = OutputFolder(folder / "out")
+        self.trials, self.epochs = trials, epochs
+        self._spec = folder / "faulty.yaml"
+        self._spec.write_text(SPEC % (epoch_seconds, trials, epochs))
+        self._log = folder / "driver.log"
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("DIALIN_")},
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        if mlflow_uri:
+            self._environment["DIALIN_MLFLOW_URI"] = mlflow_uri
+
+    def start(self, runner: str, *, kill_before: int | None = None) -> subprocess.Popen[bytes]:
+        """`dialin run`, or `dialin resume` when there is a study. `kill_before`: it kills itself before that write."""
+        verb = ["resume", "faulty"] if self.row is not None else ["run", str(self._spec)]
+        program = ["-m", "service.cli"] if kill_before is None else [str(Path(__file__).with_name("killed_driver.py"))]
+        counted = [] if kill_before is None else [str(kill_before)]
+        command = [sys.executable, *program, *counted, *verb, "--runner", runner, "--out", str(self.out.root)]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, env=self._environment, stdout=log, stderr=log, start_new_session=True)
+
+    def finish(self, runner: str, timeout: float = 300) -> None:
+        """Go on until the study is complete."""
+        process = self.start(runner)
+        code = process.wait(timeout)
+        assert code == 0, f"exit code {code}\n{self.log()[-3000:]}"
+
+    def sync(self) -> None:
+        command = [sys.executable, "-m", "service.cli", "sync", "faulty", "--out", str(self.out.root)]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    @property
+    def row(self) -> StudyRow | None:
+        if not self.out.database.exists():
+            return None
+        studies = Studies(sqlite_url(self.out.database))
+        try:
+            return next(iter(studies.list()), None)
+        finally:
+            studies.close()
+
+    def records(self) -> list[TrialRecord]:
+        row = self.row
+        return read_study(open_storage(sqlite_url(self.out.database)), row.id) if row is not None else []
+
+    def epochs_spooled(self) -> list[tuple[int, int]]:
+        """(trial, epoch) of every epoch that a driver took in, repeated ones too."""
+        row = self.row
+        if row is None:
+            return []
+        events, _ = read_events(self.out.study(row.id).spool, 0, 10**9)
+        return [(int(event["trial"]), int(event["epoch"])) for event in events if event["kind"] == "epoch"]  # type: ignore[typeddict-item]
+
+    def settings(self) -> Settings:
+        return Settings.read({}, out=str(self.out.root))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a study was like in the end."""
+
+    lost: int  # trials that are not there, or failed
+    repeated: int  # epochs trained more than once
+    best: tuple[int, float]
+
+
+def check(place: Place, tracking_uri: str | None = None) -> Verdict:
+    """Assert that nothing was lost, doubled or left running, in Optuna, MLflow and the list of studies."""
+    row, records = place.row, place.records()
+    assert row is not None
+    assert row.state == "complete", row
+    assert len(records) == place.trials, [record.number for record in records]
+    assert {record.state for record in records} <= {State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED}
+    for record in records:
+        assert list(record.values) == list(range(1, len(record.values) + 1)), record
+    _check_mlflow(row.id, records, tracking_uri or f"sqlite:///{place.out.mlflow_database}")
+    best = best_of(records, "max")
+    assert best is not None
+    spooled = Counter(place.epochs_spooled())
+    lost = place.trials - len(records) + sum(record.state is State.FAILED for record in records)
+    return Verdict(lost, sum(count - 1 for count in spooled.values()), (best.number, max(best.values.values())))
+
+
+def _check_mlflow(study_id: str, records: list[TrialRecord], uri: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=1000)
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED", "FAILED"}, [run.info.status for run in runs]
+    trials = {run.data.tags["dialin.trial"]: run for run in runs if run.data.tags.get("dialin.trial", "") != ""}
+    assert len(runs) == len(records) + 1, (len(runs), len(records))
+    assert len(trials) == len(records)
+    for record in records:
+        run = trials[str(record.number)]
+        points = client.get_metric_history(run.info.run_id, "val_accuracy")
+        assert sorted((point.step, point.value) for point in points) == sorted(record.values.items()), record.number
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.02)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def descendants(pid: int) -> Iterator[tuple[int, str]]:
+    """Process ids and command lines of everything below a process."""
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            try:
+                yield int(child), Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+            yield from descendants(int(child))
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+def to_json(value: object) -> str:
+    return json.dumps(value, indent=2)
