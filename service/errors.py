@@ -7,6 +7,8 @@
     ├── NotFoundError           no study or trial of that name
     ├── ConflictError           the study is not in a state that allows this
     │   └── FencedError         another driver has taken the study over
+    ├── ClusterError            the cluster that trained is gone
+    ├── StorageError            nothing can be written: a disk is full
     └── StudyFailedError        the study ended without a result
 
 Server and client raise the same classes: `by_code` gives the class back from the code sent over the wire.
@@ -81,6 +83,16 @@ class ConflictError(DialinError):
 
 class FencedError(ConflictError):
     code = "fenced"
+
+
+class ClusterError(DialinError):
+    code = "cluster"
+    status = 503
+
+
+class StorageError(DialinError):
+    code = "storage"
+    status = 507
 
 
 class StudyFailedError(DialinError):

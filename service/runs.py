@@ -5,6 +5,7 @@ spec -> plan -> [ ask -> train -> report -> decide ]* -> tell -> result
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from service.calibration import calibrate, calibrate_one
 from service.cluster.local import local_cluster, local_shape
 from service.continuing import extended, resolve_warm_start
 from service.driver import Listener, StudyDriver
-from service.errors import ConflictError, FencedError, NotFoundError, UsageError
+from service.errors import ConflictError, FencedError, NotFoundError, StorageError, UsageError
 from service.history import mlflow_target
 from service.interrupts import Interrupts
 from service.objectives.base import Metrics, Objective
@@ -263,9 +264,22 @@ def _marked(row: StudyRow, studies: Studies, lease: Lease) -> Iterator[None]:
     except FencedError:
         raise
     except BaseException as error:
-        lease.check()
-        studies.end(row.id, *_escaped(error), dict(row.summary))
-        raise
+        full = _is_disk_full(error)
+        if not full:
+            lease.check()
+            studies.end(row.id, *_escaped(error), dict(row.summary))
+            raise
+        # Its row still says that it runs, and nobody drives it: that is what `resume` takes over.
+        raise StorageError(f"no space left on the disk; make room, then go on with: dialin resume {row.id}") from error
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error, in the words of the system's or of SQLite's."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _escaped(error: BaseException) -> tuple[StudyState, str]:
@@ -314,8 +328,9 @@ def _mirrored(plan: Plan, study_id: str, out: OutputFolder, settings: Settings) 
         mirror.abandon()
         raise
     except BaseException as error:
-        state, reason = _escaped(error)
-        mirror.study_ended(state.value, reason, {}, {}, [])
+        if not _is_disk_full(error):
+            state, reason = _escaped(error)
+            mirror.study_ended(state.value, reason, {}, {}, [])
         mirror.close(INTERRUPTED_MIRROR_SECONDS)
         raise
 

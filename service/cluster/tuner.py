@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 from ray import cloudpickle, tune
-from ray.exceptions import RayActorError
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from service.cluster.trainable import STEPPED, StudyTrainable
+from service.errors import ClusterError
 from service.objectives.base import Metrics
 from service.objectives.trials import RangeTestJob, Stepped, TrialPlan, evaluate_checkpoint
 from service.search.driving import Driver
@@ -27,10 +29,23 @@ T = TypeVar("T")
 def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
     """Train what the driver asks for, at most `concurrency` trials at a time, until it wants no more.
 
-    Needs a connected cluster. Tune's own bookkeeping goes to `folder`; nothing reads it afterwards.
+    Needs a connected cluster; raises ClusterError when it goes away. Tune's own bookkeeping goes to `folder`; nothing
+    reads it afterwards.
     """
     resources = {"cpu": trial_plan.resources.cpus, "gpu": trial_plan.resources.gpus}
     guarded = _Guarded(driver)
+    with _cluster_there():
+        _run(guarded, trial_plan, concurrency, folder, resources)
+    if guarded.error is not None:
+        raise guarded.error
+    if not driver.finished:
+        # Tune ends quietly when nothing can be placed any more.
+        raise ClusterError("Ray stopped before the study was through: its node is gone")
+
+
+def _run(
+    guarded: _Guarded, trial_plan: TrialPlan, concurrency: int, folder: Path, resources: Mapping[str, float]
+) -> None:
     tune.run(
         tune.with_parameters(StudyTrainable, plan=trial_plan),
         name="tune",
@@ -46,8 +61,17 @@ def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: 
         trial_dirname_creator=_name,
         verbose=0,
     )
-    if guarded.error is not None:
-        raise guarded.error
+
+
+@contextmanager
+def _cluster_there() -> Iterator[None]:
+    """What Ray raises when it cannot be reached any more, as one of ours."""
+    try:
+        yield
+    except RaySystemError as error:
+        raise ClusterError(f"Ray is gone: {str(error).partition(chr(10))[0]}") from error
+    except (LocalRayletDiedError, NodeDiedError) as error:
+        raise ClusterError(f"Ray's node is gone: {str(error).partition(chr(10))[0]}") from error
 
 
 class _Guarded:
@@ -91,7 +115,8 @@ class _Guarded:
 def evaluate_on_ray(trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
     """`evaluate_checkpoint` as one Ray task with a trial's resources."""
     remote = ray.remote(num_cpus=trial_plan.resources.cpus, num_gpus=trial_plan.resources.gpus)(evaluate_checkpoint)
-    result: Metrics = ray.get(remote.remote(trial_plan, trial, checkpoint))
+    with _cluster_there():
+        result: Metrics = ray.get(remote.remote(trial_plan, trial, checkpoint))
     return result
 
 
@@ -101,7 +126,8 @@ def sweep_on_ray(trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Swe
     resources = trial_plan.resources
     remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(_sweep_one)
     shared = ray.put(trial_plan)
-    curves: list[Curve] = ray.get([remote.remote(shared, params, seed, sweep) for params, seed in jobs])
+    with _cluster_there():
+        curves: list[Curve] = ray.get([remote.remote(shared, params, seed, sweep) for params, seed in jobs])
     return curves
 
 

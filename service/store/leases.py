@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,8 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._beat.join()
-        self._change(owner="")
+        with suppress(sa.exc.OperationalError):  # on a full disk; its process being gone says as much
+            self._change(owner="")
         self._engine.dispose()
 
     def _beat_on(self) -> None:

@@ -27,7 +27,7 @@ class Row:
     seconds: float
 
 
-class Skipped(Exception):  # noqa: N818  not an error
+class Skipped(Exception):
     """This machine cannot have the fault."""
 
 
@@ -84,9 +84,13 @@ def worker_killed(folder: Path, times: int, generator: random.Random) -> Row:
         workers = workers or [pid for pid, command in descendants(process.pid) if command.startswith("ray::_Inner")]
         if not workers:
             break
+        said = place.log().count("lost its worker")
         kill(generator.choice(workers))
-        began, before = time.monotonic(), len(place.epochs_spooled())
-        wait_until(lambda: _more(place, before), 120, "an epoch")  # noqa: B023  asked at once
+        began = time.monotonic()
+        wait_until(lambda: place.log().count("lost its worker") > said, 120, "the loss")  # noqa: B023  asked at once
+        trial = int(place.log().rpartition(" lost its worker")[0].rpartition(" ")[2])
+        count = sum(number == trial for number, _ in place.epochs_spooled())
+        wait_until(lambda: sum(number == trial for number, _ in place.epochs_spooled()) > count, 120, "it goes on")  # noqa: B023
         waits.append(time.monotonic() - began)
     assert process.wait(300) == 0, place.log()[-3000:]
     return _row("worker killed", len(waits), place, None, max(waits))
@@ -99,13 +103,10 @@ def node_killed(folder: Path) -> Row:
     wait_until(lambda: _more(place, 3), 120, "three epochs")
     (raylet,) = [pid for pid, command in descendants(process.pid) if "/raylet/raylet" in command.split(" ")[0]]
     kill(raylet)
-    assert process.wait(180) != 0
-    began, before = time.monotonic(), len(place.epochs_spooled())
-    resumed = place.start("ray")
-    wait_until(lambda: _more(place, before), 120, "an epoch")
-    seconds = time.monotonic() - began
-    assert resumed.wait(300) == 0, place.log()[-3000:]
-    return _row("Ray node killed", 1, place, None, seconds)
+    # Workers that live on without it train on; what needs the node fails, the look at the test split at the latest.
+    assert process.wait(180) == 1
+    assert "error: Ray" in place.log(), place.log()[-3000:]
+    return _row("Ray node killed", 1, place, "ray", None)
 
 
 def checkpoint_truncated(folder: Path) -> Row:

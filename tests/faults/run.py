@@ -1,6 +1,6 @@
 """Every fault in turn, and a table of what came of it.
 
-    python tests/faults/run.py [--short] [--seed 0] [--only WORD ...] [--json FILE]
+python tests/faults/run.py [--short] [--seed 0] [--only WORD ...] [--json FILE]
 """
 
 from __future__ import annotations
