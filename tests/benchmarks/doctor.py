@@ -39,7 +39,7 @@ def main() -> None:
     proposer = Proposer(plan_study(spec, ClusterShape(2)))
     healthy, number, alarms, sick = 0, 0, Counter(), Counter()
     while healthy < arguments.trials:
-        params = active_params(spec, proposer.propose(number))
+        params = active_params(spec, proposer.propose(number, {}))
         run = ImageRun(params, splits, seed_of_trial(0, number), spec.budget.epochs, "val_accuracy", True)
         codes, best = Counter(), 0.0
         for _ in range(spec.budget.epochs):
