@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from service.search import model_sampler
 from service.search.encoding import Encoding
 from service.search.model_sampler import ModelSampler
 from service.search.records import Seen, State
@@ -62,17 +61,16 @@ def test_a_diverged_trial_keeps_it_away(sampler):
         **history(6),
         **{100 + i: seen_of(lr, {1: math.nan}, State.DIVERGED) for i, lr in enumerate((0.2, 0.5, 1.0))},
     }
-    curves = model_sampler._warped([sampler._better(one) for one in seen.values()])
-    assert np.isfinite(curves).all()
     chosen = [sampler.propose(number, seen, set(), 0) for number in range(20, 40)]
     assert sum(one["lr"] > 0.2 for one in chosen) <= 5
 
 
 def test_what_was_tried_is_not_proposed_again(sampler):
-    seen = history(12)
-    first = sampler.propose(30, seen, set(), 0)
-    key = Encoding(PLAN.spec).key_of(first)
-    assert Encoding(PLAN.spec).key_of(sampler.propose(30, seen, {key}, 0)) != key
+    seen, key_of = history(12), Encoding(PLAN.spec).key_of
+    tried = {key_of(sampler.propose(number, seen, set(), 0)) for number in range(30, 40)}
+    again = {key_of(sampler.propose(number, seen, tried, 1)) for number in range(30, 40)}
+    assert len(tried) == 10
+    assert not tried & again
 
 
 def test_a_proposal_depends_on_nothing_but_seed_number_and_history():
@@ -80,13 +78,3 @@ def test_a_proposal_depends_on_nothing_but_seed_number_and_history():
         return ModelSampler(PLAN, Encoding(PLAN.spec)).propose(30, history(12), set(), 0)
 
     assert propose() == propose()
-
-
-def test_of_many_observations_the_best_the_late_and_some_others_are_kept():
-    generator = np.random.default_rng(0)
-    x, y = generator.random((2000, 4)), generator.random(2000)
-    chosen = model_sampler._informative(x, y, generator)
-    assert len(chosen) == len(set(chosen.tolist())) == model_sampler.MOST_OBSERVED
-    assert int(np.argmax(y + 2 * (x[:, -2] > 0.3))) in chosen
-    near = np.repeat(x[:5], 100, axis=0)  # the same five a hundred times
-    assert len(model_sampler._informative(near, generator.random(500), generator)) == 5
