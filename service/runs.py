@@ -6,6 +6,7 @@ spec -> plan -> [ ask -> train -> report -> decide ]* -> tell -> result
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from service.results.figures import plot_range_tests
 from service.results.leaderboard import describe
 from service.results.summary import Result, summarize
 from service.search.records import State, Trial, TrialRecord
-from service.search.storage import open_storage, sqlite_url
+from service.search.storage import fence, open_storage, sqlite_url
 from service.search.study import Study, read_finished, read_study
 from service.settings import OutputFolder, Settings, StudyFolder
 from service.spec import parse_spec, searched, to_yaml
@@ -138,8 +139,9 @@ def _drive(
     """One driver's time with a study, from its lease to its result."""
     began = time.monotonic() - float(row.summary.get("seconds", 0.0))
     spec, folder, url = plan.spec, out.study(row.id), sqlite_url(out.database)
-    with acquire(url, row.id) as lease, _marked(row, studies, lease):
+    with _storage_named(row.id), acquire(url, row.id) as lease, _marked(row, studies, lease):
         storage = open_storage(url)
+        fence(storage, lease.check_within)
         listener.planned(row.id, plan, read_study(storage, row.id))
         trial_plan = _trial_plan(plan, objective, folder)
         with _mirrored(plan, row.id, out, settings) as mirror:
@@ -264,19 +266,40 @@ def _marked(row: StudyRow, studies: Studies, lease: Lease) -> Iterator[None]:
     except FencedError:
         raise
     except BaseException as error:
-        full = _is_disk_full(error)
-        if not full:
+        # When nothing can be written its row goes on saying that it runs, and nobody does: `resume` takes that over.
+        if not _is_disk_full(error):
             lease.check()
             studies.end(row.id, *_escaped(error), dict(row.summary))
+        raise
+
+
+@contextmanager
+def _storage_named(study_id: str) -> Iterator[None]:
+    """A disk that is full and a database that stays locked, as one clear error."""
+    try:
+        yield
+    except Exception as error:
+        if _is_disk_full(error):
+            message = f"no space left on the disk; make room, then go on with: dialin resume {study_id}"
+        elif _says(error, "database is locked"):
+            message = (
+                "another process keeps the database locked, perhaps a driver that was stopped while it wrote; end it, "
+                f"then go on with: dialin resume {study_id}"
+            )
+        else:
             raise
-        # Its row still says that it runs, and nobody drives it: that is what `resume` takes over.
-        raise StorageError(f"no space left on the disk; make room, then go on with: dialin resume {row.id}") from error
+        raise StorageError(message) from error
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error, in the words of the system's or of SQLite's."""
+    """In the words of the system's or of SQLite's."""
+    return _says(error, "disk is full") or _says(error, os.strerror(errno.ENOSPC))
+
+
+def _says(error: BaseException | None, text: str) -> bool:
+    """Whether an error or one behind it has this text."""
     while error is not None:
-        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in str(error):
+        if text in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -184,6 +184,7 @@ def study_data(back: ReadBack) -> dict[str, Any]:
     return {
         **back.result.to_data(),
         "reason": back.row.reason,
+        "mirror_lag": back.mirror_lag,
         "trial_list": [_trial_data(back, t) for t in back.trials],
     }
 
@@ -204,7 +205,8 @@ def trial_data(back: ReadBack, number: int) -> dict[str, Any]:
 def show_trial(console: Console, back: ReadBack, number: int) -> None:
     """One trial: its knobs, its course, how it ended, and what the doctor found."""
     trial = find_trial(back, number)
-    _say(console, f"trial {number} of {back.row.id}: {trial.state.value}{f', {trial.reason}' if trial.reason else ''}")
+    why = _why(trial)
+    _say(console, f"trial {number} of {back.row.id}: {trial.state.value}{f', {why}' if why else ''}")
     table = Table.grid(padding=(0, 2))
     for name, value in trial.params.items():
         table.add_row(f"  {name}", _value(value), "" if name in back.spec.space else "default")
@@ -225,6 +227,7 @@ def _trial_data(back: ReadBack, trial: TrialRecord) -> dict[str, Any]:
         "trial": trial.number,
         "state": trial.state.value,
         "reason": trial.reason,
+        "continues": trial.continues,
         "value": best_value(trial.values, back.spec.objective.mode == "max"),
         "epochs": trial.epochs_done,
         "values": {str(epoch): finite.get(epoch) for epoch in trial.values},
@@ -253,9 +256,17 @@ def show_study(console: Console, back: ReadBack) -> None:
     for trial in back.trials:
         value = best_value(trial.values, back.spec.objective.mode == "max")
         shown = "" if value is None else f"{value:.4f}"
-        table.add_row(str(trial.number), trial.state.value, str(trial.epochs_done), shown, trial.reason)
+        table.add_row(str(trial.number), trial.state.value, str(trial.epochs_done), shown, _why(trial))
     _say(console, "")
     console.print(table)
+    if back.mirror_lag:
+        _say(console, f"MLflow lags by {back.mirror_lag} events; write them with: dialin sync {back.row.id}")
+
+
+def _why(trial: TrialRecord) -> str:
+    """Why a trial ended, and where it began when that was not at the beginning."""
+    began = f"went on from trial {trial.continues} after epoch {trial.began}" if trial.continues is not None else ""
+    return "; ".join(part for part in (began, trial.reason) if part)
 
 
 def knobs_data() -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def summarize(
         best=find_best(spec, records),
         test=dict(test) if test is not None else None,
         trials={end.value: counts[end] for end in ends},
-        epochs={"trained": trained, "full": len(records) * spec.budget.epochs},
+        epochs={"trained": trained, "full": sum(record.continues is None for record in records) * spec.budget.epochs},
         seconds=round(seconds, 3),
         paths=dict(paths or {}),
         reason=reason,

@@ -29,8 +29,8 @@ class Observations:
 
 @dataclass(frozen=True)
 class _Curve:
-    """One trial: its observations (n, features + 2), their values (n,), larger is better, NaN from where it diverged on,
-    and the cell (n,) that each lies in."""
+    """One trial: its observations (n, features + 2), the cell (n,) that each lies in, and their values (n,): larger is
+    better, NaN from where it diverged on."""
 
     reports: int
     x: Array

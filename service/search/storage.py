@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def open_storage(url: str) -> BaseStorage:
     sqlalchemy.event.listen(storage.engine, "connect", _relax_fsync)
     storage.engine.dispose()
     return storage
+
+
+def fence(storage: BaseStorage, check: Callable[[sqlalchemy.Connection], None]) -> None:
+    """Have `check` asked within every transaction of a database storage, before it commits; what it raises undoes the
+    transaction. So not even a driver that was stopped in the middle of a write can finish it after it was replaced."""
+    if isinstance(storage, RDBStorage):
+        sqlalchemy.event.listen(storage.engine, "commit", check)
 
 
 def sqlite_url(path: Path) -> str:

@@ -71,9 +71,13 @@ class Lease:
     def check(self) -> None:
         """Raises FencedError when another driver has taken the study over."""
         with self._engine.connect() as connection:
-            row = connection.execute(
-                sa.select(_LEASES.c.attempt, _LEASES.c.owner).where(_LEASES.c.study_id == self.study_id)
-            ).one_or_none()
+            self.check_within(connection)
+
+    def check_within(self, connection: sa.Connection) -> None:
+        """`check` inside a transaction on the same database: until it ends, nobody can take the study over either."""
+        row = connection.execute(
+            sa.select(_LEASES.c.attempt, _LEASES.c.owner).where(_LEASES.c.study_id == self.study_id)
+        ).one_or_none()
         if row is None or row.attempt != self.attempt:
             by = Owner.parse(row.owner) if row is not None and row.owner else None
             whom = f"process {by.pid} on {by.host}" if by is not None else "another driver"

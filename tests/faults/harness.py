@@ -60,7 +60,9 @@ class Place:
         counted = [] if kill_before is None else [str(kill_before)]
         command = [sys.executable, *program, *counted, *verb, "--runner", runner, "--out", str(self.out.root)]
         with self._log.open("ab") as log:
-            return subprocess.Popen(command, env=self._environment, stdout=log, stderr=log, start_new_session=True)
+            return subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
 
     def finish(self, runner: str, timeout: float = 300) -> None:
         """Go on until the study is complete."""
@@ -70,7 +72,9 @@ class Place:
 
     def sync(self) -> None:
         command = [sys.executable, "-m", "service.cli", "sync", "faulty", "--out", str(self.out.root)]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=120, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     def log(self) -> str:

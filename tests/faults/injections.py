@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -46,6 +47,30 @@ def driver_killed(folder: Path, times: int, generator: random.Random) -> Row:
         kill(process.pid)
         process.wait()
     return _row("driver killed (SIGKILL)", times, place, "ray", max(waits, default=0.0))
+
+
+def driver_woken(folder: Path) -> Row:
+    """A driver is stopped (SIGSTOP) until it counts as dead, its study is taken over, and it wakes up again."""
+    place = Place(folder, 6, 9, 0.5)
+    old = place.start("inline")
+    wait_until(lambda: _more(place, 5), 120, "five epochs")
+    time.sleep(0.25)  # into the next epoch: stopped in the middle of a write it would keep SQLite's lock for itself
+    os.kill(old.pid, signal.SIGSTOP)
+    refused = place.start("inline")
+    assert refused.wait(60) == 1
+    assert f"is being driven by process {old.pid}" in place.log(), place.log()[-3000:]
+    with closing(sqlite3.connect(place.out.database, timeout=60)) as connection, connection:
+        connection.execute("UPDATE dialin_leases SET beat_at = 0")  # as after a long silence
+    began, before = time.monotonic(), len(place.epochs_spooled())
+    new = place.start("inline")
+    wait_until(lambda: _ended(new) or _more(place, before), 120, "an epoch")
+    waited = time.monotonic() - began
+    os.kill(old.pid, signal.SIGCONT)
+    assert old.wait(60) == 1
+    assert "was taken over by process" in place.log(), place.log()[-3000:]
+    assert new.wait(120) == 0, place.log()[-3000:]
+    verdict = check(place)
+    return Row("driver stopped, replaced, woken", 1, verdict.lost, verdict.repeated, waited)
 
 
 def writes_interrupted(folder: Path, points: list[int] | None, expected: Verdict) -> Row:

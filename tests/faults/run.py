@@ -30,6 +30,7 @@ def faults(short: bool, generator: random.Random, folder: Path) -> dict[str, Cal
 
     return {
         "driver": lambda: injections.driver_killed(folder / "driver", kills, generator),
+        "woken": lambda: injections.driver_woken(folder / "woken"),
         "writes": writes,
         "worker": lambda: injections.worker_killed(folder / "worker", 1 if short else 5, generator),
         "node": lambda: injections.node_killed(folder / "node"),

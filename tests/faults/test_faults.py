@@ -9,7 +9,15 @@ import pytest
 from tests.faults import injections
 from tests.faults.run import faults
 
-NAMES = ["driver", "writes", "worker", "node", "checkpoint", "storage", "disk", "mlflow", "mlflow-down"]
+# What Ray and MLflow warn of is not ours.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+NAMES = ["driver", "woken", "writes", "worker", "node", "checkpoint", "storage", "disk", "mlflow", "mlflow-down"]
 
 
 @pytest.mark.timeout(420)
