@@ -2,13 +2,15 @@
 # make test     set up and pass the tests
 # make lint     ruff and mypy
 # make bench    the benchmarks, with their tables
+# make bench-search   how good the search is beside its peers, in an environment of its own (LCBench: DIALIN_LCBENCH)
+# make faults   kill -9 and the like, many times, with a table of what came of it
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: run test lint bench setup setup-dev clean
+.PHONY: run test lint bench bench-search faults setup setup-dev clean
 
 run: $(RUN_STAMP)
 	$(BIN)/dialin run digits
@@ -25,6 +27,15 @@ bench: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/recorder.py
 	$(BIN)/python tests/benchmarks/doctor.py
 	$(BIN)/python tests/benchmarks/range_test.py
+
+# Peers want older packages than we do: their own environment, without torch.
+bench-search:
+	test -d .venv-bench || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --requirement tests/benchmarks/requirements.txt
+	.venv-bench/bin/python tests/benchmarks/search_quality.py
+
+faults: $(DEV_STAMP)
+	$(BIN)/python tests/faults/run.py
 
 setup: $(RUN_STAMP)
 
@@ -43,4 +54,4 @@ $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@ $(RUN_STAMP)
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-bench build *.egg-info

@@ -44,7 +44,7 @@ from service.tracking.mirror import Mirror
 
 RUNNERS = ("ray", "inline")
 MIRROR_SECONDS = 60.0  # how long the end of a study waits for MLflow
-INTERRUPTED_MIRROR_SECONDS = 1.0  # the recorder goes on by itself; the person should not wait
+INTERRUPTED_MIRROR_SECONDS = 0.3  # the recorder goes on by itself; the person should not wait
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ space:
   lr: {lr}
   momentum: {{min: 0.5, max: 0.98, when: {{optimizer: sgd}}}}
   batch_size: {{min: 16, max: 128, log: true}}
-search: {{seed: {seed}}}
+search: {{sampler: tpe, seed: {seed}}}
+early_stopping: {{asha: {{type: stopping}}}}
 budget: {{trials: {trials}, epochs: 9}}
 """
 ARMS = {

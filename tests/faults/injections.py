@@ -54,8 +54,7 @@ def driver_woken(folder: Path) -> Row:
     place = Place(folder, 6, 9, 0.5)
     old = place.start("inline")
     wait_until(lambda: _more(place, 5), 120, "five epochs")
-    time.sleep(0.25)  # into the next epoch: stopped in the middle of a write it would keep SQLite's lock for itself
-    os.kill(old.pid, signal.SIGSTOP)
+    wait_until(lambda: _stopped_without_lock(old, place), 120, "a moment between two writes")
     refused = place.start("inline")
     assert refused.wait(60) == 1
     assert f"is being driven by process {old.pid}" in place.log(), place.log()[-3000:]
@@ -71,6 +70,20 @@ def driver_woken(folder: Path) -> Row:
     assert new.wait(120) == 0, place.log()[-3000:]
     verdict = check(place)
     return Row("driver stopped, replaced, woken", 1, verdict.lost, verdict.repeated, waited)
+
+
+def _stopped_without_lock(process: subprocess.Popen[bytes], place: Place) -> bool:
+    """Stop a driver, but not in the middle of a write: there it would keep SQLite's lock for itself."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        with closing(sqlite3.connect(place.out.database, timeout=0.2)) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+            return True
+    except sqlite3.OperationalError:
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.1)
+        return False
 
 
 def writes_interrupted(folder: Path, points: list[int] | None, expected: Verdict) -> Row:
