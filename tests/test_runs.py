@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import DataError, SpecError, UsageError
-from service.history import list_studies, read_back
-from service.runs import run_study
+from service.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
+from service.history import list_studies, read_back, sync_study
+from service.runs import extend_study, resume_study, run_study
 from service.settings import Settings
 from service.spec import load_spec, parse_spec
 from tests.factories import make_spec
@@ -187,6 +187,85 @@ def test_an_interrupt_closes_the_trials_and_keeps_the_best_so_far(settings, monk
     back = read_back(settings, result.study_id)
     assert "running" not in {trial.state.value for trial in back.trials}
     assert back.row.state == "interrupted"
+    monkeypatch.undo()
+    resumed = resume_study("last", settings, Silent(), "inline")
+    assert (resumed.study_id, resumed.state) == (result.study_id, "complete")
+    assert sum(resumed.trials.values()) == 12
+    _, runs = mlflow_runs(settings, "small")
+    assert len(runs) == 13
+    assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}
+    with pytest.raises(ConflictError, match="is complete; add to its budget with: dialin extend"):
+        resume_study("last", settings, Silent(), "inline")
+
+
+def test_a_resumed_study_comes_to_what_it_would_have_come_to(settings, tmp_path, monkeypatch):
+    """Random search proposes the same whatever happens in between, so every trial is as it would have been."""
+    from service.objectives.synthetic import SyntheticRun
+
+    spec, train, trained = make_spec("search.sampler=random"), SyntheticRun.epoch, []
+    straight = run_study(spec, Settings.read({}, out=str(tmp_path / "straight")), Silent(), "inline")
+
+    def interrupted(self):
+        trained.append(1)
+        if len(trained) in (4, 11, 23):
+            raise KeyboardInterrupt
+        return train(self)
+
+    monkeypatch.setattr(SyntheticRun, "epoch", interrupted)
+    result = run_study(spec, settings, Silent(), "inline")
+    for _ in range(3):
+        assert result.state == "interrupted"
+        result = resume_study("last", settings, Silent(), "inline")
+    assert result.state == "complete"
+    assert result.best == straight.best
+    assert result.trials == straight.trials
+    assert result.test == straight.test
+
+
+def test_an_extended_study_goes_on(settings):
+    first = run_study(make_spec("early_stopping.doctor=off"), settings, Silent(), "inline")
+    second = extend_study("last", settings, Silent(), "inline", trials="+4", epochs="27")
+    assert second.state == "complete"
+    back = read_back(settings, first.study_id)
+    fresh = [trial for trial in back.trials if trial.continues is None]
+    longer = [trial for trial in back.trials if trial.continues is not None]
+    assert len(fresh) == 16
+    assert longer
+    for trial in longer:
+        assert trial.began == 9
+        assert back.trials[trial.continues].state.value == "complete"
+        assert trial.params == back.trials[trial.continues].params
+        assert min(trial.values) == 10
+    assert second.best.value >= first.best.value
+    _, runs = mlflow_runs(settings, "small")
+    assert len(runs) == len(back.trials) + 1
+    assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}
+
+
+def test_a_study_learns_from_another_and_keeps_its_id(settings):
+    first = run_study(make_spec("search.sampler=random"), settings, Silent(), "inline")
+    second = run_study(make_spec("search.warm_start=[small]", "budget.trials=4"), settings, Silent(), "inline")
+    assert read_back(settings, second.study_id).spec.search.warm_start == [first.study_id]
+    with pytest.raises(NotFoundError, match="no study 'smoll'"):
+        run_study(make_spec("search.warm_start=[smoll]"), settings, Silent(), "inline")
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(settings):
+    class Second(Silent):
+        error = None
+
+        def epoch_done(self, trial, epoch, value):
+            if self.error is None:
+                with pytest.raises(ConflictError, match=f"is being driven by process {os.getpid()} on") as caught:
+                    resume_study("last", settings, Silent(), "inline")
+                self.error = caught.value
+                with pytest.raises(ConflictError, match="which writes it"):
+                    sync_study(settings, "last")
+
+    listener = Second()
+    assert run_study(make_spec(), settings, listener, "inline").state == "complete"
+    assert listener.error is not None
+    assert sync_study(settings, "last") == 0
 
 
 def test_the_hours_and_the_target_end_a_study(settings):
