@@ -19,6 +19,7 @@ from service.search.storage import open_storage, sqlite_url
 from service.search.study import best_of, read_study
 from service.settings import OutputFolder, Settings
 from service.store.studies import Studies, StudyRow
+from service.tracking.mirror import lag_of
 from service.tracking.spool import read_events
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +120,8 @@ def check(place: Place, tracking_uri: str | None = None) -> Verdict:
     """Assert that nothing was lost, doubled or left running, in Optuna, MLflow and the list of studies."""
     row, records = place.row, place.records()
     assert row is not None
+    # On a busy machine the recorder may outlive the driver's patience.
+    wait_until(lambda: lag_of(place.out.study(row.id).spool) == 0, 120, "all of it in MLflow")
     assert row.state == "complete", row
     assert len(records) == place.trials, [record.number for record in records]
     assert {record.state for record in records} <= {State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED}

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from service.errors import NotFoundError
 from service.store.studies import Studies, StudyState, new_id
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -53,3 +57,15 @@ def test_ids_are_plain_words():
     ids = {new_id("fashion_mnist") for _ in range(500)}
     assert len(ids) == 500
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for name in ids)
+
+
+def test_many_processes_may_be_the_first(tmp_path):
+    """Each makes the tables that are not there, at the same moment."""
+    program = "import sys; from service.store.database import connect; from service.store import leases, studies; connect(sys.argv[1])"
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    started = [
+        subprocess.Popen([sys.executable, "-c", program, url], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    errors = [process.communicate(timeout=60)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * 6, errors
