@@ -110,7 +110,8 @@ class Progress:
 
     def _ends_text(self) -> str:
         names = {State.STOPPED: "stopped early", State.DIVERGED: "diverged", State.FAILED: "failed"}
-        return ", ".join(f"{self._ends[state]} {name}" for state, name in names.items() if self._ends[state])
+        parts = [f"{self._ends[state]} {name}" for state, name in names.items() if self._ends[state]]
+        return ", ".join([f"{len(self._waiting)} waiting", *parts] if self._waiting else parts)
 
     def _best_text(self) -> str:
         if self._best is None or self._plan is None:
@@ -124,13 +125,15 @@ class Progress:
         return f"{elapsed:.0f} s" + (f", about {left:.0f} s left" if left is not None else "")
 
     def seconds_left(self) -> float | None:
-        """An estimate from the epochs trained so far per finished trial; None before there are any."""
-        ended = sum(self._ends.values())
-        if not ended or not self._epochs or self._plan is None or self._first_trial is None:
+        """An estimate from the time of an epoch so far, and how many the plan says are likely; more where trials that
+        have ended say so. None before there are any."""
+        if not self._epochs or self._plan is None or self._first_trial is None:
             return None
-        budget = self._plan.spec.budget
-        under_way = sum(epoch for _, epoch, _ in self._running.values())
-        expected = max(self._epochs, (self._epochs - under_way) / ended * budget.trials)
+        budget, ended = self._plan.spec.budget, sum(self._ends.values())
+        expected = max(self._epochs, self._plan.likely_epochs)
+        if ended and not self._waiting:
+            under_way = sum(epoch for _, epoch, _ in self._running.values())
+            expected = max(self._epochs, round((self._epochs - under_way) / ended * budget.trials))
         left = (self._clock() - self._first_trial) / self._epochs * (expected - self._epochs)
         if budget.hours is None:
             return left

@@ -149,11 +149,23 @@ def _sqlite_client(uri: str) -> Any:
     database = uri.removeprefix(SQLITE)
     # Two processes that migrate one new database at the same time ruin it: MLflow locks only a part of that.
     with FileLock(f"{database}.lock", timeout=OPENING_SECONDS):
+        if not Path(database).exists():
+            _make_database(Path(database))
         client = _client(uri)
         # In the write-ahead log a commit costs half, and who looks at the pages does not hold us up.
         with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
     return client
+
+
+def _make_database(database: Path) -> None:
+    """A new database, whole or not at all: MLflow cannot mend one whose migrations were cut off in the middle."""
+    partial = database.with_name(f"{database.name}.partial")
+    for left_over in (partial, partial.with_name(f"{partial.name}-journal")):
+        left_over.unlink(missing_ok=True)
+    store = _client(f"{SQLITE}{partial}")._tracking_client.store
+    store.engine.dispose()
+    partial.rename(database)
 
 
 def _client(uri: str) -> Any:
