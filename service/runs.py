@@ -34,7 +34,7 @@ from service.search.records import State, Trial, TrialRecord
 from service.search.storage import fence, open_storage, sqlite_url
 from service.search.study import Study, read_finished, read_study
 from service.settings import OutputFolder, Settings, StudyFolder
-from service.spec import parse_spec, searched, to_yaml
+from service.spec import parse_spec, sampler_of, searched, to_yaml
 from service.spec.domains import RangeTested, Scalar
 from service.spec.range_tests import Calibration, Curve, Sweep
 from service.spec.study_spec import StudySpec
@@ -335,7 +335,7 @@ def _mirrored(plan: Plan, study_id: str, out: OutputFolder, settings: Settings) 
         "dataset": spec.objective.dataset,
         "metric": spec.objective.metric,
         "mode": spec.objective.mode,
-        "sampler": spec.search.sampler,
+        "sampler": sampler_of(spec),
         "seed": spec.search.seed,
         "trials": spec.budget.trials,
         "epochs": spec.budget.epochs,

@@ -21,7 +21,7 @@ from service.planning import Plan, seed_of_trial
 from service.search.encoding import Chosen, Encoding, Key
 from service.search.records import Seen, State
 from service.search.spaces import distribution, suggest
-from service.spec import active_params, searched
+from service.spec import active_params, sampler_of, searched
 from service.spec.domains import Domain, RangeTested, Scalar, holds
 from service.spec.range_tests import at_share, share_of
 from service.spec.study_spec import StudySpec
@@ -100,9 +100,10 @@ class Proposer:
         return at_share(self._calibration.bounds_for(params), share)
 
     def _make_sampler(self, plan: Plan, others: Sequence[Seen]) -> Sampler:
-        if plan.spec.search.sampler == "tpe":
+        name = sampler_of(plan.spec)
+        if name == "tpe":
             return TpeSampler(plan, self, others)
-        if plan.spec.search.sampler == "gp":
+        if name == "gp":
             # scipy is read only where the model is used.
             from service.search.model_sampler import ModelSampler
 

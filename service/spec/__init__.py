@@ -1,6 +1,6 @@
 """What a person asks for: reading it, checking it, and the knobs it may name. Loads pydantic and yaml, nothing else."""
 
-from service.spec.active import active_params, complete, searched
+from service.spec.active import active_params, complete, sampler_of, searched
 from service.spec.lint import LintWarning, lint
 from service.spec.parsing import load_spec, parse_spec, spec_from_data, to_data, to_yaml
 from service.spec.study_spec import StudySpec
@@ -13,6 +13,7 @@ __all__ = [
     "lint",
     "load_spec",
     "parse_spec",
+    "sampler_of",
     "searched",
     "spec_from_data",
     "to_data",

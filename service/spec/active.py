@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service.spec.domains import Domain, Fixed, RangeTested, Scalar, holds
+from service.spec.domains import Choice, Domain, Fixed, RangeTested, Scalar, holds
 from service.spec.knobs import CATALOGUE
 from service.spec.study_spec import StudySpec
+
+MOST_GP_DIMENSIONS = 12
 
 
 def ordered(spec: StudySpec) -> list[str]:
@@ -32,6 +34,16 @@ def _needed(domain: Domain) -> tuple[str, ...]:
 def searched(spec: StudySpec) -> list[str]:
     """The knobs that move, each after those that its condition names."""
     return [name for name in ordered(spec) if not isinstance(spec.space[name], Fixed)]
+
+
+def sampler_of(spec: StudySpec) -> str:
+    """The sampler that `auto` stands for: the model of learning curves in a space of few dimensions (a choice has one a
+    value), where a study soon has trials enough to fit it to; TPE in a larger one."""
+    if spec.search.sampler != "auto":
+        return spec.search.sampler
+    domains = [spec.space[name] for name in searched(spec)]
+    dimensions = sum(len(domain.values) if isinstance(domain, Choice) else 1 for domain in domains)
+    return "gp" if dimensions <= MOST_GP_DIMENSIONS else "tpe"
 
 
 def active_params(spec: StudySpec, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:

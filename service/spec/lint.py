@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from service.spec.active import sampler_of
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, Scalar
 from service.spec.knobs import CATALOGUE
 from service.spec.study_spec import StudySpec
@@ -94,7 +95,7 @@ def _budget(spec: StudySpec) -> Iterator[LintWarning]:
     size = math.prod(_size(domain) for domain in moving)
     if moving and size < spec.budget.trials and spec.search.sampler != "grid":  # a grid goes round with other seeds
         yield LintWarning("budget.trials", f"{spec.budget.trials} trials of a space with {size:g} configurations")
-    starting = {"tpe": 10, "gp": max(8, len(moving) + 1)}.get(spec.search.sampler, 0)
+    starting = {"tpe": 10, "gp": max(8, len(moving) + 1)}.get(sampler_of(spec), 0)
     if starting < spec.budget.trials < 1.5 * starting:
         yield LintWarning("budget.trials", f"the first {starting} of {spec.budget.trials} trials are drawn blindly")
 

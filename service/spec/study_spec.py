@@ -35,12 +35,12 @@ class ObjectiveSpec(Section):
 
 
 class SearchSpec(Section):
-    """How configurations are proposed: `gp` by a model of all learning curves, `tpe` by Optuna's, `grid` takes every
-    combination of a space of lists in turn. `trial_seed`: every trial trains with this seed, to reproduce one.
-    `enqueue`: configurations to try first, of each what is known; the rest is proposed. `warm_start`: finished studies
-    (an id, or a name) whose trials are learnt from too."""
+    """How configurations are proposed: `gp` by a model of all learning curves, `tpe` by Optuna's, `auto` by the one of
+    them that suits the space, `grid` takes every combination of a space of lists in turn. `trial_seed`: every trial
+    trains with this seed, to reproduce one. `enqueue`: configurations to try first, of each what is known; the rest is
+    proposed. `warm_start`: finished studies (an id, or a name) whose trials are learnt from too."""
 
-    sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
+    sampler: Literal["auto", "gp", "tpe", "random", "grid"] = "auto"
     seed: int = Field(0, ge=0, le=2**31 - 1)
     trial_seed: int | None = Field(None, ge=0, le=2**63 - 1)
     enqueue: list[dict[str, str | int | float | bool]] = Field(default_factory=list, max_length=10_000)

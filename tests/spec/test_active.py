@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from service.spec import active_params, searched
+import pytest
+
+from service.spec import active_params, sampler_of, searched
 from service.spec.knobs import CATALOGUE
 from tests.factories import make_spec
 
@@ -35,3 +37,16 @@ def test_defaults_fill_in_what_applies():
 def test_without_an_optimizer_sgds_knobs_apply():
     params = active_params(make_spec(space="\n  lr: 0.2\n"), {})
     assert (params["optimizer"], params["momentum"], params["nesterov"]) == ("sgd", 0.9, False)
+
+
+@pytest.mark.parametrize(
+    ("space", "sampler", "expected"),
+    [
+        ("\n  lr: {min: 1e-4, max: 1, log: true}\n  dropout: {min: 0, max: 0.5}\n", "auto", "gp"),
+        (f"\n  depth: {list(range(1, 13))}\n", "auto", "gp"),
+        (f"\n  depth: {list(range(1, 13))}\n  dropout: {{min: 0, max: 0.5}}\n", "auto", "tpe"),
+        (f"\n  depth: {list(range(1, 13))}\n  dropout: {{min: 0, max: 0.5}}\n", "gp", "gp"),
+    ],
+)
+def test_the_sampler_suits_the_size_of_the_space(space, sampler, expected):
+    assert sampler_of(make_spec(f"search.sampler={sampler}", space=space)) == expected

@@ -159,7 +159,7 @@ def test_spaces_that_are_refused(space, message):
          "line 4: early_stopping.asha.reduction_factor: 1 is not above 1"),
         ("early_stopping: {hyperband: {}}",
          "line 4: early_stopping.hyperband: unknown key 'hyperband'; allowed: asha, doctor"),
-        ("search: {sampler: tpf}", "line 4: search.sampler: 'tpf'; allowed: 'gp', 'tpe', 'random', 'grid'"),
+        ("search: {sampler: tpf}", "line 4: search.sampler: 'tpf'; allowed: 'auto', 'gp', 'tpe', 'random', 'grid'"),
         ("claim: {says: x, better: {lrr: 1}, than: {lr: 2}}", "line 4: claim.better.lrr: 'lrr' is no knob of this space; did you mean 'lr'?"),
         ("early_stopping: {doctor: nurse}", "line 4: early_stopping.doctor: 'nurse'; allowed: 'off', 'warn', 'stop'"),
         ("search: fast", "line 4: search: 'fast' is not a mapping; keys: sampler, seed, trial_seed, enqueue, warm_start"),
