@@ -155,8 +155,10 @@ def _drive(
                 lease.check()
                 records = study.trials()
                 result = _keep(ending, spec, records, row.id, out, time.monotonic() - began)
+                # The row last: until it says so the study can be resumed, and then does the rest of this again.
+                _end_mirror(mirror, spec, result, records, folder)
                 studies.end(row.id, ending.state, ending.reason, result.to_data())
-                _end_mirror(mirror, spec, result, records, folder, listener)
+                _close_mirror(mirror, result, listener)
     return result
 
 
@@ -394,7 +396,6 @@ def _end_mirror(
     result: Result,
     records: Sequence[TrialRecord],
     folder: StudyFolder,
-    listener: Listener,
 ) -> None:
     metrics = {f"trials_{state}": float(count) for state, count in result.trials.items()}
     metrics |= {f"epochs_{kind}": float(count) for kind, count in result.epochs.items()}
@@ -409,6 +410,10 @@ def _end_mirror(
         tags["dialin.best_trial"] = str(result.best.trial)
     files = [folder.best_config, folder.calibration, folder.range_tests_plot]
     mirror.study_ended(result.state, result.reason, metrics, tags, [str(file) for file in files if file.exists()])
+
+
+def _close_mirror(mirror: Mirror, result: Result, listener: Listener) -> None:
+    """Give MLflow a while to get all of it."""
     interrupted = result.state == StudyState.INTERRUPTED
     if not mirror.close(INTERRUPTED_MIRROR_SECONDS if interrupted else MIRROR_SECONDS) and not interrupted:
         listener.note(f"MLflow lags by {mirror.lag()} events; they are kept on disk and are still being written")
