@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from service.interrupts import Interrupts
 from service.planning import Plan
-from service.search.records import Decision, Outcome, State, Trial, TrialRecord
+from service.search.records import Decision, Outcome, Report, State, Trial, TrialRecord
 from service.search.study import Study
 from service.spec.findings import Finding
 from service.tracking.mirror import Mirror
@@ -93,19 +93,21 @@ class StudyDriver:
                 self._listener.trial_started(trial)
         return trial
 
-    def report(
-        self,
-        trial: Trial,
-        epoch: int,
-        metrics: Mapping[str, float],
-        checkpoint: str | None,
-        findings: Sequence[Finding] = (),
-    ) -> Decision:
+    def report(self, trial: Trial, reports: Sequence[Report]) -> Decision:
         with self._interrupts.shield():
             self._fence()
-            if findings:
-                self._study.diagnosed(trial, findings)
-            return self._report(trial, epoch, metrics, checkpoint, findings)
+            with self._study.batch():
+                for report in reports:
+                    decision = self._take_in(trial, report)
+                    if decision.stop:
+                        break
+                outcome = Outcome(decision.state, decision.reason)
+                if decision.stop:
+                    self._study.tell(trial, outcome)
+            # Of its end the mirror hears when that is stored: it never takes one back.
+            if decision.stop:
+                self._closed(trial, outcome)
+            return decision
 
     def fail(self, trial: Trial, traceback: str) -> None:
         with self._interrupts.shield():
@@ -139,14 +141,10 @@ class StudyDriver:
             for trial, place in self._study.waiting():
                 self._end(trial, Outcome(State.STOPPED, f"{place}; {self._over}" if self._over else place))
 
-    def _report(
-        self,
-        trial: Trial,
-        epoch: int,
-        metrics: Mapping[str, float],
-        checkpoint: str | None,
-        findings: Sequence[Finding],
-    ) -> Decision:
+    def _take_in(self, trial: Trial, report: Report) -> Decision:
+        epoch, metrics, findings = report.epoch, report.metrics, report.findings
+        if findings:
+            self._study.diagnosed(trial, findings)
         # The mirror's spool first: a crash in between repeats an epoch there, which the recorder drops; the other way
         # round it would leave a hole that nothing could fill.
         self._mirror.epoch(trial.number, epoch, metrics)
@@ -157,26 +155,16 @@ class StudyDriver:
             decision = Decision(True, f"{wrong} was {metrics[wrong]} after epoch {epoch}", State.DIVERGED)
         elif decision.state in (State.RUNNING, State.WAITING) and (fatal := self._fatal(findings)) is not None:
             decision = Decision(True, f"{fatal.text()}; try {fatal.rule.remedy}", State.DIVERGED)
-        if checkpoint is not None:
-            self._study.checkpointed(trial, epoch, checkpoint)
+        if report.checkpoint is not None:
+            self._study.checkpointed(trial, epoch, report.checkpoint)
         self._listener.epoch_done(trial, epoch, value)
         if self.over is not None and decision.state in (State.RUNNING, State.WAITING):
             decision = Decision(True, f"the study ended: {self.over}", State.STOPPED)
-        if decision.stop and decision.state is State.WAITING:
-            self._pause(trial, decision)
-        elif decision.stop:
+        if decision.stop and decision.state is not State.WAITING:
             self._study.measured(trial, {name: number for name, number in metrics.items() if math.isfinite(number)})
-            self._end(trial, Outcome(decision.state, decision.reason))
             if self._plan.spec.budget.reached(value, self._plan.spec.objective.mode):
                 self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"
         return decision
-
-    def _pause(self, trial: Trial, decision: Decision) -> None:
-        """Its worker is free for another; the run in MLflow stays open."""
-        outcome = Outcome(State.WAITING, decision.reason)
-        self._study.tell(trial, outcome)
-        self._live.pop(trial.number, None)
-        self._listener.trial_ended(trial, outcome)
 
     def _fail(self, trial: Trial, traceback: str) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -191,11 +179,16 @@ class StudyDriver:
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         self._study.tell(trial, outcome)
-        tags = {
-            f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}"
-            for finding in self._study.findings(trial)
-        }
-        self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason, tags)
+        self._closed(trial, outcome)
+
+    def _closed(self, trial: Trial, outcome: Outcome) -> None:
+        """Its worker is free for another. The run in MLflow of one that waits stays open."""
+        if outcome.state is not State.WAITING:
+            tags = {
+                f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}"
+                for finding in self._study.findings(trial)
+            }
+            self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason, tags)
         self._live.pop(trial.number, None)
         self._listener.trial_ended(trial, outcome)
 

@@ -325,6 +325,7 @@ def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialP
         target=spec.budget.target,
         checkpoints=folder.checkpoints,
         rungs=plan.waits_at,
+        compared_at=plan.rungs,
     )
 
 

@@ -1,4 +1,5 @@
-"""A trial as Ray Tune runs it: an actor that trains one epoch a step and goes on to the next trial when one ends."""
+"""A trial as Ray Tune runs it: an actor that trains an epoch or a few a step, and goes on to the next trial when one
+ends."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from ray.tune import Trainable
 
 from service.objectives.trials import TrialPlan, TrialRun
 
-STEPPED = "stepped"  # whole, because Tune flattens mappings into keys of its own
+REPORTS = "reports"  # as a list, because Tune flattens mappings into keys of its own
 
 
 class StudyTrainable(Trainable):
@@ -28,7 +29,7 @@ class StudyTrainable(Trainable):
     def step(self) -> dict[str, Any]:
         if self._current is None:
             raise RuntimeError("step before setup")
-        return {STEPPED: self._current.step()}
+        return {REPORTS: self._current.step()}
 
     def cleanup(self) -> None:
         if self._current is not None:

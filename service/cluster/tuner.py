@@ -14,12 +14,12 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from service.cluster.trainable import STEPPED, StudyTrainable
+from service.cluster.trainable import REPORTS, StudyTrainable
 from service.errors import ClusterError
 from service.objectives.base import Metrics
-from service.objectives.trials import RangeTestJob, Stepped, TrialPlan, evaluate_checkpoint
+from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
 from service.search.driving import Driver
-from service.search.records import Trial
+from service.search.records import Report, Trial
 from service.spec.domains import Scalar
 from service.spec.range_tests import Curve, Sweep
 
@@ -90,11 +90,9 @@ class _Guarded:
     def finished(self) -> bool:
         return self._kept(lambda: self._driver.finished, True)
 
-    def report(self, trial: Trial, done: Stepped) -> bool:
+    def report(self, trial: Trial, reports: Sequence[Report]) -> bool:
         """Whether the trial's worker is to be freed."""
-        return self._kept(
-            lambda: self._driver.report(trial, done.epoch, done.metrics, done.checkpoint, done.findings).stop, True
-        )
+        return self._kept(lambda: self._driver.report(trial, reports).stop, True)
 
     def fail(self, trial: Trial, traceback: str) -> None:
         self._kept(lambda: self._driver.fail(trial, traceback), None)
@@ -175,7 +173,7 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         mine: Trial = trial.config["trial"]
-        stop = self._driver.report(mine, result[STEPPED])
+        stop = self._driver.report(mine, result[REPORTS])
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import cast
@@ -27,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from service.planning import Plan, seed_of_trial
 from service.search.asha import Asha, Promotions, reached
+from service.search.ledger import ledger_of
 from service.search.records import Decision, Outcome, Seen, State, Trial, TrialRecord
 from service.search.samplers import Proposer
 from service.spec import active_params
@@ -65,6 +67,7 @@ class Study:
     def __init__(self, plan: Plan, storage: BaseStorage, optuna_id: int, others: Sequence[Seen] = ()) -> None:
         self._plan = plan
         self._storage = storage
+        self._ledger = ledger_of(storage, optuna_id)
         self._id = optuna_id
         self._maximize = plan.spec.objective.mode == "max"
         asha = plan.spec.early_stopping.asha
@@ -126,13 +129,18 @@ class Study:
         if epoch in values or epoch <= began:
             return Decision(False, "reported before")
         before = max(values, default=began)
-        self._storage.set_trial_intermediate_value(self._ids[trial.number], epoch, value)
+        self._ledger.set_value(self._ids[trial.number], epoch, value)
         values[epoch] = value
         rung = reached(self._plan.rungs, before, epoch)
         decision = self._verdict(trial.number, epoch, value, rung)
         if rung is not None and math.isfinite(value) and not self._promotes:
             self._asha.record(rung, value)
         return decision
+
+    def batch(self) -> AbstractContextManager[None]:
+        """What is reported, noted and told within is stored in one transaction at its end: all of it or nothing. One
+        that raises leaves this object ahead of its storage; open the study again."""
+        return self._ledger.batch()
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Close a trial: complete, stopped, diverged or failed; or pause it: waiting. Telling twice is harmless: the
@@ -149,13 +157,11 @@ class Study:
         best = best_value(self._values(number), self._maximize)
         if state is State.COMPLETE and best is None:
             state, reason = State.DIVERGED, "no finite value was reported"
-        storage_id = self._ids[number]
-        self._storage.set_trial_user_attr(storage_id, REASON, reason)
-        self._storage.set_trial_user_attr(storage_id, END, state.value)
-        if self._seen[number].state is State.WAITING:
-            self._storage.set_trial_state_values(storage_id, TrialState.RUNNING)  # Optuna ends only what runs
+        with self._ledger.batch():
+            self._ledger.set_attribute(self._ids[number], REASON, reason)
+            self._ledger.set_attribute(self._ids[number], END, state.value)
+            self._set(number, state, _END_STATES[state], best if state is State.COMPLETE else None)
         self._promotions.leave(number)
-        self._set(number, state, _END_STATES[state], [best] if state is State.COMPLETE and best is not None else None)
 
     def interrupt(self, trial: Trial) -> None:
         """Put a trial back: it has not ended and goes on, from its checkpoint, when the study is resumed."""
@@ -177,14 +183,14 @@ class Study:
     def checkpointed(self, trial: Trial, epoch: int, path: str) -> None:
         """Note that the state after `epoch` lies at `path`."""
         self._kept[trial.number].checkpoint = (epoch, path)
-        self._storage.set_trial_user_attr(self._ids[trial.number], CHECKPOINT, {"epoch": epoch, "path": path})
+        self._ledger.set_attribute(self._ids[trial.number], CHECKPOINT, {"epoch": epoch, "path": path})
 
     def diagnosed(self, trial: Trial, findings: Sequence[Finding]) -> None:
         """Keep what the doctor has newly found in a trial; of one kind the first."""
         known = self._kept[trial.number].findings
         known += [finding for finding in findings if finding.code not in {other.code for other in known}]
         data = [finding.to_data() for finding in known]
-        self._storage.set_trial_user_attr(self._ids[trial.number], FINDINGS, data)
+        self._ledger.set_attribute(self._ids[trial.number], FINDINGS, data)
 
     def findings(self, trial: Trial) -> Sequence[Finding]:
         """All that the doctor has found in a trial so far, by an earlier driver too."""
@@ -192,7 +198,7 @@ class Study:
 
     def measured(self, trial: Trial, metrics: Mapping[str, float]) -> None:
         """Keep all metrics of a trial's last epoch."""
-        self._storage.set_trial_user_attr(self._ids[trial.number], METRICS, dict(metrics))
+        self._ledger.set_attribute(self._ids[trial.number], METRICS, dict(metrics))
 
     def values(self, trial: Trial) -> Mapping[int, float]:
         """What a trial has reported so far, by epoch."""
@@ -232,7 +238,7 @@ class Study:
         )
         template.datetime_start = datetime.now()
         # One transaction: a crash leaves either no trial or a whole one.
-        self._ids[number] = self._storage.create_new_trial(self._id, template)
+        self._ids[number] = self._ledger.create(template, number)
         self._seen[number] = Seen(params, {}, State.RUNNING)
         self._kept[number] = kept
         self._running.add(number)
@@ -269,8 +275,8 @@ class Study:
     def _values(self, number: int) -> dict[int, float]:
         return cast("dict[int, float]", self._seen[number].values)
 
-    def _set(self, number: int, state: State, stored: TrialState, values: Sequence[float] | None = None) -> None:
-        self._storage.set_trial_state_values(self._ids[number], stored, values)
+    def _set(self, number: int, state: State, stored: TrialState, value: float | None = None) -> None:
+        self._ledger.set_state(self._ids[number], stored, value)
         self._seen[number] = replace(self._seen[number], state=state)
         (self._running.add if state is State.RUNNING else self._running.discard)(number)
 
@@ -305,7 +311,7 @@ class Study:
         if state is State.WAITING:
             if record.state is State.RUNNING:
                 # Its driver has died: it waits, for a rung or for the next worker.
-                self._storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
+                self._ledger.set_state(self._ids[number], TrialState.WAITING)
             if not (self._promotes and number in self._promotions.waiting):
                 self._unfinished.append(number)
 

@@ -78,12 +78,12 @@ class Recording:
         self.most_live = max(self.most_live, len(self.live))
         return trial
 
-    def report(self, trial, epoch, metrics, checkpoint, findings):
-        self.reports.setdefault(trial.number, []).append((epoch, metrics))
-        self.saved[trial.number] = checkpoint
-        if epoch == 3:
+    def report(self, trial, reports):
+        self.reports.setdefault(trial.number, []).extend((report.epoch, report.metrics) for report in reports)
+        self.saved[trial.number] = reports[-1].checkpoint
+        if reports[-1].epoch == 3:
             self.live.discard(trial.number)
-        return Decision(epoch == 3, "", State.COMPLETE)
+        return Decision(reports[-1].epoch == 3, "", State.COMPLETE)
 
     @property
     def finished(self):
@@ -149,7 +149,7 @@ def test_an_error_of_the_driver_ends_the_run_and_is_raised(cluster, trial_plan, 
     from service.cluster.tuner import run_on_ray
 
     class Broken(Recording):
-        def report(self, trial, epoch, metrics, checkpoint, findings):
+        def report(self, trial, reports):
             raise FencedError("taken over")
 
     driver = Broken(["fine"] * 4)
