@@ -148,7 +148,9 @@ def _drive(
             with _runner(runner, plan, folder) as trainer:
                 interrupts.install()  # Ray takes SIGTERM for itself when it starts
                 plan = _calibrate(plan, trainer, trial_plan, folder, listener)
-                study = Study.open(plan, storage, row.id, read_finished(storage, spec.search.warm_start))
+                others = read_finished(storage, spec.search.warm_start)
+                # In line the same seed gives the same trials; beside each other they come in no order anyway.
+                study = Study.open(plan, storage, row.id, others, ahead=runner != "inline")
                 driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts, fence=lease.check)
                 ending = _search(driver, study, trainer, trial_plan)
             with interrupts.shield():

@@ -27,6 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from service.planning import Plan, seed_of_trial
+from service.search.ahead import Ahead
 from service.search.asha import Asha, Promotions, reached
 from service.search.ledger import ledger_of
 from service.search.records import Decision, Outcome, Seen, State, Trial, TrialRecord
@@ -61,10 +62,13 @@ class _Kept:
 class Study:
     """A search over one Optuna study. One writer at a time; not thread safe.
 
-    `others`: trials of finished studies over an overlapping space, for the sampler to learn from.
+    `others`: trials of finished studies over an overlapping space, for the sampler to learn from. `ahead`: proposals
+    are made in a thread of their own, and `ask` never waits for one; without it the same seed gives the same trials.
     """
 
-    def __init__(self, plan: Plan, storage: BaseStorage, optuna_id: int, others: Sequence[Seen] = ()) -> None:
+    def __init__(
+        self, plan: Plan, storage: BaseStorage, optuna_id: int, others: Sequence[Seen] = (), ahead: bool = False
+    ) -> None:
         self._plan = plan
         self._storage = storage
         self._ledger = ledger_of(storage, optuna_id)
@@ -76,6 +80,8 @@ class Study:
         self._asha = Asha(plan.rungs, factor, self._maximize)
         self._promotions = Promotions(plan.rungs, factor, self._maximize)
         self._proposer = Proposer(plan, others)
+        self._ahead = Ahead(self._proposer.propose) if ahead else None
+        self._reports = 0
         self._ids: dict[int, int] = {}  # trial number -> the storage's own id
         self._seen: dict[int, Seen] = {}
         self._kept: dict[int, _Kept] = {}
@@ -88,9 +94,11 @@ class Study:
             self._take_over(record)
 
     @classmethod
-    def open(cls, plan: Plan, storage: BaseStorage, study_id: str, others: Sequence[Seen] = ()) -> Study:
+    def open(
+        cls, plan: Plan, storage: BaseStorage, study_id: str, others: Sequence[Seen] = (), ahead: bool = False
+    ) -> Study:
         """The study of that id, made when the storage has none."""
-        return cls(plan, storage, _find_or_create(storage, study_id, plan.spec.objective.mode), others)
+        return cls(plan, storage, _find_or_create(storage, study_id, plan.spec.objective.mode), others, ahead)
 
     def ask(self) -> Trial | None:
         """The next trial to train: one that an earlier driver left unfinished, else one that waits at a rung and is
@@ -102,9 +110,11 @@ class Study:
         if self._outgrown:
             return self._continued(self._outgrown.pop(0))
         number = self._promotions.next()
-        if number is None:
-            return self._new() or self._promoted(self._promotions.next(generous=True))
-        return self._promoted(number)
+        if number is not None:
+            return self._promoted(number)
+        if not self._has_new:
+            return self._promoted(self._promotions.next(generous=True))
+        return self._new()
 
     @property
     def exhausted(self) -> bool:
@@ -131,6 +141,7 @@ class Study:
         before = max(values, default=began)
         self._ledger.set_value(self._ids[trial.number], epoch, value)
         values[epoch] = value
+        self._reports += 1
         rung = reached(self._plan.rungs, before, epoch)
         decision = self._verdict(trial.number, epoch, value, rung)
         if rung is not None and math.isfinite(value) and not self._promotes:
@@ -150,6 +161,7 @@ class Study:
             return
         if outcome.state is State.WAITING:
             self._set(number, State.WAITING, TrialState.WAITING)
+            self._prepare()
             return
         if outcome.state not in _END_STATES:
             raise ValueError(f"a trial ends as one of {', '.join(_END_STATES)}, or waits, not {outcome.state}")
@@ -162,6 +174,7 @@ class Study:
             self._ledger.set_attribute(self._ids[number], END, state.value)
             self._set(number, state, _END_STATES[state], best if state is State.COMPLETE else None)
         self._promotions.leave(number)
+        self._prepare()
 
     def interrupt(self, trial: Trial) -> None:
         """Put a trial back: it has not ended and goes on, from its checkpoint, when the study is resumed."""
@@ -217,15 +230,27 @@ class Study:
         return not self._exhausted and len(self._ids) - self._continuations < self._plan.spec.budget.trials
 
     def _new(self) -> Trial | None:
-        """A new trial; None when the budget or the space has no more."""
-        if not self._has_new:
-            return None
-        chosen = self._proposer.propose(len(self._ids), self._seen)
+        """A new trial; None when the space has no more, or its proposal is not made yet."""
+        number = len(self._ids)
+        if self._ahead is None:
+            chosen = self._proposer.propose(number, self._seen)
+        else:
+            # While nothing runs, nothing else is waiting for the driver.
+            proposed = self._ahead.take(number, self._seen, self._reports, wait=not self._running)
+            if proposed is None:
+                return None
+            chosen = proposed.result()
         if chosen is None:
             self._exhausted = True
-            return None
-        params = active_params(self._plan.spec, chosen)
-        return self._create(params, _Kept(self._seed(len(self._ids))), {})
+            return self._promoted(self._promotions.next(generous=True))
+        trial = self._create(active_params(self._plan.spec, chosen), _Kept(self._seed(number)), {})
+        self._prepare()
+        return trial
+
+    def _prepare(self) -> None:
+        """Have the next proposal made, where that is done ahead."""
+        if self._ahead is not None and self._has_new:
+            self._ahead.prepare(len(self._ids), self._seen, self._reports)
 
     def _create(self, params: Mapping[str, Scalar], kept: _Kept, attributes: Mapping[str, object]) -> Trial:
         """A trial of these parameters, stored."""

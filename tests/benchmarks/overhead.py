@@ -5,8 +5,9 @@
 A trial does nothing but report nine times, each value better than all before it, so that ASHA lets every trial go on to
 its end. Two trials run at a time. Every run is a process of its own with a fresh folder; each way runs once before
 anything is counted, then the ways take turns; medians. MLflow writes to a SQLite file with its tables made beforehand,
-for all. A trial's cost is the time from the first report until the last trial has ended and MLflow has everything, over
-the trials; the start is the time from the command's start to the first report, imports and Ray included.
+for all. A trial's cost is the time from the first report until the last trial has ended, and until MLflow has
+everything too, over the trials; the start is the time from the command's start to the first report, imports and Ray
+included.
 
 - documented: Ray Tune with OptunaSearch, ASHAScheduler and MLflowLoggerCallback, as their documentation shows it
 - documented, reused: the same with a class trainable and `reuse_actors=True`
@@ -51,10 +52,11 @@ space:
 
 @dataclass(frozen=True)
 class Times:
-    """Of one run, in seconds since 1970: the first report, and when all had ended and was mirrored."""
+    """Of one run, in seconds since 1970: the first report, when the last trial had ended, and when MLflow had it all."""
 
     first_report: float
-    end: float
+    ended: float
+    mirrored: float
 
 
 class FirstReport:
@@ -158,7 +160,7 @@ def documented(trials: int, folder: Path, sampler: str, reused: bool = False) ->
     if len(results) != trials or results.errors:
         raise RuntimeError(f"{len(results)} trials, {len(results.errors)} failed; {trials} were wanted")
     check_reports(folder / "mlflow.db", "value", trials * EPOCHS)
-    return Times(first.read(), end)
+    return Times(first.read(), end, end)
 
 
 def bare(trials: int, folder: Path, sampler: str) -> Times:
@@ -179,7 +181,7 @@ def bare(trials: int, folder: Path, sampler: str) -> Times:
     end = time.time()
     if len(analysis.trials) != trials or any(trial.status != "TERMINATED" for trial in analysis.trials):
         raise RuntimeError(f"not all of {trials} trials ended")
-    return Times(first.read(), end)
+    return Times(first.read(), end, end)
 
 
 class Nothing:
@@ -221,8 +223,8 @@ class Watcher:
     """A `driver.Listener` that notes when the last trial ended and when the mirror then had everything."""
 
     def __init__(self, trials: int, out: Path) -> None:
-        self._trials, self._out, self._ended = trials, out, 0
-        self.end = 0.0
+        self._trials, self._out, self._count = trials, out, 0
+        self.ended = self.mirrored = 0.0
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def note(self, text: str) -> None: ...
@@ -231,8 +233,9 @@ class Watcher:
     def epoch_done(self, *_: Any) -> None: ...
 
     def trial_ended(self, trial: Any, outcome: Any) -> None:
-        self._ended += outcome.state.value != "waiting"
-        if self._ended == self._trials:
+        self._count += outcome.state.value != "waiting"
+        if self._count == self._trials:
+            self.ended = time.time()
             self._thread.start()
 
     def _watch(self) -> None:
@@ -241,7 +244,7 @@ class Watcher:
         (spool,) = self._out.glob("studies/*/spool")
         while lag_of(spool):
             time.sleep(0.01)
-        self.end = time.time()
+        self.mirrored = time.time()
 
     def wait(self) -> None:
         self._thread.join()
@@ -265,7 +268,7 @@ def dialin(trials: int, folder: Path, sampler: str) -> Times:
     if result.trials["complete"] < trials - 4:
         raise RuntimeError(f"{result.trials}; {trials} complete ones were wanted, but for those that waited first")
     check_reports(folder / "mlflow.db", "val_accuracy", result.epochs["trained"])
-    return Times(first.read(), watcher.end)
+    return Times(first.read(), watcher.ended, watcher.mirrored)
 
 
 WAYS: Mapping[str, Callable[[int, Path, str], Times]] = {
@@ -291,11 +294,11 @@ def run_one(way: str, trials: int, folder: Path, sampler: str) -> None:
     """In a process of its own: print the times as the last line."""
     warnings.simplefilter("ignore")
     times = WAYS[way](trials, folder, sampler)
-    print(json.dumps([times.first_report, times.end]), flush=True)
+    print(json.dumps([times.first_report, times.ended, times.mirrored]), flush=True)
 
 
-def measure(way: str, trials: int, migrated: Path, sampler: str) -> tuple[float, float]:
-    """Milliseconds a trial, and seconds to the first report."""
+def measure(way: str, trials: int, migrated: Path, sampler: str) -> dict[str, float]:
+    """Of one run: milliseconds a trial till its end, and till it is mirrored; seconds to the first report."""
     # A short path: Ray's sockets below it must fit into 107 characters.
     with tempfile.TemporaryDirectory(prefix="ovh-", dir="/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -307,8 +310,12 @@ def measure(way: str, trials: int, migrated: Path, sampler: str) -> tuple[float,
         )
     if done.returncode != 0:
         raise RuntimeError(f"{way} failed: {done.stderr[-2000:]}")
-    first, end = json.loads(done.stdout.splitlines()[-1])
-    return 1000 * (end - first) / trials, first - began
+    first, ended, mirrored = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "ended": 1000 * (ended - first) / trials,
+        "mirrored": 1000 * (mirrored - first) / trials,
+        "start_seconds": first - began,
+    }
 
 
 def quiet() -> dict[str, str]:
@@ -343,15 +350,14 @@ def measure_all(ways: list[str], counts: list[int], rounds: int, sampler: str) -
         MlflowClient(tracking_uri=f"sqlite:///{migrated}").search_experiments()
         for way in ways:
             measure(way, WARM_UP_TRIALS, migrated, sampler)
-        taken: dict[str, dict[int, list[tuple[float, float]]]] = {way: {n: [] for n in counts} for way in ways}
+        runs = []
         for count in counts:
             for _ in range(rounds):
                 for way in ways:
-                    taken[way][count].append(measure(way, count, migrated, sampler))
-                    print(f"{way}, {count} trials: {taken[way][count][-1][0]:.1f} ms a trial", file=sys.stderr)
+                    runs.append({"way": way, "trials": count, **measure(way, count, migrated, sampler)})
+                    print(f"{way}, {count} trials: {runs[-1]['ended']:.1f} ms a trial", file=sys.stderr)
     return {
-        "milliseconds": {way: {n: [ms for ms, _ in runs] for n, runs in by.items()} for way, by in taken.items()},
-        "start_seconds": {way: [s for runs in by.values() for _, s in runs] for way, by in taken.items()},
+        "runs": runs,
         "rounds": rounds,
         "sampler": sampler,
         "cpus": os.cpu_count(),
@@ -361,21 +367,22 @@ def measure_all(ways: list[str], counts: list[int], rounds: int, sampler: str) -
 
 
 def show(result: dict[str, Any]) -> None:
-    print(f"medians of {result['rounds']} runs, {result['cpus']} cores, {result['versions']}\n")
-    counts = list(next(iter(result["milliseconds"].values())))
-    medians = {way: [statistics.median(by[n]) for n in counts] for way, by in result["milliseconds"].items()}
-    print(
-        f"{'ms a trial':20}" + "".join(f"{n:>7} trials  (least to most)" for n in counts) + "   s to the first report"
-    )
-    for way, by in result["milliseconds"].items():
-        cells = "".join(
-            f"{median:14.1f}  {f'({min(by[n]):.0f} to {max(by[n]):.0f})':15}"
-            for n, median in zip(counts, medians[way], strict=True)
-        )
-        print(f"{way:20}{cells}   {statistics.median(result['start_seconds'][way]):10.1f}")
-    for other in medians.keys() - {"dialin"} if "dialin" in medians else ():
-        ratios = [ours / theirs for ours, theirs in zip(medians["dialin"], medians[other], strict=True)]
-        print(f"dialin costs {', '.join(f'{ratio:.3f}' for ratio in ratios)} of: {other}")
+    print(f"medians (least to most) of {result['rounds']} runs, {result['cpus']} cores, {result['versions']}\n")
+    print(f"{'':20}{'trials':>7}  {'ms a trial':22}{'till MLflow has it':22}s to the first report")
+    medians: dict[tuple[str, int], float] = {}
+    for way, count in dict.fromkeys((run["way"], run["trials"]) for run in result["runs"]):
+        runs = [run for run in result["runs"] if (run["way"], run["trials"]) == (way, count)]
+        medians[way, count] = statistics.median(run["ended"] for run in runs)
+        cells = [_spread([run[name] for run in runs]) for name in ("ended", "mirrored", "start_seconds")]
+        print(f"{way:20}{count:7}  " + "".join(f"{cell:22}" for cell in cells).rstrip())
+    for way, count in medians:
+        if way != "dialin" and ("dialin", count) in medians:
+            ratio = medians["dialin", count] / medians[way, count]
+            print(f"{count} trials: dialin costs {ratio:.3f} of {way} (1/{1 / ratio:.1f})")
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 if __name__ == "__main__":
