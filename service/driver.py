@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -82,8 +83,7 @@ class StudyDriver:
     def ask(self) -> Trial | None:
         if self.over is not None:
             return None
-        with self._interrupts.shield():
-            self._fence()
+        with self._writing():
             trial = self._study.ask()
             if trial is not None:
                 self._live[trial.number] = trial
@@ -94,8 +94,7 @@ class StudyDriver:
         return trial
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> Decision:
-        with self._interrupts.shield():
-            self._fence()
+        with self._writing():
             with self._study.batch():
                 for report in reports:
                     decision = self._take_in(trial, report)
@@ -110,13 +109,11 @@ class StudyDriver:
             return decision
 
     def fail(self, trial: Trial, traceback: str) -> None:
-        with self._interrupts.shield():
-            self._fence()
+        with self._writing():
             self._fail(trial, traceback)
 
     def lost(self, trial: Trial, reason: str) -> None:
-        with self._interrupts.shield():
-            self._fence()
+        with self._writing():
             self._losses[trial.number] += 1
             if self._losses[trial.number] > MOST_LOSSES:
                 self._fail(trial, f"its worker died {self._losses[trial.number]} times; the last time: {reason}")
@@ -136,8 +133,7 @@ class StudyDriver:
 
     def finish(self) -> None:
         """End the trials that still wait at a rung: nothing more is trained."""
-        with self._interrupts.shield():
-            self._fence()
+        with self._writing():
             for trial, place in self._study.waiting():
                 self._end(trial, Outcome(State.STOPPED, f"{place}; {self._over}" if self._over else place))
 
@@ -165,6 +161,13 @@ class StudyDriver:
             if self._plan.spec.budget.reached(value, self._plan.spec.objective.mode):
                 self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"
         return decision
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whole in spite of Ctrl-C, and only while the study is ours."""
+        with self._interrupts.shield():
+            self._fence()
+            yield
 
     def _fail(self, trial: Trial, traceback: str) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)

@@ -75,11 +75,11 @@ def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: s
     _check_runner(runner)
     out = OutputFolder(settings.out)
     spec = resolve_warm_start(spec, out)
-    plan, objective = _prepare(spec, settings, listener)
+    plan, objective = _prepare(spec, settings, listener.note)
     out.root.mkdir(parents=True, exist_ok=True)
     with Interrupts() as interrupts, _studies(out) as studies:
         row = studies.create(spec.name, to_yaml(spec))
-        return _drive(row, plan, objective, out, studies, listener, interrupts, runner, settings)
+        return _drive(row, plan, objective, studies, listener, interrupts, runner, settings)
 
 
 def resume_study(reference: str, settings: Settings, listener: Listener, runner: str = "ray") -> Result:
@@ -88,7 +88,7 @@ def resume_study(reference: str, settings: Settings, listener: Listener, runner:
 
     Raises NotFoundError, and ConflictError for a study that is complete or that another driver lives on.
     """
-    return _go_on(reference, settings, listener, runner, lambda row, spec: _unfinished(row, spec))
+    return _go_on(reference, settings, listener, runner, _unfinished)
 
 
 def extend_study(
@@ -120,16 +120,15 @@ def _go_on(
     with Interrupts() as interrupts, _studies(out) as studies:
         row = studies.find(reference)
         spec = next_spec(row, parse_spec(row.spec))
-        plan, objective = _prepare(spec, settings, listener)
+        plan, objective = _prepare(spec, settings, listener.note)
         row = replace(row, spec=to_yaml(spec))
-        return _drive(row, plan, objective, out, studies, listener, interrupts, runner, settings)
+        return _drive(row, plan, objective, studies, listener, interrupts, runner, settings)
 
 
 def _drive(
     row: StudyRow,
     plan: Plan,
     objective: Objective,
-    out: OutputFolder,
     studies: Studies,
     listener: Listener,
     interrupts: Interrupts,
@@ -138,13 +137,14 @@ def _drive(
 ) -> Result:
     """One driver's time with a study, from its lease to its result."""
     began = time.monotonic() - float(row.summary.get("seconds", 0.0))
-    spec, folder, url = plan.spec, out.study(row.id), sqlite_url(out.database)
+    spec, out = plan.spec, OutputFolder(settings.out)
+    folder, url = out.study(row.id), sqlite_url(out.database)
     with _storage_named(row.id), acquire(url, row.id) as lease, _marked(row, studies, lease):
         storage = open_storage(url)
         fence(storage, lease.check_within)
         listener.planned(row.id, plan, read_study(storage, row.id))
         trial_plan = _trial_plan(plan, objective, folder)
-        with _mirrored(plan, row.id, out, settings) as mirror:
+        with _mirrored(plan, row.id, settings) as mirror:
             with _runner(runner, plan, folder) as trainer:
                 interrupts.install()  # Ray takes SIGTERM for itself when it starts
                 plan = _calibrate(plan, trainer, trial_plan, folder, listener)
@@ -169,10 +169,10 @@ def _check_runner(runner: str) -> None:
         raise UsageError(f"runner {runner!r}; allowed: {', '.join(RUNNERS)}")
 
 
-def _prepare(spec: StudySpec, settings: Settings, listener: Listener) -> tuple[Plan, Objective]:
+def _prepare(spec: StudySpec, settings: Settings, progress: Callable[[str], None]) -> tuple[Plan, Objective]:
     plan = plan_study(spec, local_shape())
     objective = objectives.build(spec, settings.data_dir)
-    objective.prepare(listener.note)
+    objective.prepare(progress)
     return plan, objective
 
 
@@ -190,9 +190,7 @@ def range_test_once(
 ) -> tuple[dict[str, Scalar], Calibration]:
     """The learning-rate range test of one configuration of a space, in this process: the configuration, and what was
     found. Nothing is stored. Raises DataError for a data set that cannot be had."""
-    plan = plan_study(spec, local_shape())
-    objective = objectives.build(spec, settings.data_dir)
-    objective.prepare(progress)
+    plan, objective = _prepare(spec, settings, progress)
 
     def run_tests(jobs: Sequence[RangeTestJob], sweep: Sweep) -> Sequence[Curve]:
         return [objective.range_test(params, seed, plan.resources, sweep) for params, seed in jobs]
@@ -249,15 +247,10 @@ def _runner(name: str, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
         yield Runner(train, evaluate_on_ray, sweep_on_ray)
 
 
-@contextmanager
-def _studies(out: OutputFolder) -> Iterator[Studies]:
+def _studies(out: OutputFolder) -> Studies:
     if not out.root.exists():
         raise NotFoundError(f"there is no study in {out.root}")
-    studies = Studies(sqlite_url(out.database))
-    try:
-        yield studies
-    finally:
-        studies.close()
+    return Studies(sqlite_url(out.database))
 
 
 @contextmanager
@@ -332,10 +325,10 @@ def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialP
 
 
 @contextmanager
-def _mirrored(plan: Plan, study_id: str, out: OutputFolder, settings: Settings) -> Iterator[Mirror]:
+def _mirrored(plan: Plan, study_id: str, settings: Settings) -> Iterator[Mirror]:
     """The study's way to MLflow; whatever escapes ends its run there too, unless the study is no longer ours."""
     spec = plan.spec
-    mirror = Mirror(out.study(study_id).spool, *mlflow_target(settings))
+    mirror = Mirror(OutputFolder(settings.out).study(study_id).spool, *mlflow_target(settings))
     params: dict[str, Scalar] = {
         "dataset": spec.objective.dataset,
         "metric": spec.objective.metric,

@@ -15,15 +15,10 @@ from service.history import list_studies, read_back, sync_study
 from service.runs import extend_study, resume_study, run_study
 from service.settings import Settings
 from service.spec import load_spec, parse_spec
+from tests import others
 from tests.factories import make_spec
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = others.RAY
 
 
 class Silent:

@@ -182,7 +182,7 @@ class Study:
 
     def put_back(self, trial: Trial) -> None:
         """A trial whose worker is gone: it is the next that `ask` gives, from its checkpoint."""
-        self.tell(trial, Outcome(State.WAITING))
+        self.interrupt(trial)
         self._unfinished.append(trial.number)
 
     def waiting(self) -> list[tuple[Trial, str]]:
@@ -321,28 +321,22 @@ class Study:
             self._continuations += 1
             self._promotions.leave(record.continues)
             self._outgrown = [other for other in self._outgrown if other != record.continues]
-        short = record.state is State.COMPLETE and record.epochs_done < self._plan.spec.budget.epochs
-        outgrown = short and record.checkpoint is not None and not self._reached_target(values)
-        before = record.began
-        for epoch in sorted(values):
-            rung = reached(self._plan.rungs, before, epoch)
-            if rung is not None and math.isfinite(values[epoch]):
-                self._promotions.record(rung, number, values[epoch])
-                if epoch != max(values) or not (outgrown or state is State.WAITING):
-                    self._promotions.leave(number)
-            before = epoch
+        outgrown = self._is_outgrown(record)
+        self._promotions.replay(number, values, record.began, waits=outgrown or state is State.WAITING)
         if outgrown and not self._plan.rungs:
             self._outgrown.append(number)
-        if state is State.WAITING:
-            if record.state is State.RUNNING:
-                # Its driver has died: it waits, for a rung or for the next worker.
-                self._ledger.set_state(self._ids[number], TrialState.WAITING)
-            if not (self._promotes and number in self._promotions.waiting):
-                self._unfinished.append(number)
+        if record.state is State.RUNNING:
+            # Its driver has died: it waits, for a rung or for the next worker.
+            self._ledger.set_state(self._ids[number], TrialState.WAITING)
+        if state is State.WAITING and not (self._promotes and number in self._promotions.waiting):
+            self._unfinished.append(number)
 
-    def _reached_target(self, values: Mapping[int, float]) -> bool:
+    def _is_outgrown(self, record: TrialRecord) -> bool:
+        """Whether a trial was complete at a shorter length than trials have now, and can go on."""
         budget, mode = self._plan.spec.budget, self._plan.spec.objective.mode
-        return any(budget.reached(value, mode) for value in values.values())
+        short = record.state is State.COMPLETE and record.epochs_done < budget.epochs
+        met = any(budget.reached(value, mode) for value in record.values.values())
+        return short and not met and record.checkpoint is not None
 
     def _go_on(self, number: int) -> Trial | None:
         """A trial that an earlier driver left; None when its last report already was its end, which is told now."""
