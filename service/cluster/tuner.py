@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from service.cluster.trainable import REPORTS, StudyTrainable
+from service.cluster.trainable import NUMBER, StudyTrainable, config_of, reports_of
 from service.errors import ClusterError
 from service.objectives.base import Metrics
 from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
@@ -34,7 +35,7 @@ def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: 
     """
     resources = {"cpu": trial_plan.resources.cpus, "gpu": trial_plan.resources.gpus}
     guarded = _Guarded(driver)
-    with _cluster_there():
+    with _cluster_there(), _collecting_only_what_is_new():
         _run(guarded, trial_plan, concurrency, folder, resources)
     if guarded.error is not None:
         raise guarded.error
@@ -64,6 +65,18 @@ def _run(
 
 
 @contextmanager
+def _collecting_only_what_is_new() -> Iterator[None]:
+    """Python's collector leaves alone what was there before: a quarter of a million objects that it would look through
+    now and then, and so seldom that what Tune leaves behind piles up."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
 def _cluster_there() -> Iterator[None]:
     """What Ray raises when it cannot be reached any more, as one of ours."""
     try:
@@ -82,9 +95,13 @@ class _Guarded:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.error: Exception | None = None
+        self.live: dict[int, Trial] = {}  # handed out last under that number
 
     def ask(self) -> Trial | None:
-        return self._kept(self._driver.ask, None)
+        trial = self._kept(self._driver.ask, None)
+        if trial is not None:
+            self.live[trial.number] = trial
+        return trial
 
     @property
     def finished(self) -> bool:
@@ -147,7 +164,7 @@ class StudySearcher(Searcher):
         trial = self._driver.ask()
         if trial is None:
             return Searcher.FINISHED if self._driver.finished else None  # Tune asks again after the next result
-        return {"trial": trial}
+        return config_of(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to do: the scheduler has told the study."""
@@ -172,12 +189,11 @@ class StudyScheduler(FIFOScheduler):
         return True
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        mine: Trial = trial.config["trial"]
-        stop = self._driver.report(mine, result[REPORTS])
+        stop = self._driver.report(self._driver.live[trial.config[NUMBER]], reports_of(result))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        mine: Trial = trial.config["trial"]
+        mine = self._driver.live[trial.config[NUMBER]]
         error = _error(trial)
         if isinstance(error, RayActorError):
             self._driver.lost(mine, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
@@ -186,7 +202,7 @@ class StudyScheduler(FIFOScheduler):
 
 
 def _name(trial: TuneTrial) -> str:
-    return f"trial-{trial.config['trial'].number:04d}-{trial.trial_id}"
+    return f"trial-{trial.config[NUMBER]:04d}-{trial.trial_id}"
 
 
 def _error(trial: TuneTrial) -> object:
