@@ -226,7 +226,7 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
         trial = Trial(best.number, best.params, best.seed, best.epochs_done, best.checkpoint)
         test = trainer.evaluate(trial_plan, trial, best.checkpoint) if best.checkpoint is not None else None
         exhausted = "every configuration of the space has been tried" if study.exhausted else ""
-        return Ending(StudyState.COMPLETE, driver.over or exhausted, test)
+        return Ending(StudyState.COMPLETE, driver.over or exhausted, test or None)
     except KeyboardInterrupt:
         driver.interrupt()
         return Ending(StudyState.INTERRUPTED, "interrupted")
@@ -330,7 +330,7 @@ def _mirrored(plan: Plan, study_id: str, settings: Settings) -> Iterator[Mirror]
     spec = plan.spec
     mirror = Mirror(OutputFolder(settings.out).study(study_id).spool, *mlflow_target(settings))
     params: dict[str, Scalar] = {
-        "dataset": spec.objective.dataset,
+        "dataset" if spec.objective.python is None else "python": spec.objective.subject,
         "metric": spec.objective.metric,
         "mode": spec.objective.mode,
         "sampler": sampler_of(spec),

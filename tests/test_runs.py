@@ -16,6 +16,7 @@ from service.runs import extend_study, resume_study, run_study
 from service.settings import Settings
 from service.spec import load_spec, parse_spec
 from tests import others
+from tests.conftest import ROOT
 from tests.factories import make_spec
 
 pytestmark = others.RAY
@@ -302,3 +303,19 @@ def test_mlflow_that_cannot_be_had_does_not_stop_a_study(settings, monkeypatch):
     assert result.state == "complete"
     assert any("MLflow lags by" in note for note in listener.notes)
     shutil.rmtree(settings.out / "mlflow.db")
+
+
+@pytest.mark.parametrize("runner", ["inline", "ray"])
+def test_a_training_function_of_ones_own_as_the_manual_has_it(settings, tmp_path, runner):
+    manual = (ROOT / "search_spaces" / "README.md").read_text()
+    code = manual.split("```python\n")[1].split("```")[0]
+    space = next(part for part in manual.split("```yaml\n") if part.startswith("name: own")).split("```")[0]
+    (tmp_path / "train.py").write_text(code)
+    (tmp_path / "own.yaml").write_text(space)
+    result = run_study(load_spec(tmp_path / "own.yaml"), settings, Silent(), runner)
+    assert (result.state, result.metric, result.test) == ("complete", "closeness", None)
+    assert result.trials["failed"] == 0
+    assert result.trials["complete"] >= 1
+    assert result.best.params.keys() == {"rate", "kind"}
+    again = run_study(load_spec(result.paths["best_config"]), settings, Silent(), "inline")
+    assert again.best.value == result.best.value

@@ -188,6 +188,12 @@ class StudyScheduler(FIFOScheduler):
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True
 
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """None: Tune starts what is pending by itself. To name such a trial would have it take over the worker of one
+        that has just ended and give up its own, which is still starting: of many short trials all would run in one
+        worker. To look for one means to go through all trials, too."""
+        return None
+
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         stop = self._driver.report(self._driver.live[trial.config[NUMBER]], reports_of(result))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)

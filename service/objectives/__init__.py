@@ -10,6 +10,10 @@ from service.spec.study_spec import StudySpec
 
 def build(spec: StudySpec, data_dir: Path) -> Objective:
     """The objective of a specification; data sets are looked for, and downloaded to, below `data_dir`."""
+    if spec.objective.python is not None:
+        from service.objectives.python_function import PythonFunction
+
+        return PythonFunction.from_spec(spec)
     if spec.objective.dataset == "synthetic":
         from service.objectives.synthetic import Synthetic
 

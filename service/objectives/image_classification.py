@@ -37,7 +37,7 @@ class ImageClassification:
     def from_spec(cls, spec: StudySpec, data_dir: Path) -> ImageClassification:
         asked = spec.objective
         return cls(
-            dataset=asked.dataset,
+            dataset=asked.dataset or "",
             data_dir=data_dir,
             metric=asked.metric,
             maximize=asked.mode == "max",

@@ -17,7 +17,7 @@ Propose = Callable[[int, Mapping[int, Seen]], Chosen | None]
 
 @dataclass(frozen=True)
 class _Made:
-    """A proposal that is, or will be, there: of which trial, and what it knows of."""
+    """A proposal that is, or will be, there: of which trial, what it knows of, and since when."""
 
     number: int
     reports: int
@@ -26,33 +26,38 @@ class _Made:
 
 
 class Ahead:
-    """One proposal ahead, in a thread of its own. Its methods are for one thread; `propose` is called in the other,
-    never twice at a time."""
+    """The next proposal, made in a thread of its own before it is asked for, and made anew when there is news. Its
+    methods are for one thread; `propose` is called in the other, never twice at a time."""
 
     def __init__(self, propose: Propose, clock: Callable[[], float] = time.monotonic) -> None:
         self._propose, self._clock = propose, clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="proposals")
-        self._made: _Made | None = None
+        self._ready: _Made | None = None
+        self._making: _Made | None = None
 
     def prepare(self, number: int, seen: Mapping[int, Seen], reports: int) -> None:
         """Begin to propose trial `number` with what is known now, `reports` of it; unless that is being done, or was
         done a moment ago."""
-        made = self._made
-        if made is not None and made.number == number and not self._is_stale(made, reports):
-            return
-        proposal = self._thread.submit(self._propose, number, _as_of_now(seen))
-        self._made = _Made(number, reports, self._clock(), proposal)
+        if self._making is not None and self._making.proposal.done():
+            self._ready, self._making = self._making, None
+        if self._making is None and not self._is_fresh(self._ready, number, reports):
+            proposal = self._thread.submit(self._propose, number, _as_of_now(seen))
+            self._making = _Made(number, reports, self._clock(), proposal)
 
-    def take(self, number: int, seen: Mapping[int, Seen], reports: int, wait: bool) -> Future[Chosen | None] | None:
-        """The proposal for trial `number`, done; None while it is being made, unless the caller waits for it. What the
-        proposing raised comes with its result."""
+    def take(self, number: int, seen: Mapping[int, Seen], reports: int, newest: bool) -> Chosen | None:
+        """The proposal for trial `number`: the one that is there, or, for the `newest` and where none is, the one that
+        is being made, waited for. Raises what the proposing raised."""
         self.prepare(number, seen, reports)
-        proposal = self._made.proposal if self._made is not None else None
-        return proposal if proposal is not None and (wait or proposal.done()) else None
+        ready = self._ready
+        if self._making is not None and (newest or ready is None or ready.number != number):
+            ready = self._making
+        assert ready is not None  # what is not ready is in the making
+        return ready.proposal.result()
 
-    def _is_stale(self, made: _Made, reports: int) -> bool:
-        old = reports != made.reports and self._clock() - made.at > FRESH_SECONDS
-        return old and made.proposal.done()
+    def _is_fresh(self, made: _Made | None, number: int, reports: int) -> bool:
+        if made is None or made.number != number:
+            return False
+        return reports == made.reports or self._clock() - made.at <= FRESH_SECONDS
 
 
 def _as_of_now(seen: Mapping[int, Seen]) -> dict[int, Seen]:

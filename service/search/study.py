@@ -63,7 +63,7 @@ class Study:
     """A search over one Optuna study. One writer at a time; not thread safe.
 
     `others`: trials of finished studies over an overlapping space, for the sampler to learn from. `ahead`: proposals
-    are made in a thread of their own, and `ask` never waits for one; without it the same seed gives the same trials.
+    are made in a thread of their own, ahead of time; without it the same seed gives the same trials.
     """
 
     def __init__(
@@ -142,6 +142,7 @@ class Study:
         self._ledger.set_value(self._ids[trial.number], epoch, value)
         values[epoch] = value
         self._reports += 1
+        self._prepare()
         rung = reached(self._plan.rungs, before, epoch)
         decision = self._verdict(trial.number, epoch, value, rung)
         if rung is not None and math.isfinite(value) and not self._promotes:
@@ -230,16 +231,13 @@ class Study:
         return not self._exhausted and len(self._ids) - self._continuations < self._plan.spec.budget.trials
 
     def _new(self) -> Trial | None:
-        """A new trial; None when the space has no more, or its proposal is not made yet."""
+        """A new trial; where the space has no more, one that waits, or None."""
         number = len(self._ids)
         if self._ahead is None:
             chosen = self._proposer.propose(number, self._seen)
         else:
-            # While nothing runs, nothing else is waiting for the driver.
-            proposed = self._ahead.take(number, self._seen, self._reports, wait=not self._running)
-            if proposed is None:
-                return None
-            chosen = proposed.result()
+            # While nothing runs nobody waits for the driver, and it can wait for what knows of everything.
+            chosen = self._ahead.take(number, self._seen, self._reports, newest=not self._running)
         if chosen is None:
             self._exhausted = True
             return self._promoted(self._promotions.next(generous=True))

@@ -14,13 +14,14 @@ class Knob:
     """One row of the catalogue.
 
     `choices` lists the values of a knob of kind "choice"; `parts` those of kind "parts", whose value is "none" or
-    some of them joined by "+". `low` and `high` are the hard bounds of a number. `typical` is a good range to search.
-    `applies` says when the knob does anything at all; `defaults` are tried in order, the first whose condition holds.
+    some of them joined by "+"; one of kind "own" takes any value. `low` and `high` are the hard bounds of a number.
+    `typical` is a good range to search. `applies` says when the knob does anything at all; `defaults` are tried in
+    order, the first whose condition holds.
     """
 
     name: str
     group: str
-    kind: Literal["float", "int", "bool", "choice", "parts"]
+    kind: Literal["float", "int", "bool", "choice", "parts", "own"]
     summary: str
     source: str
     defaults: tuple[tuple[Condition, Scalar], ...]
@@ -40,3 +41,8 @@ class Knob:
 
 def always(value: Scalar) -> tuple[tuple[Condition, Scalar], ...]:
     return ((ALWAYS, value),)
+
+
+def own_knob(name: str) -> Knob:
+    """A knob of a person's own training function, of which nothing is known."""
+    return Knob(name, "own", "own", "a knob of one's own", "", ())

@@ -17,6 +17,8 @@ from service.spec.reading import MAX_BYTES, Document, read_value, read_yaml
 from service.spec.space_parsing import parse_space
 from service.spec.study_spec import LEAST_SHARE, SECTIONS, StudySpec
 
+OF_DATA_SETS = ("dataset", "samples", "validation_fraction", "split_seed", "epoch_seconds")  # keys of objective
+METRICS = ("val_accuracy", "val_loss")
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic")
 _PREFIXES = ("npz:", "folder:")
 _TOP = ("name", "objective", "space", "search", "early_stopping", "budget", "resources", "claim")
@@ -30,11 +32,20 @@ def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> StudySpec:
     name = str(source)
     content = _content(Path(source), name)
     if content is not None:
-        return parse_spec(content, name, overrides)
+        return _with_absolute_path(parse_spec(content, name, overrides), Path(source).parent)
     if name not in search_spaces.names():
         near = did_you_mean(name, search_spaces.names())
         raise SpecError([Problem("", f"{name!r} is neither a file nor a shipped search space; {near}")])
     return parse_spec(search_spaces.read(name), name, overrides)
+
+
+def _with_absolute_path(spec: StudySpec, folder: Path) -> StudySpec:
+    """A training function of one's own is looked for beside the file that names it."""
+    if spec.objective.python is None:
+        return spec
+    file, _, function = spec.objective.python.rpartition(":")
+    python = f"{(folder / Path(file).expanduser()).resolve()}:{function}"
+    return spec.model_copy(update={"objective": spec.objective.model_copy(update={"python": python})})
 
 
 def parse_spec(text: str | bytes, source: str = "", overrides: Sequence[str] = ()) -> StudySpec:
@@ -70,6 +81,8 @@ def to_data(spec: StudySpec) -> dict[str, Any]:
     data["space"] = {name: _domain_data(domain) for name, domain in spec.space.items()}
     if data["early_stopping"]["asha"] is None:
         data["early_stopping"]["asha"] = "off"
+    if spec.objective.python is not None:
+        data["objective"] = {key: value for key, value in data["objective"].items() if key not in OF_DATA_SETS}
     for section in data.values():
         if isinstance(section, dict):
             for key in [key for key, value in section.items() if value is None]:
@@ -98,7 +111,9 @@ def _build(data: dict[str, Any], problems: list[Problem]) -> StudySpec | None:
     problems += [Problem(key, f"unknown key {key!r}; {did_you_mean(key, _TOP)}") for key in unknown]
     problems += [Problem("", f"{key!r} is missing") for key in ("name", "objective", "space") if key not in data]
     sections = {name: _section(name, data[name], problems) for name in SECTIONS if name in data}
-    space = parse_space(data["space"], problems) if "space" in data else {}
+    objective = data.get("objective")
+    own = isinstance(objective, dict) and objective.get("python") is not None
+    space = parse_space(data["space"], problems, own) if "space" in data else {}
     if problems:
         return None
     try:
@@ -117,8 +132,11 @@ def _section(name: str, data: Any, problems: list[Problem]) -> Any:
             data = {**data, "asha": None}
     if name == "claim" and isinstance(data, dict):
         data = {**data, **{side: _listed(data[side]) for side in ("better", "than") if side in data}}
-    if name == "objective" and isinstance(data, dict) and "mode" not in data:
-        data = {**data, "mode": "min" if data.get("metric") == "val_loss" else "max"}
+    if name == "objective" and isinstance(data, dict):
+        if data.get("python") is None and "dataset" not in data:
+            problems.append(Problem("objective.dataset", "'dataset' is missing"))
+        metric = data.get("metric", "val_accuracy" if data.get("python") is None else "value")
+        data = {"mode": "min" if metric == "val_loss" else "max", **data, "metric": metric}
     if not isinstance(data, dict):
         problems.append(
             Problem(name, f"{_show(data)} is not a mapping; keys: {', '.join(SECTIONS[name].model_fields)}")
@@ -151,23 +169,55 @@ def _whole(data: Any) -> Any:
 
 def _check_together(spec: StudySpec, problems: list[Problem]) -> None:
     """What no section can see alone."""
-    objective, asha = spec.objective, spec.early_stopping.asha
     _check_grid(spec, problems)
     _check_claim(spec, problems)
     _check_enqueued(spec, problems)
     _check_rungs(spec, problems)
-    prefix = next((prefix for prefix in _PREFIXES if objective.dataset.startswith(prefix)), None)
-    if prefix is not None and len(objective.dataset) == len(prefix):
-        problems.append(Problem("objective.dataset", f"{objective.dataset!r} names no path after {prefix!r}"))
-    if prefix is None and objective.dataset not in DATASETS:
-        near = did_you_mean(objective.dataset, (*DATASETS, "npz:PATH", "folder:PATH"))
-        problems.append(Problem("objective.dataset", f"unknown data set {objective.dataset!r}; {near}"))
+    _check_resources(spec, problems)
+    if spec.objective.python is None:
+        _check_dataset(spec, problems)
+    else:
+        _check_own(spec, problems)
+
+
+def _check_dataset(spec: StudySpec, problems: list[Problem]) -> None:
+    objective, dataset = spec.objective, str(spec.objective.dataset)
+    if objective.metric not in METRICS:
+        allowed = ", ".join(map(_show, METRICS))
+        problems.append(Problem("objective.metric", f"{_show(objective.metric)}; allowed: {allowed}"))
+        return
+    prefix = next((prefix for prefix in _PREFIXES if dataset.startswith(prefix)), None)
+    if prefix is not None and len(dataset) == len(prefix):
+        problems.append(Problem("objective.dataset", f"{dataset!r} names no path after {prefix!r}"))
+    if prefix is None and dataset not in DATASETS:
+        near = did_you_mean(dataset, (*DATASETS, "npz:PATH", "folder:PATH"))
+        problems.append(Problem("objective.dataset", f"unknown data set {dataset!r}; {near}"))
     wanted = "min" if objective.metric == "val_loss" else "max"
     if objective.mode != wanted:
         problems.append(
             Problem("objective.mode", f"{objective.mode!r} of {objective.metric} finds the worst; use {wanted!r}")
         )
-    gpus = spec.resources.gpus
+
+
+def _check_own(spec: StudySpec, problems: list[Problem]) -> None:
+    """Of a training function of one's own: that nothing is asked that only data sets have."""
+    objective = spec.objective
+    file, _, function = str(objective.python).rpartition(":")
+    if not file or not function.isidentifier():
+        shown = _show(objective.python)
+        problems.append(Problem("objective.python", f"{shown} is not FILE:FUNCTION, as in train.py:train"))
+    if not objective.metric.replace("/", "_").replace(".", "_").isidentifier():
+        problems.append(Problem("objective.metric", f"{_show(objective.metric)} is no name, as in val_accuracy"))
+    fields = type(objective).model_fields
+    problems += [
+        Problem(f"objective.{name}", "a training function of one's own has none; leave it out")
+        for name in OF_DATA_SETS
+        if getattr(objective, name) != fields[name].default
+    ]
+
+
+def _check_resources(spec: StudySpec, problems: list[Problem]) -> None:
+    asha, gpus = spec.early_stopping.asha, spec.resources.gpus
     if gpus is not None and 0 < gpus < LEAST_SHARE:
         problems.append(Problem("resources.gpus", f"{gpus:g} is below {LEAST_SHARE:g}, the least share"))
     if gpus is not None and gpus > 1 and gpus != int(gpus):
@@ -224,7 +274,8 @@ def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> s
     path, equals, text = override.partition("=")
     path = path.strip()
     keys = path.split(".")
-    if keys[0] in CATALOGUE and keys[0] not in _TOP:
+    space = data.get("space")
+    if (keys[0] in CATALOGUE or (isinstance(space, dict) and keys[0] in space)) and keys[0] not in _TOP:
         keys = ["space", *keys]
     path = ".".join(keys)
     if not equals or not all(keys):

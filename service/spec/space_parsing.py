@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, cast
 
 from service.errors import Problem, did_you_mean
 from service.spec.domains import ALWAYS, Choice, Condition, Domain, Fixed, FloatRange, IntRange, RangeTested, Scalar
+from service.spec.knob import own_knob
 from service.spec.knobs import CATALOGUE, Knob
 
+_OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _MOST_STEPS = 1_000_000
 _ROUNDING = Fraction(1, 10**9)  # of a step; so that a range read again stays as it is
 _RANGE_KEYS = {"min", "max", "log", "step", "when"}
@@ -32,28 +36,31 @@ class _WrongError(Exception):
         self.below = below
 
 
-def parse_space(data: Any, problems: list[Problem]) -> dict[str, Domain]:
-    """The domains of a space. What is wrong is appended to `problems`, and the knob is left out."""
+def parse_space(data: Any, problems: list[Problem], own: bool = False) -> dict[str, Domain]:
+    """The domains of a space. What is wrong is appended to `problems`, and the knob is left out. `own`: its knobs are
+    those of a person's own training function, of any name, and any value will do."""
     if not isinstance(data, dict):
         problems.append(Problem("space", f"{_show(data)} is not a mapping of knobs to their values"))
         return {}
+    knobs = {name: own_knob(name) for name in data if _OWN_NAME.fullmatch(name)} if own else CATALOGUE
     space: dict[str, Domain] = {}
     for name, value in data.items():
         path = f"space.{name}"
-        if name not in CATALOGUE:
-            problems.append(Problem(path, f"unknown knob {name!r}; {did_you_mean(name, CATALOGUE)}"))
+        if name not in knobs:
+            near = "a name is a letter, then letters, digits and _" if own else did_you_mean(name, CATALOGUE)
+            problems.append(Problem(path, f"unknown knob {name!r}; {near}"))
             continue
         try:
-            space[name] = parse_domain(CATALOGUE[name], value)
+            space[name] = parse_domain(knobs[name], value, knobs)
         except _WrongError as wrong:
             problems.append(Problem(f"{path}.{wrong.below}" if wrong.below else path, str(wrong)))
-    known = {name for name in data if name in CATALOGUE}
-    _check_conditions(space, known, problems)
+    known = {name for name in data if name in knobs}
+    _check_conditions(space, known, problems, knobs)
     return space
 
 
-def parse_domain(knob: Knob, data: Any) -> Domain:
-    """The domain of one knob from a plain value, a list, or a mapping."""
+def parse_domain(knob: Knob, data: Any, knobs: Mapping[str, Knob] = CATALOGUE) -> Domain:
+    """The domain of one of the `knobs` from a plain value, a list, or a mapping."""
     if isinstance(data, list):
         return _choice(knob, data, ALWAYS, "")
     if not isinstance(data, dict):
@@ -62,7 +69,7 @@ def parse_domain(knob: Knob, data: Any) -> Domain:
     unknown = sorted(set(data) - _FORMS[form])
     if unknown:
         raise _WrongError(f"unknown key {unknown[0]!r}; {did_you_mean(unknown[0], _FORMS[form])}", unknown[0])
-    when = _condition(data["when"]) if "when" in data else ALWAYS
+    when = _condition(data["when"], knobs) if "when" in data else ALWAYS
     if form == "value":
         return Fixed(_value(knob, data["value"], "value"), when)
     if form == "choices":
@@ -75,6 +82,8 @@ def parse_domain(knob: Knob, data: Any) -> Domain:
 
 
 def _range_test(knob: Knob, data: Any, when: Condition) -> Domain:
+    if knob.kind == "own":
+        raise _WrongError("a training function of one's own has no range test; name min and max", "range_test")
     if knob.name != "lr":
         raise _WrongError(f"only lr has a range test, not {knob.name}", "range_test")
     options = data if isinstance(data, dict) else {} if data is None else None
@@ -119,6 +128,9 @@ def _choice(knob: Knob, values: list[Any], when: Condition, below: str) -> Domai
 
 
 def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
+    if knob.kind == "own":
+        whole = all(isinstance(data.get(key, 1), int) for key in ("min", "max", "step"))
+        knob = replace(knob, kind="int" if whole else "float")
     if knob.kind not in ("float", "int"):
         raise _WrongError(f"{knob.name} is no number and has no range; {_allowed(knob)}")
     for key in ("min", "max"):
@@ -182,6 +194,8 @@ def coerce(knob: Knob, value: Any) -> Scalar:
             near = did_you_mean(value, map(str, knob.choices)) if isinstance(value, str) else _allowed(knob)
             raise ValueError(f"{_show(value)} is no value of {knob.name}; {near}")
         return value  # type: ignore[no-any-return]
+    if knob.kind == "own" and isinstance(value, bool | str):
+        return value
     if knob.kind == "parts":
         return _parts(knob, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -193,7 +207,7 @@ def coerce(knob: Knob, value: Any) -> Scalar:
     if knob.kind == "int" and value != int(value):
         raise ValueError(f"{value:g} is not whole, and {knob.name} is")
     _check_bounds(knob, value)
-    return int(value) if knob.kind == "int" else float(value)
+    return value if knob.kind == "own" else int(value) if knob.kind == "int" else float(value)
 
 
 def _parts(knob: Knob, value: Any) -> str:
@@ -222,7 +236,7 @@ def _allowed(knob: Knob) -> str:
     return f"allowed: {', '.join(_show(choice) for choice in knob.choices)}"
 
 
-def _condition(data: Any) -> Condition:
+def _condition(data: Any, knobs: Mapping[str, Knob]) -> Condition:
     if not isinstance(data, dict) or not data:
         raise _WrongError(f"{_show(data)} is not a mapping such as {{optimizer: [sgd, rmsprop]}}", "when")
     condition: dict[str, tuple[Scalar, ...]] = {}
@@ -230,24 +244,27 @@ def _condition(data: Any) -> Condition:
         listed = values if isinstance(values, list) else [values]
         if not listed or any(isinstance(value, list | dict) for value in listed):
             raise _WrongError(f"{_show(values)} is not a value or a list of values", f"when.{name}")
-        condition[name] = tuple(_as_taken(name, value) for value in listed)
+        condition[name] = tuple(_as_taken(name, value, knobs) for value in listed)
     return condition
 
 
-def _as_taken(name: str, value: Any) -> Scalar:
+def _as_taken(name: str, value: Any, knobs: Mapping[str, Knob]) -> Scalar:
     """The value as the knob would have it, flip+crop as crop+flip; one that it cannot take is left for later."""
     try:
-        return coerce(CATALOGUE[name], value) if name in CATALOGUE else value
+        return coerce(knobs[name], value) if name in knobs else value
     except ValueError:
         return cast("Scalar", value)
 
 
-def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[Problem]) -> None:
+def _check_conditions(
+    space: dict[str, Domain], known: set[str], problems: list[Problem], knobs: Mapping[str, Knob]
+) -> None:
     for name, domain in space.items():
         for other, values in domain.when.items():
             path = f"space.{name}.when.{other}"
             if other in space:
-                problems += [Problem(path, wrong) for value in values if (wrong := _never(other, space[other], value))]
+                wrong = (_never(knobs[other], space[other], value) for value in values)
+                problems += [Problem(path, message) for message in wrong if message]
             elif other not in known:
                 near = did_you_mean(other, [knob for knob in known if knob != name])
                 message = f"the condition names {other!r}, which is no knob of this space; {near}"
@@ -259,13 +276,13 @@ def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[
         problems += [found for name in space for found in _contradiction(name, space)]
 
 
-def _never(name: str, domain: Domain, value: Scalar) -> str:
+def _never(knob: Knob, domain: Domain, value: Scalar) -> str:
     """Why no search over this knob could ever have this value; empty when one could. A value that only this space
     leaves out is no mistake: `--set optimizer=adam` must not make a condition on sgd one. `lint` speaks of it."""
     if isinstance(domain, RangeTested) or (isinstance(domain, FloatRange) and domain.step is None):
-        return f"{name} is drawn from a continuous range, so a condition on one of its values never holds"
+        return f"{knob.name} is drawn from a continuous range, so a condition on one of its values never holds"
     try:
-        coerce(CATALOGUE[name], value)
+        coerce(knob, value)
     except ValueError as error:
         return str(error)
     return ""

@@ -19,19 +19,26 @@ class Section(BaseModel):
 
 
 class ObjectiveSpec(Section):
-    """What is measured. `dataset` is a name, `npz:PATH` or `folder:PATH`; `synthetic` is a closed form.
+    """What is measured. Either `dataset`: a name, `npz:PATH` or `folder:PATH`; `synthetic` is a closed form. Or
+    `python`: FILE:FUNCTION, a training function of one's own, with knobs and a metric of its own.
 
     `samples`: use so many of the training images, before the validation split is cut from them. `split_seed` decides
     which. `epoch_seconds`: of the closed form, how long an epoch takes.
     """
 
-    dataset: str
-    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    dataset: str | None = None
+    python: str | None = None
+    metric: str = "val_accuracy"
     mode: Literal["max", "min"] = "max"
     validation_fraction: float = Field(0.1, gt=0, lt=1)
     samples: int | None = Field(None, ge=20)
     split_seed: int = Field(0, ge=0, le=2**31 - 1)
     epoch_seconds: float = Field(0.0, ge=0, le=3600)
+
+    @property
+    def subject(self) -> str:
+        """What is trained, in a word."""
+        return self.dataset or self.python or ""
 
 
 class SearchSpec(Section):
