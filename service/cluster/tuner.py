@@ -35,7 +35,7 @@ def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: 
     """
     resources = {"cpu": trial_plan.resources.cpus, "gpu": trial_plan.resources.gpus}
     guarded = _Guarded(driver)
-    with _cluster_there(), _collecting_only_what_is_new():
+    with _cluster_there(), _collecting_only_what_is_new(), _looking_up_once():
         _run(guarded, trial_plan, concurrency, folder, resources)
     if guarded.error is not None:
         raise guarded.error
@@ -74,6 +74,33 @@ def _collecting_only_what_is_new() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def _looking_up_once() -> Iterator[None]:
+    """Tune asks Ray's head five times a trial for the one trainable that there is, a millisecond each; what was found
+    once is kept for the run. Where Tune has no such registry any more, nothing is done."""
+    registry: Any = getattr(tune.registry, "_global_registry", None)
+    if registry is None:
+        yield
+        return
+    for name in ("get", "contains"):
+        setattr(registry, name, _keeping_what_is_found(getattr(registry, name)))
+    try:
+        yield
+    finally:
+        del registry.get, registry.contains  # the class's own are behind them
+
+
+def _keeping_what_is_found(look: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
+    found: dict[tuple[str, str], Any] = {}
+
+    def kept(category: str, key: str) -> Any:
+        if (category, key) not in found and (value := look(category, key)):
+            found[category, key] = value
+        return found.get((category, key))
+
+    return kept
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.benchmarks.overhead import FirstReport, Nothing
+from tests.benchmarks.overhead import SPACE, FirstReport, Nothing
 
 PART = 100
 
@@ -60,7 +60,7 @@ def main() -> None:
     from service import objectives
     from service.runs import run_study
     from service.settings import Settings
-    from service.spec import load_spec
+    from service.spec import parse_spec
 
     watcher = Watcher()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
@@ -68,7 +68,7 @@ def main() -> None:
         objectives.build = lambda spec, data_dir: Nothing(FirstReport(folder))  # type: ignore[assignment,return-value]
         overrides = [f"budget.trials={arguments.trials}", f"budget.epochs={arguments.epochs}"]
         overrides += [f"search.sampler={arguments.sampler}", "resources.concurrency=2"]
-        result = run_study(load_spec("synthetic", overrides), Settings(folder, folder), watcher)  # type: ignore[arg-type]
+        result = run_study(parse_spec(SPACE, "", overrides), Settings(folder, folder), watcher)  # type: ignore[arg-type]
     times, memory = zip(*watcher.ended, strict=True)
     costs = [
         1000 * (times[start + PART - 1] - times[start]) / (PART - 1) for start in range(0, len(times) - PART + 1, PART)

@@ -265,8 +265,8 @@ def dialin(trials: int, folder: Path, sampler: str) -> Times:
     result = run_study(spec, Settings(folder, folder / "data"), watcher)  # type: ignore[arg-type]
     watcher.wait()
     # The first trials at a rung, with nothing to be better than, wait there, and are never among the best again.
-    if result.trials["complete"] < trials - 4:
-        raise RuntimeError(f"{result.trials}; {trials} complete ones were wanted, but for those that waited first")
+    if result.trials["complete"] < 0.9 * trials - 4:
+        raise RuntimeError(f"{result.trials}; nearly all of {trials} were to be complete")
     check_reports(folder / "mlflow.db", "val_accuracy", result.epochs["trained"])
     return Times(first.read(), watcher.ended, watcher.mirrored)
 
