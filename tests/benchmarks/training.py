@@ -88,7 +88,7 @@ class Case:
 
 CPU_CASES = (
     Case("small_cnn", "digits", None, 8, 32, 16, 0.90, augmentation="crop"),
-    Case("small_cnn", "fashion_mnist", 6000, 4, 64, 16, 0.75),
+    Case("small_cnn", "fashion_mnist", 6000, 8, 64, 16, 0.75),
     Case("small_cnn", "cifar10", 6000, 4, 64, 16, 0.35),
     Case("resnet18", "cifar10", 1000, 2, 64, 16, 0.20),
 )
