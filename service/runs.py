@@ -18,7 +18,7 @@ from service.calibration import calibrate, calibrate_one
 from service.cluster.local import local_cluster, local_shape
 from service.continuing import extended, resolve_warm_start
 from service.driver import Listener, StudyDriver
-from service.errors import ConflictError, FencedError, NotFoundError, StorageError, UsageError
+from service.errors import ConflictError, DataError, FencedError, NotFoundError, StorageError, UsageError
 from service.history import mlflow_target
 from service.interrupts import Interrupts
 from service.objectives.base import Metrics, Objective
@@ -223,13 +223,23 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
         best = study.best()
         if best is None:
             return Ending(StudyState.FAILED, driver.over or "no trial was trained to its full length")
-        trial = Trial(best.number, best.params, best.seed, best.epochs_done, best.checkpoint)
-        test = trainer.evaluate(trial_plan, trial, best.checkpoint) if best.checkpoint is not None else None
         exhausted = "every configuration of the space has been tried" if study.exhausted else ""
-        return Ending(StudyState.COMPLETE, driver.over or exhausted, test or None)
+        test, untested = _test(best, trainer, trial_plan)
+        return Ending(StudyState.COMPLETE, "; ".join(filter(None, (driver.over, exhausted, untested))), test)
     except KeyboardInterrupt:
         driver.interrupt()
         return Ending(StudyState.INTERRUPTED, "interrupted")
+
+
+def _test(best: TrialRecord, trainer: Runner, trial_plan: TrialPlan) -> tuple[Metrics | None, str]:
+    """The best trial's metrics on the test split; and why there are none, where that is not as it should be."""
+    if best.checkpoint is None:
+        return None, ""
+    trial = Trial(best.number, best.params, best.seed, best.epochs_done, best.checkpoint)
+    try:
+        return trainer.evaluate(trial_plan, trial, best.checkpoint) or None, ""
+    except DataError as error:
+        return None, f"the best trial could not be tested: {error}"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service import runs
 from service.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
 from service.history import list_studies, read_back, sync_study
 from service.runs import extend_study, resume_study, run_study
@@ -319,3 +320,22 @@ def test_a_training_function_of_ones_own_as_the_manual_has_it(settings, tmp_path
     assert result.best.params.keys() == {"rate", "kind"}
     again = run_study(load_spec(result.paths["best_config"]), settings, Silent(), "inline")
     assert again.best.value == result.best.value
+
+
+@pytest.mark.parametrize("runner", ["inline", "ray"])
+def test_a_study_whose_best_checkpoint_is_damaged_is_complete_without_a_test(settings, monkeypatch, runner):
+    """All is trained and stored by then; only the look at the test split cannot be had."""
+    search = runs._test
+
+    def damage_first(best, trainer, trial_plan):
+        state = Path(best.checkpoint) / "state.json"
+        state.write_text(state.read_text()[:10])
+        return search(best, trainer, trial_plan)
+
+    monkeypatch.setattr(runs, "_test", damage_first)
+    result = run_study(make_spec("budget.trials=4"), settings, Silent(), runner)
+    assert (result.state, result.test) == ("complete", None)
+    reason = read_back(settings, result.study_id).row.reason
+    assert "the best trial could not be tested: checkpoint" in reason
+    assert reason.endswith("is damaged: state.json is not what was written")
+    assert Path(result.paths["best_config"]).exists()

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import ray
 from ray import cloudpickle, tune
-from ray.exceptions import LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from service.cluster.trainable import NUMBER, StudyTrainable, config_of, reports_of
-from service.errors import ClusterError
+from service.errors import ClusterError, DialinError
 from service.objectives.base import Metrics
 from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
 from service.search.driving import Driver
@@ -105,9 +105,13 @@ def _keeping_what_is_found(look: Callable[[str, str], Any]) -> Callable[[str, st
 
 @contextmanager
 def _cluster_there() -> Iterator[None]:
-    """What Ray raises when it cannot be reached any more, as one of ours."""
+    """What Ray raises when it cannot be reached any more, as one of ours; and one of ours from a task as itself."""
     try:
         yield
+    except RayTaskError as error:
+        if isinstance(error.cause, DialinError):
+            raise error.cause from None
+        raise
     except RaySystemError as error:
         raise ClusterError(f"Ray is gone: {str(error).partition(chr(10))[0]}") from error
     except (LocalRayletDiedError, NodeDiedError) as error:
