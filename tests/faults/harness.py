@@ -65,7 +65,11 @@ class Place:
             )
 
     def finish(self, runner: str, timeout: float = 300) -> None:
-        """Go on until the study is complete."""
+        """Go on until the study is complete, and in MLflow if the driver died after its last word."""
+        row = self.row
+        if row is not None and row.state == "complete":
+            self.sync()
+            return
         process = self.start(runner)
         code = process.wait(timeout)
         assert code == 0, f"exit code {code}\n{self.log()[-3000:]}"
