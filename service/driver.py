@@ -107,6 +107,13 @@ class StudyDriver:
                 self._study.diagnosed(trial, findings)
             return self._report(trial, epoch, metrics, checkpoint, findings)
 
+    def complete(self, trial: Trial, metrics: Mapping[str, float], reason: str) -> None:
+        with self._interrupts.shield():
+            self._fence()
+            if metrics:
+                self._study.measured(trial, metrics)
+            self._end(trial, Outcome(State.COMPLETE, reason, early=True))
+
     def fail(self, trial: Trial, traceback: str) -> None:
         with self._interrupts.shield():
             self._fence()

@@ -57,7 +57,7 @@ class Progress:
         rungs = f"compared after epochs {', '.join(map(str, plan.rungs))}" if plan.rungs else "no early stopping"
         self.note(
             f"study {study_id}: {spec.budget.trials} trials of up to {spec.budget.epochs} epochs on "
-            f"{spec.objective.dataset}, {plan.concurrency} at a time, {rungs}"
+            f"{spec.objective.subject}, {plan.concurrency} at a time, {rungs}"
         )
         if self._console.is_terminal:
             self._live.refresh()

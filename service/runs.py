@@ -37,7 +37,7 @@ from service.settings import OutputFolder, Settings, StudyFolder
 from service.spec import parse_spec, sampler_of, searched, to_yaml
 from service.spec.domains import RangeTested, Scalar
 from service.spec.range_tests import Calibration, Curve, Sweep
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import PythonSpec, StudySpec
 from service.store.leases import Lease, acquire
 from service.store.studies import Studies, StudyRow, StudyState
 from service.tracking.mirror import Mirror
@@ -224,7 +224,7 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
         if best is None:
             return Ending(StudyState.FAILED, driver.over or "no trial was trained to its full length")
         trial = Trial(best.number, best.params, best.seed, best.epochs_done, best.checkpoint)
-        test = trainer.evaluate(trial_plan, trial, best.checkpoint) if best.checkpoint is not None else None
+        test = trainer.evaluate(trial_plan, trial, best.checkpoint) or None if best.checkpoint is not None else None
         exhausted = "every configuration of the space has been tried" if study.exhausted else ""
         return Ending(StudyState.COMPLETE, driver.over or exhausted, test)
     except KeyboardInterrupt:
@@ -334,7 +334,7 @@ def _mirrored(plan: Plan, study_id: str, out: OutputFolder, settings: Settings) 
     spec = plan.spec
     mirror = Mirror(out.study(study_id).spool, *mlflow_target(settings))
     params: dict[str, Scalar] = {
-        "dataset": spec.objective.dataset,
+        **_subject(spec),
         "metric": spec.objective.metric,
         "mode": spec.objective.mode,
         "sampler": sampler_of(spec),
@@ -358,6 +358,11 @@ def _mirrored(plan: Plan, study_id: str, out: OutputFolder, settings: Settings) 
             mirror.study_ended(state.value, reason, {}, {}, [])
         mirror.close(INTERRUPTED_MIRROR_SECONDS)
         raise
+
+
+def _subject(spec: StudySpec) -> dict[str, Scalar]:
+    objective = spec.objective
+    return {"python": objective.python} if isinstance(objective, PythonSpec) else {"dataset": objective.dataset}
 
 
 def _keep(

@@ -101,7 +101,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
 
 def show_plan(console: Console, plan: Plan) -> None:
     spec = plan.spec
-    _say(console, f"{spec.name}: {spec.objective.mode}imize {spec.objective.metric} on {spec.objective.dataset}")
+    _say(console, f"{spec.name}: {spec.objective.mode}imize {spec.objective.metric} on {spec.objective.subject}")
     table = Table.grid(padding=(0, 2))
     for name, domain in spec.space.items():
         table.add_row(f"  {name}", _domain(domain), _when(domain))

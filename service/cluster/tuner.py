@@ -92,6 +92,10 @@ class _Guarded:
 
     def report(self, trial: Trial, done: Stepped) -> bool:
         """Whether the trial's worker is to be freed."""
+        if done.ended is not None:
+            reason = done.ended
+            self._kept(lambda: self._driver.complete(trial, done.metrics, reason), None)
+            return True
         return self._kept(
             lambda: self._driver.report(trial, done.epoch, done.metrics, done.checkpoint, done.findings).stop, True
         )

@@ -35,7 +35,7 @@ class ImageClassification:
 
     @classmethod
     def from_spec(cls, spec: StudySpec, data_dir: Path) -> ImageClassification:
-        asked = spec.objective
+        asked = spec.data_objective
         return cls(
             dataset=asked.dataset,
             data_dir=data_dir,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import DataError
-from service.objectives.base import Metrics, Objective, Run
+from service.objectives.base import Metrics, NoMoreEpochsError, Objective, Run
 from service.objectives.checkpoints import (
     checkpoint_folder,
     epoch_of,
@@ -52,12 +52,13 @@ class TrialPlan:
 @dataclass(frozen=True)
 class Stepped:
     """One epoch of a trial: its number, its metrics, the checkpoint written after it if one was, and what the doctor
-    newly found."""
+    newly found. `ended`: why there was no other epoch; it is the last one, again."""
 
     epoch: int
     metrics: Metrics
     checkpoint: str | None
     findings: tuple[Finding, ...] = ()
+    ended: str | None = None
 
 
 class TrialRun:
@@ -69,13 +70,18 @@ class TrialRun:
         self._run: Run | None = None
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
+        self._metrics: Metrics = {}
         self.epoch = trial.epochs_done
 
     def step(self) -> Stepped:
         """One more epoch."""
         if self._run is None:
             self._run = self._start()
-        metrics = self._run.epoch()
+        try:
+            metrics = self._run.epoch()
+        except NoMoreEpochsError as end:
+            return Stepped(self.epoch, self._metrics, None, ended=str(end))
+        self._metrics = metrics
         self.epoch += 1
         checkpoint = str(self._save(self._run)) if self._due(metrics) else None
         return Stepped(self.epoch, metrics, checkpoint, tuple(self._run.findings()))

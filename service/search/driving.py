@@ -30,6 +30,9 @@ class Driver(Protocol):
         """Take in the metrics of an epoch, where its state was saved if it was, and what the doctor found. Closes the
         trial when it stops."""
 
+    def complete(self, trial: Trial, metrics: Mapping[str, float], reason: str) -> None:
+        """Close a trial that has no more epochs to train, though its budget has; with the metrics of its last one."""
+
     def fail(self, trial: Trial, traceback: str) -> None:
         """Close a trial that raised. The last line of the traceback becomes the reason."""
 

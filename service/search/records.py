@@ -47,10 +47,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. `epoch` is the epoch of the end; for a stopped trial, the rung that stopped it."""
+    """How a trial ended. `early`: complete, though not at its full length: it has no more epochs to train."""
 
     state: State
     reason: str = ""
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class TrialRecord:
     ended_at: float | None = None
     continues: int | None = None  # the trial whose training this one goes on with, in a study that was extended
     began: int = 0  # and the epochs that were done by then
+    early: bool = False  # complete before its full length, by its own doing
 
     @property
     def epochs_done(self) -> int:

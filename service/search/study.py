@@ -36,7 +36,7 @@ from service.spec.findings import Finding
 PARAMS, SEED, REASON, END, CHECKPOINT, FINDINGS = (
     f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint", "findings")
 )
-METRICS, CONTINUES = "dialin:metrics", "dialin:continues"
+METRICS, CONTINUES, EARLY = "dialin:metrics", "dialin:continues", "dialin:early"
 
 _END_STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -152,6 +152,8 @@ class Study:
         storage_id = self._ids[number]
         self._storage.set_trial_user_attr(storage_id, REASON, reason)
         self._storage.set_trial_user_attr(storage_id, END, state.value)
+        if outcome.early:
+            self._storage.set_trial_user_attr(storage_id, EARLY, True)
         if self._seen[number].state is State.WAITING:
             self._storage.set_trial_state_values(storage_id, TrialState.RUNNING)  # Optuna ends only what runs
         self._promotions.leave(number)
@@ -291,7 +293,8 @@ class Study:
             self._promotions.leave(record.continues)
             self._outgrown = [other for other in self._outgrown if other != record.continues]
         short = record.state is State.COMPLETE and record.epochs_done < self._plan.spec.budget.epochs
-        outgrown = short and record.checkpoint is not None and not self._reached_target(values)
+        grows = record.checkpoint is not None and not record.early
+        outgrown = short and grows and not self._reached_target(values)
         before = record.began
         for epoch in sorted(values):
             rung = reached(self._plan.rungs, before, epoch)
@@ -439,6 +442,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         ended_at=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         continues=continues.get("trial"),
         began=continues.get("epochs", 0),
+        early=trial.user_attrs.get(EARLY, False),
     )
 
 

@@ -14,13 +14,14 @@ class Knob:
     """One row of the catalogue.
 
     `choices` lists the values of a knob of kind "choice"; `parts` those of kind "parts", whose value is "none" or
-    some of them joined by "+". `low` and `high` are the hard bounds of a number. `typical` is a good range to search.
-    `applies` says when the knob does anything at all; `defaults` are tried in order, the first whose condition holds.
+    some of them joined by "+"; one of kind "any" takes every value, and is of no catalogue. `low` and `high` are the
+    hard bounds of a number. `typical` is a good range to search. `applies` says when the knob does anything at all;
+    `defaults` are tried in order, the first whose condition holds.
     """
 
     name: str
     group: str
-    kind: Literal["float", "int", "bool", "choice", "parts"]
+    kind: Literal["float", "int", "bool", "choice", "parts", "any"]
     summary: str
     source: str
     defaults: tuple[tuple[Condition, Scalar], ...]
@@ -36,6 +37,11 @@ class Knob:
     def default(self, params: Mapping[str, Scalar]) -> Scalar:
         """The value that the knob takes beside `params` when a search space does not name it."""
         return next(value for when, value in self.defaults if holds(when, params))
+
+
+def any_knob(name: str) -> Knob:
+    """A knob of a person's own, of which only the name is known."""
+    return Knob(name, "own", "any", "", "", ())
 
 
 def always(value: Scalar) -> tuple[tuple[Condition, Scalar], ...]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, cast
 
 from service.errors import Problem, did_you_mean
 from service.spec.domains import ALWAYS, Choice, Condition, Domain, Fixed, FloatRange, IntRange, RangeTested, Scalar
-from service.spec.knobs import CATALOGUE, Knob
+from service.spec.knob import Knob, any_knob
+from service.spec.knobs import CATALOGUE
 
 _MOST_STEPS = 1_000_000
 _ROUNDING = Fraction(1, 10**9)  # of a step; so that a range read again stays as it is
@@ -22,6 +25,8 @@ _FORMS = {
 }
 _TEST_KEYS = ("method", "per", "min", "max", "steps", "seeds")
 _METHODS = ("knees", "third")
+_OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # MLflow takes it, and --set space.NAME=...
+Knobs = Mapping[str, Knob]
 
 
 class _WrongError(Exception):
@@ -32,28 +37,36 @@ class _WrongError(Exception):
         self.below = below
 
 
-def parse_space(data: Any, problems: list[Problem]) -> dict[str, Domain]:
-    """The domains of a space. What is wrong is appended to `problems`, and the knob is left out."""
+def parse_space(data: Any, problems: list[Problem], own: bool = False) -> dict[str, Domain]:
+    """The domains of a space. What is wrong is appended to `problems`, and the knob is left out. `own`: the knobs are
+    a person's own, of any names, and the catalogue has no say."""
     if not isinstance(data, dict):
         problems.append(Problem("space", f"{_show(data)} is not a mapping of knobs to their values"))
         return {}
     space: dict[str, Domain] = {}
+    knobs = {name: any_knob(name) for name in data if _OWN_NAME.fullmatch(name)} if own else CATALOGUE
     for name, value in data.items():
         path = f"space.{name}"
-        if name not in CATALOGUE:
-            problems.append(Problem(path, f"unknown knob {name!r}; {did_you_mean(name, CATALOGUE)}"))
+        if name not in knobs:
+            problems.append(Problem(path, _unknown(name, own)))
             continue
         try:
-            space[name] = parse_domain(CATALOGUE[name], value)
+            space[name] = parse_domain(knobs[name], value, knobs)
         except _WrongError as wrong:
             problems.append(Problem(f"{path}.{wrong.below}" if wrong.below else path, str(wrong)))
-    known = {name for name in data if name in CATALOGUE}
-    _check_conditions(space, known, problems)
+    known = {name for name in data if name in knobs}
+    _check_conditions(space, known, knobs, problems)
     return space
 
 
-def parse_domain(knob: Knob, data: Any) -> Domain:
-    """The domain of one knob from a plain value, a list, or a mapping."""
+def _unknown(name: str, own: bool) -> str:
+    if own:
+        return f"{name!r} is no name of a knob; allowed: 1 to 64 letters, digits, _ and -, no digit or - first"
+    return f"unknown knob {name!r}; {did_you_mean(name, CATALOGUE)}"
+
+
+def parse_domain(knob: Knob, data: Any, knobs: Knobs = CATALOGUE) -> Domain:
+    """The domain of one knob from a plain value, a list, or a mapping; `knobs`: those that a condition may name."""
     if isinstance(data, list):
         return _choice(knob, data, ALWAYS, "")
     if not isinstance(data, dict):
@@ -62,7 +75,7 @@ def parse_domain(knob: Knob, data: Any) -> Domain:
     unknown = sorted(set(data) - _FORMS[form])
     if unknown:
         raise _WrongError(f"unknown key {unknown[0]!r}; {did_you_mean(unknown[0], _FORMS[form])}", unknown[0])
-    when = _condition(data["when"]) if "when" in data else ALWAYS
+    when = _condition(data["when"], knobs) if "when" in data else ALWAYS
     if form == "value":
         return Fixed(_value(knob, data["value"], "value"), when)
     if form == "choices":
@@ -75,6 +88,9 @@ def parse_domain(knob: Knob, data: Any) -> Domain:
 
 
 def _range_test(knob: Knob, data: Any, when: Condition) -> Domain:
+    if knob.kind == "any":
+        message = "a function of one's own has no range test; write the range, as in {min: 1e-4, max: 1.0, log: true}"
+        raise _WrongError(message, "range_test")
     if knob.name != "lr":
         raise _WrongError(f"only lr has a range test, not {knob.name}", "range_test")
     options = data if isinstance(data, dict) else {} if data is None else None
@@ -119,6 +135,8 @@ def _choice(knob: Knob, values: list[Any], when: Condition, below: str) -> Domai
 
 
 def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
+    if knob.kind == "any":
+        knob = _numeric(knob, data)
     if knob.kind not in ("float", "int"):
         raise _WrongError(f"{knob.name} is no number and has no range; {_allowed(knob)}")
     for key in ("min", "max"):
@@ -140,6 +158,12 @@ def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
     if knob.kind == "int":
         return IntRange(int(low), int(high), log, 1 if step is None else int(step), when)
     return FloatRange(float(low), float(high), log, None if step is None else float(step), when)
+
+
+def _numeric(knob: Knob, data: Mapping[str, Any]) -> Knob:
+    """A knob of one's own as the number that its range is written in: whole when all of it is."""
+    numbers = [data.get("min"), data.get("max"), data.get("step") or 1]
+    return replace(knob, kind="int" if all(isinstance(number, int) for number in numbers) else "float")
 
 
 def last_step(low: float, high: float, step: float) -> float:
@@ -184,6 +208,10 @@ def coerce(knob: Knob, value: Any) -> Scalar:
         return value  # type: ignore[no-any-return]
     if knob.kind == "parts":
         return _parts(knob, value)
+    if knob.kind == "any" and isinstance(value, bool | str):
+        return value
+    if knob.kind == "any" and not isinstance(value, int | float):
+        raise ValueError(f"{_show(value)} is no value; allowed: numbers, text, true and false")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{_show(value)} is not a number")
     if isinstance(value, int) and value.bit_length() > 64:
@@ -193,6 +221,8 @@ def coerce(knob: Knob, value: Any) -> Scalar:
     if knob.kind == "int" and value != int(value):
         raise ValueError(f"{value:g} is not whole, and {knob.name} is")
     _check_bounds(knob, value)
+    if knob.kind == "any":
+        return value
     return int(value) if knob.kind == "int" else float(value)
 
 
@@ -222,7 +252,7 @@ def _allowed(knob: Knob) -> str:
     return f"allowed: {', '.join(_show(choice) for choice in knob.choices)}"
 
 
-def _condition(data: Any) -> Condition:
+def _condition(data: Any, knobs: Knobs) -> Condition:
     if not isinstance(data, dict) or not data:
         raise _WrongError(f"{_show(data)} is not a mapping such as {{optimizer: [sgd, rmsprop]}}", "when")
     condition: dict[str, tuple[Scalar, ...]] = {}
@@ -230,24 +260,25 @@ def _condition(data: Any) -> Condition:
         listed = values if isinstance(values, list) else [values]
         if not listed or any(isinstance(value, list | dict) for value in listed):
             raise _WrongError(f"{_show(values)} is not a value or a list of values", f"when.{name}")
-        condition[name] = tuple(_as_taken(name, value) for value in listed)
+        condition[name] = tuple(_as_taken(name, value, knobs) for value in listed)
     return condition
 
 
-def _as_taken(name: str, value: Any) -> Scalar:
+def _as_taken(name: str, value: Any, knobs: Knobs) -> Scalar:
     """The value as the knob would have it, flip+crop as crop+flip; one that it cannot take is left for later."""
     try:
-        return coerce(CATALOGUE[name], value) if name in CATALOGUE else value
+        return coerce(knobs[name], value) if name in knobs else value
     except ValueError:
         return cast("Scalar", value)
 
 
-def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[Problem]) -> None:
+def _check_conditions(space: dict[str, Domain], known: set[str], knobs: Knobs, problems: list[Problem]) -> None:
     for name, domain in space.items():
         for other, values in domain.when.items():
             path = f"space.{name}.when.{other}"
             if other in space:
-                problems += [Problem(path, wrong) for value in values if (wrong := _never(other, space[other], value))]
+                never = (_never(knobs[other], space[other], value) for value in values)
+                problems += [Problem(path, wrong) for wrong in never if wrong]
             elif other not in known:
                 near = did_you_mean(other, [knob for knob in known if knob != name])
                 message = f"the condition names {other!r}, which is no knob of this space; {near}"
@@ -259,13 +290,13 @@ def _check_conditions(space: dict[str, Domain], known: set[str], problems: list[
         problems += [found for name in space for found in _contradiction(name, space)]
 
 
-def _never(name: str, domain: Domain, value: Scalar) -> str:
+def _never(knob: Knob, domain: Domain, value: Scalar) -> str:
     """Why no search over this knob could ever have this value; empty when one could. A value that only this space
     leaves out is no mistake: `--set optimizer=adam` must not make a condition on sgd one. `lint` speaks of it."""
     if isinstance(domain, RangeTested) or (isinstance(domain, FloatRange) and domain.step is None):
-        return f"{name} is drawn from a continuous range, so a condition on one of its values never holds"
+        return f"{knob.name} is drawn from a continuous range, so a condition on one of its values never holds"
     try:
-        coerce(CATALOGUE[name], value)
+        coerce(knob, value)
     except ValueError as error:
         return str(error)
     return ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.spec.domains import Domain
+from service.spec.functions import split_function
 
 
 class Section(BaseModel):
@@ -32,6 +34,33 @@ class ObjectiveSpec(Section):
     samples: int | None = Field(None, ge=20)
     split_seed: int = Field(0, ge=0, le=2**31 - 1)
     epoch_seconds: float = Field(0.0, ge=0, le=3600)
+
+    @property
+    def subject(self) -> str:
+        """What is tuned, in a word."""
+        return self.dataset
+
+
+class PythonSpec(Section):
+    """A person's own training function as what is measured: `python` is `FILE.py:NAME`, the file by its whole path.
+    `metric` is the name that the value which it reports shall have. Its knobs are no catalogue's."""
+
+    python: str
+    metric: str = Field("value", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
+    mode: Literal["max", "min"] = "max"
+
+    @property
+    def subject(self) -> str:
+        """What is tuned, in a word."""
+        return f"{self.file.name}:{self.function}"
+
+    @property
+    def file(self) -> Path:
+        return Path(split_function(self.python)[0])
+
+    @property
+    def function(self) -> str:
+        return split_function(self.python)[1]
 
 
 class SearchSpec(Section):
@@ -110,13 +139,20 @@ class StudySpec(Section):
     """One study: a search space and how to search it. `space` keeps the order in which it was written."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    objective: ObjectiveSpec
+    objective: ObjectiveSpec | PythonSpec
     space: Mapping[str, Domain]
     search: SearchSpec = SearchSpec()
     early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
     budget: BudgetSpec = BudgetSpec()
     resources: ResourcesSpec = ResourcesSpec()
     claim: ClaimSpec | None = None
+
+    @property
+    def data_objective(self) -> ObjectiveSpec:
+        """The objective, of a study over a data set. Raises TypeError for one over a person's own function."""
+        if not isinstance(self.objective, ObjectiveSpec):
+            raise TypeError(f"{self.objective.subject} is no data set")
+        return self.objective
 
 
 SECTIONS: Mapping[str, type[Section]] = {
