@@ -19,6 +19,7 @@ _TOKEN = secrets.token_hex(32)  # one a process: Ray reads it once
 _QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a person's function finds its files as it does without Ray
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns that it will stop hiding GPUs from CPU tasks
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study's own storage is what a resume reads

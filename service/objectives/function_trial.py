@@ -55,6 +55,7 @@ class Exchange:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._report: Report | None = None
+        self._taken = False  # by the run; one that comes before it is asked for has to wait
         self._ended = False
         self._closed = False
 
@@ -80,9 +81,11 @@ class Exchange:
     def next(self) -> Report | None:
         """Let the function go on, and wait for its next report; None when it has ended without one."""
         with self._changed:
-            self._report = None
-            self._changed.notify_all()
+            if self._taken:
+                self._report, self._taken = None, False
+                self._changed.notify_all()
             self._changed.wait_for(lambda: self._report is not None or self._ended)
+            self._taken = self._report is not None
             return self._report
 
     def close(self) -> None:
@@ -175,7 +178,7 @@ class FunctionTrial:
     def _hint(self, epoch: int) -> str:
         if epoch == 1 and self.checkpoint.was_loaded:
             return f", for a state was loaded: start with range(trial.epoch + 1, ...), trial.epoch is {self.epoch}"
-        if epoch == self.epoch + 1 and not self.checkpoint.was_loaded:
+        if self.epoch and epoch == self.epoch + 1 and not self.checkpoint.was_loaded:
             return ", for no state was loaded: call trial.checkpoint.load()"
         return ""
 

@@ -150,7 +150,8 @@ class FunctionRun:
         except BaseException as error:  # noqa: BLE001  a person's code: whatever it raises is this trial's failure
             self._failure = _text(error)
             if self._exchange.closed:
-                print(f"after the end of its trial, which is as it was:\n{self._failure}", file=sys.stderr)
+                said = "raised after its trial was stopped or paused, which changes nothing"
+                print(f"{self._objective.function} {said}:\n{self._failure}", file=sys.stderr)
         finally:
             self._exchange.end()
 
