@@ -40,7 +40,8 @@ def check_function(file: Path, function: str) -> None:
     try:
         module = ast.parse(source)
     except SyntaxError as error:
-        raise ValueError(f"{file}, line {error.lineno}: {error.msg}") from None
+        where = f", line {error.lineno}:" if error.lineno else " is not Python:"
+        raise ValueError(f"{file}{where} {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{file} is not Python: {error}") from None
     _check_neighbours(file)
@@ -57,7 +58,7 @@ def _check_neighbours(file: Path) -> None:
         return
     for neighbour in sorted(file.parent.iterdir()):
         package = shadowed(neighbour.name)
-        if package is not None and (neighbour.is_dir() or neighbour.suffix in (".py", ".pyc", ".so")):
+        if package is not None and (neighbour.suffix in (".py", ".pyc", ".so") or neighbour.name.casefold() == package):
             raise ValueError(f"{neighbour} has the name of dialin's own package {package!r}; move or rename it")
 
 

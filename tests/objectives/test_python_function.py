@@ -263,7 +263,10 @@ def train(config, trial):
         with trial.checkpoint.save(epoch): pass
         trial.report(epoch, 0.5)
 """
-    text = text.replace("with trial.checkpoint.save(epoch): pass", "if not trial.epoch:\n            with trial.checkpoint.save(epoch): pass")
+    text = text.replace(
+        "with trial.checkpoint.save(epoch): pass",
+        "if not trial.epoch:\n            with trial.checkpoint.save(epoch): pass",
+    )
     plan = trial_plan(objective(text), tmp_path, rungs=(2,))
     run = TrialRun(plan, Trial(0, {}, 1))
     checkpoint = [run.step().checkpoint for _ in range(2)][-1]
