@@ -24,7 +24,11 @@ lint: $(DEV_STAMP)
 	$(BIN)/mypy
 
 bench: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/overhead.py
+	$(BIN)/python tests/benchmarks/flatness.py
+	$(BIN)/python tests/benchmarks/scheduler.py
 	$(BIN)/python tests/benchmarks/recorder.py
+	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/doctor.py
 	$(BIN)/python tests/benchmarks/range_test.py
 

@@ -54,8 +54,7 @@ def _parser() -> _Parser:
 
     run = _command(commands, "run", _run, "search a space on this machine")
     _spec_arguments(run)
-    run.add_argument("--data-dir", metavar="D", help="where data sets are (default: a folder of --out)")
-    run.add_argument("--runner", choices=("ray", "inline"), default="ray", help="inline: in this process, without Ray")
+    _training_arguments(run)
     _common(run)
 
     plan = _command(commands, "plan", _plan, "check a space and say what would run; starts nothing")
@@ -66,13 +65,7 @@ def _parser() -> _Parser:
         commands, "lr-range-test", _lr_range_test, "find the bounds of the learning rate for one configuration"
     )
     _spec_arguments(test)
-    test.add_argument("--data-dir", metavar="D", help="where data sets are (default: a folder of --out)")
-    test.add_argument("--min", type=float, default=1e-6, metavar="LR", dest="low", help="its start (default 1e-6)")
-    test.add_argument("--max", type=float, default=10.0, metavar="LR", dest="high", help="its end (default 10)")
-    test.add_argument("--steps", type=int, default=200, metavar="N", help="training steps (default 200)")
-    test.add_argument("--seeds", type=int, default=3, metavar="N", help="how often, from other weights (default 3)")
-    test.add_argument("--method", choices=("knees", "third"), default="knees", help="how the bounds are read off")
-    test.add_argument("--plot", metavar="FILE", help="draw the curves, as PNG")
+    _range_test_arguments(test)
     _common(test)
 
     going_on: tuple[tuple[str, Callable[[argparse.Namespace], int], str], ...] = (
@@ -81,25 +74,21 @@ def _parser() -> _Parser:
     )
     for name, goes, text in going_on:
         goes_on = _command(commands, name, goes, text)
-        goes_on.add_argument("study", metavar="STUDY", help="an id, a name (its newest study), or `last`")
+        _study_argument(goes_on)
         if name == "extend":
             goes_on.add_argument("--trials", metavar="N", help="how many in all, or +N more")
             goes_on.add_argument("--epochs", metavar="N", help="how long a trial is at most, or +N longer")
-        goes_on.add_argument("--data-dir", metavar="D", help="where data sets are (default: a folder of --out)")
-        goes_on.add_argument("--runner", choices=("ray", "inline"), default="ray", help="inline: without Ray")
+        _training_arguments(goes_on)
         _common(goes_on)
-
-    sync = _command(commands, "sync", _sync, "write what MLflow has not got of a study yet")
-    sync.add_argument("study", metavar="STUDY", help="an id, a name (its newest study), or `last`")
-    _common(sync)
 
     _common(_command(commands, "list", _list, "the studies here, the newest first"))
     for name, command, text in (
+        ("sync", _sync, "write what MLflow has not got of a study yet"),
         ("show", _show, "a study with its trials, and why each ended"),
         ("best", _best, "the best configuration of a study"),
     ):
         parser_of = _command(commands, name, command, text)
-        parser_of.add_argument("study", metavar="STUDY", help="an id, a name (its newest study), or `last`")
+        _study_argument(parser_of)
         if name == "show":
             parser_of.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="a trial's number: all about it")
         _common(parser_of)
@@ -119,6 +108,31 @@ def _spec_arguments(parser: _Parser) -> None:
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="such as budget.epochs=3"
     )
+
+
+def _study_argument(parser: _Parser) -> None:
+    parser.add_argument("study", metavar="STUDY", help="an id, a name (its newest study), or `last`")
+
+
+def _training_arguments(parser: _Parser) -> None:
+    _data_argument(parser)
+    parser.add_argument(
+        "--runner", choices=("ray", "inline"), default="ray", help="inline: in this process, without Ray"
+    )
+
+
+def _data_argument(parser: _Parser) -> None:
+    parser.add_argument("--data-dir", metavar="D", help="where data sets are (default: a folder of --out)")
+
+
+def _range_test_arguments(parser: _Parser) -> None:
+    _data_argument(parser)
+    parser.add_argument("--min", type=float, default=1e-6, metavar="LR", dest="low", help="its start (default 1e-6)")
+    parser.add_argument("--max", type=float, default=10.0, metavar="LR", dest="high", help="its end (default 10)")
+    parser.add_argument("--steps", type=int, default=200, metavar="N", help="training steps (default 200)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how often, from other weights (default 3)")
+    parser.add_argument("--method", choices=("knees", "third"), default="knees", help="how the bounds are read off")
+    parser.add_argument("--plot", metavar="FILE", help="draw the curves, as PNG")
 
 
 def _common(parser: _Parser) -> None:

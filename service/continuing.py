@@ -23,11 +23,8 @@ def resolve_warm_start(spec: StudySpec, out: OutputFolder) -> StudySpec:
         return spec
     if not out.database.exists():
         raise NotFoundError(f"search.warm_start: there is no study in {out.root}")
-    studies = Studies(sqlite_url(out.database))
-    try:
+    with Studies(sqlite_url(out.database)) as studies:
         rows = [studies.find(reference) for reference in spec.search.warm_start]
-    finally:
-        studies.close()
     problems = []
     for index, row in enumerate(rows):
         path, measured = f"search.warm_start.{index}", parse_spec(row.spec).objective.metric

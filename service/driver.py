@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from service.interrupts import Interrupts
 from service.planning import Plan
-from service.search.records import Decision, Outcome, State, Trial, TrialRecord
+from service.search.records import Decision, Outcome, Report, State, Trial, TrialRecord
 from service.search.study import Study
 from service.spec.findings import Finding
 from service.tracking.mirror import Mirror
@@ -82,8 +83,7 @@ class StudyDriver:
     def ask(self) -> Trial | None:
         if self.over is not None:
             return None
-        with self._interrupts.shield():
-            self._fence()
+        with self._writing():
             trial = self._study.ask()
             if trial is not None:
                 self._live[trial.number] = trial
@@ -93,35 +93,27 @@ class StudyDriver:
                 self._listener.trial_started(trial)
         return trial
 
-    def report(
-        self,
-        trial: Trial,
-        epoch: int,
-        metrics: Mapping[str, float],
-        checkpoint: str | None,
-        findings: Sequence[Finding] = (),
-    ) -> Decision:
-        with self._interrupts.shield():
-            self._fence()
-            if findings:
-                self._study.diagnosed(trial, findings)
-            return self._report(trial, epoch, metrics, checkpoint, findings)
-
-    def complete(self, trial: Trial, metrics: Mapping[str, float], reason: str) -> None:
-        with self._interrupts.shield():
-            self._fence()
-            if metrics:
-                self._study.measured(trial, metrics)
-            self._end(trial, Outcome(State.COMPLETE, reason, early=True))
+    def report(self, trial: Trial, reports: Sequence[Report]) -> Decision:
+        with self._writing():
+            with self._study.batch():
+                for report in reports:
+                    decision = self._take_in(trial, report)
+                    if decision.stop:
+                        break
+                outcome = Outcome(decision.state, decision.reason, early=report.ended is not None)
+                if decision.stop:
+                    self._study.tell(trial, outcome)
+            # Of its end the mirror hears when that is stored: it never takes one back.
+            if decision.stop:
+                self._closed(trial, outcome)
+            return decision
 
     def fail(self, trial: Trial, traceback: str) -> None:
-        with self._interrupts.shield():
-            self._fence()
+        with self._writing():
             self._fail(trial, traceback)
 
     def lost(self, trial: Trial, reason: str) -> None:
-        with self._interrupts.shield():
-            self._fence()
+        with self._writing():
             self._losses[trial.number] += 1
             if self._losses[trial.number] > MOST_LOSSES:
                 self._fail(trial, f"its worker died {self._losses[trial.number]} times; the last time: {reason}")
@@ -141,19 +133,18 @@ class StudyDriver:
 
     def finish(self) -> None:
         """End the trials that still wait at a rung: nothing more is trained."""
-        with self._interrupts.shield():
-            self._fence()
+        with self._writing():
             for trial, place in self._study.waiting():
                 self._end(trial, Outcome(State.STOPPED, f"{place}; {self._over}" if self._over else place))
 
-    def _report(
-        self,
-        trial: Trial,
-        epoch: int,
-        metrics: Mapping[str, float],
-        checkpoint: str | None,
-        findings: Sequence[Finding],
-    ) -> Decision:
+    def _take_in(self, trial: Trial, report: Report) -> Decision:
+        if report.ended is not None:
+            if report.metrics:  # none where it went on and ended at once: they are stored
+                self._study.measured(trial, report.metrics)
+            return Decision(True, report.ended, State.COMPLETE)
+        epoch, metrics, findings = report.epoch, report.metrics, report.findings
+        if findings:
+            self._study.diagnosed(trial, findings)
         # The mirror's spool first: a crash in between repeats an epoch there, which the recorder drops; the other way
         # round it would leave a hole that nothing could fill.
         self._mirror.epoch(trial.number, epoch, metrics)
@@ -164,26 +155,23 @@ class StudyDriver:
             decision = Decision(True, f"{wrong} was {metrics[wrong]} after epoch {epoch}", State.DIVERGED)
         elif decision.state in (State.RUNNING, State.WAITING) and (fatal := self._fatal(findings)) is not None:
             decision = Decision(True, f"{fatal.text()}; try {fatal.rule.remedy}", State.DIVERGED)
-        if checkpoint is not None:
-            self._study.checkpointed(trial, epoch, checkpoint)
+        if report.checkpoint is not None:
+            self._study.checkpointed(trial, epoch, report.checkpoint)
         self._listener.epoch_done(trial, epoch, value)
         if self.over is not None and decision.state in (State.RUNNING, State.WAITING):
             decision = Decision(True, f"the study ended: {self.over}", State.STOPPED)
-        if decision.stop and decision.state is State.WAITING:
-            self._pause(trial, decision)
-        elif decision.stop:
+        if decision.stop and decision.state is not State.WAITING:
             self._study.measured(trial, {name: number for name, number in metrics.items() if math.isfinite(number)})
-            self._end(trial, Outcome(decision.state, decision.reason))
             if self._plan.spec.budget.reached(value, self._plan.spec.objective.mode):
                 self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"
         return decision
 
-    def _pause(self, trial: Trial, decision: Decision) -> None:
-        """Its worker is free for another; the run in MLflow stays open."""
-        outcome = Outcome(State.WAITING, decision.reason)
-        self._study.tell(trial, outcome)
-        self._live.pop(trial.number, None)
-        self._listener.trial_ended(trial, outcome)
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whole in spite of Ctrl-C, and only while the study is ours."""
+        with self._interrupts.shield():
+            self._fence()
+            yield
 
     def _fail(self, trial: Trial, traceback: str) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -198,11 +186,16 @@ class StudyDriver:
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         self._study.tell(trial, outcome)
-        tags = {
-            f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}"
-            for finding in self._study.findings(trial)
-        }
-        self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason, tags)
+        self._closed(trial, outcome)
+
+    def _closed(self, trial: Trial, outcome: Outcome) -> None:
+        """Its worker is free for another. The run in MLflow of one that waits stays open."""
+        if outcome.state is not State.WAITING:
+            tags = {
+                f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}"
+                for finding in self._study.findings(trial)
+            }
+            self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason, tags)
         self._live.pop(trial.number, None)
         self._listener.trial_ended(trial, outcome)
 

@@ -47,7 +47,7 @@ def sync_study(settings: Settings, reference: str) -> int:
     """Write what MLflow has not got of a study yet; how many events are left after it. Raises NotFoundError, and
     ConflictError while its driver lives: that one's recorder writes."""
     out = OutputFolder(settings.out)
-    row = read_back(settings, reference).row
+    row = _find(out, reference)
     owner = holder(sqlite_url(out.database), row.id)
     if owner is not None:
         raise ConflictError(f"study {row.id} is being driven by process {owner.pid} on {owner.host}, which writes it")
@@ -60,28 +60,26 @@ def list_studies(settings: Settings) -> list[dict[str, Any]]:
     out = OutputFolder(settings.out)
     if not out.database.exists():
         return []
-    studies = Studies(sqlite_url(out.database))
-    try:
+    with Studies(sqlite_url(out.database)) as studies:
         return [_line(row) for row in studies.list()]
-    finally:
-        studies.close()
 
 
 def read_back(settings: Settings, reference: str) -> ReadBack:
     """A study by id, name or `last`. Raises NotFoundError."""
     out = OutputFolder(settings.out)
-    if not out.database.exists():
-        raise NotFoundError(f"no study {reference!r}: there is none in {out.root}")
-    studies = Studies(sqlite_url(out.database))
-    try:
-        row = studies.find(reference)
-    finally:
-        studies.close()
+    row = _find(out, reference)
     spec = parse_spec(row.spec)
     trials = read_study(open_storage(sqlite_url(out.database)), row.id)
     file = out.study(row.id).calibration
     calibration = from_data(json.loads(file.read_text())) if file.exists() else None
     return ReadBack(row, spec, trials, _result(row, spec, trials, out), calibration, lag_of(out.study(row.id).spool))
+
+
+def _find(out: OutputFolder, reference: str) -> StudyRow:
+    if not out.database.exists():
+        raise NotFoundError(f"no study {reference!r}: there is none in {out.root}")
+    with Studies(sqlite_url(out.database)) as studies:
+        return studies.find(reference)
 
 
 def _result(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], out: OutputFolder) -> Result:

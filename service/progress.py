@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.planning import Plan
+from service.results.summary import figure
 from service.search.records import Outcome, State, Trial, TrialRecord
 
 PLAIN_SECONDS = 2.0  # between two plain lines, at least
@@ -117,7 +118,7 @@ class Progress:
         if self._best is None or self._plan is None:
             return ""
         value, number, epoch = self._best
-        return f"best {self._plan.spec.objective.metric} {value:.4f} (trial {number}, epoch {epoch})"
+        return f"best {self._plan.spec.objective.metric} {figure(value)} (trial {number}, epoch {epoch})"
 
     def _time_text(self) -> str:
         elapsed = self._clock() - self._began
@@ -147,7 +148,7 @@ class Progress:
         bar = ProgressBar(total=spec.budget.trials, completed=ended, width=40)
         table = Table.grid(padding=(0, 2))
         for trial, epoch, value in self._running.values():
-            shown = "" if value is None else f"{spec.objective.metric} {value:.4f}"
+            shown = "" if value is None else f"{spec.objective.metric} {figure(value)}"
             table.add_row(
                 f"  trial {trial.number}", f"epoch {epoch}/{spec.budget.epochs}", shown, _knobs(trial, self._plan)
             )

@@ -18,7 +18,7 @@ from service.calibration import calibrate, calibrate_one
 from service.cluster.local import local_cluster, local_shape
 from service.continuing import extended, resolve_warm_start
 from service.driver import Listener, StudyDriver
-from service.errors import ConflictError, FencedError, NotFoundError, StorageError, UsageError
+from service.errors import ConflictError, DataError, FencedError, NotFoundError, StorageError, UsageError
 from service.history import mlflow_target
 from service.interrupts import Interrupts
 from service.objectives.base import Metrics, Objective
@@ -75,11 +75,11 @@ def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: s
     _check_runner(runner)
     out = OutputFolder(settings.out)
     spec = resolve_warm_start(spec, out)
-    plan, objective = _prepare(spec, settings, listener)
+    plan, objective = _prepare(spec, settings, listener.note)
     out.root.mkdir(parents=True, exist_ok=True)
     with Interrupts() as interrupts, _studies(out) as studies:
         row = studies.create(spec.name, to_yaml(spec))
-        return _drive(row, plan, objective, out, studies, listener, interrupts, runner, settings)
+        return _drive(row, plan, objective, studies, listener, interrupts, runner, settings)
 
 
 def resume_study(reference: str, settings: Settings, listener: Listener, runner: str = "ray") -> Result:
@@ -88,7 +88,7 @@ def resume_study(reference: str, settings: Settings, listener: Listener, runner:
 
     Raises NotFoundError, and ConflictError for a study that is complete or that another driver lives on.
     """
-    return _go_on(reference, settings, listener, runner, lambda row, spec: _unfinished(row, spec))
+    return _go_on(reference, settings, listener, runner, _unfinished)
 
 
 def extend_study(
@@ -120,16 +120,15 @@ def _go_on(
     with Interrupts() as interrupts, _studies(out) as studies:
         row = studies.find(reference)
         spec = next_spec(row, parse_spec(row.spec))
-        plan, objective = _prepare(spec, settings, listener)
+        plan, objective = _prepare(spec, settings, listener.note)
         row = replace(row, spec=to_yaml(spec))
-        return _drive(row, plan, objective, out, studies, listener, interrupts, runner, settings)
+        return _drive(row, plan, objective, studies, listener, interrupts, runner, settings)
 
 
 def _drive(
     row: StudyRow,
     plan: Plan,
     objective: Objective,
-    out: OutputFolder,
     studies: Studies,
     listener: Listener,
     interrupts: Interrupts,
@@ -138,17 +137,20 @@ def _drive(
 ) -> Result:
     """One driver's time with a study, from its lease to its result."""
     began = time.monotonic() - float(row.summary.get("seconds", 0.0))
-    spec, folder, url = plan.spec, out.study(row.id), sqlite_url(out.database)
+    spec, out = plan.spec, OutputFolder(settings.out)
+    folder, url = out.study(row.id), sqlite_url(out.database)
     with _storage_named(row.id), acquire(url, row.id) as lease, _marked(row, studies, lease):
         storage = open_storage(url)
         fence(storage, lease.check_within)
         listener.planned(row.id, plan, read_study(storage, row.id))
         trial_plan = _trial_plan(plan, objective, folder)
-        with _mirrored(plan, row.id, out, settings) as mirror:
+        with _mirrored(plan, row.id, settings) as mirror:
             with _runner(runner, plan, folder) as trainer:
                 interrupts.install()  # Ray takes SIGTERM for itself when it starts
                 plan = _calibrate(plan, trainer, trial_plan, folder, listener)
-                study = Study.open(plan, storage, row.id, read_finished(storage, spec.search.warm_start))
+                others = read_finished(storage, spec.search.warm_start)
+                # In line the same seed gives the same trials; beside each other they come in no order anyway.
+                study = Study.open(plan, storage, row.id, others, ahead=runner != "inline")
                 driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts, fence=lease.check)
                 ending = _search(driver, study, trainer, trial_plan)
             with interrupts.shield():
@@ -167,10 +169,10 @@ def _check_runner(runner: str) -> None:
         raise UsageError(f"runner {runner!r}; allowed: {', '.join(RUNNERS)}")
 
 
-def _prepare(spec: StudySpec, settings: Settings, listener: Listener) -> tuple[Plan, Objective]:
+def _prepare(spec: StudySpec, settings: Settings, progress: Callable[[str], None]) -> tuple[Plan, Objective]:
     plan = plan_study(spec, local_shape())
     objective = objectives.build(spec, settings.data_dir)
-    objective.prepare(listener.note)
+    objective.prepare(progress)
     return plan, objective
 
 
@@ -188,9 +190,7 @@ def range_test_once(
 ) -> tuple[dict[str, Scalar], Calibration]:
     """The learning-rate range test of one configuration of a space, in this process: the configuration, and what was
     found. Nothing is stored. Raises DataError for a data set that cannot be had."""
-    plan = plan_study(spec, local_shape())
-    objective = objectives.build(spec, settings.data_dir)
-    objective.prepare(progress)
+    plan, objective = _prepare(spec, settings, progress)
 
     def run_tests(jobs: Sequence[RangeTestJob], sweep: Sweep) -> Sequence[Curve]:
         return [objective.range_test(params, seed, plan.resources, sweep) for params, seed in jobs]
@@ -223,13 +223,23 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
         best = study.best()
         if best is None:
             return Ending(StudyState.FAILED, driver.over or "no trial was trained to its full length")
-        trial = Trial(best.number, best.params, best.seed, best.epochs_done, best.checkpoint)
-        test = trainer.evaluate(trial_plan, trial, best.checkpoint) or None if best.checkpoint is not None else None
         exhausted = "every configuration of the space has been tried" if study.exhausted else ""
-        return Ending(StudyState.COMPLETE, driver.over or exhausted, test)
+        test, untested = _test(best, trainer, trial_plan)
+        return Ending(StudyState.COMPLETE, "; ".join(filter(None, (driver.over, exhausted, untested))), test)
     except KeyboardInterrupt:
         driver.interrupt()
         return Ending(StudyState.INTERRUPTED, "interrupted")
+
+
+def _test(best: TrialRecord, trainer: Runner, trial_plan: TrialPlan) -> tuple[Metrics | None, str]:
+    """The best trial's metrics on the test split; and why there are none, where that is not as it should be."""
+    if best.checkpoint is None:
+        return None, ""
+    trial = Trial(best.number, best.params, best.seed, best.epochs_done, best.checkpoint)
+    try:
+        return trainer.evaluate(trial_plan, trial, best.checkpoint) or None, ""
+    except DataError as error:
+        return None, f"the best trial could not be tested: {error}"
 
 
 @contextmanager
@@ -247,15 +257,10 @@ def _runner(name: str, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
         yield Runner(train, evaluate_on_ray, sweep_on_ray)
 
 
-@contextmanager
-def _studies(out: OutputFolder) -> Iterator[Studies]:
+def _studies(out: OutputFolder) -> Studies:
     if not out.root.exists():
         raise NotFoundError(f"there is no study in {out.root}")
-    studies = Studies(sqlite_url(out.database))
-    try:
-        yield studies
-    finally:
-        studies.close()
+    return Studies(sqlite_url(out.database))
 
 
 @contextmanager
@@ -325,14 +330,15 @@ def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialP
         target=spec.budget.target,
         checkpoints=folder.checkpoints,
         rungs=plan.waits_at,
+        compared_at=plan.rungs,
     )
 
 
 @contextmanager
-def _mirrored(plan: Plan, study_id: str, out: OutputFolder, settings: Settings) -> Iterator[Mirror]:
+def _mirrored(plan: Plan, study_id: str, settings: Settings) -> Iterator[Mirror]:
     """The study's way to MLflow; whatever escapes ends its run there too, unless the study is no longer ours."""
     spec = plan.spec
-    mirror = Mirror(out.study(study_id).spool, *mlflow_target(settings))
+    mirror = Mirror(OutputFolder(settings.out).study(study_id).spool, *mlflow_target(settings))
     params: dict[str, Scalar] = {
         **_subject(spec),
         "metric": spec.objective.metric,

@@ -17,7 +17,7 @@ from service.history import ReadBack
 from service.planning import Plan
 from service.results.claims import judge
 from service.results.diagnosis import diagnose
-from service.results.summary import Result
+from service.results.summary import Result, figure
 from service.search.records import TrialRecord
 from service.search.study import best_value
 from service.spec import lint
@@ -67,7 +67,7 @@ def _show_best(console: Console, spec: StudySpec, result: Result) -> None:
     console.print(table)
     if len(named) < len(best.params):
         _say(console, f"  and {len(best.params) - len(named)} knobs that the space does not name, at their defaults")
-    _say(console, f"\n{_words(result.metric):<20} {best.value:.4f}")
+    _say(console, f"\n{_words(result.metric):<20} {figure(best.value)}")
     if result.test is not None and "accuracy" in result.test:
         _say(console, f"{'test accuracy':<20} {result.test['accuracy']:.4f}   on images that the search never saw")
 
@@ -172,7 +172,7 @@ def show_list(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     for title in ("study", "state", "best", "trials", "started"):
         table.add_column(title)
     for row in rows:
-        best = "" if row["best"] is None else f"{row['metric']} {row['best']:.4f}"
+        best = "" if row["best"] is None else f"{row['metric']} {figure(row['best'])}"
         trials = str(sum(row["trials"].values())) if row["trials"] else ""
         started = datetime.datetime.fromtimestamp(row["created_at"]).strftime("%Y-%m-%d %H:%M")
         table.add_row(row["study_id"], row["state"], best, trials, started)
@@ -211,7 +211,7 @@ def show_trial(console: Console, back: ReadBack, number: int) -> None:
     for name, value in trial.params.items():
         table.add_row(f"  {name}", _value(value), "" if name in back.spec.space else "default")
     console.print(table)
-    course = "  ".join(f"{epoch}: {value:.4f}" for epoch, value in trial.values.items())
+    course = "  ".join(f"{epoch}: {figure(value)}" for epoch, value in trial.values.items())
     _say(console, f"{back.spec.objective.metric} by epoch   {course or 'none reported'}")
     for finding in trial.findings:
         rule = finding.rule
@@ -255,7 +255,7 @@ def show_study(console: Console, back: ReadBack) -> None:
         table.add_column(title, overflow="fold")
     for trial in back.trials:
         value = best_value(trial.values, back.spec.objective.mode == "max")
-        shown = "" if value is None else f"{value:.4f}"
+        shown = "" if value is None else figure(value)
         table.add_row(str(trial.number), trial.state.value, str(trial.epochs_done), shown, _why(trial))
     _say(console, "")
     console.print(table)

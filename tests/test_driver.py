@@ -9,7 +9,7 @@ import pytest
 
 from service.driver import StudyDriver
 from service.interrupts import Interrupts
-from service.search.records import State
+from service.search.records import Report, State
 from service.search.study import Study
 from service.spec.findings import Finding
 from tests.factories import make_plan
@@ -55,17 +55,40 @@ def test_a_trial_is_told_and_mirrored(make_driver):
     driver, study, mirror = make_driver()
     trial = driver.ask()
     for epoch in range(1, 10):
-        decision = driver.report(trial, epoch, metrics(epoch / 10), "/c/9" if epoch == 9 else None)
+        decision = driver.report(trial, [Report(epoch, metrics(epoch / 10), "/c/9" if epoch == 9 else None)])
     assert decision.stop
     assert study.best().checkpoint == "/c/9"
     assert [name for name, *_ in mirror.told] == ["trial_started"] + ["epoch"] * 9 + ["trial_ended"]
     assert mirror.named("trial_ended") == [(0, "complete", "trained all 9 epochs", {})]
 
 
+def test_epochs_reported_together_end_with_the_first_that_stops(make_driver):
+    driver, study, mirror = make_driver("budget.target=0.9")
+    trial = driver.ask()
+    reports = [Report(epoch, metrics(value)) for epoch, value in enumerate([0.1, 0.2, 0.95, 0.99], 1)]
+    assert driver.report(trial, reports).reason == "reached the target 0.9 after epoch 3"
+    assert study.trials()[0].values == {1: 0.1, 2: 0.2, 3: 0.95}
+    assert [epoch for _, epoch, _ in mirror.named("epoch")] == [1, 2, 3]
+    assert mirror.told[-1][0] == "trial_ended"
+
+
+def test_the_mirror_hears_of_an_end_only_when_it_is_stored(make_driver, monkeypatch):
+    driver, study, mirror = make_driver()
+    trial = driver.ask()
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(study, "tell", fail)
+    with pytest.raises(OSError, match="no space"):
+        driver.report(trial, [Report(epoch, metrics(0.5)) for epoch in range(1, 10)])
+    assert mirror.named("trial_ended") == []
+
+
 def test_any_metric_that_is_not_finite_is_a_divergence(make_driver):
     driver, study, mirror = make_driver()
     trial = driver.ask()
-    decision = driver.report(trial, 1, metrics(0.1, train_loss=math.nan), None)
+    decision = driver.report(trial, [Report(1, metrics(0.1, train_loss=math.nan))])
     assert (decision.state, decision.reason) == (State.DIVERGED, "train_loss was nan after epoch 1")
     record = study.trials()[0]
     assert (record.state, record.reason) == (State.DIVERGED, "train_loss was nan after epoch 1")
@@ -94,8 +117,8 @@ def test_too_many_failures_end_the_study_with_their_cause(make_driver):
 def test_the_target_ends_the_study_and_stops_the_others(make_driver):
     driver, study, _ = make_driver("budget.target=0.9")
     first, second = driver.ask(), driver.ask()
-    assert driver.report(first, 1, metrics(0.95), None).state is State.COMPLETE
-    decision = driver.report(second, 1, metrics(0.5), None)
+    assert driver.report(first, [Report(1, metrics(0.95))]).state is State.COMPLETE
+    decision = driver.report(second, [Report(1, metrics(0.5))])
     assert (decision.state, decision.reason) == (
         State.STOPPED,
         "the study ended: budget.target: 0.9 was reached by trial 0",
@@ -109,9 +132,9 @@ def test_the_hours_end_the_study(make_driver):
     driver, study, _ = make_driver("budget.hours=1", clock=clock)
     trial = driver.ask()
     clock.now = 3599.0
-    assert not driver.report(trial, 1, metrics(0.5), None).stop
+    assert not driver.report(trial, [Report(1, metrics(0.5))]).stop
     clock.now = 3600.0
-    assert driver.report(trial, 2, metrics(0.5), None).reason == "the study ended: budget.hours: 1 are up"
+    assert driver.report(trial, [Report(2, metrics(0.5))]).reason == "the study ended: budget.hours: 1 are up"
     assert driver.ask() is None
     assert study.trials()[0].state is State.STOPPED
 
@@ -119,7 +142,7 @@ def test_the_hours_end_the_study(make_driver):
 def test_an_interrupt_puts_trials_back(make_driver):
     driver, study, mirror = make_driver()
     trial = driver.ask()
-    driver.report(trial, 1, metrics(0.5), None)
+    driver.report(trial, [Report(1, metrics(0.5))])
     driver.interrupt()
     assert study.trials()[0].state is State.WAITING
     assert mirror.named("trial_ended") == [(0, "interrupted", "the study was interrupted")]
@@ -137,7 +160,7 @@ def test_the_doctor_stops_what_cannot_recover(make_driver, doctor, code, state):
     driver, study, mirror = make_driver(f"early_stopping.doctor={doctor}", "early_stopping.asha.grace_epochs=3")
     trial = driver.ask()
     finding = Finding(code, 1, {"dead units": 1.0}, "layer 5")
-    decision = driver.report(trial, 1, metrics(0.1), None, [finding])
+    decision = driver.report(trial, [Report(1, metrics(0.1), None, (finding,))])
     assert decision.stop is (state is not None)
     record = study.trials()[0]
     assert record.findings == (finding,)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "cluster": {"errors", "spec", "planning", "search", "objectives"},
     "results": {"errors", "spec", "planning", "search"},
     "driver": {"errors", "interrupts", "spec", "planning", "search", "tracking"},
-    "progress": {"spec", "planning", "search"},
+    "progress": {"spec", "planning", "search", "results"},
     "calibration": {"planning", "spec"},
     "continuing": {"errors", "planning", "search", "settings", "spec", "store"},
     "runs": {"calibration", "cluster", "continuing", "history", "driver", "errors", "interrupts", "objectives", "planning", "results", "search", "settings",

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import textwrap
 from collections import Counter
 from dataclasses import replace
@@ -14,22 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service import runs
 from service.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
 from service.history import list_studies, read_back, sync_study
 from service.runs import extend_study, resume_study, run_study
 from service.settings import Settings
 from service.spec import load_spec, parse_spec
+from tests import others
+from tests.conftest import ROOT
 from tests.factories import make_spec
 
-ROOT = Path(__file__).parent.parent
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = others.RAY
 
 
 class Silent:
@@ -53,11 +49,16 @@ def settings(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def environment():
-    before = dict(os.environ)
+def environment(tmp_path):
+    """As before each test, and without the modules of its folder: other tests have others of the same names."""
+    before, path = dict(os.environ), [*sys.path]
     yield
     os.environ.clear()
     os.environ.update(before)
+    sys.path[:] = path
+    for name, module in [*sys.modules.items()]:
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def mlflow_runs(settings, experiment):
@@ -416,3 +417,22 @@ def test_what_a_function_of_ones_own_raises_is_the_trials_failure(settings, tmp_
     assert result.reason == "1 trials failed, 1 of them with: own.train.<locals>.OwnError: no 9"
     log = read_back(settings, result.study_id).trials[0].reason.partition("(log: ")[2].rstrip(")")
     assert f'File "{tmp_path}/own.py", line 3, in train' in Path(log).read_text()
+
+
+@pytest.mark.parametrize("runner", ["inline", "ray"])
+def test_a_study_whose_best_checkpoint_is_damaged_is_complete_without_a_test(settings, monkeypatch, runner):
+    """All is trained and stored by then; only the look at the test split cannot be had."""
+    search = runs._test
+
+    def damage_first(best, trainer, trial_plan):
+        state = Path(best.checkpoint) / "state.json"
+        state.write_text(state.read_text()[:10])
+        return search(best, trainer, trial_plan)
+
+    monkeypatch.setattr(runs, "_test", damage_first)
+    result = run_study(make_spec("budget.trials=4"), settings, Silent(), runner)
+    assert (result.state, result.test) == ("complete", None)
+    reason = read_back(settings, result.study_id).row.reason
+    assert "the best trial could not be tested: checkpoint" in reason
+    assert reason.endswith("is damaged: state.json is not what was written")
+    assert Path(result.paths["best_config"]).exists()

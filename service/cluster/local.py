@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,15 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def _have_the_token_read() -> None:
+    """Ray reads the mode and the token when it is imported, which may have been long before."""
+    if "ray" in sys.modules:
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        Config.initialize("")  # as Ray itself does where it chooses the mode
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
 @contextmanager
 def local_cluster(shape: ClusterShape) -> Iterator[None]:
     """A Ray cluster of its own ports, folder and token, connected to; ended, with all it started, on the way out."""
@@ -67,6 +77,7 @@ def local_cluster(shape: ClusterShape) -> Iterator[None]:
     # Said outright, because a token file in someone's home would otherwise decide it for the whole machine.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = _TOKEN
+    _have_the_token_read()
     import ray
 
     # A short path: the sockets below it must fit into 107 characters.

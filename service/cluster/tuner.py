@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,17 +10,17 @@ from typing import Any, TypeVar
 
 import ray
 from ray import cloudpickle, tune
-from ray.exceptions import LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from service.cluster.trainable import STEPPED, StudyTrainable
-from service.errors import ClusterError
+from service.cluster.trainable import NUMBER, StudyTrainable, config_of, reports_of
+from service.errors import ClusterError, DialinError
 from service.objectives.base import Metrics
-from service.objectives.trials import RangeTestJob, Stepped, TrialPlan, evaluate_checkpoint
+from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
 from service.search.driving import Driver
-from service.search.records import Trial
+from service.search.records import Report, Trial
 from service.spec.domains import Scalar
 from service.spec.range_tests import Curve, Sweep
 
@@ -34,7 +35,7 @@ def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: 
     """
     resources = {"cpu": trial_plan.resources.cpus, "gpu": trial_plan.resources.gpus}
     guarded = _Guarded(driver)
-    with _cluster_there():
+    with _cluster_there(), _collecting_only_what_is_new(), _looking_up_once():
         _run(guarded, trial_plan, concurrency, folder, resources)
     if guarded.error is not None:
         raise guarded.error
@@ -64,10 +65,53 @@ def _run(
 
 
 @contextmanager
-def _cluster_there() -> Iterator[None]:
-    """What Ray raises when it cannot be reached any more, as one of ours."""
+def _collecting_only_what_is_new() -> Iterator[None]:
+    """Python's collector leaves alone what was there before: a quarter of a million objects that it would look through
+    now and then, and so seldom that what Tune leaves behind piles up."""
+    gc.collect()
+    gc.freeze()
     try:
         yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _looking_up_once() -> Iterator[None]:
+    """Tune asks Ray's head five times a trial for the one trainable that there is, a millisecond each; what was found
+    once is kept for the run. Where Tune has no such registry any more, nothing is done."""
+    registry: Any = getattr(tune.registry, "_global_registry", None)
+    if registry is None:
+        yield
+        return
+    for name in ("get", "contains"):
+        setattr(registry, name, _keeping_what_is_found(getattr(registry, name)))
+    try:
+        yield
+    finally:
+        del registry.get, registry.contains  # the class's own are behind them
+
+
+def _keeping_what_is_found(look: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
+    found: dict[tuple[str, str], Any] = {}
+
+    def kept(category: str, key: str) -> Any:
+        if (category, key) not in found and (value := look(category, key)):
+            found[category, key] = value
+        return found.get((category, key))
+
+    return kept
+
+
+@contextmanager
+def _cluster_there() -> Iterator[None]:
+    """What Ray raises when it cannot be reached any more, as one of ours; and one of ours from a task as itself."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, DialinError):
+            raise error.cause from None
+        raise
     except RaySystemError as error:
         raise ClusterError(f"Ray is gone: {str(error).partition(chr(10))[0]}") from error
     except (LocalRayletDiedError, NodeDiedError) as error:
@@ -82,23 +126,21 @@ class _Guarded:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.error: Exception | None = None
+        self.live: dict[int, Trial] = {}  # handed out last under that number
 
     def ask(self) -> Trial | None:
-        return self._kept(self._driver.ask, None)
+        trial = self._kept(self._driver.ask, None)
+        if trial is not None:
+            self.live[trial.number] = trial
+        return trial
 
     @property
     def finished(self) -> bool:
         return self._kept(lambda: self._driver.finished, True)
 
-    def report(self, trial: Trial, done: Stepped) -> bool:
+    def report(self, trial: Trial, reports: Sequence[Report]) -> bool:
         """Whether the trial's worker is to be freed."""
-        if done.ended is not None:
-            reason = done.ended
-            self._kept(lambda: self._driver.complete(trial, done.metrics, reason), None)
-            return True
-        return self._kept(
-            lambda: self._driver.report(trial, done.epoch, done.metrics, done.checkpoint, done.findings).stop, True
-        )
+        return self._kept(lambda: self._driver.report(trial, reports).stop, True)
 
     def fail(self, trial: Trial, traceback: str) -> None:
         self._kept(lambda: self._driver.fail(trial, traceback), None)
@@ -153,7 +195,7 @@ class StudySearcher(Searcher):
         trial = self._driver.ask()
         if trial is None:
             return Searcher.FINISHED if self._driver.finished else None  # Tune asks again after the next result
-        return {"trial": trial}
+        return config_of(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to do: the scheduler has told the study."""
@@ -177,13 +219,18 @@ class StudyScheduler(FIFOScheduler):
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True
 
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """None: Tune starts what is pending by itself. To name such a trial would have it take over the worker of one
+        that has just ended and give up its own, which is still starting: of many short trials all would run in one
+        worker. To look for one means to go through all trials, too."""
+        return None
+
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        mine: Trial = trial.config["trial"]
-        stop = self._driver.report(mine, result[STEPPED])
+        stop = self._driver.report(self._driver.live[trial.config[NUMBER]], reports_of(result))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        mine: Trial = trial.config["trial"]
+        mine = self._driver.live[trial.config[NUMBER]]
         error = _error(trial)
         if isinstance(error, RayActorError):
             self._driver.lost(mine, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
@@ -192,7 +239,7 @@ class StudyScheduler(FIFOScheduler):
 
 
 def _name(trial: TuneTrial) -> str:
-    return f"trial-{trial.config['trial'].number:04d}-{trial.trial_id}"
+    return f"trial-{trial.config[NUMBER]:04d}-{trial.trial_id}"
 
 
 def _error(trial: TuneTrial) -> object:

@@ -28,14 +28,11 @@ def _train(driver: Driver, trial_plan: TrialPlan, trial: Trial) -> None:
     try:
         while True:
             try:
-                done = run.step()
+                reports = run.step()
             except Exception:  # noqa: BLE001  a person's training code: whatever it raises is this trial's failure
                 driver.fail(trial, traceback.format_exc())
                 return
-            if done.ended is not None:
-                driver.complete(trial, done.metrics, done.ended)
-                return
-            if driver.report(trial, done.epoch, done.metrics, done.checkpoint, done.findings).stop:
+            if driver.report(trial, reports).stop:
                 return
     finally:
         run.close()

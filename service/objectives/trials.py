@@ -20,14 +20,14 @@ from service.objectives.checkpoints import (
     save_checkpoint,
 )
 from service.planning import Resources
-from service.search.records import Trial
+from service.search.records import Report, Trial
 from service.spec.domains import Scalar
-from service.spec.findings import Finding
 
 RangeTestJob = tuple[Mapping[str, Scalar], int]
 """A configuration, and the seed of one run of its range test."""
 
 CHECKPOINT_SECONDS = 10.0
+TOGETHER_SECONDS = 0.5  # epochs that take no longer than that are reported together
 CHECKPOINT_SHARE = 0.05  # of a trial's time, at most
 
 
@@ -36,7 +36,7 @@ class TrialPlan:
     """What all trials of a study have in common. Picklable.
 
     `checkpoints` is a folder that every node sees. The state is saved at `rungs`, where a trial may have to wait, after
-    the last epoch, and when `target` is met.
+    the last epoch, and when `target` is met. At `compared_at` a trial may have to stop.
     """
 
     objective: Objective
@@ -47,18 +47,7 @@ class TrialPlan:
     target: float | None
     checkpoints: Path
     rungs: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One epoch of a trial: its number, its metrics, the checkpoint written after it if one was, and what the doctor
-    newly found. `ended`: why there was no other epoch; it is the last one, again."""
-
-    epoch: int
-    metrics: Metrics
-    checkpoint: str | None
-    findings: tuple[Finding, ...] = ()
-    ended: str | None = None
+    compared_at: tuple[int, ...] = ()
 
 
 class TrialRun:
@@ -71,20 +60,45 @@ class TrialRun:
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
         self._metrics: Metrics = {}
+        self._raised: Exception | None = None
         self.epoch = trial.epochs_done
 
-    def step(self) -> Stepped:
-        """One more epoch."""
+    def step(self) -> list[Report]:
+        """One more epoch, and those after it that fit into `TOGETHER_SECONDS`, up to the next one that something has to
+        be decided after: a rung, the end, a target that is met, a number that is none, a finding.
+
+        What a person's code raises comes after the epochs before it were handed out: at the next call.
+        """
+        if self._raised is not None:
+            raise self._raised
+        began, reports = time.monotonic(), [self._next()]
+        while not self._wants_decision(reports[-1]):
+            spent = time.monotonic() - began
+            if spent * (len(reports) + 1) / len(reports) > TOGETHER_SECONDS:
+                break
+            try:
+                reports.append(self._next())
+            except Exception as error:  # noqa: BLE001  a person's training code
+                self._raised = error
+                break
+        return reports
+
+    def _next(self) -> Report:
         if self._run is None:
             self._run = self._start()
         try:
             metrics = self._run.epoch()
         except NoMoreEpochsError as end:
-            return Stepped(self.epoch, self._metrics, None, ended=str(end))
+            return Report(self.epoch, self._metrics, ended=str(end))
         self._metrics = metrics
         self.epoch += 1
         checkpoint = str(self._save(self._run)) if self._due(metrics) else None
-        return Stepped(self.epoch, metrics, checkpoint, tuple(self._run.findings()))
+        return Report(self.epoch, metrics, checkpoint, tuple(self._run.findings()))
+
+    def _wants_decision(self, report: Report) -> bool:
+        compared = report.epoch >= self._plan.epochs or report.epoch in self._plan.compared_at
+        finite = all(math.isfinite(value) for value in report.metrics.values())
+        return compared or not finite or bool(report.findings or report.ended) or self._met(report.metrics)
 
     def close(self) -> None:
         if self._run is not None:
@@ -112,11 +126,13 @@ class TrialRun:
         value = metrics.get(self._plan.metric, math.nan)
         if not math.isfinite(value):
             return False
-        target = self._plan.target
-        met = target is not None and (value >= target if self._plan.maximize else value <= target)
         pause = max(CHECKPOINT_SECONDS, self._save_seconds / CHECKPOINT_SHARE)
-        asked = met or self.epoch >= self._plan.epochs or self.epoch in self._plan.rungs
+        asked = self._met(metrics) or self.epoch >= self._plan.epochs or self.epoch in self._plan.rungs
         return asked or time.monotonic() - self._saved_at >= pause
+
+    def _met(self, metrics: Mapping[str, float]) -> bool:
+        target, value = self._plan.target, metrics.get(self._plan.metric, math.nan)
+        return target is not None and (value >= target if self._plan.maximize else value <= target)
 
     def _save(self, run: Run) -> Path:
         began = time.monotonic()

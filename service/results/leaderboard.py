@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from service.results.diagnosis import diagnose
-from service.results.summary import Result
+from service.results.summary import Result, figure
 from service.search.records import State, TrialRecord
 from service.search.study import best_value
 
@@ -35,5 +35,5 @@ def describe(result: Result, records: Sequence[TrialRecord], claim: str = "") ->
     lines += [f"| trial | {result.metric} | epochs | ended | why |", "|--:|--:|--:|---|---|"]
     for record, value in ranked(records, result.mode)[:SHOWN]:
         reason = record.reason.replace("|", "\\|")
-        lines.append(f"| {record.number} | {value:.4f} | {record.epochs_done} | {record.state.value} | {reason} |")
+        lines.append(f"| {record.number} | {figure(value)} | {record.epochs_done} | {record.state.value} | {reason} |")
     return "\n".join(lines)

@@ -91,3 +91,8 @@ def find_best(spec: StudySpec, records: Sequence[TrialRecord]) -> Best | None:
         return None
     epoch = next(epoch for epoch, reported in sorted(record.values.items()) if reported == value)
     return Best(record.number, value, epoch, dict(record.params))
+
+
+def figure(value: float) -> str:
+    """A metric's value to be read: four decimals, or four digits where those would say little."""
+    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.4g}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -68,11 +68,8 @@ class Asha:
     def replay(self, values: Mapping[int, float], before: int = 0) -> None:
         """Record a stored trial, that began after epoch `before`: at each rung the value of the first epoch that
         reached it, if it was finite."""
-        for epoch in sorted(values):
-            rung = self.reached(before, epoch)
-            if rung is not None and math.isfinite(values[epoch]):
-                self.record(rung, values[epoch])
-            before = epoch
+        for rung, epoch in crossings(self._rungs, values, before):
+            self.record(rung, values[epoch])
 
 
 class Promotions:
@@ -96,6 +93,14 @@ class Promotions:
             self._at[rung][trial] = self._sign * value
             bisect.insort(self._ranked[rung], (self._sign * value, trial))
         self._waiting[trial] = rung
+
+    def replay(self, trial: int, values: Mapping[int, float], before: int, waits: bool) -> None:
+        """Record a stored trial, that began after epoch `before`; `waits`: at the rung of its last epoch, if that was
+        one."""
+        for rung, epoch in crossings(self.rungs, values, before):
+            self.record(rung, trial, values[epoch])
+            if not waits or epoch != max(values):
+                self.leave(trial)
 
     def place(self, rung: int, trial: int) -> tuple[int, int]:
         """Its place at the rung, from 1, and of how many."""
@@ -132,6 +137,16 @@ def reached(rungs: Sequence[int], before: int, epoch: int) -> int | None:
     """The highest of the rungs that lies in (before, epoch], None when there is none."""
     index = bisect.bisect_right(rungs, epoch) - 1
     return rungs[index] if index >= 0 and rungs[index] > before else None
+
+
+def crossings(rungs: Sequence[int], values: Mapping[int, float], before: int) -> Iterator[tuple[int, int]]:
+    """Of a trial that began after epoch `before`: each rung with the first epoch that reached it, where the value of
+    that was finite."""
+    for epoch in sorted(values):
+        rung = reached(rungs, before, epoch)
+        if rung is not None and math.isfinite(values[epoch]):
+            yield rung, epoch
+        before = epoch
 
 
 def percentile(ascending: Sequence[float], fraction: float) -> float | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from service.search.records import Decision, Trial
-from service.spec.findings import Finding
+from service.search.records import Decision, Report, Trial
 
 
 class Driver(Protocol):
@@ -19,19 +18,9 @@ class Driver(Protocol):
     def finished(self) -> bool:
         """Whether there is nothing to ask for, now and later."""
 
-    def report(
-        self,
-        trial: Trial,
-        epoch: int,
-        metrics: Mapping[str, float],
-        checkpoint: str | None,
-        findings: Sequence[Finding] = (),
-    ) -> Decision:
-        """Take in the metrics of an epoch, where its state was saved if it was, and what the doctor found. Closes the
-        trial when it stops."""
-
-    def complete(self, trial: Trial, metrics: Mapping[str, float], reason: str) -> None:
-        """Close a trial that has no more epochs to train, though its budget has; with the metrics of its last one."""
+    def report(self, trial: Trial, reports: Sequence[Report]) -> Decision:
+        """Take in one or more epochs of a trial; all are stored when it returns. Closes the trial when it stops; what
+        was reported beyond the epoch of that decision is left out."""
 
     def fail(self, trial: Trial, traceback: str) -> None:
         """Close a trial that raised. The last line of the traceback becomes the reason."""

@@ -39,11 +39,14 @@ TOLERANCE = 1e-6  # of a range: two values nearer than this are the same
 
 
 class Encoding:
-    """The space of a study. `calibration`: the bounds of a learning rate that range tests have found."""
+    """The space of a study. `calibration`: the bounds of a learning rate that range tests have found. Raises ValueError
+    where the space asks for them and there are none."""
 
     def __init__(self, spec: StudySpec, calibration: Calibration | None = None) -> None:
         self._spec, self._calibration = spec, calibration
         self.names = searched(spec)
+        if calibration is None and any(isinstance(spec.space[name], RangeTested) for name in self.names):
+            raise ValueError("the learning rate wants a range test, and the plan has none: calibrate it first")
         self._ordered = ordered(spec)
         self.choices = np.array([isinstance(spec.space[name], Choice) for name in self.names], dtype=bool)
         widths = [_width(spec.space[name]) for name in self.names]
@@ -66,7 +69,7 @@ class Encoding:
 
     def encode(self, params: Mapping[str, Scalar]) -> Array:
         """(knobs,) The point of a configuration; 0.5 for a knob that it does not have."""
-        return np.array([self._share(name, params) if name in params else 0.5 for name in self.names], dtype=float)
+        return np.array([self.share(name, params) if name in params else 0.5 for name in self.names], dtype=float)
 
     def features(self, params: Mapping[str, Scalar]) -> Array:
         """(features_count,) What a model sees of a configuration."""
@@ -79,7 +82,7 @@ class Encoding:
                 row[start : start + len(domain.values)] = 0.0
                 row[start + _position(domain, params[name])] = 1.0
             else:
-                row[start] = self._share(name, params)
+                row[start] = self.share(name, params)
         return row
 
     def features_of(self, points: Array) -> Array:
@@ -173,7 +176,8 @@ class Encoding:
             case _:
                 return at_share(self._bounds(params), min(1.0, max(0.0, share)))
 
-    def _share(self, name: str, params: Mapping[str, Scalar]) -> float:
+    def share(self, name: str, params: Mapping[str, Scalar]) -> float:
+        """Where a knob's value lies in its domain, from 0 to 1; of a choice the middle of its part."""
         domain, value = self._spec.space[name], params[name]
         if isinstance(domain, Choice):
             return (_position(domain, value) + 0.5) / len(domain.values)
@@ -186,7 +190,7 @@ class Encoding:
         return (
             _position(domain, params[name])
             if isinstance(domain, Choice)
-            else round(self._share(name, params) / TOLERANCE)
+            else round(self.share(name, params) / TOLERANCE)
         )
 
     def _tested_allows(self, domain: Domain, params: Mapping[str, Scalar], known: Mapping[str, Scalar]) -> bool:
@@ -197,8 +201,7 @@ class Encoding:
         return bounds.low <= _float(params["lr"]) <= bounds.high
 
     def _bounds(self, params: Mapping[str, Scalar]) -> RateBounds:
-        if self._calibration is None:
-            raise ValueError("the learning rate wants a range test, and the plan has none: calibrate it first")
+        assert self._calibration is not None  # by the constructor
         return self._calibration.bounds_for(params)
 
 

@@ -47,24 +47,26 @@ class GaussianProcess:
         """Take x (n, features) and y (n,) as observed."""
         amplitude, noise = np.exp(self._theta[-2]), np.exp(self._theta[-1]) + JITTER
         self._x = x / np.exp(self._theta[:-2])
-        covariance = amplitude * _matern(squared_distances(self._x, self._x))[0]
+        covariance = amplitude * _matern(squared_distances(self._x, self._x))
         covariance[np.diag_indices_from(covariance)] += noise
-        self._factor = cholesky(covariance, lower=True, check_finite=True)
-        self._weights = cho_solve((self._factor, True), y, check_finite=False)
+        factor = cholesky(covariance, lower=True, check_finite=True)
+        self._weights = cho_solve((factor, True), y, check_finite=False)
+        # Inverted once: many points are predicted, and a product is several times as fast as a triangular solution.
+        self._inverse = solve_triangular(factor, np.eye(len(y)), lower=True, check_finite=False)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """The mean and the standard deviation, without noise, at x (n, features)."""
         amplitude = np.exp(self._theta[-2])
-        across = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))[0]
-        shrunk = solve_triangular(self._factor, across.T, lower=True, check_finite=False)
-        variance = amplitude - np.einsum("ij,ij->j", shrunk, shrunk)
+        across = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))
+        shrunk = across @ self._inverse.T
+        variance = amplitude - np.einsum("ij,ij->i", shrunk, shrunk)
         mean: Array = across @ self._weights
         return mean, np.sqrt(np.maximum(variance, 1e-9))
 
     def mean(self, x: Array) -> Array:
         """The mean at x (n, features), at a fraction of what `predict` costs."""
         amplitude = float(np.exp(self._theta[-2]))
-        across: Array = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))[0]
+        across: Array = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))
         mean: Array = np.matmul(across, self._weights)
         return mean
 
@@ -76,7 +78,17 @@ def squared_distances(one: Array, two: Array) -> Array:
     return squares
 
 
-def _matern(squares: Array) -> tuple[Array, Array]:
+def _matern(squares: Array) -> Array:
+    """Matern 5/2 of squared distances, whose place it takes."""
+    root = np.sqrt(np.multiply(squares, 5.0, out=squares), out=squares)
+    decay = np.exp(-root)
+    root += root * root / 3
+    root += 1.0
+    root *= decay
+    return root
+
+
+def _matern_and_slope(squares: Array) -> tuple[Array, Array]:
     """Matern 5/2 of squared distances, and its derivative by them."""
     root = np.sqrt(5 * squares + 1e-12)
     decay = np.exp(-root)
@@ -86,7 +98,7 @@ def _matern(squares: Array) -> tuple[Array, Array]:
 def _negative_log_posterior(theta: Array, squares: Array, y: Array) -> tuple[float, Array]:
     """And its gradient. `squares` (d, n, n): squared differences by feature."""
     scales, amplitude, noise = np.exp(2 * theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
-    kernel, slope = _matern(np.tensordot(1 / scales, squares, axes=1))
+    kernel, slope = _matern_and_slope(np.tensordot(1 / scales, squares, axes=1))
     covariance = amplitude * kernel
     covariance[np.diag_indices_from(covariance)] += noise + JITTER
     try:

@@ -150,10 +150,20 @@ class ModelSampler:
         density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
         improvement: Array = deviation * (z * ndtr(z) + density)
         if len(there):
-            order = np.argsort(-improvement, kind="stable")[:LOOKED_AT]
-            near = (squared_distances(features[order], there) < CROWD**2).sum(axis=1)
-            improvement[order[near >= CROWDED]] = -1.0
+            self._avoid_crowds(improvement, features, there)
         return improvement
+
+    def _avoid_crowds(self, improvement: Array, features: Array, there: Array) -> None:
+        """Make it negative where there are trials enough; of the best points only, until there are as many as are
+        climbed from."""
+        order, free = np.argsort(-improvement, kind="stable")[:LOOKED_AT], 0
+        for start in range(0, len(order), 2 * CLIMBERS):
+            part = order[start : start + 2 * CLIMBERS]
+            crowded = (squared_distances(features[part], there) < CROWD**2).sum(axis=1) >= CROWDED
+            improvement[part[crowded]] = -1.0
+            free += int((~crowded).sum())
+            if free >= CLIMBERS:
+                return
 
 
 def _at_full_length(features: Array) -> Array:

@@ -37,6 +37,19 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Report:
+    """What a trial says after an epoch (from 1): its metrics, the checkpoint written after it if one was, and what the
+    doctor newly found. `ended`: why it has no more epochs to train; then the epoch and its metrics are the last ones
+    again."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    checkpoint: str | None = None
+    findings: tuple[Finding, ...] = ()
+    ended: str | None = None
+
+
+@dataclass(frozen=True)
 class Decision:
     """What to do after a report, and why. `state` is the end to tell when `stop` is true."""
 

@@ -8,7 +8,7 @@ default.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import optuna
@@ -23,7 +23,7 @@ from service.search.records import Seen, State
 from service.search.spaces import distribution, suggest
 from service.spec import active_params, sampler_of, searched
 from service.spec.domains import Domain, RangeTested, Scalar, holds
-from service.spec.range_tests import at_share, share_of
+from service.spec.range_tests import at_share
 from service.spec.study_spec import StudySpec
 
 TPE_STARTUP_TRIALS = 10
@@ -50,8 +50,6 @@ class Proposer:
         spec = plan.spec
         self._spec, self._calibration = spec, plan.calibration
         self._names = searched(spec)
-        if plan.calibration is None and any(isinstance(spec.space[name], RangeTested) for name in self._names):
-            raise ValueError("the learning rate wants a range test, and the plan has none: calibrate it first")
         self.encoding = Encoding(spec, plan.calibration)
         self._distributions = {_key(name, spec): distribution(spec.space[name]) for name in self._names}
         self._grid = list(self.encoding.all()) if spec.search.sampler == "grid" else None
@@ -84,7 +82,7 @@ class Proposer:
         """Of a configuration, what the sampler chose, as Optuna has it: a tested learning rate is its share from 0 to 1
         of the way between the bounds of its combination, so that what was learnt in one helps in another."""
         return {
-            _key(name, self._spec): self._share(params) if _tested(name, self._spec) else params[name]
+            _key(name, self._spec): self.encoding.share(name, params) if _tested(name, self._spec) else params[name]
             for name in self._names
             if name in params
         }
@@ -114,13 +112,12 @@ class Proposer:
         """An enqueued configuration; the knobs that it does not name are proposed."""
         wanted = self._spec.search.enqueue[number]
         proposed = self._sampler.propose(number, seen, tried, 0)
-        middle = self.encoding.decode([0.5] * len(self._names))
         chosen: Chosen = {}
         for name in self._names:
             if holds(self._spec.space[name].when, active_params(self._spec, chosen)):
                 # A condition that only the wanted value meets can bring in a knob that the proposal does not have.
-                fallback = proposed.get(name, middle.get(name, self.encoding.value_at(name, 0.5, chosen)))
-                chosen[name] = wanted.get(name, fallback)
+                middle = self.encoding.value_at(name, 0.5, chosen)
+                chosen[name] = wanted.get(name, proposed.get(name, middle))
         return chosen
 
     def _untried(self, number: int, tried: Set[Key]) -> Chosen | None:
@@ -134,10 +131,6 @@ class Proposer:
             if self.encoding.key_of(chosen) not in tried:
                 return chosen
         return None
-
-    def _share(self, params: Mapping[str, Scalar]) -> float:
-        bounds = self._calibration.bounds_for(params) if self._calibration is not None else None
-        return share_of(bounds, float(cast("float", params["lr"]))) if bounds is not None else 0.0
 
 
 class RandomSampler:

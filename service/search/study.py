@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import cast
@@ -26,7 +27,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from service.planning import Plan, seed_of_trial
+from service.search.ahead import Ahead
 from service.search.asha import Asha, Promotions, reached
+from service.search.ledger import ledger_of
 from service.search.records import Decision, Outcome, Seen, State, Trial, TrialRecord
 from service.search.samplers import Proposer
 from service.spec import active_params
@@ -59,12 +62,16 @@ class _Kept:
 class Study:
     """A search over one Optuna study. One writer at a time; not thread safe.
 
-    `others`: trials of finished studies over an overlapping space, for the sampler to learn from.
+    `others`: trials of finished studies over an overlapping space, for the sampler to learn from. `ahead`: proposals
+    are made in a thread of their own, ahead of time; without it the same seed gives the same trials.
     """
 
-    def __init__(self, plan: Plan, storage: BaseStorage, optuna_id: int, others: Sequence[Seen] = ()) -> None:
+    def __init__(
+        self, plan: Plan, storage: BaseStorage, optuna_id: int, others: Sequence[Seen] = (), ahead: bool = False
+    ) -> None:
         self._plan = plan
         self._storage = storage
+        self._ledger = ledger_of(storage, optuna_id)
         self._id = optuna_id
         self._maximize = plan.spec.objective.mode == "max"
         asha = plan.spec.early_stopping.asha
@@ -73,6 +80,8 @@ class Study:
         self._asha = Asha(plan.rungs, factor, self._maximize)
         self._promotions = Promotions(plan.rungs, factor, self._maximize)
         self._proposer = Proposer(plan, others)
+        self._ahead = Ahead(self._proposer.propose) if ahead else None
+        self._reports = 0
         self._ids: dict[int, int] = {}  # trial number -> the storage's own id
         self._seen: dict[int, Seen] = {}
         self._kept: dict[int, _Kept] = {}
@@ -85,9 +94,11 @@ class Study:
             self._take_over(record)
 
     @classmethod
-    def open(cls, plan: Plan, storage: BaseStorage, study_id: str, others: Sequence[Seen] = ()) -> Study:
+    def open(
+        cls, plan: Plan, storage: BaseStorage, study_id: str, others: Sequence[Seen] = (), ahead: bool = False
+    ) -> Study:
         """The study of that id, made when the storage has none."""
-        return cls(plan, storage, _find_or_create(storage, study_id, plan.spec.objective.mode), others)
+        return cls(plan, storage, _find_or_create(storage, study_id, plan.spec.objective.mode), others, ahead)
 
     def ask(self) -> Trial | None:
         """The next trial to train: one that an earlier driver left unfinished, else one that waits at a rung and is
@@ -99,9 +110,11 @@ class Study:
         if self._outgrown:
             return self._continued(self._outgrown.pop(0))
         number = self._promotions.next()
-        if number is None:
-            return self._new() or self._promoted(self._promotions.next(generous=True))
-        return self._promoted(number)
+        if number is not None:
+            return self._promoted(number)
+        if not self._has_new:
+            return self._promoted(self._promotions.next(generous=True))
+        return self._new()
 
     @property
     def exhausted(self) -> bool:
@@ -126,13 +139,20 @@ class Study:
         if epoch in values or epoch <= began:
             return Decision(False, "reported before")
         before = max(values, default=began)
-        self._storage.set_trial_intermediate_value(self._ids[trial.number], epoch, value)
+        self._ledger.set_value(self._ids[trial.number], epoch, value)
         values[epoch] = value
+        self._reports += 1
+        self._prepare()
         rung = reached(self._plan.rungs, before, epoch)
         decision = self._verdict(trial.number, epoch, value, rung)
         if rung is not None and math.isfinite(value) and not self._promotes:
             self._asha.record(rung, value)
         return decision
+
+    def batch(self) -> AbstractContextManager[None]:
+        """What is reported, noted and told within is stored in one transaction at its end: all of it or nothing. One
+        that raises leaves this object ahead of its storage; open the study again."""
+        return self._ledger.batch()
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Close a trial: complete, stopped, diverged or failed; or pause it: waiting. Telling twice is harmless: the
@@ -142,6 +162,7 @@ class Study:
             return
         if outcome.state is State.WAITING:
             self._set(number, State.WAITING, TrialState.WAITING)
+            self._prepare()
             return
         if outcome.state not in _END_STATES:
             raise ValueError(f"a trial ends as one of {', '.join(_END_STATES)}, or waits, not {outcome.state}")
@@ -149,15 +170,14 @@ class Study:
         best = best_value(self._values(number), self._maximize)
         if state is State.COMPLETE and best is None:
             state, reason = State.DIVERGED, "no finite value was reported"
-        storage_id = self._ids[number]
-        self._storage.set_trial_user_attr(storage_id, REASON, reason)
-        self._storage.set_trial_user_attr(storage_id, END, state.value)
-        if outcome.early:
-            self._storage.set_trial_user_attr(storage_id, EARLY, True)
-        if self._seen[number].state is State.WAITING:
-            self._storage.set_trial_state_values(storage_id, TrialState.RUNNING)  # Optuna ends only what runs
+        with self._ledger.batch():
+            self._ledger.set_attribute(self._ids[number], REASON, reason)
+            self._ledger.set_attribute(self._ids[number], END, state.value)
+            if outcome.early:
+                self._ledger.set_attribute(self._ids[number], EARLY, True)
+            self._set(number, state, _END_STATES[state], best if state is State.COMPLETE else None)
         self._promotions.leave(number)
-        self._set(number, state, _END_STATES[state], [best] if state is State.COMPLETE and best is not None else None)
+        self._prepare()
 
     def interrupt(self, trial: Trial) -> None:
         """Put a trial back: it has not ended and goes on, from its checkpoint, when the study is resumed."""
@@ -165,7 +185,7 @@ class Study:
 
     def put_back(self, trial: Trial) -> None:
         """A trial whose worker is gone: it is the next that `ask` gives, from its checkpoint."""
-        self.tell(trial, Outcome(State.WAITING))
+        self.interrupt(trial)
         self._unfinished.append(trial.number)
 
     def waiting(self) -> list[tuple[Trial, str]]:
@@ -179,14 +199,14 @@ class Study:
     def checkpointed(self, trial: Trial, epoch: int, path: str) -> None:
         """Note that the state after `epoch` lies at `path`."""
         self._kept[trial.number].checkpoint = (epoch, path)
-        self._storage.set_trial_user_attr(self._ids[trial.number], CHECKPOINT, {"epoch": epoch, "path": path})
+        self._ledger.set_attribute(self._ids[trial.number], CHECKPOINT, {"epoch": epoch, "path": path})
 
     def diagnosed(self, trial: Trial, findings: Sequence[Finding]) -> None:
         """Keep what the doctor has newly found in a trial; of one kind the first."""
         known = self._kept[trial.number].findings
         known += [finding for finding in findings if finding.code not in {other.code for other in known}]
         data = [finding.to_data() for finding in known]
-        self._storage.set_trial_user_attr(self._ids[trial.number], FINDINGS, data)
+        self._ledger.set_attribute(self._ids[trial.number], FINDINGS, data)
 
     def findings(self, trial: Trial) -> Sequence[Finding]:
         """All that the doctor has found in a trial so far, by an earlier driver too."""
@@ -194,7 +214,7 @@ class Study:
 
     def measured(self, trial: Trial, metrics: Mapping[str, float]) -> None:
         """Keep all metrics of a trial's last epoch."""
-        self._storage.set_trial_user_attr(self._ids[trial.number], METRICS, dict(metrics))
+        self._ledger.set_attribute(self._ids[trial.number], METRICS, dict(metrics))
 
     def values(self, trial: Trial) -> Mapping[int, float]:
         """What a trial has reported so far, by epoch."""
@@ -213,15 +233,24 @@ class Study:
         return not self._exhausted and len(self._ids) - self._continuations < self._plan.spec.budget.trials
 
     def _new(self) -> Trial | None:
-        """A new trial; None when the budget or the space has no more."""
-        if not self._has_new:
-            return None
-        chosen = self._proposer.propose(len(self._ids), self._seen)
+        """A new trial; where the space has no more, one that waits, or None."""
+        number = len(self._ids)
+        if self._ahead is None:
+            chosen = self._proposer.propose(number, self._seen)
+        else:
+            # While nothing runs nobody waits for the driver, and it can wait for what knows of everything.
+            chosen = self._ahead.take(number, self._seen, self._reports, newest=not self._running)
         if chosen is None:
             self._exhausted = True
-            return None
-        params = active_params(self._plan.spec, chosen)
-        return self._create(params, _Kept(self._seed(len(self._ids))), {})
+            return self._promoted(self._promotions.next(generous=True))
+        trial = self._create(active_params(self._plan.spec, chosen), _Kept(self._seed(number)), {})
+        self._prepare()
+        return trial
+
+    def _prepare(self) -> None:
+        """Have the next proposal made, where that is done ahead."""
+        if self._ahead is not None and self._has_new:
+            self._ahead.prepare(len(self._ids), self._seen, self._reports)
 
     def _create(self, params: Mapping[str, Scalar], kept: _Kept, attributes: Mapping[str, object]) -> Trial:
         """A trial of these parameters, stored."""
@@ -234,7 +263,7 @@ class Study:
         )
         template.datetime_start = datetime.now()
         # One transaction: a crash leaves either no trial or a whole one.
-        self._ids[number] = self._storage.create_new_trial(self._id, template)
+        self._ids[number] = self._ledger.create(template, number)
         self._seen[number] = Seen(params, {}, State.RUNNING)
         self._kept[number] = kept
         self._running.add(number)
@@ -271,8 +300,8 @@ class Study:
     def _values(self, number: int) -> dict[int, float]:
         return cast("dict[int, float]", self._seen[number].values)
 
-    def _set(self, number: int, state: State, stored: TrialState, values: Sequence[float] | None = None) -> None:
-        self._storage.set_trial_state_values(self._ids[number], stored, values)
+    def _set(self, number: int, state: State, stored: TrialState, value: float | None = None) -> None:
+        self._ledger.set_state(self._ids[number], stored, value)
         self._seen[number] = replace(self._seen[number], state=state)
         (self._running.add if state is State.RUNNING else self._running.discard)(number)
 
@@ -292,29 +321,22 @@ class Study:
             self._continuations += 1
             self._promotions.leave(record.continues)
             self._outgrown = [other for other in self._outgrown if other != record.continues]
-        short = record.state is State.COMPLETE and record.epochs_done < self._plan.spec.budget.epochs
-        grows = record.checkpoint is not None and not record.early
-        outgrown = short and grows and not self._reached_target(values)
-        before = record.began
-        for epoch in sorted(values):
-            rung = reached(self._plan.rungs, before, epoch)
-            if rung is not None and math.isfinite(values[epoch]):
-                self._promotions.record(rung, number, values[epoch])
-                if epoch != max(values) or not (outgrown or state is State.WAITING):
-                    self._promotions.leave(number)
-            before = epoch
+        outgrown = self._is_outgrown(record)
+        self._promotions.replay(number, values, record.began, waits=outgrown or state is State.WAITING)
         if outgrown and not self._plan.rungs:
             self._outgrown.append(number)
-        if state is State.WAITING:
-            if record.state is State.RUNNING:
-                # Its driver has died: it waits, for a rung or for the next worker.
-                self._storage.set_trial_state_values(self._ids[number], TrialState.WAITING)
-            if not (self._promotes and number in self._promotions.waiting):
-                self._unfinished.append(number)
+        if record.state is State.RUNNING:
+            # Its driver has died: it waits, for a rung or for the next worker.
+            self._ledger.set_state(self._ids[number], TrialState.WAITING)
+        if state is State.WAITING and not (self._promotes and number in self._promotions.waiting):
+            self._unfinished.append(number)
 
-    def _reached_target(self, values: Mapping[int, float]) -> bool:
+    def _is_outgrown(self, record: TrialRecord) -> bool:
+        """Whether a trial was complete at a shorter length than trials have now, and can go on."""
         budget, mode = self._plan.spec.budget, self._plan.spec.objective.mode
-        return any(budget.reached(value, mode) for value in values.values())
+        short = record.state is State.COMPLETE and record.epochs_done < budget.epochs
+        met = any(budget.reached(value, mode) for value in record.values.values())
+        return short and not met and not record.early and record.checkpoint is not None
 
     def _go_on(self, number: int) -> Trial | None:
         """A trial that an earlier driver left; None when its last report already was its end, which is told now."""

@@ -58,10 +58,17 @@ class StudyRow:
 
 
 class Studies:
-    """The table of studies behind an SQLAlchemy URL, made on first use."""
+    """The table of studies behind an SQLAlchemy URL, made on first use. A context manager: its connections are closed
+    on the way out."""
 
     def __init__(self, url: str) -> None:
         self._engine = connect(url)
+
+    def __enter__(self) -> Studies:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def create(self, name: str, spec: str) -> StudyRow:
         """A new study in state running, with an id made of its name and six random letters."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,10 @@ from service.errors import FencedError
 from service.objectives.trials import TrialPlan
 from service.planning import ClusterShape, Resources
 from service.search.records import Decision, State, Trial
+from tests import others
+from tests.conftest import ROOT
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = others.RAY
 
 
 class Pids:
@@ -78,12 +76,12 @@ class Recording:
         self.most_live = max(self.most_live, len(self.live))
         return trial
 
-    def report(self, trial, epoch, metrics, checkpoint, findings):
-        self.reports.setdefault(trial.number, []).append((epoch, metrics))
-        self.saved[trial.number] = checkpoint
-        if epoch == 3:
+    def report(self, trial, reports):
+        self.reports.setdefault(trial.number, []).extend((report.epoch, report.metrics) for report in reports)
+        self.saved[trial.number] = reports[-1].checkpoint
+        if reports[-1].epoch == 3:
             self.live.discard(trial.number)
-        return Decision(epoch == 3, "", State.COMPLETE)
+        return Decision(reports[-1].epoch == 3, "", State.COMPLETE)
 
     @property
     def finished(self):
@@ -149,7 +147,7 @@ def test_an_error_of_the_driver_ends_the_run_and_is_raised(cluster, trial_plan, 
     from service.cluster.tuner import run_on_ray
 
     class Broken(Recording):
-        def report(self, trial, epoch, metrics, checkpoint, findings):
+        def report(self, trial, reports):
             raise FencedError("taken over")
 
     driver = Broken(["fine"] * 4)
@@ -177,3 +175,18 @@ def test_the_shape_of_this_machine(monkeypatch):
     assert local_shape().cpus == len(os.sched_getaffinity(0))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert local_shape().gpus == 0
+
+
+def test_a_script_that_has_imported_ray_before_gets_its_cluster_too():
+    script = (
+        "import ray\n"
+        "from service.cluster.local import local_cluster\n"
+        "from service.planning import ClusterShape\n"
+        "with local_cluster(ClusterShape(cpus=1)):\n"
+        "    print('answer', ray.get(ray.remote(lambda: 41).remote()))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert "answer 41" in done.stdout, done.stderr

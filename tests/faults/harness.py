@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 from service.search.records import State, TrialRecord
 from service.search.storage import open_storage, sqlite_url
 from service.search.study import best_of, read_study
-from service.settings import OutputFolder, Settings
+from service.settings import OutputFolder
 from service.store.studies import Studies, StudyRow
 from service.tracking.mirror import lag_of
 from service.tracking.spool import read_events
@@ -85,11 +84,8 @@ class Place:
     def row(self) -> StudyRow | None:
         if not self.out.database.exists():
             return None
-        studies = Studies(sqlite_url(self.out.database))
-        try:
+        with Studies(sqlite_url(self.out.database)) as studies:
             return next(iter(studies.list()), None)
-        finally:
-            studies.close()
 
     def records(self) -> list[TrialRecord]:
         row = self.row
@@ -102,9 +98,6 @@ class Place:
             return []
         events, _ = read_events(self.out.study(row.id).spool, 0, 10**9)
         return [(int(event["trial"]), int(event["epoch"])) for event in events if event["kind"] == "epoch"]  # type: ignore[typeddict-item]
-
-    def settings(self) -> Settings:
-        return Settings.read({}, out=str(self.out.root))
 
 
 @dataclass(frozen=True)
@@ -177,7 +170,3 @@ def free_port() -> int:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])
-
-
-def to_json(value: object) -> str:
-    return json.dumps(value, indent=2)

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,6 +299,3 @@ def _end(server: subprocess.Popen[bytes]) -> None:
         except ProcessLookupError:
             continue
     server.wait()
-
-
-Injection = Callable[[Path], Row]

@@ -1,47 +1,53 @@
 """The command line, in a process that kills itself before its N-th write: killed_driver.py N run SPEC ...
 
-A write is a call that changes the Optuna storage, the table of studies or the spool."""
+A write is a commit of a transaction that changes something, in Optuna's tables or ours, or an event for the spool."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
-import optuna
+import sqlalchemy as sa
 
 from service import cli
-from service.store.studies import Studies
 from service.tracking.spool import Spool
 
-WRITES = {
-    optuna.storages.RDBStorage: (
-        "create_new_study", "create_new_trial", "set_trial_intermediate_value", "set_trial_state_values",
-        "set_trial_user_attr",
-    ),
-    Studies: ("create", "go_on", "end"),
-    Spool: ("append",),
-}  # fmt: skip
+CHANGES = ("INSERT", "UPDATE", "DELETE", "REPLACE")
+
+
+class Countdown:
+    """Ends the process, as kill -9 does, before the write of that number."""
+
+    def __init__(self, writes: int) -> None:
+        self._left = writes
+
+    def write(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def statement(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.lstrip().upper().startswith(CHANGES):
+            connection.info["changed"] = True
+
+    def commit(self, connection: sa.Connection) -> None:
+        if connection.info.pop("changed", False):
+            self.write()
 
 
 def main() -> int:
-    left = int(sys.argv[1])
+    countdown = Countdown(int(sys.argv[1]))
+    sa.event.listen(sa.Engine, "before_cursor_execute", countdown.statement)
+    sa.event.listen(sa.Engine, "commit", countdown.commit)
+    append = Spool.append
 
-    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return method(*arguments, **named)
+    def counted(spool: Spool, event: Any) -> None:
+        countdown.write()
+        append(spool, event)
 
-        return call
-
-    for owner, names in WRITES.items():
-        for name in names:
-            setattr(owner, name, counted(getattr(owner, name)))
+    Spool.append = counted  # type: ignore[method-assign]
     return cli.main(sys.argv[2:])
 
 

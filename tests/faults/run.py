@@ -6,6 +6,7 @@ python tests/faults/run.py [--short] [--seed 0] [--only WORD ...] [--json FILE]
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
@@ -16,7 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.faults import injections
-from tests.faults.harness import to_json
 from tests.faults.injections import Row
 
 
@@ -63,7 +63,7 @@ def main() -> None:
             rows.append(row)
             print(f"| {row.fault} | {row.times} | {row.lost} | {row.repeated} | {row.seconds:.1f} |", flush=True)
     if arguments.json is not None:
-        arguments.json.write_text(to_json([asdict(row) for row in rows]))
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
 
 
 if __name__ == "__main__":

@@ -6,17 +6,11 @@ import random
 
 import pytest
 
+from tests import others
 from tests.faults import injections
 from tests.faults.run import faults
 
-# What Ray and MLflow warn of is not ours.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = others.RAY
 NAMES = ["driver", "woken", "writes", "worker", "node", "checkpoint", "storage", "disk", "mlflow", "mlflow-down"]
 
 

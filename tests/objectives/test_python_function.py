@@ -216,18 +216,28 @@ def test_returning_early_is_an_end(objective):
 
 
 def trial_plan(objective, tmp_path, rungs=()):
-    return TrialPlan(objective, Resources(), objective.epochs, "score", True, None, tmp_path / "checkpoints", rungs)
+    return TrialPlan(
+        objective, Resources(), objective.epochs, "score", True, None, tmp_path / "checkpoints", rungs, rungs
+    )
+
+
+def reports_of(run, count):
+    """So many reports of a trial, however many come together."""
+    reports = []
+    while len(reports) < count:
+        reports += run.step()
+    assert len(reports) == count
+    return reports
 
 
 @pytest.mark.parametrize(("every", "from_epoch"), [(1, 2), (2, 2), (3, 0), (9, 0)])
 def test_a_trial_goes_on_from_what_was_saved_and_reports_nothing_twice(objective, tmp_path, every, from_epoch):
     plan = trial_plan(objective(SAVING), tmp_path, rungs=(2,))
     first = TrialRun(plan, Trial(0, {"every": every}, 1))
-    assert first.step().checkpoint is None
-    checkpoint = first.step().checkpoint
+    checkpoint = reports_of(first, 2)[-1].checkpoint
     first.close()
     second = TrialRun(plan, Trial(0, {"every": every}, 1, 2, checkpoint))
-    done = [second.step() for _ in range(2)]
+    done = reports_of(second, 2)
     second.close()
     assert [(step.epoch, step.metrics["score"]) for step in done] == [(3, 0.3), (4, 0.4)]
     assert {step.metrics["started_at"] for step in done} == {from_epoch}
@@ -237,11 +247,11 @@ def test_a_trial_goes_on_from_what_was_saved_and_reports_nothing_twice(objective
 def test_a_damaged_checkpoint_costs_epochs_and_not_the_trial(objective, tmp_path, capsys):
     plan = trial_plan(objective(SAVING), tmp_path, rungs=(1, 2))
     run = TrialRun(plan, Trial(0, {"every": 1}, 1))
-    checkpoint = [run.step().checkpoint for _ in range(2)][-1]
+    checkpoint = reports_of(run, 2)[-1].checkpoint
     run.close()
     (Path(checkpoint) / "state" / "deep" / "done").write_text("7")
     again = TrialRun(plan, Trial(0, {"every": 1}, 1, 2, checkpoint))
-    done = again.step()
+    done = again.step()[0]
     again.close()
     assert (done.epoch, done.metrics["started_at"]) == (2, 1)
     assert "is damaged: state/deep/done is not what was written" in capsys.readouterr().err
@@ -269,7 +279,7 @@ def train(config, trial):
     )
     plan = trial_plan(objective(text), tmp_path, rungs=(2,))
     run = TrialRun(plan, Trial(0, {}, 1))
-    checkpoint = [run.step().checkpoint for _ in range(2)][-1]
+    checkpoint = reports_of(run, 2)[-1].checkpoint
     run.close()
     again = TrialRun(plan, Trial(0, {}, 1, 2, checkpoint))
     with pytest.raises(FunctionError) as caught:
@@ -342,23 +352,24 @@ class OneTrial:
     finished = True
 
     def __init__(self):
-        self.pending, self.ends = [Trial(0, {}, 1)], []
+        self.pending, self.said = [Trial(0, {}, 1)], []
 
     def ask(self):
         return self.pending.pop() if self.pending else None
 
-    def report(self, trial, epoch, metrics, checkpoint, findings):
-        return Decision(False, "", State.RUNNING)
-
-    def complete(self, trial, metrics, reason):
-        self.ends.append((metrics, reason))
+    def report(self, trial, reports):
+        self.said += reports
+        return Decision(reports[-1].ended is not None, "", State.COMPLETE)
 
 
 def test_the_inline_runner_completes_what_returns_early(objective, tmp_path):
     train = objective("def train(config, trial):\n    trial.report(1, 0.5)\n")
     driver = OneTrial()
     run_inline(driver, trial_plan(train, tmp_path))
-    assert driver.ends == [({"score": 0.5}, "train returned after epoch 1 of 4")]
+    assert [(report.epoch, report.metrics, report.ended) for report in driver.said] == [
+        (1, {"score": 0.5}, None),
+        (1, {"score": 0.5}, "train returned after epoch 1 of 4"),
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -53,16 +53,54 @@ class CountingRun:
         self.objective.closed += 1
 
 
-def make_plan(tmp_path, values, target=None, fail_at=None):
-    return TrialPlan(Counting(values, fail_at), Resources(), len(values), "val_accuracy", True, target, tmp_path)
+def make_plan(tmp_path, values, target=None, fail_at=None, compared_at=()):
+    objective = Counting(values, fail_at)
+    return TrialPlan(objective, Resources(), len(values), "val_accuracy", True, target, tmp_path, (), compared_at)
 
 
 def saved(plan, trial=None):
-    run = TrialRun(plan, trial or Trial(3, {}, 1))
     return [
-        Path(checkpoint).name if checkpoint else None
-        for checkpoint in (run.step().checkpoint for _ in plan.objective.values)
+        Path(report.checkpoint).name if report.checkpoint else None
+        for reports in steps(plan, trial)
+        for report in reports
     ]
+
+
+def steps(plan, trial=None):
+    """The reports of a whole trial, as they are handed over."""
+    run, handed = TrialRun(plan, trial or Trial(3, {}, 1)), []
+    while run.epoch < plan.epochs:
+        handed.append(run.step())
+    return handed
+
+
+def epochs(handed):
+    return [[report.epoch for report in reports] for reports in handed]
+
+
+def test_short_epochs_are_handed_over_together(tmp_path):
+    assert epochs(steps(make_plan(tmp_path, [0.1] * 5))) == [[1, 2, 3, 4, 5]]
+
+
+def test_an_epoch_that_takes_long_is_handed_over_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "TOGETHER_SECONDS", 0.0)
+    assert epochs(steps(make_plan(tmp_path, [0.1] * 3))) == [[1], [2], [3]]
+
+
+def test_nothing_is_trained_beyond_a_decision(tmp_path):
+    compared = make_plan(tmp_path, [0.1] * 6, compared_at=(1, 3))
+    assert epochs(steps(compared)) == [[1], [2, 3], [4, 5, 6]]
+    target = make_plan(tmp_path, [0.1, 0.9, 0.3], target=0.9)
+    assert epochs(steps(target)) == [[1, 2], [3]]
+    diverging = make_plan(tmp_path, [0.1, math.nan, 0.3])
+    assert epochs(steps(diverging)) == [[1, 2], [3]]
+
+
+def test_the_epochs_before_a_failure_are_handed_over_first(tmp_path):
+    run = TrialRun(make_plan(tmp_path, [0.1] * 5, fail_at=2), Trial(3, {}, 1))
+    assert [report.epoch for report in run.step()] == [1, 2]
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        run.step()
 
 
 def test_the_last_epoch_is_saved(tmp_path):
@@ -95,7 +133,7 @@ def test_a_trial_goes_on_from_its_checkpoint(tmp_path):
     plan = make_plan(tmp_path, [0.1, 0.2, 0.3], target=0.2)
     saved(plan)
     trial = Trial(3, {}, 1, epochs_done=2, checkpoint=str(tmp_path / "0003" / "epoch-0002"))
-    done = TrialRun(plan, trial).step()
+    (done,) = TrialRun(plan, trial).step()
     assert (done.epoch, done.metrics) == (3, {"val_accuracy": 0.3})
     assert evaluate_checkpoint(plan, trial, trial.checkpoint) == {"accuracy": 0.2}
 
@@ -111,9 +149,9 @@ class OneTrial:
     def ask(self):
         return self.pending.pop() if self.pending else None
 
-    def report(self, trial, epoch, metrics, checkpoint, findings):
-        self.seen.append(epoch)
-        return Decision(epoch == self.epochs, "", State.COMPLETE)
+    def report(self, trial, reports):
+        self.seen += [report.epoch for report in reports]
+        return Decision(self.seen[-1] == self.epochs, "", State.COMPLETE)
 
     def fail(self, trial, traceback):
         self.failed.append(traceback)

@@ -20,12 +20,10 @@ from service.tracking import recording
 from service.tracking.mirror import Mirror
 from service.tracking.recording import Recorder
 from service.tracking.spool import read_events
+from tests import others
 from tests.tracking.fake_mlflow import FakeMlflow, Killed
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = others.MLFLOW
 STATUS = {
     "complete": "FINISHED",
     "stopped": "KILLED",

@@ -16,12 +16,10 @@ from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, sync
 from service.tracking.position import read_position
 from service.tracking.recording import Recorder
 from service.tracking.spool import FILE
+from tests import others
 from tests.tracking.studies import client_of, contents, drain, fill, wait_for
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = others.MLFLOW
 PARAMS = {"lr": 0.1, "nesterov": True, "optimizer": "sgd"}
 
 

@@ -15,12 +15,10 @@ import pytest
 from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, ui_command
 from service.tracking.recorder import Finishing, run
 from service.tracking.recording import Recorder
+from tests import others
 from tests.tracking.studies import ENDS, alive, client_of, contents, drain, fill, wait_for
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = others.MLFLOW
 
 
 def test_a_study_as_it_stands_in_mlflow(database, tmp_path):
