@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.planning import ClusterShape
+from service.scratch import scratch_folder
 
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's least; trials share their data through the page cache
-_PREFIX = "dialin-ray-"  # of its folder; then the process and something random
 _TOKEN = secrets.token_hex(32)  # one a process: Ray reads it once
 _QUIET = {
     "RAY_DEDUP_LOGS": "0",
@@ -42,24 +42,6 @@ def local_shape() -> ClusterShape:
     return ClusterShape(cpus=float(cpus), gpus=float(present))
 
 
-def _remove_left_over(parent: Path) -> None:
-    """The folders of clusters whose driver was killed: it had no time to remove its own."""
-    for folder in parent.glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's, and alive
-        return True
-    return True
-
-
 def _have_the_token_read() -> None:
     """Ray reads the mode and the token when it is imported, which may have been long before."""
     if "ray" in sys.modules:
@@ -82,8 +64,7 @@ def local_cluster(shape: ClusterShape) -> Iterator[None]:
 
     # A short path: the sockets below it must fit into 107 characters.
     parent = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
-    _remove_left_over(parent)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+    folder = scratch_folder("dialin-ray-", parent)
     try:
         ray.init(
             address="local",

@@ -20,6 +20,7 @@ from service.errors import DataError, FunctionError, UsageError
 from service.objectives.base import Metrics, NoMoreEpochsError
 from service.objectives.function_trial import Checkpoint, Exchange, FunctionTrial, TrialStoppedError
 from service.planning import Resources
+from service.scratch import scratch_folder
 from service.spec.domains import Scalar
 from service.spec.findings import Finding
 from service.spec.functions import check_function
@@ -77,7 +78,7 @@ class FunctionRun:
         self._seed = seed
         self._done = 0
         self._exchange = Exchange()
-        self._scratch = Path(tempfile.mkdtemp(prefix="dialin-function-"))
+        self._scratch = scratch_folder("dialin-function-", Path(tempfile.gettempdir()))
         self._checkpoint = Checkpoint(self._scratch)
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
