@@ -100,7 +100,7 @@ class StudyDriver:
                     decision = self._take_in(trial, report)
                     if decision.stop:
                         break
-                outcome = Outcome(decision.state, decision.reason)
+                outcome = Outcome(decision.state, decision.reason, early=report.ended is not None)
                 if decision.stop:
                     self._study.tell(trial, outcome)
             # Of its end the mirror hears when that is stored: it never takes one back.
@@ -138,6 +138,10 @@ class StudyDriver:
                 self._end(trial, Outcome(State.STOPPED, f"{place}; {self._over}" if self._over else place))
 
     def _take_in(self, trial: Trial, report: Report) -> Decision:
+        if report.ended is not None:
+            if report.metrics:  # none where it went on and ended at once: they are stored
+                self._study.measured(trial, report.metrics)
+            return Decision(True, report.ended, State.COMPLETE)
         epoch, metrics, findings = report.epoch, report.metrics, report.findings
         if findings:
             self._study.diagnosed(trial, findings)

@@ -4,6 +4,8 @@
     ├── SpecError               a search space or an argument is wrong: every problem, by path and line
     ├── UsageError              a command or a call was used wrongly
     ├── DataError               a data set is missing, damaged or of the wrong shape
+    ├── FunctionError           a person's own training function is missing, or raised
+    ├── BundleError             an archive of a person's files is not one that may be unpacked
     ├── NotFoundError           no study or trial of that name
     ├── ConflictError           the study is not in a state that allows this
     │   └── FencedError         another driver has taken the study over
@@ -67,6 +69,18 @@ class DataError(DialinError):
     code = "data"
     status = 422
     exit_code = 1
+
+
+class FunctionError(DialinError):
+    code = "function"
+    status = 422
+    exit_code = 1
+
+
+class BundleError(DialinError):
+    code = "bundle"
+    status = 422
+    exit_code = 2
 
 
 class NotFoundError(DialinError):

@@ -114,7 +114,7 @@ def _share(spec: StudySpec, cluster: ClusterShape) -> tuple[Resources, int]:
     fitting = min(most, int(cluster.cpus / asked.cpus + 1e-9))
     if asked.gpus is not None:
         gpus = asked.gpus
-    elif cluster.gpus == 0 or spec.objective.dataset == "synthetic":
+    elif cluster.gpus == 0 or spec.objective.subject == "synthetic":
         gpus = 0.0
     else:
         # As many trials a GPU as it takes to run those asked for; alone on a GPU when nothing was asked.

@@ -37,7 +37,7 @@ from service.settings import OutputFolder, Settings, StudyFolder
 from service.spec import parse_spec, sampler_of, searched, to_yaml
 from service.spec.domains import RangeTested, Scalar
 from service.spec.range_tests import Calibration, Curve, Sweep
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import PythonSpec, StudySpec
 from service.store.leases import Lease, acquire
 from service.store.studies import Studies, StudyRow, StudyState
 from service.tracking.mirror import Mirror
@@ -340,7 +340,7 @@ def _mirrored(plan: Plan, study_id: str, settings: Settings) -> Iterator[Mirror]
     spec = plan.spec
     mirror = Mirror(OutputFolder(settings.out).study(study_id).spool, *mlflow_target(settings))
     params: dict[str, Scalar] = {
-        "dataset" if spec.objective.python is None else "python": spec.objective.subject,
+        **_subject(spec),
         "metric": spec.objective.metric,
         "mode": spec.objective.mode,
         "sampler": sampler_of(spec),
@@ -364,6 +364,11 @@ def _mirrored(plan: Plan, study_id: str, settings: Settings) -> Iterator[Mirror]
             mirror.study_ended(state.value, reason, {}, {}, [])
         mirror.close(INTERRUPTED_MIRROR_SECONDS)
         raise
+
+
+def _subject(spec: StudySpec) -> dict[str, Scalar]:
+    objective = spec.objective
+    return {"python": objective.python} if isinstance(objective, PythonSpec) else {"dataset": objective.dataset}
 
 
 def _keep(

@@ -7,26 +7,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.errors import UsageError
+
+_SWITCH = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+
 
 @dataclass(frozen=True)
 class Settings:
     """`out`: where studies are kept (DIALIN_OUT). `data_dir`: where data sets are looked for and downloaded to
     (DIALIN_DATA_DIR); by default a folder of `out`. `mlflow_uri`: MLflow's server (DIALIN_MLFLOW_URI); None: a database
-    in `out`."""
+    in `out`. `allow_code`: whether a server takes specifications that name a person's own function, and runs it
+    (DIALIN_ALLOW_CODE; off)."""
 
     out: Path
     data_dir: Path
     mlflow_uri: str | None = None
+    allow_code: bool = False
 
     @classmethod
     def read(
         cls, environ: Mapping[str, str] = os.environ, *, out: str | None = None, data_dir: str | None = None
     ) -> Settings:
-        """From the command line first, then the environment, then the defaults. Empty values count as unset."""
+        """From the command line first, then the environment, then the defaults. Empty values count as unset.
+
+        Raises UsageError for a value that is none of those allowed.
+        """
         chosen_out = Path(out or environ.get("DIALIN_OUT") or "dialin-data").expanduser().resolve()
         chosen_data = data_dir or environ.get("DIALIN_DATA_DIR")
         folder = Path(chosen_data).expanduser().resolve() if chosen_data else chosen_out / "data"
-        return cls(chosen_out, folder, environ.get("DIALIN_MLFLOW_URI") or None)
+        allow_code = _switch("DIALIN_ALLOW_CODE", environ)
+        return cls(chosen_out, folder, environ.get("DIALIN_MLFLOW_URI") or None, allow_code)
+
+
+def _switch(name: str, environ: Mapping[str, str]) -> bool:
+    value = environ.get(name) or "0"
+    if value.lower() not in _SWITCH:
+        raise UsageError(f"{name}={value!r}; allowed: {', '.join(_SWITCH)}")
+    return _SWITCH[value.lower()]
 
 
 @dataclass(frozen=True)

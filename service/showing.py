@@ -25,7 +25,7 @@ from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, Ra
 from service.spec.findings import Finding
 from service.spec.knobs import CATALOGUE, Knob
 from service.spec.range_tests import Calibration
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import ObjectiveSpec, StudySpec
 from service.tracking.mirror import sqlite_uri, ui_command
 
 
@@ -217,7 +217,7 @@ def show_trial(console: Console, back: ReadBack, number: int) -> None:
         rule = finding.rule
         _say(console, f"{rule.severity}: {finding.text()}")
         _say(console, f"  likely cause   {rule.cause}\n  try            {rule.remedy}\n  source         {rule.source}")
-    if not trial.findings:
+    if not trial.findings and isinstance(back.spec.objective, ObjectiveSpec):
         _say(console, "the doctor found nothing")
 
 

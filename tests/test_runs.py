@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
+import sys
+import textwrap
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +49,16 @@ def settings(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def environment():
-    before = dict(os.environ)
+def environment(tmp_path):
+    """As before each test, and without the modules of its folder: other tests have others of the same names."""
+    before, path = dict(os.environ), [*sys.path]
     yield
     os.environ.clear()
     os.environ.update(before)
+    sys.path[:] = path
+    for name, module in [*sys.modules.items()]:
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def mlflow_runs(settings, experiment):
@@ -306,20 +316,107 @@ def test_mlflow_that_cannot_be_had_does_not_stop_a_study(settings, monkeypatch):
     shutil.rmtree(settings.out / "mlflow.db")
 
 
+def example(tmp_path):
+    """The example of the language's manual as files, word for word; its specification's path."""
+    section = (ROOT / "search_spaces" / "README.md").read_text().partition("**A function of one's own**")[2]
+    specification, train = (part.partition("```")[0] for part in re.split(r"```(?:yaml|python)\n", section)[1:3])
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "train.py").write_text(train)
+    (folder / "mine.yaml").write_text(specification)
+    return folder / "mine.yaml"
+
+
 @pytest.mark.parametrize("runner", ["inline", "ray"])
-def test_a_training_function_of_ones_own_as_the_manual_has_it(settings, tmp_path, runner):
-    manual = (ROOT / "search_spaces" / "README.md").read_text()
-    code = manual.split("```python\n")[1].split("```")[0]
-    space = next(part for part in manual.split("```yaml\n") if part.startswith("name: own")).split("```")[0]
-    (tmp_path / "train.py").write_text(code)
-    (tmp_path / "own.yaml").write_text(space)
-    result = run_study(load_spec(tmp_path / "own.yaml"), settings, Silent(), runner)
-    assert (result.state, result.metric, result.test) == ("complete", "closeness", None)
-    assert result.trials["failed"] == 0
-    assert result.trials["complete"] >= 1
-    assert result.best.params.keys() == {"rate", "kind"}
+def test_the_manuals_function_of_ones_own(settings, tmp_path, runner):
+    file = example(tmp_path)
+    result = run_study(load_spec(file), settings, Silent(), runner)
+    assert (result.state, result.metric, result.test, result.trials["failed"]) == ("complete", "accuracy", None, 0)
+    assert result.best.value > 0.9
+    back = read_back(settings, result.study_id)
+    assert [list(trial.params) for trial in back.trials] == [["lr", "batch_size", "decay"]] * 8
+    client, runs = mlflow_runs(settings, "logistic")
+    parent = next(run for run in runs if "dialin.trial" not in run.data.tags)
+    assert parent.data.params["python"] == f"{file.parent}/train.py:train"
+    assert {name for run in runs if run is not parent for name in run.data.metrics} == {"accuracy", "norm"}
+    assert result.epochs["trained"] == sum(
+        len(client.get_metric_history(run.info.run_id, "norm")) for run in runs if run is not parent
+    )
     again = run_study(load_spec(result.paths["best_config"]), settings, Silent(), "inline")
-    assert again.best.value == result.best.value
+    assert again.best == replace(result.best, trial=0)
+
+
+def test_a_study_of_ones_own_goes_on_where_it_was_interrupted(settings, tmp_path):
+    """Interrupted twice, on Ray, in the midst of trials and with trials that wait: it comes to what it would have."""
+
+    class Interrupting(Silent):
+        left = 9
+
+        def epoch_done(self, trial, epoch, value):
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    file = example(tmp_path)
+    spec = load_spec(file, ["search.sampler=random"])
+    straight = run_study(spec, Settings.read({}, out=str(tmp_path / "straight")), Silent(), "inline")
+    result = run_study(spec, settings, Interrupting(), "ray")
+    assert result.state == "interrupted"
+    assert resume_study("last", settings, Interrupting(), "ray").state == "interrupted"
+    result = resume_study("last", settings, Silent(), "ray")
+    assert (result.state, result.best) == ("complete", straight.best)
+    before = read_back(Settings.read({}, out=str(tmp_path / "straight")), straight.study_id).trials
+    for one, other in zip(read_back(settings, result.study_id).trials, before, strict=True):
+        both = set(one.values) & set(other.values)
+        assert both
+        assert {epoch: one.values[epoch] for epoch in both} == {epoch: other.values[epoch] for epoch in both}
+
+
+def own(tmp_path, body, more=""):
+    (tmp_path / "own.py").write_text(f"def train(config, trial):\n{textwrap.indent(body, '    ')}")
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nobjective: {python: 'own.py:train'}\nspace: {x: {min: 0.0, max: 1.0}}\n"
+        f"budget: {{trials: 4, epochs: 9}}\n{more}"
+    )
+    return load_spec(tmp_path / "own.yaml")
+
+
+def test_a_function_that_returns_early_completes_its_trial_for_good(settings, tmp_path):
+    body = "for epoch in range(trial.epoch + 1, 4):\n    trial.report(epoch, config['x'] + epoch, extra=epoch)\n"
+    result = run_study(own(tmp_path, body, "early_stopping: off\n"), settings, Silent(), "inline")
+    assert (result.trials["complete"], result.best.epoch) == (4, 3)
+    back = read_back(settings, result.study_id)
+    assert {trial.reason for trial in back.trials} == {"train returned after epoch 3 of 9"}
+    assert {trial.metrics["extra"] for trial in back.trials} == {3.0}
+    extended = extend_study("last", settings, Silent(), "inline", trials="5", epochs="12")
+    assert extended.trials["complete"] == 5  # one more, and none of the others again
+
+
+def test_a_function_that_saves_nothing_starts_again_and_no_epoch_counts_twice(settings, tmp_path):
+    body = f"""
+with open({str(tmp_path / "begun")!r}, "a") as file:
+    file.write("x")
+for epoch in range(1, 10):
+    trial.report(epoch, config["x"])
+    if trial.should_stop:
+        return
+"""
+    result = run_study(own(tmp_path, body), settings, Silent(), "inline")
+    assert result.state == "complete"
+    assert result.epochs["trained"] == sum(len(t.values) for t in read_back(settings, result.study_id).trials)
+    assert len((tmp_path / "begun").read_text()) > 4
+
+
+@pytest.mark.parametrize("runner", ["inline", "ray"])
+def test_what_a_function_of_ones_own_raises_is_the_trials_failure(settings, tmp_path, runner):
+    body = "class OwnError(Exception): ...\nraise OwnError(f'no {trial.epochs}')"
+    spec = own(tmp_path, body, "resources: {concurrency: 1}\n")
+    result = run_study(
+        spec.model_copy(update={"budget": spec.budget.model_copy(update={"failures": 0})}), settings, Silent(), runner
+    )
+    assert result.reason == "1 trials failed, 1 of them with: own.train.<locals>.OwnError: no 9"
+    log = read_back(settings, result.study_id).trials[0].reason.partition("(log: ")[2].rstrip(")")
+    assert f'File "{tmp_path}/own.py", line 3, in train' in Path(log).read_text()
 
 
 @pytest.mark.parametrize("runner", ["inline", "ray"])

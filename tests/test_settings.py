@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import UsageError
 from service.settings import OutputFolder, Settings
 
 
@@ -27,3 +28,15 @@ def test_one_folder_a_study():
     folder = OutputFolder(Path("/o")).study("digits-abc")
     assert folder.best_config == Path("/o/studies/digits-abc/best_config.yaml")
     assert len({folder.spool, folder.checkpoints, folder.logs}) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"), [(None, False), ("", False), ("0", False), ("off", False), ("1", True), ("TRUE", True)]
+)
+def test_code_is_allowed_only_where_that_is_said(value, allowed):
+    assert Settings.read({} if value is None else {"DIALIN_ALLOW_CODE": value}).allow_code is allowed
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_refused():
+    with pytest.raises(UsageError, match="DIALIN_ALLOW_CODE='yes please'; allowed: 1, true, on, 0, false, off"):
+        Settings.read({"DIALIN_ALLOW_CODE": "yes please"})

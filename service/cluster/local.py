@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.planning import ClusterShape
+from service.scratch import scratch_folder
 
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's least; trials share their data through the page cache
-_PREFIX = "dialin-ray-"  # of its folder; then the process and something random
 _TOKEN = secrets.token_hex(32)  # one a process: Ray reads it once
 _QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a person's function finds its files as it does without Ray
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns that it will stop hiding GPUs from CPU tasks
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study's own storage is what a resume reads
@@ -39,24 +40,6 @@ def local_shape() -> ClusterShape:
     if visible is not None:
         present = min(present, len([part for part in visible.split(",") if part.strip() not in ("", "-1")]))
     return ClusterShape(cpus=float(cpus), gpus=float(present))
-
-
-def _remove_left_over(parent: Path) -> None:
-    """The folders of clusters whose driver was killed: it had no time to remove its own."""
-    for folder in parent.glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's, and alive
-        return True
-    return True
 
 
 def _have_the_token_read() -> None:
@@ -81,8 +64,7 @@ def local_cluster(shape: ClusterShape) -> Iterator[None]:
 
     # A short path: the sockets below it must fit into 107 characters.
     parent = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
-    _remove_left_over(parent)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+    folder = scratch_folder("dialin-ray-", parent)
     try:
         ray.init(
             address="local",

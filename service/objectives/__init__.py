@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.objectives.base import Metrics, Objective, Run
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import PythonSpec, StudySpec
 
 
 def build(spec: StudySpec, data_dir: Path) -> Objective:
     """The objective of a specification; data sets are looked for, and downloaded to, below `data_dir`."""
-    if spec.objective.python is not None:
+    if isinstance(spec.objective, PythonSpec):
         from service.objectives.python_function import PythonFunction
 
-        return PythonFunction.from_spec(spec)
+        return PythonFunction.from_spec(spec.objective, spec.budget.epochs)
     if spec.objective.dataset == "synthetic":
         from service.objectives.synthetic import Synthetic
 

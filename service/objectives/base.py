@@ -15,11 +15,16 @@ Metrics = dict[str, float]
 """Metric name -> value after one epoch. A metric names its split: train_loss, val_accuracy, ..."""
 
 
+class NoMoreEpochsError(Exception):
+    """What `Run.epoch` raises when the run has come to its own end; the message says after which epoch, and why."""
+
+
 class Run(Protocol):
     """One trial being trained. Not thread safe. Everything random comes from the seed that it was started with."""
 
     def epoch(self) -> Metrics:
-        """Train one more epoch, validate, and return the metrics of that epoch."""
+        """Train one more epoch, validate, and return the metrics of that epoch. Raises NoMoreEpochsError when there
+        is none, which completes the trial."""
 
     def save(self, folder: Path) -> None:
         """Write the whole state into `folder` (it exists): a run that loads it goes on as if never interrupted."""
@@ -28,7 +33,8 @@ class Run(Protocol):
         """Take over a state that `save` wrote. Raises DataError when it does not belong to this configuration."""
 
     def test(self) -> Metrics:
-        """Metrics on the test split of the weights of the best epoch so far; the only place that reads that split."""
+        """Metrics on the test split of the weights of the best epoch so far; the only place that reads that split.
+        None of a run that has none."""
 
     def findings(self) -> Sequence[Finding]:
         """What the doctor newly found in the last epoch; none where nobody watches."""

@@ -45,7 +45,8 @@ def save_checkpoint(run: Run, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     run.save(partial)
-    digests = {file.name: _digest(file) for file in sorted(partial.iterdir())}
+    files = sorted(file for file in partial.rglob("*") if file.is_file())
+    digests = {file.relative_to(partial).as_posix(): _digest(file) for file in files}
     (partial / DIGESTS).write_text(json.dumps(digests))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

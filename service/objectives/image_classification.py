@@ -35,9 +35,9 @@ class ImageClassification:
 
     @classmethod
     def from_spec(cls, spec: StudySpec, data_dir: Path) -> ImageClassification:
-        asked = spec.objective
+        asked = spec.data_objective
         return cls(
-            dataset=asked.dataset or "",
+            dataset=asked.dataset,
             data_dir=data_dir,
             metric=asked.metric,
             maximize=asked.mode == "max",

@@ -1,56 +1,40 @@
-"""A person's own training function: any knobs, any framework.
-
-    # train.py
-    def train(config, trial):
-        weights = start(config["lr"])
-        for epoch in range(trial.epoch + 1, trial.epochs + 1):
-            accuracy = train_one_epoch(weights)
-            trial.report(epoch, accuracy)
-            if trial.should_stop:
-                return
-
-The function runs in a thread of the worker that trains the trial, and nowhere else: a report hands its numbers over and
-waits until the next epoch is wanted.
-"""
+"""A person's own training function as something that can be tuned. Its file runs where trials run, and nowhere else."""
 
 from __future__ import annotations
 
-import ast
+import hashlib
 import importlib.util
 import json
 import shutil
 import sys
-import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
-from service.errors import DataError
-from service.objectives.base import Metrics
+from service.errors import DataError, FunctionError, UsageError
+from service.objectives.base import Metrics, NoMoreEpochsError
+from service.objectives.function_trial import Checkpoint, Exchange, FunctionTrial, TrialStoppedError
 from service.planning import Resources
+from service.scratch import scratch_folder
 from service.spec.domains import Scalar
 from service.spec.findings import Finding
+from service.spec.functions import check_function
 from service.spec.range_tests import Curve, Sweep
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import PythonSpec
 
-OURS = ("service", "search_spaces")  # what a person's folder must not hide
-CLOSE_SECONDS = 30.0  # how long a function that was told to stop is waited for
-STATE_FILE, OWN_FILES = "state.json", "own.tar"
-
-
-class TrialStopped(BaseException):
-    """Raised in `Trial.report` where a function goes on after it was told to stop."""
+CLOSE_SECONDS = 5.0  # how long the end of a trial waits for its function to return
+_STATE, _NOTE = "state", "run.json"  # in a checkpoint: what the function saved, and what we know of it
 
 
 @dataclass(frozen=True)
 class PythonFunction:
-    """The function of that name in a file, as an Objective."""
+    """A function of a file, called as function(config, trial) once for each time that a trial is taken up. `epochs`:
+    of a full trial."""
 
     file: Path
     function: str
@@ -58,256 +42,172 @@ class PythonFunction:
     epochs: int
 
     @classmethod
-    def from_spec(cls, spec: StudySpec) -> PythonFunction:
-        file, function = split_reference(str(spec.objective.python))
-        return cls(Path(file).resolve(), function, spec.objective.metric, spec.budget.epochs)
+    def from_spec(cls, asked: PythonSpec, epochs: int) -> PythonFunction:
+        return cls(asked.file, asked.function, asked.metric, epochs)
 
     def prepare(self, progress: Callable[[str], None]) -> None:
-        """Look whether the function is there, without running anything of the file. Raises DataError."""
-        if not self.file.is_file():
-            raise DataError(f"objective.python: there is no file {self.file}")
-        for ours in (self.file.parent / part for name in OURS for part in (name, f"{name}.py")):
-            if ours.exists():
-                raise DataError(f"objective.python: {ours} would hide dialin's own; rename it")
+        """Raises FunctionError when the file has no such function; it is read for that, and not run."""
         try:
-            names = _top_level_names(ast.parse(self.file.read_bytes(), str(self.file)))
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None)
-            raise DataError(f"objective.python: {self.file}, line {line or '?'}: {error}") from None
-        if self.function not in names:
-            raise DataError(f"objective.python: no {self.function!r} in {self.file}; there: {', '.join(names) or '-'}")
+            check_function(self.file, self.function)
+        except ValueError as error:
+            raise FunctionError(str(error)) from None
 
     def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
-        raise DataError("a training function of one's own has no range test of the learning rate")
+        self._has_no_range_test()
 
     def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
-        return 0.0
+        self._has_no_range_test()
 
-    def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> PythonRun:
-        return PythonRun(self, params, seed)
+    def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> FunctionRun:
+        return FunctionRun(self, params, seed)
 
-
-class Checkpoint:
-    """What a function saves of a trial, and finds again when the trial goes on."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._loaded: Path | None = None
-        self.saved_after: int | None = None  # epochs reported when it was saved
-        self._reported = 0
-
-    @contextmanager
-    def save(self) -> Iterator[Path]:
-        """An empty folder to write the state into, before the report of the epoch that it belongs to. It takes the
-        place of the one before once the `with` ends; dialin keeps it where a trial may have to go on from it."""
-        partial = Path(tempfile.mkdtemp(dir=self._folder, prefix="partial-"))
-        yield partial
-        shutil.rmtree(self.latest, ignore_errors=True)
-        partial.rename(self.latest)
-        self.saved_after = self._reported + 1
-
-    def load(self) -> Path | None:
-        """The folder that was saved, of a trial that goes on; None for one that starts."""
-        return self._loaded
-
-    @property
-    def latest(self) -> Path:
-        return self._folder / "latest"
-
-    def taken_up(self, folder: Path | None, epoch: int) -> None:
-        self._loaded, self._reported = folder, epoch
-
-    def reported(self, epoch: int) -> None:
-        self._reported = epoch
+    def _has_no_range_test(self) -> NoReturn:
+        raise UsageError(f"{self.file.name}:{self.function} is a function of one's own, and has no range test")
 
 
-class Trial:
-    """What a training function is given beside its configuration.
+class FunctionRun:
+    """One trial: the function in a thread of its own, which starts with the first epoch.
 
-    `epoch`: so many epochs are in the checkpoint, go on with the next one; `epochs`: a full trial's; `seed`: for all
-    that is random.
+    Where the function saved its state at an earlier epoch than the one to go on from, or not at all, the epochs in
+    between are trained again here and reported no second time.
     """
 
-    def __init__(self, seed: int, epoch: int, epochs: int, checkpoint: Checkpoint, hand_over: HandOver) -> None:
-        self.seed, self.epoch, self.epochs, self.checkpoint = seed, epoch, epochs, checkpoint
-        self._hand_over = hand_over
-
-    @property
-    def should_stop(self) -> bool:
-        """Whether the trial was stopped, or paused: return now. A further report raises `TrialStopped`."""
-        return self._hand_over.stopping
-
-    def report(self, epoch: int, value: float, **metrics: float) -> None:
-        """The metric of the study after `epoch` (from 1, one after the other), and others to be shown. Raises
-        ValueError for an epoch out of turn, TypeError for what is no number."""
-        self._hand_over.report(epoch, value, metrics)
-        self.checkpoint.reported(epoch)
-
-
-class HandOver:
-    """Between the function's thread and the trial's: one of the two runs at a time."""
-
-    def __init__(self, metric: str, epoch: int) -> None:
-        self._metric, self._last = metric, epoch
-        self._said: SimpleQueue[Metrics | BaseException | None] = SimpleQueue()
-        self._go_on: SimpleQueue[bool] = SimpleQueue()
-        self.stopping = False
-
-    def report(self, epoch: int, value: float, metrics: Mapping[str, float]) -> None:
-        if self.stopping:
-            raise TrialStopped
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch != self._last + 1:
-            raise ValueError(f"epoch {epoch!r} was reported; the next one is {self._last + 1}")
-        self._last = epoch
-        numbers = {self._metric: _number(self._metric, value)}
-        self._said.put(numbers | {name: _number(name, other) for name, other in metrics.items()})
-        self.stopping = not self._go_on.get()
-
-    def ended(self, how: BaseException | None) -> None:
-        """The function has returned, or raised."""
-        self._said.put(how)
-
-    def next(self) -> Metrics | BaseException | None:
-        """Wait for what the function says next: metrics, what it raised, or None when it has returned."""
-        return self._said.get()
-
-    def go_on(self, wanted: bool) -> None:
-        self._go_on.put(wanted)
-
-
-class PythonRun:
-    """One trial; implements `objectives.base.Run`."""
-
     def __init__(self, objective: PythonFunction, params: Mapping[str, Scalar], seed: int) -> None:
-        self._objective, self._params, self._seed = objective, dict(params), seed
-        self._folder = Path(tempfile.mkdtemp(prefix="dialin-trial-"))
-        self._checkpoint = Checkpoint(self._folder)
+        self._objective = objective
+        self._params = dict(params)
+        self._seed = seed
+        self._done = 0
+        self._exchange = Exchange()
+        self._scratch = scratch_folder("dialin-function-", Path(tempfile.gettempdir()))
+        self._checkpoint = Checkpoint(self._scratch)
         self._thread: threading.Thread | None = None
-        self._hand_over = HandOver(objective.metric, 0)
-        self._done = 0  # epochs that were taken in
-        self._at = 0  # the epoch that the function is at: it may have had to go back
+        self._failure: str | None = None
 
     def epoch(self) -> Metrics:
-        while True:
-            if self._thread is None:
-                self._begin()
-            else:
-                self._hand_over.go_on(True)
-            said = self._hand_over.next()
-            if isinstance(said, BaseException):
-                raise said
-            if said is None:
-                name, epochs = self._objective.function, self._objective.epochs
-                raise RuntimeError(f"{name} returned after {self._at} of {epochs} epochs (trial.epochs)")
-            self._at += 1
-            if self._at > self._done:  # else it was taken in before the function had to go back
-                self._done = self._at
-                return said
+        """The next epoch that was not reported before. Raises FunctionError, whose text is the function's traceback."""
+        if self._thread is None:
+            self._thread = self._begin()
+        while (report := self._exchange.next()) is not None:
+            if report.epoch > self._done:
+                self._done = report.epoch
+                return report.metrics
+        name = self._objective.function
+        if self._failure is not None:
+            raise FunctionError(self._failure)
+        if not self._done:
+            raise FunctionError(f"{name} returned and had reported nothing; it calls trial.report(epoch, value)")
+        raise NoMoreEpochsError(f"{name} returned after epoch {self._done} of {self._objective.epochs}")
 
     def save(self, folder: Path) -> None:
-        """What the function saved last; where it saved nothing, that: it will start again."""
-        epoch = self._checkpoint.saved_after
-        if epoch is not None:
-            with tarfile.open(folder / OWN_FILES, "w") as archive:
-                archive.add(self._checkpoint.latest, ".")
-        data = {"epoch": epoch or 0, "done": self._done, "params": self._params}
-        (folder / STATE_FILE).write_text(json.dumps(data))
+        saved, state = self._checkpoint.newest()
+        note = {"epoch": self._done, "saved": saved, "params": self._params}
+        (folder / _NOTE).write_text(json.dumps(note))
+        if state is not None:
+            shutil.copytree(state, folder / _STATE)
 
     def load(self, folder: Path) -> None:
-        data = json.loads((folder / STATE_FILE).read_text())
-        if data["params"] != self._params:
-            raise DataError(f"checkpoint {folder} belongs to another configuration: {data['params']}")
-        self._done, self._at = data["done"], data["epoch"]
-        self._hand_over = HandOver(self._objective.metric, self._at)
-        if self._at:
-            own = self._folder / "loaded"
-            with tarfile.open(folder / OWN_FILES) as archive:
-                archive.extractall(own, filter="data")
-            self._checkpoint.taken_up(own, self._at)
+        note = json.loads((folder / _NOTE).read_text())
+        if note["params"] != self._params:
+            raise DataError(f"checkpoint {folder} belongs to another configuration: {note['params']}")
+        self._done = note["epoch"]
+        state = folder / _STATE
+        if state.is_dir():
+            # A copy, for checkpoints come and go while the function may still read it.
+            kept = Path(shutil.copytree(state, self._scratch / "loaded"))
+            self._checkpoint = Checkpoint(self._scratch, kept, note["saved"])
 
     def test(self) -> Metrics:
+        """Nothing: what a function measures beside its value, it reports."""
         return {}
 
-    def findings(self) -> list[Finding]:
-        return []
+    def findings(self) -> Sequence[Finding]:
+        return ()
 
     def close(self) -> None:
+        """End the function: it is told that the trial is over, and has `CLOSE_SECONDS` to return."""
+        self._exchange.close()
         if self._thread is not None:
-            self._hand_over.stopping = True
-            self._hand_over.go_on(False)
             self._thread.join(CLOSE_SECONDS)
             if self._thread.is_alive():
-                name = self._objective.function
                 print(
-                    f"{name} goes on {CLOSE_SECONDS:g} s after it was told to stop; it is left alone", file=sys.stderr
+                    f"{self._objective.function} goes on after the end of its trial, until it reports again; "
+                    "let it look at trial.should_stop after each report",
+                    file=sys.stderr,
                 )
-                return
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _begin(self) -> None:
-        trial = Trial(self._seed, self._at, self._objective.epochs, self._checkpoint, self._hand_over)
-        self._thread = threading.Thread(target=self._call, args=(trial,), name="training", daemon=True)
-        self._thread.start()
+    def _begin(self) -> threading.Thread:
+        objective = self._objective
+        trial = FunctionTrial(self._seed, objective.epochs, objective.metric, self._checkpoint, self._exchange)
+        thread = threading.Thread(target=self._call, args=(trial,), name=objective.function, daemon=True)
+        thread.start()
+        return thread
 
-    def _call(self, trial: Trial) -> None:
+    def _call(self, trial: FunctionTrial) -> None:
         try:
-            function = getattr(_load(self._objective.file), self._objective.function)
-            function(dict(self._params), trial)
-        except TrialStopped:
-            self._hand_over.ended(None)
-        except BaseException as error:  # noqa: BLE001  a person's code; raised again in the trial's thread
-            self._hand_over.ended(error)
-        else:
-            self._hand_over.ended(None)
+            load_function(self._objective.file, self._objective.function)(dict(self._params), trial)
+        except TrialStoppedError:
+            pass
+        except BaseException as error:  # noqa: BLE001  a person's code: whatever it raises is this trial's failure
+            self._failure = _text(error)
+            if self._exchange.closed:
+                said = "raised after its trial was stopped or paused, which changes nothing"
+                print(f"{self._objective.function} {said}:\n{self._failure}", file=sys.stderr)
+        finally:
+            self._exchange.end()
 
 
-def split_reference(reference: str) -> tuple[str, str]:
-    """FILE:FUNCTION in its parts; the function is empty where there is none."""
-    file, _, function = reference.rpartition(":")
-    return (file, function) if file else (reference, "")
+def load_function(file: Path, function: str) -> Callable[[dict[str, Scalar], FunctionTrial], Any]:
+    """The function of a file, which is run for it, once a process; it can import what lies beside it. Raises
+    FunctionError when it has none."""
+    with _LOADING:
+        module = _module(file)
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise FunctionError(f"{function!r} in {file} is no function")
+    return found  # type: ignore[no-any-return]
 
 
-def _load(file: Path) -> ModuleType:
-    """The module in a file, loaded once a process while the file stays as it is. Its folder is looked in for what it
-    imports, after everything else."""
-    name = f"dialin_own_{abs(hash((file, file.stat().st_mtime_ns))):x}"
+_LOADING = threading.Lock()
+
+
+def _module(file: Path) -> ModuleType:
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # last, so that it hides nothing
+    name = _module_name(file)
     if name in sys.modules:
         return sys.modules[name]
-    if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))
-    found = importlib.util.spec_from_file_location(name, file)
-    if found is None or found.loader is None:
-        raise DataError(f"objective.python: {file} is no Python file")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise FunctionError(f"{file} is not Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs, as `import` has it: dataclasses and pickle look there
     try:
-        found.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
 
 
-def _top_level_names(tree: ast.Module) -> list[str]:
-    """What a module defines or imports under a name, without the private ones."""
-    names: list[str] = []
-    for node in tree.body:
-        match node:
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                names.append(name)
-            case ast.Assign(targets=targets):
-                names += [target.id for target in targets if isinstance(target, ast.Name)]
-            case ast.ImportFrom(names=imported):
-                names += [alias.asname or alias.name for alias in imported]
-    return names
+def _module_name(file: Path) -> str:
+    """The name that `import` gives it, by which processes that it starts find it too; one of its own where that name
+    already means another module."""
+    if "." not in file.stem:
+        there = sys.modules.get(file.stem)
+        spec = importlib.util.find_spec(file.stem) if there is None else there.__spec__
+        if spec is not None and spec.origin == str(file):
+            return file.stem
+    return f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}".replace(".", "_")
 
 
-def _number(name: str, value: Any) -> float:
-    """As a float: a number, numpy's or torch's included."""
-    try:
-        if isinstance(value, bool | str | bytes):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
-        shown = repr(value)
-        raise TypeError(f"{name} is {shown[:60]}, and not a number") from None
+def _text(error: BaseException) -> str:
+    """The traceback from the person's own code on."""
+    own = error.__traceback__
+    while own is not None and own.tb_next is not None and _is_ours(own.tb_frame.f_code.co_filename):
+        own = own.tb_next
+    return "".join(traceback.format_exception(type(error), error, own)).rstrip()
+
+
+def _is_ours(filename: str) -> bool:
+    return filename == __file__ or filename.startswith("<frozen importlib")

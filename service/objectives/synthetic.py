@@ -44,7 +44,7 @@ class Synthetic:
 
     @classmethod
     def from_spec(cls, spec: StudySpec) -> Synthetic:
-        return cls(spec.budget.epochs, spec.objective.epoch_seconds)
+        return cls(spec.budget.epochs, spec.data_objective.epoch_seconds)
 
     def prepare(self, progress: Callable[[str], None]) -> None:
         """Nothing to prepare."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import DataError
-from service.objectives.base import Metrics, Objective, Run
+from service.objectives.base import Metrics, NoMoreEpochsError, Objective, Run
 from service.objectives.checkpoints import (
     checkpoint_folder,
     epoch_of,
@@ -59,6 +59,7 @@ class TrialRun:
         self._run: Run | None = None
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
+        self._metrics: Metrics = {}
         self._raised: Exception | None = None
         self.epoch = trial.epochs_done
 
@@ -85,7 +86,11 @@ class TrialRun:
     def _next(self) -> Report:
         if self._run is None:
             self._run = self._start()
-        metrics = self._run.epoch()
+        try:
+            metrics = self._run.epoch()
+        except NoMoreEpochsError as end:
+            return Report(self.epoch, self._metrics, ended=str(end))
+        self._metrics = metrics
         self.epoch += 1
         checkpoint = str(self._save(self._run)) if self._due(metrics) else None
         return Report(self.epoch, metrics, checkpoint, tuple(self._run.findings()))
@@ -93,7 +98,7 @@ class TrialRun:
     def _wants_decision(self, report: Report) -> bool:
         compared = report.epoch >= self._plan.epochs or report.epoch in self._plan.compared_at
         finite = all(math.isfinite(value) for value in report.metrics.values())
-        return compared or not finite or bool(report.findings) or self._met(report.metrics)
+        return compared or not finite or bool(report.findings or report.ended) or self._met(report.metrics)
 
     def close(self) -> None:
         if self._run is not None:

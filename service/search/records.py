@@ -39,12 +39,14 @@ class Trial:
 @dataclass(frozen=True)
 class Report:
     """What a trial says after an epoch (from 1): its metrics, the checkpoint written after it if one was, and what the
-    doctor newly found."""
+    doctor newly found. `ended`: why it has no more epochs to train; then the epoch and its metrics are the last ones
+    again."""
 
     epoch: int
     metrics: Mapping[str, float]
     checkpoint: str | None = None
     findings: tuple[Finding, ...] = ()
+    ended: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. `epoch` is the epoch of the end; for a stopped trial, the rung that stopped it."""
+    """How a trial ended. `early`: complete, though not at its full length: it has no more epochs to train."""
 
     state: State
     reason: str = ""
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class TrialRecord:
     ended_at: float | None = None
     continues: int | None = None  # the trial whose training this one goes on with, in a study that was extended
     began: int = 0  # and the epochs that were done by then
+    early: bool = False  # complete before its full length, by its own doing
 
     @property
     def epochs_done(self) -> int:

@@ -39,7 +39,7 @@ from service.spec.findings import Finding
 PARAMS, SEED, REASON, END, CHECKPOINT, FINDINGS = (
     f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint", "findings")
 )
-METRICS, CONTINUES = "dialin:metrics", "dialin:continues"
+METRICS, CONTINUES, EARLY = "dialin:metrics", "dialin:continues", "dialin:early"
 
 _END_STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -173,6 +173,8 @@ class Study:
         with self._ledger.batch():
             self._ledger.set_attribute(self._ids[number], REASON, reason)
             self._ledger.set_attribute(self._ids[number], END, state.value)
+            if outcome.early:
+                self._ledger.set_attribute(self._ids[number], EARLY, True)
             self._set(number, state, _END_STATES[state], best if state is State.COMPLETE else None)
         self._promotions.leave(number)
         self._prepare()
@@ -334,7 +336,7 @@ class Study:
         budget, mode = self._plan.spec.budget, self._plan.spec.objective.mode
         short = record.state is State.COMPLETE and record.epochs_done < budget.epochs
         met = any(budget.reached(value, mode) for value in record.values.values())
-        return short and not met and record.checkpoint is not None
+        return short and not met and not record.early and record.checkpoint is not None
 
     def _go_on(self, number: int) -> Trial | None:
         """A trial that an earlier driver left; None when its last report already was its end, which is told now."""
@@ -462,6 +464,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         ended_at=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         continues=continues.get("trial"),
         began=continues.get("epochs", 0),
+        early=trial.user_attrs.get(EARLY, False),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from service.spec.domains import Choice, Domain, Fixed, RangeTested, Scalar, holds
 from service.spec.knobs import CATALOGUE
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import PythonSpec, StudySpec
 
 MOST_GP_DIMENSIONS = 12
 
@@ -48,8 +48,8 @@ def sampler_of(spec: StudySpec) -> str:
 
 def active_params(spec: StudySpec, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """The whole configuration, in the catalogue's order: fixed knobs whose condition holds, the chosen values, and the
-    catalogue's default of each knob that the space does not name, where that knob applies. With a training function of
-    one's own no catalogue plays a part."""
+    catalogue's default of each knob that the space does not name, where that knob applies. Of a person's own function
+    in the space's order, and no others."""
     params: dict[str, Scalar] = {}
     for name in ordered(spec):
         domain = spec.space[name]
@@ -59,7 +59,7 @@ def active_params(spec: StudySpec, chosen: Mapping[str, Scalar]) -> dict[str, Sc
             params[name] = domain.value
         elif name in chosen:
             params[name] = chosen[name]
-    if spec.objective.python is not None:
+    if isinstance(spec.objective, PythonSpec):
         return {name: params[name] for name in spec.space if name in params}
     for knob in CATALOGUE.values():  # in its order, what others depend on comes first
         if knob.name not in spec.space and holds(knob.applies, params):

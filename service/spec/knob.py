@@ -14,14 +14,14 @@ class Knob:
     """One row of the catalogue.
 
     `choices` lists the values of a knob of kind "choice"; `parts` those of kind "parts", whose value is "none" or
-    some of them joined by "+"; one of kind "own" takes any value. `low` and `high` are the hard bounds of a number.
-    `typical` is a good range to search. `applies` says when the knob does anything at all; `defaults` are tried in
-    order, the first whose condition holds.
+    some of them joined by "+"; one of kind "any" takes every value, and is of no catalogue. `low` and `high` are the
+    hard bounds of a number. `typical` is a good range to search. `applies` says when the knob does anything at all;
+    `defaults` are tried in order, the first whose condition holds.
     """
 
     name: str
     group: str
-    kind: Literal["float", "int", "bool", "choice", "parts", "own"]
+    kind: Literal["float", "int", "bool", "choice", "parts", "any"]
     summary: str
     source: str
     defaults: tuple[tuple[Condition, Scalar], ...]
@@ -39,10 +39,10 @@ class Knob:
         return next(value for when, value in self.defaults if holds(when, params))
 
 
+def any_knob(name: str) -> Knob:
+    """A knob of a person's own, of which only the name is known."""
+    return Knob(name, "own", "any", "", "", ())
+
+
 def always(value: Scalar) -> tuple[tuple[Condition, Scalar], ...]:
     return ((ALWAYS, value),)
-
-
-def own_knob(name: str) -> Knob:
-    """A knob of a person's own training function, of which nothing is known."""
-    return Knob(name, "own", "own", "a knob of one's own", "", ())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from service.spec.active import sampler_of
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, Scalar
 from service.spec.knobs import CATALOGUE
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import ObjectiveSpec, StudySpec
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,6 @@ class LintWarning:
 
 def lint(spec: StudySpec) -> list[LintWarning]:
     """All that looks unintended, in the order of the file."""
-    if spec.objective.python is not None:  # nothing is known of its knobs
-        return [*_budget(spec)]
     return [*_learning_rate(spec), *_conditions(spec), *_batch_size(spec), *_early_stopping(spec), *_budget(spec)]
 
 
@@ -44,7 +42,7 @@ def _conditions(spec: StudySpec) -> Iterator[LintWarning]:
             if possible and not any(value in possible for value in values):
                 message = f"never exists in this space: {other} would have to be {_or(list(values))}"
                 yield LintWarning(f"space.{name}", message)
-        if isinstance(domain, Fixed):
+        if isinstance(domain, Fixed) or not isinstance(spec.objective, ObjectiveSpec):
             continue
         for other, values in CATALOGUE[name].applies.items():
             possible = _values_of(spec, other)
@@ -63,7 +61,7 @@ def _conditions(spec: StudySpec) -> Iterator[LintWarning]:
 
 def _batch_size(spec: StudySpec) -> Iterator[LintWarning]:
     largest = _largest(spec.space.get("batch_size"))
-    samples = spec.objective.samples
+    samples = spec.objective.samples if isinstance(spec.objective, ObjectiveSpec) else None
     if largest is not None and samples is not None and largest > samples:
         yield LintWarning(
             "space.batch_size", f"up to {largest:g} images a step, of {samples} in all (objective.samples)"

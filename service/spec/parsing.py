@@ -12,44 +12,41 @@ from pydantic import ValidationError
 import search_spaces
 from service.errors import Problem, SpecError, did_you_mean
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested, allows
+from service.spec.functions import check_function, resolve_function, split_function
 from service.spec.knobs import CATALOGUE
 from service.spec.reading import MAX_BYTES, Document, read_value, read_yaml
 from service.spec.space_parsing import parse_space
-from service.spec.study_spec import LEAST_SHARE, SECTIONS, StudySpec
+from service.spec.study_spec import LEAST_SHARE, SECTIONS, ObjectiveSpec, PythonSpec, Section, StudySpec
 
-OF_DATA_SETS = ("dataset", "samples", "validation_fraction", "split_seed", "epoch_seconds")  # keys of objective
-METRICS = ("val_accuracy", "val_loss")
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic")
+_NAME = "1 to 64 of a-z, 0-9, - and _, a letter or digit first"
 _PREFIXES = ("npz:", "folder:")
 _TOP = ("name", "objective", "space", "search", "early_stopping", "budget", "resources", "claim")
 
 
 def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> StudySpec:
-    """The specification in a file, or the shipped one of that name; `overrides` as in `parse_spec`.
+    """The specification in a file, or the shipped one of that name; `overrides` as in `parse_spec`. A person's own
+    function is looked for from the folder of the file.
 
     Raises SpecError with every problem; for a source that is neither, with the nearest shipped name.
     """
     name = str(source)
     content = _content(Path(source), name)
     if content is not None:
-        return _with_absolute_path(parse_spec(content, name, overrides), Path(source).parent)
+        return parse_spec(content, name, overrides, Path(source).resolve().parent)
     if name not in search_spaces.names():
         near = did_you_mean(name, search_spaces.names())
         raise SpecError([Problem("", f"{name!r} is neither a file nor a shipped search space; {near}")])
     return parse_spec(search_spaces.read(name), name, overrides)
 
 
-def _with_absolute_path(spec: StudySpec, folder: Path) -> StudySpec:
-    """A training function of one's own is looked for beside the file that names it."""
-    if spec.objective.python is None:
-        return spec
-    file, _, function = spec.objective.python.rpartition(":")
-    python = f"{(folder / Path(file).expanduser()).resolve()}:{function}"
-    return spec.model_copy(update={"objective": spec.objective.model_copy(update={"python": python})})
-
-
-def parse_spec(text: str | bytes, source: str = "", overrides: Sequence[str] = ()) -> StudySpec:
+def parse_spec(
+    text: str | bytes, source: str = "", overrides: Sequence[str] = (), folder: Path | None = None
+) -> StudySpec:
     """The specification in `text` (YAML, or JSON as a part of it). An override is `path=value`, as `budget.epochs=3`.
+
+    `folder`: where the file of a person's own function is looked for; it is read then, and never run. Without one the
+    specification must name its whole path, and it is not looked for: its study may have ended long ago.
 
     Raises SpecError with every problem found: path, line, what is wrong, what is allowed.
     """
@@ -60,7 +57,7 @@ def parse_spec(text: str | bytes, source: str = "", overrides: Sequence[str] = (
         )
     problems: list[Problem] = []
     overridden = [_override(document.data, override, problems) for override in overrides]
-    spec = None if problems else _build(document.data, problems)
+    spec = None if problems else _build(document.data, problems, folder)
     if problems or spec is None:
         raise SpecError([_located(problem, document, overridden) for problem in problems], source)
     return spec
@@ -81,8 +78,6 @@ def to_data(spec: StudySpec) -> dict[str, Any]:
     data["space"] = {name: _domain_data(domain) for name, domain in spec.space.items()}
     if data["early_stopping"]["asha"] is None:
         data["early_stopping"]["asha"] = "off"
-    if spec.objective.python is not None:
-        data["objective"] = {key: value for key, value in data["objective"].items() if key not in OF_DATA_SETS}
     for section in data.values():
         if isinstance(section, dict):
             for key in [key for key, value in section.items() if value is None]:
@@ -106,14 +101,14 @@ def _content(path: Path, source: str) -> bytes | None:
         raise SpecError([Problem("", f"cannot be read: {error.strerror}")], _show(source)) from None
 
 
-def _build(data: dict[str, Any], problems: list[Problem]) -> StudySpec | None:
+def _build(data: dict[str, Any], problems: list[Problem], folder: Path | None = None) -> StudySpec | None:
     unknown = [key for key in data if key not in _TOP]
     problems += [Problem(key, f"unknown key {key!r}; {did_you_mean(key, _TOP)}") for key in unknown]
     problems += [Problem("", f"{key!r} is missing") for key in ("name", "objective", "space") if key not in data]
     sections = {name: _section(name, data[name], problems) for name in SECTIONS if name in data}
-    objective = data.get("objective")
-    own = isinstance(objective, dict) and objective.get("python") is not None
-    space = parse_space(data["space"], problems, own) if "space" in data else {}
+    if isinstance(objective := sections.get("objective"), PythonSpec):
+        sections["objective"] = _found(objective, folder, problems)
+    space = parse_space(data["space"], problems, _is_own(data)) if "space" in data else {}
     if problems:
         return None
     try:
@@ -132,21 +127,39 @@ def _section(name: str, data: Any, problems: list[Problem]) -> Any:
             data = {**data, "asha": None}
     if name == "claim" and isinstance(data, dict):
         data = {**data, **{side: _listed(data[side]) for side in ("better", "than") if side in data}}
-    if name == "objective" and isinstance(data, dict):
-        if data.get("python") is None and "dataset" not in data:
-            problems.append(Problem("objective.dataset", "'dataset' is missing"))
-        metric = data.get("metric", "val_accuracy" if data.get("python") is None else "value")
-        data = {"mode": "min" if metric == "val_loss" else "max", **data, "metric": metric}
+    model = PythonSpec if name == "objective" and _is_own({name: data}) else SECTIONS[name]
+    if name == "objective" and isinstance(data, dict) and "mode" not in data:
+        data = {**data, "mode": "min" if _is_loss(data.get("metric")) else "max"}
     if not isinstance(data, dict):
-        problems.append(
-            Problem(name, f"{_show(data)} is not a mapping; keys: {', '.join(SECTIONS[name].model_fields)}")
-        )
+        problems.append(Problem(name, f"{_show(data)} is not a mapping; keys: {', '.join(_fields(model, []))}"))
         return None
     try:
-        return SECTIONS[name].model_validate(_whole(data))
+        return model.model_validate(_whole(data))
     except ValidationError as error:
-        problems.extend(_translate(error, name, SECTIONS[name]))
+        problems.extend(_translate(error, name, model))
         return None
+
+
+def _is_own(data: Mapping[str, Any]) -> bool:
+    """Whether a specification is about a person's own function."""
+    return isinstance(data.get("objective"), dict) and "python" in data["objective"]
+
+
+def _is_loss(metric: object) -> bool:
+    return isinstance(metric, str) and (metric == "loss" or metric.endswith("_loss"))
+
+
+def _found(objective: PythonSpec, folder: Path | None, problems: list[Problem]) -> PythonSpec:
+    """The objective with the whole path of its function's file; where that may be looked for, it is there."""
+    try:
+        whole = resolve_function(objective.python, folder)
+        if folder is not None:
+            file, function = split_function(whole)
+            check_function(Path(file), function)
+    except ValueError as error:
+        problems.append(Problem("objective.python", str(error)))
+        return objective
+    return objective.model_copy(update={"python": whole})
 
 
 def _listed(side: Any) -> Any:
@@ -169,55 +182,14 @@ def _whole(data: Any) -> Any:
 
 def _check_together(spec: StudySpec, problems: list[Problem]) -> None:
     """What no section can see alone."""
+    asha = spec.early_stopping.asha
+    if isinstance(spec.objective, ObjectiveSpec):
+        _check_objective(spec.objective, problems)
     _check_grid(spec, problems)
     _check_claim(spec, problems)
     _check_enqueued(spec, problems)
     _check_rungs(spec, problems)
-    _check_resources(spec, problems)
-    if spec.objective.python is None:
-        _check_dataset(spec, problems)
-    else:
-        _check_own(spec, problems)
-
-
-def _check_dataset(spec: StudySpec, problems: list[Problem]) -> None:
-    objective, dataset = spec.objective, str(spec.objective.dataset)
-    if objective.metric not in METRICS:
-        allowed = ", ".join(map(_show, METRICS))
-        problems.append(Problem("objective.metric", f"{_show(objective.metric)}; allowed: {allowed}"))
-        return
-    prefix = next((prefix for prefix in _PREFIXES if dataset.startswith(prefix)), None)
-    if prefix is not None and len(dataset) == len(prefix):
-        problems.append(Problem("objective.dataset", f"{dataset!r} names no path after {prefix!r}"))
-    if prefix is None and dataset not in DATASETS:
-        near = did_you_mean(dataset, (*DATASETS, "npz:PATH", "folder:PATH"))
-        problems.append(Problem("objective.dataset", f"unknown data set {dataset!r}; {near}"))
-    wanted = "min" if objective.metric == "val_loss" else "max"
-    if objective.mode != wanted:
-        problems.append(
-            Problem("objective.mode", f"{objective.mode!r} of {objective.metric} finds the worst; use {wanted!r}")
-        )
-
-
-def _check_own(spec: StudySpec, problems: list[Problem]) -> None:
-    """Of a training function of one's own: that nothing is asked that only data sets have."""
-    objective = spec.objective
-    file, _, function = str(objective.python).rpartition(":")
-    if not file or not function.isidentifier():
-        shown = _show(objective.python)
-        problems.append(Problem("objective.python", f"{shown} is not FILE:FUNCTION, as in train.py:train"))
-    if not objective.metric.replace("/", "_").replace(".", "_").isidentifier():
-        problems.append(Problem("objective.metric", f"{_show(objective.metric)} is no name, as in val_accuracy"))
-    fields = type(objective).model_fields
-    problems += [
-        Problem(f"objective.{name}", "a training function of one's own has none; leave it out")
-        for name in OF_DATA_SETS
-        if getattr(objective, name) != fields[name].default
-    ]
-
-
-def _check_resources(spec: StudySpec, problems: list[Problem]) -> None:
-    asha, gpus = spec.early_stopping.asha, spec.resources.gpus
+    gpus = spec.resources.gpus
     if gpus is not None and 0 < gpus < LEAST_SHARE:
         problems.append(Problem("resources.gpus", f"{gpus:g} is below {LEAST_SHARE:g}, the least share"))
     if gpus is not None and gpus > 1 and gpus != int(gpus):
@@ -228,6 +200,20 @@ def _check_resources(spec: StudySpec, problems: list[Problem]) -> None:
                 "early_stopping.asha.grace_epochs",
                 f"{asha.grace_epochs} is more than the {spec.budget.epochs} epochs of a trial (budget.epochs)",
             )
+        )
+
+
+def _check_objective(objective: ObjectiveSpec, problems: list[Problem]) -> None:
+    prefix = next((prefix for prefix in _PREFIXES if objective.dataset.startswith(prefix)), None)
+    if prefix is not None and len(objective.dataset) == len(prefix):
+        problems.append(Problem("objective.dataset", f"{objective.dataset!r} names no path after {prefix!r}"))
+    if prefix is None and objective.dataset not in DATASETS:
+        near = did_you_mean(objective.dataset, (*DATASETS, "npz:PATH", "folder:PATH"))
+        problems.append(Problem("objective.dataset", f"unknown data set {objective.dataset!r}; {near}"))
+    wanted = "min" if objective.metric == "val_loss" else "max"
+    if objective.mode != wanted:
+        problems.append(
+            Problem("objective.mode", f"{objective.mode!r} of {objective.metric} finds the worst; use {wanted!r}")
         )
 
 
@@ -274,14 +260,14 @@ def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> s
     path, equals, text = override.partition("=")
     path = path.strip()
     keys = path.split(".")
-    space = data.get("space")
-    if (keys[0] in CATALOGUE or (isinstance(space, dict) and keys[0] in space)) and keys[0] not in _TOP:
+    knobs = data["space"] if _is_own(data) and isinstance(data.get("space"), dict) else CATALOGUE
+    if keys[0] in knobs and keys[0] not in _TOP:
         keys = ["space", *keys]
     path = ".".join(keys)
     if not equals or not all(keys):
         problems.append(Problem("", f"--set {override!r}: not of the form KEY=VALUE, as in budget.epochs=3"))
         return path
-    known = _TOP if len(keys) > 1 else (*_TOP, *CATALOGUE)
+    known = _TOP if len(keys) > 1 else (*_TOP, *knobs)
     if keys[0] not in _TOP:
         problems.append(Problem("", f"--set {override!r}: unknown key {keys[0]!r}; {did_you_mean(keys[0], known)}"))
         return path
@@ -315,12 +301,15 @@ def _translate(error: ValidationError, prefix: str, model: Any) -> list[Problem]
 
 def _message(found: Any, keys: list[str], model: Any) -> str:
     kind, shown, context = found["type"], _show(found["input"]), found.get("ctx", {})
+    if kind == "extra_forbidden" and model is PythonSpec and keys == ["dataset"]:
+        return "a function of one's own brings its own data; name either dataset or python"
     if kind == "extra_forbidden":
         return f"unknown key {keys[-1]!r}; {did_you_mean(keys[-1], _fields(model, keys[:-1]))}"
     if kind == "literal_error":
         return f"{shown}; allowed: {context['expected'].replace(' or ', ', ')}"
     if kind == "string_pattern_mismatch":
-        return f"{shown}; allowed: 1 to 64 of a-z, 0-9, - and _, a letter or digit first"
+        metric = "1 to 64 letters, digits and _, no digit first"
+        return f"{shown}; allowed: {metric if keys[-1] == 'metric' else _NAME}"
     words = {
         "missing": f"{keys[-1]!r} is missing",
         "int_type": f"{shown} is not a whole number",
@@ -342,9 +331,11 @@ def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _fields(model: Any, keys: list[str]) -> list[str]:
+def _fields(model: type[Section], keys: list[str]) -> list[str]:
+    if model is ObjectiveSpec:
+        return [*model.model_fields, "python"]
     for key in keys:
-        inner = model.model_fields[key].annotation
+        inner: Any = model.model_fields[key].annotation
         model = next(
             (part for part in (inner, *getattr(inner, "__args__", ())) if hasattr(part, "model_fields")), model
         )

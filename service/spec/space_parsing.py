@@ -11,10 +11,9 @@ from typing import Any, cast
 
 from service.errors import Problem, did_you_mean
 from service.spec.domains import ALWAYS, Choice, Condition, Domain, Fixed, FloatRange, IntRange, RangeTested, Scalar
-from service.spec.knob import own_knob
-from service.spec.knobs import CATALOGUE, Knob
+from service.spec.knob import Knob, any_knob
+from service.spec.knobs import CATALOGUE
 
-_OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _MOST_STEPS = 1_000_000
 _ROUNDING = Fraction(1, 10**9)  # of a step; so that a range read again stays as it is
 _RANGE_KEYS = {"min", "max", "log", "step", "when"}
@@ -26,6 +25,8 @@ _FORMS = {
 }
 _TEST_KEYS = ("method", "per", "min", "max", "steps", "seeds")
 _METHODS = ("knees", "third")
+_OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # MLflow takes it, and --set space.NAME=...
+Knobs = Mapping[str, Knob]
 
 
 class _WrongError(Exception):
@@ -37,30 +38,35 @@ class _WrongError(Exception):
 
 
 def parse_space(data: Any, problems: list[Problem], own: bool = False) -> dict[str, Domain]:
-    """The domains of a space. What is wrong is appended to `problems`, and the knob is left out. `own`: its knobs are
-    those of a person's own training function, of any name, and any value will do."""
+    """The domains of a space. What is wrong is appended to `problems`, and the knob is left out. `own`: the knobs are
+    a person's own, of any names, and the catalogue has no say."""
     if not isinstance(data, dict):
         problems.append(Problem("space", f"{_show(data)} is not a mapping of knobs to their values"))
         return {}
-    knobs = {name: own_knob(name) for name in data if _OWN_NAME.fullmatch(name)} if own else CATALOGUE
     space: dict[str, Domain] = {}
+    knobs = {name: any_knob(name) for name in data if _OWN_NAME.fullmatch(name)} if own else CATALOGUE
     for name, value in data.items():
         path = f"space.{name}"
         if name not in knobs:
-            near = "a name is a letter, then letters, digits and _" if own else did_you_mean(name, CATALOGUE)
-            problems.append(Problem(path, f"unknown knob {name!r}; {near}"))
+            problems.append(Problem(path, _unknown(name, own)))
             continue
         try:
             space[name] = parse_domain(knobs[name], value, knobs)
         except _WrongError as wrong:
             problems.append(Problem(f"{path}.{wrong.below}" if wrong.below else path, str(wrong)))
     known = {name for name in data if name in knobs}
-    _check_conditions(space, known, problems, knobs)
+    _check_conditions(space, known, knobs, problems)
     return space
 
 
-def parse_domain(knob: Knob, data: Any, knobs: Mapping[str, Knob] = CATALOGUE) -> Domain:
-    """The domain of one of the `knobs` from a plain value, a list, or a mapping."""
+def _unknown(name: str, own: bool) -> str:
+    if own:
+        return f"{name!r} is no name of a knob; allowed: 1 to 64 letters, digits, _ and -, no digit or - first"
+    return f"unknown knob {name!r}; {did_you_mean(name, CATALOGUE)}"
+
+
+def parse_domain(knob: Knob, data: Any, knobs: Knobs = CATALOGUE) -> Domain:
+    """The domain of one knob from a plain value, a list, or a mapping; `knobs`: those that a condition may name."""
     if isinstance(data, list):
         return _choice(knob, data, ALWAYS, "")
     if not isinstance(data, dict):
@@ -82,8 +88,9 @@ def parse_domain(knob: Knob, data: Any, knobs: Mapping[str, Knob] = CATALOGUE) -
 
 
 def _range_test(knob: Knob, data: Any, when: Condition) -> Domain:
-    if knob.kind == "own":
-        raise _WrongError("a training function of one's own has no range test; name min and max", "range_test")
+    if knob.kind == "any":
+        message = "a function of one's own has no range test; write the range, as in {min: 1e-4, max: 1.0, log: true}"
+        raise _WrongError(message, "range_test")
     if knob.name != "lr":
         raise _WrongError(f"only lr has a range test, not {knob.name}", "range_test")
     options = data if isinstance(data, dict) else {} if data is None else None
@@ -128,9 +135,8 @@ def _choice(knob: Knob, values: list[Any], when: Condition, below: str) -> Domai
 
 
 def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
-    if knob.kind == "own":
-        whole = all(isinstance(data.get(key, 1), int) for key in ("min", "max", "step"))
-        knob = replace(knob, kind="int" if whole else "float")
+    if knob.kind == "any":
+        knob = _numeric(knob, data)
     if knob.kind not in ("float", "int"):
         raise _WrongError(f"{knob.name} is no number and has no range; {_allowed(knob)}")
     for key in ("min", "max"):
@@ -152,6 +158,12 @@ def _range(knob: Knob, data: Mapping[str, Any], when: Condition) -> Domain:
     if knob.kind == "int":
         return IntRange(int(low), int(high), log, 1 if step is None else int(step), when)
     return FloatRange(float(low), float(high), log, None if step is None else float(step), when)
+
+
+def _numeric(knob: Knob, data: Mapping[str, Any]) -> Knob:
+    """A knob of one's own as the number that its range is written in: whole when all of it is."""
+    numbers = [data.get("min"), data.get("max"), data.get("step") or 1]
+    return replace(knob, kind="int" if all(isinstance(number, int) for number in numbers) else "float")
 
 
 def last_step(low: float, high: float, step: float) -> float:
@@ -194,10 +206,12 @@ def coerce(knob: Knob, value: Any) -> Scalar:
             near = did_you_mean(value, map(str, knob.choices)) if isinstance(value, str) else _allowed(knob)
             raise ValueError(f"{_show(value)} is no value of {knob.name}; {near}")
         return value  # type: ignore[no-any-return]
-    if knob.kind == "own" and isinstance(value, bool | str):
-        return value
     if knob.kind == "parts":
         return _parts(knob, value)
+    if knob.kind == "any" and isinstance(value, bool | str):
+        return value
+    if knob.kind == "any" and not isinstance(value, int | float):
+        raise ValueError(f"{_show(value)} is no value; allowed: numbers, text, true and false")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{_show(value)} is not a number")
     if isinstance(value, int) and value.bit_length() > 64:
@@ -207,7 +221,9 @@ def coerce(knob: Knob, value: Any) -> Scalar:
     if knob.kind == "int" and value != int(value):
         raise ValueError(f"{value:g} is not whole, and {knob.name} is")
     _check_bounds(knob, value)
-    return value if knob.kind == "own" else int(value) if knob.kind == "int" else float(value)
+    if knob.kind == "any":
+        return value
+    return int(value) if knob.kind == "int" else float(value)
 
 
 def _parts(knob: Knob, value: Any) -> str:
@@ -236,7 +252,7 @@ def _allowed(knob: Knob) -> str:
     return f"allowed: {', '.join(_show(choice) for choice in knob.choices)}"
 
 
-def _condition(data: Any, knobs: Mapping[str, Knob]) -> Condition:
+def _condition(data: Any, knobs: Knobs) -> Condition:
     if not isinstance(data, dict) or not data:
         raise _WrongError(f"{_show(data)} is not a mapping such as {{optimizer: [sgd, rmsprop]}}", "when")
     condition: dict[str, tuple[Scalar, ...]] = {}
@@ -248,7 +264,7 @@ def _condition(data: Any, knobs: Mapping[str, Knob]) -> Condition:
     return condition
 
 
-def _as_taken(name: str, value: Any, knobs: Mapping[str, Knob]) -> Scalar:
+def _as_taken(name: str, value: Any, knobs: Knobs) -> Scalar:
     """The value as the knob would have it, flip+crop as crop+flip; one that it cannot take is left for later."""
     try:
         return coerce(knobs[name], value) if name in knobs else value
@@ -256,15 +272,13 @@ def _as_taken(name: str, value: Any, knobs: Mapping[str, Knob]) -> Scalar:
         return cast("Scalar", value)
 
 
-def _check_conditions(
-    space: dict[str, Domain], known: set[str], problems: list[Problem], knobs: Mapping[str, Knob]
-) -> None:
+def _check_conditions(space: dict[str, Domain], known: set[str], knobs: Knobs, problems: list[Problem]) -> None:
     for name, domain in space.items():
         for other, values in domain.when.items():
             path = f"space.{name}.when.{other}"
             if other in space:
-                wrong = (_never(knobs[other], space[other], value) for value in values)
-                problems += [Problem(path, message) for message in wrong if message]
+                never = (_never(knobs[other], space[other], value) for value in values)
+                problems += [Problem(path, wrong) for wrong in never if wrong]
             elif other not in known:
                 near = did_you_mean(other, [knob for knob in known if knob != name])
                 message = f"the condition names {other!r}, which is no knob of this space; {near}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.spec.domains import Domain
+from service.spec.functions import split_function
 
 
 class Section(BaseModel):
@@ -19,16 +21,14 @@ class Section(BaseModel):
 
 
 class ObjectiveSpec(Section):
-    """What is measured. Either `dataset`: a name, `npz:PATH` or `folder:PATH`; `synthetic` is a closed form. Or
-    `python`: FILE:FUNCTION, a training function of one's own, with knobs and a metric of its own.
+    """What is measured. `dataset` is a name, `npz:PATH` or `folder:PATH`; `synthetic` is a closed form.
 
     `samples`: use so many of the training images, before the validation split is cut from them. `split_seed` decides
     which. `epoch_seconds`: of the closed form, how long an epoch takes.
     """
 
-    dataset: str | None = None
-    python: str | None = None
-    metric: str = "val_accuracy"
+    dataset: str
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
     mode: Literal["max", "min"] = "max"
     validation_fraction: float = Field(0.1, gt=0, lt=1)
     samples: int | None = Field(None, ge=20)
@@ -37,8 +37,30 @@ class ObjectiveSpec(Section):
 
     @property
     def subject(self) -> str:
-        """What is trained, in a word."""
-        return self.dataset or self.python or ""
+        """What is tuned, in a word."""
+        return self.dataset
+
+
+class PythonSpec(Section):
+    """A person's own training function as what is measured: `python` is `FILE.py:NAME`, the file by its whole path.
+    `metric` is the name that the value which it reports shall have. Its knobs are no catalogue's."""
+
+    python: str
+    metric: str = Field("value", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
+    mode: Literal["max", "min"] = "max"
+
+    @property
+    def subject(self) -> str:
+        """What is tuned, in a word."""
+        return f"{self.file.name}:{self.function}"
+
+    @property
+    def file(self) -> Path:
+        return Path(split_function(self.python)[0])
+
+    @property
+    def function(self) -> str:
+        return split_function(self.python)[1]
 
 
 class SearchSpec(Section):
@@ -117,13 +139,20 @@ class StudySpec(Section):
     """One study: a search space and how to search it. `space` keeps the order in which it was written."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    objective: ObjectiveSpec
+    objective: ObjectiveSpec | PythonSpec
     space: Mapping[str, Domain]
     search: SearchSpec = SearchSpec()
     early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
     budget: BudgetSpec = BudgetSpec()
     resources: ResourcesSpec = ResourcesSpec()
     claim: ClaimSpec | None = None
+
+    @property
+    def data_objective(self) -> ObjectiveSpec:
+        """The objective, of a study over a data set. Raises TypeError for one over a person's own function."""
+        if not isinstance(self.objective, ObjectiveSpec):
+            raise TypeError(f"{self.objective.subject} is no data set")
+        return self.objective
 
 
 SECTIONS: Mapping[str, type[Section]] = {
