@@ -52,7 +52,8 @@ def show_result(console: Console, spec: StudySpec, result: Result) -> None:
     if result.paths.get("best_config"):
         _say(console, f"best configuration   {_short_path(result.paths['best_config'])}")
     if result.paths.get("mlflow"):
-        _say(console, f"see every trial      {ui_command(sqlite_uri(Path(str(result.paths['mlflow']))))}")
+        place = str(result.paths["mlflow"])
+        _say(console, f"see every trial      {ui_command(place if '://' in place else sqlite_uri(Path(place)))}")
 
 
 def _show_best(console: Console, spec: StudySpec, result: Result) -> None:
