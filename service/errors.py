@@ -8,9 +8,15 @@
     ├── BundleError             an archive of a person's files is not one that may be unpacked
     ├── NotFoundError           no study or trial of that name
     ├── ConflictError           the study is not in a state that allows this
-    │   └── FencedError         another driver has taken the study over
+    │   ├── FencedError         another driver has taken the study over
+    │   └── NoResultError       the study has no best configuration (yet)
+    ├── UnauthorizedError       a server does not know who is asking
+    ├── ForbiddenError          it does, and they may not do this
+    ├── RateLimitedError        too many requests, or too many studies at a time
+    ├── TooLargeError           more was sent than is taken
     ├── ClusterError            the cluster that trained is gone
     ├── StorageError            nothing can be written: a disk is full
+    ├── ServerError             a server cannot be reached, or answers what cannot be understood
     └── StudyFailedError        the study ended without a result
 
 Server and client raise the same classes: `by_code` gives the class back from the code sent over the wire.
@@ -99,6 +105,39 @@ class FencedError(ConflictError):
     code = "fenced"
 
 
+class NoResultError(ConflictError):
+    code = "no_result"
+
+
+class UnauthorizedError(DialinError):
+    code = "unauthorized"
+    status = 401
+    exit_code = 2
+
+
+class ForbiddenError(DialinError):
+    code = "forbidden"
+    status = 403
+    exit_code = 2
+
+
+class RateLimitedError(DialinError):
+    """`retry_after`: seconds until it is worth another try."""
+
+    code = "rate_limited"
+    status = 429
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooLargeError(DialinError):
+    code = "too_large"
+    status = 413
+    exit_code = 2
+
+
 class ClusterError(DialinError):
     code = "cluster"
     status = 503
@@ -107,6 +146,11 @@ class ClusterError(DialinError):
 class StorageError(DialinError):
     code = "storage"
     status = 507
+
+
+class ServerError(DialinError):
+    code = "server"
+    status = 502
 
 
 class StudyFailedError(DialinError):
