@@ -29,14 +29,15 @@ from service.spec.study_spec import ObjectiveSpec, StudySpec
 from service.tracking.mirror import sqlite_uri, ui_command
 
 
-def show_claim(console: Console, spec: StudySpec, records: Sequence[TrialRecord]) -> None:
-    """Whether the claim that a study puts to the test held; nothing for a study without one."""
+def show_claim(console: Console, spec: StudySpec, records: Sequence[TrialRecord], verdict: str = "") -> None:
+    """Whether the claim that a study puts to the test held, judged here where there is no verdict yet; nothing for a
+    study without one."""
     if spec.claim is None:
         return
     _say(console, f"\nclaim                {spec.claim.says}")
     if spec.claim.article:
         _say(console, f"in the article       {spec.claim.article}")
-    _say(console, judge(spec, spec.claim, records).text())
+    _say(console, verdict or judge(spec, spec.claim, records).text())
     if spec.claim.read:
         _say(console, f"how to read it       {spec.claim.read}")
 
@@ -191,10 +192,11 @@ def study_data(back: ReadBack) -> dict[str, Any]:
 
 def find_trial(back: ReadBack, number: int) -> TrialRecord:
     """A trial of a study by its number. Raises NotFoundError, which says which there are."""
-    if not 0 <= number < len(back.trials):
-        there = f"0 to {len(back.trials) - 1}" if back.trials else "none"
-        raise NotFoundError(f"no trial {number} in {back.row.id}; there are {there}")
-    return back.trials[number]
+    for trial in back.trials:
+        if trial.number == number:
+            return trial
+    there = f"0 to {len(back.trials) - 1}" if back.trials else "none"
+    raise NotFoundError(f"no trial {number} in {back.row.id}; there are {there}")
 
 
 def trial_data(back: ReadBack, number: int) -> dict[str, Any]:
@@ -245,7 +247,7 @@ def _finding_data(finding: Finding) -> dict[str, Any]:
 
 def show_study(console: Console, back: ReadBack) -> None:
     show_result(console, back.spec, back.result)
-    show_claim(console, back.spec, back.trials)
+    show_claim(console, back.spec, back.trials, back.verdict)
     for line in back.calibration.lines() if back.calibration is not None else ():
         _say(console, line)
     for diagnosis in diagnose(back.trials):

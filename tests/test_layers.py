@@ -39,9 +39,10 @@ MAY_IMPORT = {
     "transport": {"errors"},
     "submitting": {"bundles", "errors", "spec"},
     "client": {"errors", "submitting", "transport"},
-    "watching": {"errors", "history", "results", "search", "settings", "store"},
-    "remote": {"client", "errors", "history", "planning", "progress", "results", "search", "settings", "showing", "spec", "store"},
-    "cli": {"cluster", "errors", "history", "planning", "progress", "remote", "results", "runs", "settings", "showing", "spec",
+    "output": set(),
+    "watching": {"cluster", "errors", "history", "planning", "progress", "results", "search", "settings", "store"},
+    "remote": {"client", "errors", "history", "output", "planning", "progress", "results", "search", "settings", "showing", "spec", "store"},
+    "cli": {"cluster", "errors", "history", "output", "planning", "progress", "remote", "results", "runs", "settings", "showing", "spec",
             "watching"},
 }  # fmt: skip
 
@@ -53,7 +54,7 @@ DOORS = {
     "torchvision": {"training", "objectives"},
     "sklearn": {"training", "objectives"},
     "sqlalchemy": {"search", "store"},
-    "rich": {"cli", "progress", "showing"},
+    "rich": {"output", "progress", "showing", "watching"},
     "matplotlib": {"results"},
     "scipy": {"search"},
     "yaml": {"spec"},
