@@ -287,7 +287,8 @@ def _sync(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> None:
     from service.cluster.local import local_shape
     from service.planning import plan_study
-    from service.showing import plan_data, show_plan
+    from service.showing import show_plan
+    from service.views import plan_data
 
     plan = plan_study(_load(arguments), local_shape())
     if arguments.json:
@@ -300,7 +301,8 @@ def _lr_range_test(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from service.runs import range_test_once
-    from service.showing import range_test_data, show_range_test
+    from service.showing import show_range_test
+    from service.views import range_test_data
 
     shown = console(stderr=arguments.json)
     domain = _range_test_options(arguments)
@@ -347,7 +349,8 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from service.history import read_back
-    from service.showing import show_study, show_trial, study_data, trial_data
+    from service.showing import show_study, show_trial
+    from service.views import study_data, trial_data
 
     back = read_back(_settings(arguments), arguments.study)
     if arguments.trial is not None:
@@ -379,7 +382,8 @@ def _best(arguments: argparse.Namespace) -> None:
 
 
 def _knobs(arguments: argparse.Namespace) -> None:
-    from service.showing import knobs_data, show_knobs
+    from service.showing import show_knobs
+    from service.views import knobs_data
 
     if arguments.json:
         print_json(knobs_data())

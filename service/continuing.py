@@ -7,23 +7,22 @@ import re
 
 from service.errors import NotFoundError, Problem, SpecError, UsageError
 from service.planning import rungs_for
-from service.search.storage import sqlite_url
-from service.settings import OutputFolder
+from service.settings import Settings
 from service.spec import parse_spec, spec_from_data, to_data
 from service.spec.study_spec import StudySpec
 from service.store.studies import Studies, StudyState
 
 
-def resolve_warm_start(spec: StudySpec, out: OutputFolder) -> StudySpec:
+def resolve_warm_start(spec: StudySpec, settings: Settings) -> StudySpec:
     """The specification with the ids of the studies that it wants to learn from, in place of names and `last`.
 
     Raises NotFoundError for one that is not known, SpecError for one that measured something else or still runs.
     """
     if not spec.search.warm_start:
         return spec
-    if not out.database.exists():
-        raise NotFoundError(f"search.warm_start: there is no study in {out.root}")
-    with Studies(sqlite_url(out.database)) as studies:
+    if not settings.has_database:
+        raise NotFoundError(f"search.warm_start: there is no study in {settings.out}")
+    with Studies(settings.database) as studies:
         rows = [studies.find(reference) for reference in spec.search.warm_start]
     problems = []
     for index, row in enumerate(rows):

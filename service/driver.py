@@ -8,26 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from service.interrupts import Interrupts
+from service.journal import Listener
 from service.planning import Plan
-from service.search.records import Decision, Outcome, Report, State, Trial, TrialRecord
+from service.search.records import Decision, Outcome, Report, State, Trial
 from service.search.study import Study
 from service.spec.findings import Finding
 from service.tracking.mirror import Mirror
 
 MOST_LOSSES = 3  # workers that may die under one trial, before it is the trial's doing
-
-
-class Listener(Protocol):
-    """Who watches a study: the terminal's progress, a test. Must not raise."""
-
-    def note(self, text: str) -> None: ...
-    def planned(self, study_id: str, plan: Plan, trials: Sequence[TrialRecord]) -> None: ...
-    def trial_started(self, trial: Trial) -> None: ...
-    def epoch_done(self, trial: Trial, epoch: int, value: float) -> None: ...
-    def trial_ended(self, trial: Trial, outcome: Outcome) -> None: ...
 
 
 class StudyDriver:
@@ -43,6 +33,7 @@ class StudyDriver:
         interrupts: Interrupts,
         clock: Callable[[], float] = time.monotonic,
         fence: Callable[[], None] = lambda: None,
+        allowance: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._study = study
@@ -52,6 +43,7 @@ class StudyDriver:
         self._interrupts = interrupts
         self._clock = clock
         self._fence = fence  # raises FencedError once another driver has the study; asked before anything is written
+        self._allowance = allowance  # how many may run at a time now, as other studies come and go
         self._began = clock()
         self._live: dict[int, Trial] = {}
         self._failures: list[str] = []
@@ -81,7 +73,7 @@ class StudyDriver:
         return f"{len(self._failures)} trials failed, {count} of them with: {cause}"
 
     def ask(self) -> Trial | None:
-        if self.over is not None:
+        if self.over is not None or self._is_at_its_share():
             return None
         with self._writing():
             trial = self._study.ask()
@@ -92,6 +84,10 @@ class StudyDriver:
                     self._mirror.trial_started(trial.number, trial.params)
                 self._listener.trial_started(trial)
         return trial
+
+    def _is_at_its_share(self) -> bool:
+        allowed = self._allowance()
+        return allowed is not None and len(self._live) >= max(1, allowed)
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> Decision:
         with self._writing():
@@ -164,6 +160,7 @@ class StudyDriver:
             self._study.measured(trial, {name: number for name, number in metrics.items() if math.isfinite(number)})
             if self._plan.spec.budget.reached(value, self._plan.spec.objective.mode):
                 self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"
+        self._listener.decided(trial, epoch, decision)
         return decision
 
     @contextmanager

@@ -12,7 +12,7 @@ from service.calibration import from_data
 from service.errors import ConflictError, NotFoundError
 from service.results.summary import Result, summarize
 from service.search.records import TrialRecord
-from service.search.storage import open_storage, sqlite_url
+from service.search.storage import open_storage
 from service.search.study import read_study
 from service.settings import OutputFolder, Settings
 from service.spec import parse_spec
@@ -50,47 +50,58 @@ def mlflow_target(settings: Settings) -> tuple[str, Path | None]:
     return sqlite_uri(out.mlflow_database), out.mlflow_artifacts
 
 
+def paths_of(settings: Settings) -> dict[str, str | None]:
+    """Where a study's answer lies: the best configuration once there is one, MLflow (a file, or a server's address) and
+    the database, where that is a file."""
+    out = OutputFolder(settings.out)
+    return {
+        "best_config": None,
+        "mlflow": settings.mlflow_uri or str(out.mlflow_database),
+        "storage": str(out.database) if settings.database_url is None else None,
+    }
+
+
 def sync_study(settings: Settings, reference: str) -> int:
     """Write what MLflow has not got of a study yet; how many events are left after it. Raises NotFoundError, and
     ConflictError while its driver lives: that one's recorder writes."""
-    out = OutputFolder(settings.out)
-    row = _find(out, reference)
-    owner = holder(sqlite_url(out.database), row.id)
+    row = _find(settings, reference)
+    owner = holder(settings.database, row.id)
     if owner is not None:
         raise ConflictError(f"study {row.id} is being driven by process {owner.pid} on {owner.host}, which writes it")
-    folder = out.study(row.id).spool
+    folder = OutputFolder(settings.out).study(row.id).spool
     return sync(folder, *mlflow_target(settings)) if folder.exists() else 0
 
 
 def list_studies(settings: Settings) -> list[dict[str, Any]]:
     """The studies below `settings.out`, the newest first; none when there is nothing yet."""
-    out = OutputFolder(settings.out)
-    if not out.database.exists():
+    if not settings.has_database:
         return []
-    with Studies(sqlite_url(out.database)) as studies:
+    with Studies(settings.database) as studies:
         return [_line(row) for row in studies.list()]
 
 
 def read_back(settings: Settings, reference: str) -> ReadBack:
     """A study by id, name or `last`. Raises NotFoundError."""
     out = OutputFolder(settings.out)
-    row = _find(out, reference)
+    row = _find(settings, reference)
     spec = parse_spec(row.spec)
-    trials = read_study(open_storage(sqlite_url(out.database)), row.id)
+    trials = read_study(open_storage(settings.database), row.id)
     file = out.study(row.id).calibration
     calibration = from_data(json.loads(file.read_text())) if file.exists() else None
-    return ReadBack(row, spec, trials, _result(row, spec, trials, out), calibration, lag_of(out.study(row.id).spool))
+    return ReadBack(
+        row, spec, trials, _result(row, spec, trials, settings), calibration, lag_of(out.study(row.id).spool)
+    )
 
 
-def _find(out: OutputFolder, reference: str) -> StudyRow:
-    if not out.database.exists():
-        raise NotFoundError(f"no study {reference!r}: there is none in {out.root}")
-    with Studies(sqlite_url(out.database)) as studies:
+def _find(settings: Settings, reference: str) -> StudyRow:
+    if not settings.has_database:
+        raise NotFoundError(f"no study {reference!r}: there is none in {settings.out}")
+    with Studies(settings.database) as studies:
         return studies.find(reference)
 
 
-def _result(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], out: OutputFolder) -> Result:
-    best_config = out.study(row.id).best_config
+def _result(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], settings: Settings) -> Result:
+    best_config = OutputFolder(settings.out).study(row.id).best_config
     return summarize(
         spec,
         row.id,
@@ -98,11 +109,7 @@ def _result(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], out: 
         trials,
         test=row.summary.get("test"),
         seconds=row.summary.get("seconds", 0.0),
-        paths={
-            "best_config": str(best_config) if best_config.exists() else None,
-            "mlflow": str(out.mlflow_database),
-            "storage": str(out.database),
-        },
+        paths={**paths_of(settings), "best_config": str(best_config) if best_config.exists() else None},
         reason=row.reason,
     )
 

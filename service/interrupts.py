@@ -21,6 +21,7 @@ class Interrupts:
     def __init__(self) -> None:
         self._depth = 0
         self._pending = False
+        self._too_late = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -38,6 +39,10 @@ class Interrupts:
             signal.signal(number, handler)
         self._before = {}
 
+    def finish(self) -> None:
+        """All is done and written down: from here on an interrupt changes nothing."""
+        self._too_late, self._pending = True, False
+
     @contextmanager
     def shield(self) -> Iterator[None]:
         """What runs inside is finished before an interrupt is raised."""
@@ -51,6 +56,8 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._too_late:
+            return
         if self._depth:
             self._pending = True
         else:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from service.planning import Plan
 from service.results.summary import figure
-from service.search.records import Outcome, State, Trial, TrialRecord
+from service.search.records import Decision, Outcome, State, Trial, TrialRecord
 
 PLAIN_SECONDS = 2.0  # between two plain lines, at least
 PANEL_SECONDS = 0.05  # and between two looks of the panel; who watches from elsewhere hears much at once
@@ -89,6 +89,9 @@ class Progress:
         self._running[trial.number] = (trial, epoch, value)
         self._note_best(trial, epoch, value)
         self._refresh()
+
+    def decided(self, trial: Trial, epoch: int, decision: Decision) -> None:
+        """Nothing to show: the trial's end says why, and most decisions are to go on."""
 
     def trial_ended(self, trial: Trial, outcome: Outcome) -> None:
         self._running.pop(trial.number, None)

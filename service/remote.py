@@ -18,11 +18,12 @@ from service.progress import Progress, StudyClock
 from service.results.summary import Best, Result
 from service.search.records import Outcome, State, Trial, TrialRecord
 from service.settings import ServerAddress
-from service.showing import show_claim, show_list, show_result, show_study, show_trial, study_data, trial_data
+from service.showing import show_claim, show_list, show_result, show_study, show_trial
 from service.spec import parse_spec
 from service.spec.findings import RULES, Finding
 from service.spec.study_spec import StudySpec
 from service.store.studies import StudyRow, StudyState
+from service.views import study_data, trial_data
 
 _ENDS = (State.COMPLETE.value, State.STOPPED.value, State.DIVERGED.value, State.FAILED.value)
 _PLENTY = ClusterShape(cpus=1e6, gpus=1e6)  # what the server has is not known here

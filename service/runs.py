@@ -10,28 +10,29 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 from service import objectives
 from service.calibration import calibrate, calibrate_one
 from service.cluster.local import local_cluster, local_shape
 from service.continuing import extended, resolve_warm_start
-from service.driver import Listener, StudyDriver
+from service.driver import StudyDriver
 from service.errors import ConflictError, DataError, FencedError, NotFoundError, StorageError, UsageError
-from service.history import mlflow_target
+from service.history import mlflow_target, paths_of
 from service.interrupts import Interrupts
+from service.journal import Journal, Listener
 from service.objectives.base import Metrics, Objective
 from service.objectives.inline import run_inline, sweep_inline
 from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
-from service.planning import Plan, plan_study
+from service.planning import ClusterShape, Plan, plan_study
 from service.results.claims import judge
 from service.results.export import write_best_config
 from service.results.figures import plot_range_tests
 from service.results.leaderboard import describe
 from service.results.summary import Result, summarize
 from service.search.records import State, Trial, TrialRecord
-from service.search.storage import fence, open_storage, sqlite_url
+from service.search.storage import fence, open_storage
 from service.search.study import Study, read_finished, read_study
 from service.settings import OutputFolder, Settings, StudyFolder
 from service.spec import parse_spec, sampler_of, searched, to_yaml
@@ -56,6 +57,22 @@ class Runner:
     sweep: Callable[[TrialPlan, Sequence[RangeTestJob], Sweep], Sequence[Curve]]
 
 
+def _no_allowance(_study_id: str) -> int | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where trials are trained: what there is, and how to be connected to it while a study runs; `inline`: in this
+    process. `allowance`: how many trials of a study may run at a time right now, as others run beside it; None: as
+    many as planned."""
+
+    shape: ClusterShape
+    connected: Callable[[], AbstractContextManager[None]]
+    inline: bool = False
+    allowance: Callable[[str], int | None] = _no_allowance
+
+
 @dataclass(frozen=True)
 class Ending:
     """How a search ended, before it is written down."""
@@ -65,24 +82,23 @@ class Ending:
     test: Mapping[str, float] | None = None
 
 
-def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: str = "ray") -> Result:
+def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: str | Site = "ray") -> Result:
     """Search the space and return what came out, all of it on disk below `settings.out` by then.
 
     Raises DataError for a data set that cannot be had, SpecError for resources that are not there and NotFoundError for
     a study to learn from that is not known, all before anything is stored. Ctrl-C or SIGTERM end the study cleanly: the
     result says `interrupted`, with the best so far, and `resume_study` goes on with it.
     """
-    _check_runner(runner)
-    out = OutputFolder(settings.out)
-    spec = resolve_warm_start(spec, out)
-    plan, objective = _prepare(spec, settings, listener.note)
-    out.root.mkdir(parents=True, exist_ok=True)
-    with Interrupts() as interrupts, _studies(out) as studies:
+    site = _site(runner)
+    spec = resolve_warm_start(spec, settings)
+    plan, objective = _prepare(spec, settings, listener.note, site)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with Interrupts() as interrupts, _studies(settings) as studies:
         row = studies.create(spec.name, to_yaml(spec))
-        return _drive(row, plan, objective, studies, listener, interrupts, runner, settings)
+        return _drive(row, plan, objective, studies, listener, interrupts, site, settings)
 
 
-def resume_study(reference: str, settings: Settings, listener: Listener, runner: str = "ray") -> Result:
+def resume_study(reference: str, settings: Settings, listener: Listener, runner: str | Site = "ray") -> Result:
     """Go on with a study whose driver was interrupted, has died or has failed: unfinished trials from their last
     checkpoint, then what is left of the budget.
 
@@ -95,7 +111,7 @@ def extend_study(
     reference: str,
     settings: Settings,
     listener: Listener,
-    runner: str = "ray",
+    runner: str | Site = "ray",
     *,
     trials: str | None = None,
     epochs: str | None = None,
@@ -112,17 +128,16 @@ def _go_on(
     reference: str,
     settings: Settings,
     listener: Listener,
-    runner: str,
+    runner: str | Site,
     next_spec: Callable[[StudyRow, StudySpec], StudySpec],
 ) -> Result:
-    _check_runner(runner)
-    out = OutputFolder(settings.out)
-    with Interrupts() as interrupts, _studies(out) as studies:
+    site = _site(runner)
+    with Interrupts() as interrupts, _studies(settings) as studies:
         row = studies.find(reference)
         spec = next_spec(row, parse_spec(row.spec))
-        plan, objective = _prepare(spec, settings, listener.note)
+        plan, objective = _prepare(spec, settings, listener.note, site)
         row = replace(row, spec=to_yaml(spec))
-        return _drive(row, plan, objective, studies, listener, interrupts, runner, settings)
+        return _drive(row, plan, objective, studies, listener, interrupts, site, settings)
 
 
 def _drive(
@@ -132,45 +147,67 @@ def _drive(
     studies: Studies,
     listener: Listener,
     interrupts: Interrupts,
-    runner: str,
+    site: Site,
     settings: Settings,
 ) -> Result:
     """One driver's time with a study, from its lease to its result."""
     began = time.monotonic() - float(row.summary.get("seconds", 0.0))
     spec, out = plan.spec, OutputFolder(settings.out)
-    folder, url = out.study(row.id), sqlite_url(out.database)
-    with _storage_named(row.id), acquire(url, row.id) as lease, _marked(row, studies, lease):
+    folder, url = out.study(row.id), settings.database
+    with (
+        Journal(folder.journal, listener) as listener,
+        _storage_named(row.id),
+        acquire(url, row.id) as lease,
+        _marked(row, studies, lease),
+    ):
         storage = open_storage(url)
         fence(storage, lease.check_within)
         listener.planned(row.id, plan, read_study(storage, row.id))
         trial_plan = _trial_plan(plan, objective, folder)
         with _mirrored(plan, row.id, settings) as mirror:
-            with _runner(runner, plan, folder) as trainer:
+            with _runner(site, plan, folder) as trainer:
                 interrupts.install()  # Ray takes SIGTERM for itself when it starts
                 plan = _calibrate(plan, trainer, trial_plan, folder, listener)
                 others = read_finished(storage, spec.search.warm_start)
                 # In line the same seed gives the same trials; beside each other they come in no order anyway.
-                study = Study.open(plan, storage, row.id, others, ahead=runner != "inline")
-                driver = StudyDriver(plan, study, mirror, listener, folder.logs, interrupts, fence=lease.check)
+                study = Study.open(plan, storage, row.id, others, ahead=not site.inline)
+                driver = StudyDriver(
+                    plan,
+                    study,
+                    mirror,
+                    listener,
+                    folder.logs,
+                    interrupts,
+                    fence=lease.check,
+                    allowance=lambda: site.allowance(row.id),
+                )
                 ending = _search(driver, study, trainer, trial_plan)
             with interrupts.shield():
                 lease.check()
                 records = study.trials()
-                result = _keep(ending, spec, records, row.id, out, time.monotonic() - began)
+                result = _keep(ending, spec, records, row.id, settings, time.monotonic() - began)
                 # The row last: until it says so the study can be resumed, and then does the rest of this again.
                 _end_mirror(mirror, spec, result, records, folder)
                 studies.end(row.id, ending.state, ending.reason, result.to_data())
                 _close_mirror(mirror, result, listener)
+                interrupts.finish()  # what has ended well is not interrupted by what comes now
     return result
 
 
-def _check_runner(runner: str) -> None:
+def _site(runner: str | Site) -> Site:
+    """The place of that name: this machine, with Ray or without."""
+    if isinstance(runner, Site):
+        return runner
     if runner not in RUNNERS:
         raise UsageError(f"runner {runner!r}; allowed: {', '.join(RUNNERS)}")
+    shape = local_shape()
+    return Site(shape, lambda: local_cluster(shape), inline=runner == "inline")
 
 
-def _prepare(spec: StudySpec, settings: Settings, progress: Callable[[str], None]) -> tuple[Plan, Objective]:
-    plan = plan_study(spec, local_shape())
+def _prepare(
+    spec: StudySpec, settings: Settings, progress: Callable[[str], None], site: Site
+) -> tuple[Plan, Objective]:
+    plan = plan_study(spec, site.shape)
     objective = objectives.build(spec, settings.data_dir)
     objective.prepare(progress)
     return plan, objective
@@ -190,7 +227,7 @@ def range_test_once(
 ) -> tuple[dict[str, Scalar], Calibration]:
     """The learning-rate range test of one configuration of a space, in this process: the configuration, and what was
     found. Nothing is stored. Raises DataError for a data set that cannot be had."""
-    plan, objective = _prepare(spec, settings, progress)
+    plan, objective = _prepare(spec, settings, progress, _site("inline"))
 
     def run_tests(jobs: Sequence[RangeTestJob], sweep: Sweep) -> Sequence[Curve]:
         return [objective.range_test(params, seed, plan.resources, sweep) for params, seed in jobs]
@@ -243,11 +280,11 @@ def _test(best: TrialRecord, trainer: Runner, trial_plan: TrialPlan) -> tuple[Me
 
 
 @contextmanager
-def _runner(name: str, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
-    if name == "inline":
+def _runner(site: Site, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
+    if site.inline:
         yield Runner(run_inline, evaluate_checkpoint, sweep_inline)
         return
-    with local_cluster(local_shape()):
+    with site.connected():
         # Ray is read only where it is used.
         from service.cluster.tuner import evaluate_on_ray, run_on_ray, sweep_on_ray
 
@@ -257,10 +294,10 @@ def _runner(name: str, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
         yield Runner(train, evaluate_on_ray, sweep_on_ray)
 
 
-def _studies(out: OutputFolder) -> Studies:
-    if not out.root.exists():
-        raise NotFoundError(f"there is no study in {out.root}")
-    return Studies(sqlite_url(out.database))
+def _studies(settings: Settings) -> Studies:
+    if settings.database_url is None and not settings.out.exists():
+        raise NotFoundError(f"there is no study in {settings.out}")
+    return Studies(settings.database)
 
 
 @contextmanager
@@ -376,15 +413,16 @@ def _keep(
     spec: StudySpec,
     records: Sequence[TrialRecord],
     study_id: str,
-    out: OutputFolder,
+    settings: Settings,
     seconds: float,
 ) -> Result:
     """The result, and the best configuration as a file; the checkpoints of trials that never go on are removed."""
+    out = OutputFolder(settings.out)
     for record in records:
         if record.state in (State.STOPPED, State.DIVERGED, State.FAILED):
             shutil.rmtree(out.study(study_id).checkpoints / f"{record.number:04d}", ignore_errors=True)
     file = out.study(study_id).best_config
-    paths = {"best_config": None, "mlflow": str(out.mlflow_database), "storage": str(out.database)}
+    paths = paths_of(settings)
     result = summarize(
         spec,
         study_id,

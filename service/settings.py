@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from service.errors import UsageError
 
@@ -17,12 +20,24 @@ class Settings:
     """`out`: where studies are kept (DIALIN_OUT). `data_dir`: where data sets are looked for and downloaded to
     (DIALIN_DATA_DIR); by default a folder of `out`. `mlflow_uri`: MLflow's server (DIALIN_MLFLOW_URI); None: a database
     in `out`. `allow_code`: whether a server takes specifications that name a person's own function, and runs it
-    (DIALIN_ALLOW_CODE; off)."""
+    (DIALIN_ALLOW_CODE; off). `database_url`: the studies' database as an SQLAlchemy URL (DIALIN_DATABASE_URL); None: a
+    SQLite file in `out`."""
 
     out: Path
     data_dir: Path
     mlflow_uri: str | None = None
     allow_code: bool = False
+    database_url: str | None = field(default=None, repr=False)  # there may be a password in it
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL of the studies' database."""
+        return self.database_url or f"sqlite:///{OutputFolder(self.out).database.resolve()}"
+
+    @property
+    def has_database(self) -> bool:
+        """Whether there can be a study: a SQLite file is there from the first one on."""
+        return self.database_url is not None or OutputFolder(self.out).database.exists()
 
     @classmethod
     def read(
@@ -35,8 +50,86 @@ class Settings:
         chosen_out = Path(out or environ.get("DIALIN_OUT") or "dialin-data").expanduser().resolve()
         chosen_data = data_dir or environ.get("DIALIN_DATA_DIR")
         folder = Path(chosen_data).expanduser().resolve() if chosen_data else chosen_out / "data"
-        allow_code = _switch("DIALIN_ALLOW_CODE", environ)
-        return cls(chosen_out, folder, environ.get("DIALIN_MLFLOW_URI") or None, allow_code)
+        return cls(
+            chosen_out,
+            folder,
+            environ.get("DIALIN_MLFLOW_URI") or None,
+            _switch("DIALIN_ALLOW_CODE", environ),
+            environ.get("DIALIN_DATABASE_URL") or None,
+        )
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What only a server asks about; each field's variable is in `_SERVER`.
+
+    `ray_address`: the dashboard of a Ray cluster that studies run on, as http://HOST:8265; None: one of its own.
+    `max_running`: studies at a time at most; None: as many as have room for a trial. `max_attempts`: drivers of one
+    study that may die in a row. `allowed_hosts`: names that requests may be addressed to. `max_trials`: of one study.
+    `max_studies`: queued or running, of one token. `reads`, `writes`: requests a second of one caller, with twice as
+    many at once. `poll_seconds`: between two looks at what is wanted and what runs."""
+
+    ray_address: str | None = None
+    max_running: int | None = None
+    max_attempts: int = 5
+    allowed_hosts: tuple[str, ...] = ()
+    max_trials: int = 10_000
+    max_studies: int = 100
+    reads: float = 500.0
+    writes: float = 50.0
+    poll_seconds: float = 1.0
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> ServerSettings:
+        """From the environment. Raises UsageError for a value that is none of those allowed."""
+        values = {
+            name: convert(variable, environ[variable])
+            for name, (variable, convert) in _SERVER.items()
+            if environ.get(variable)
+        }
+        return cls(**values)
+
+
+def _address(name: str, text: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+/?", text):
+        raise UsageError(f"{name}={text!r}; the address of Ray's dashboard, as http://127.0.0.1:8265")
+    return text.rstrip("/")
+
+
+def _count(name: str, text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,6}", text):
+        raise UsageError(f"{name}={text!r}; allowed: a whole number from 1 to 9999999")
+    return int(text)
+
+
+def _positive(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1e6:
+        raise UsageError(f"{name}={text!r}; allowed: a number above 0")
+    return value
+
+
+def _names(name: str, text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if "*" in names:
+        raise UsageError(f"{name}={text!r}; name the hosts: a server for every host can be called by any page")
+    return names
+
+
+_SERVER: Mapping[str, tuple[str, Callable[[str, str], Any]]] = {
+    "ray_address": ("DIALIN_RAY_ADDRESS", _address),
+    "max_running": ("DIALIN_MAX_RUNNING", _count),
+    "max_attempts": ("DIALIN_MAX_ATTEMPTS", _count),
+    "allowed_hosts": ("DIALIN_ALLOWED_HOSTS", _names),
+    "max_trials": ("DIALIN_MAX_TRIALS", _count),
+    "max_studies": ("DIALIN_MAX_STUDIES", _count),
+    "reads": ("DIALIN_READS_PER_SECOND", _positive),
+    "writes": ("DIALIN_WRITES_PER_SECOND", _positive),
+    "poll_seconds": ("DIALIN_POLL_SECONDS", _positive),
+}
 
 
 def _switch(name: str, environ: Mapping[str, str]) -> bool:
@@ -76,6 +169,10 @@ class StudyFolder:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.jsonl"
+
 
 @dataclass(frozen=True)
 class OutputFolder:
@@ -94,6 +191,10 @@ class OutputFolder:
     @property
     def mlflow_artifacts(self) -> Path:
         return self.root / "mlflow-artifacts"
+
+    @property
+    def bundles(self) -> Path:
+        return self.root / "bundles"
 
     def study(self, study_id: str) -> StudyFolder:
         return StudyFolder(self.root / "studies" / study_id)

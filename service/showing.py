@@ -5,14 +5,12 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from service.errors import NotFoundError
 from service.history import ReadBack
 from service.planning import Plan
 from service.results.claims import judge
@@ -21,12 +19,11 @@ from service.results.summary import Result, figure
 from service.search.records import TrialRecord
 from service.search.study import best_value
 from service.spec import lint
-from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
-from service.spec.findings import Finding
-from service.spec.knobs import CATALOGUE, Knob
+from service.spec.domains import Fixed
 from service.spec.range_tests import Calibration
 from service.spec.study_spec import ObjectiveSpec, StudySpec
 from service.tracking.mirror import sqlite_uri, ui_command
+from service.views import domain_text, find_trial, knobs_data, value_text, when_text, why
 
 
 def show_claim(console: Console, spec: StudySpec, records: Sequence[TrialRecord], verdict: str = "") -> None:
@@ -53,7 +50,8 @@ def show_result(console: Console, spec: StudySpec, result: Result) -> None:
     if result.paths.get("best_config"):
         _say(console, f"best configuration   {_short_path(result.paths['best_config'])}")
     if result.paths.get("mlflow"):
-        _say(console, f"see every trial      {ui_command(sqlite_uri(Path(str(result.paths['mlflow']))))}")
+        place = str(result.paths["mlflow"])
+        _say(console, f"see every trial      {ui_command(place if '://' in place else sqlite_uri(Path(place)))}")
 
 
 def _show_best(console: Console, spec: StudySpec, result: Result) -> None:
@@ -63,7 +61,7 @@ def _show_best(console: Console, spec: StudySpec, result: Result) -> None:
     table = Table.grid(padding=(0, 2))
     named = {name: value for name, value in best.params.items() if name in spec.space}
     for name, value in named.items():
-        table.add_row(f"  {name}", _value(value), "fixed" if isinstance(spec.space[name], Fixed) else "")
+        table.add_row(f"  {name}", value_text(value), "fixed" if isinstance(spec.space[name], Fixed) else "")
     _say(console, f"\nbest configuration (trial {best.trial}, epoch {best.epoch} of {spec.budget.epochs})")
     console.print(table)
     if len(named) < len(best.params):
@@ -82,30 +80,12 @@ def _trials_line(result: Result) -> str:
     return f"{'trials':<20} {counts or 'none ended'}\n{'epochs trained':<20} {epochs}"
 
 
-def plan_data(plan: Plan) -> dict[str, Any]:
-    """The dry run for machines."""
-    spec = plan.spec
-    return {
-        "name": spec.name,
-        "objective": spec.objective.model_dump(),
-        "knobs": {name: {"domain": _domain(domain), "when": _when(domain)} for name, domain in spec.space.items()},
-        "trials": spec.budget.trials,
-        "epochs": spec.budget.epochs,
-        "rungs": list(plan.rungs),
-        "concurrency": plan.concurrency,
-        "resources": {"cpus": plan.resources.cpus, "gpus": plan.resources.gpus},
-        "most_epochs": plan.most_epochs,
-        "likely_epochs": plan.likely_epochs,
-        "warnings": [{"path": warning.path, "message": warning.message} for warning in lint(spec)],
-    }
-
-
 def show_plan(console: Console, plan: Plan) -> None:
     spec = plan.spec
     _say(console, f"{spec.name}: {spec.objective.mode}imize {spec.objective.metric} on {spec.objective.subject}")
     table = Table.grid(padding=(0, 2))
     for name, domain in spec.space.items():
-        table.add_row(f"  {name}", _domain(domain), _when(domain))
+        table.add_row(f"  {name}", domain_text(domain), when_text(domain))
     console.print(table)
     asked = spec.resources.concurrency
     fewer = (
@@ -119,20 +99,6 @@ def show_plan(console: Console, plan: Plan) -> None:
     _say(console, f"in all        {plan.most_epochs} epochs at most, about {plan.likely_epochs} likely")
     for warning in lint(spec):
         _say(console, f"warning: {warning.path}: {warning.message}")
-
-
-def range_test_data(params: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
-    """The range test of one configuration, for machines."""
-    tested = calibration.bounds[0]
-    reading = None if tested.reading is None else asdict(tested.reading)
-    return {
-        "params": {name: value for name, value in params.items() if name != "lr"},
-        "bounds": {"low": tested.low, "high": tested.high},
-        "confident": tested.reading is not None and tested.reading.confident,
-        "reading": reading,
-        "epochs": calibration.epochs,
-        "curves": [asdict(curve) for curve in tested.curves],
-    }
 
 
 def show_range_test(console: Console, params: Mapping[str, Any], calibration: Calibration) -> None:
@@ -180,38 +146,14 @@ def show_list(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
 
 
-def study_data(back: ReadBack) -> dict[str, Any]:
-    """A study with its trials, for machines."""
-    return {
-        **back.result.to_data(),
-        "reason": back.row.reason,
-        "mirror_lag": back.mirror_lag,
-        "trial_list": [_trial_data(back, t) for t in back.trials],
-    }
-
-
-def find_trial(back: ReadBack, number: int) -> TrialRecord:
-    """A trial of a study by its number. Raises NotFoundError, which says which there are."""
-    for trial in back.trials:
-        if trial.number == number:
-            return trial
-    there = f"0 to {len(back.trials) - 1}" if back.trials else "none"
-    raise NotFoundError(f"no trial {number} in {back.row.id}; there are {there}")
-
-
-def trial_data(back: ReadBack, number: int) -> dict[str, Any]:
-    """One trial, for machines."""
-    return _trial_data(back, find_trial(back, number))
-
-
 def show_trial(console: Console, back: ReadBack, number: int) -> None:
     """One trial: its knobs, its course, how it ended, and what the doctor found."""
     trial = find_trial(back, number)
-    why = _why(trial)
-    _say(console, f"trial {number} of {back.row.id}: {trial.state.value}{f', {why}' if why else ''}")
+    ended = why(trial)
+    _say(console, f"trial {number} of {back.row.id}: {trial.state.value}{f', {ended}' if ended else ''}")
     table = Table.grid(padding=(0, 2))
     for name, value in trial.params.items():
-        table.add_row(f"  {name}", _value(value), "" if name in back.spec.space else "default")
+        table.add_row(f"  {name}", value_text(value), "" if name in back.spec.space else "default")
     console.print(table)
     course = "  ".join(f"{epoch}: {figure(value)}" for epoch, value in trial.values.items())
     _say(console, f"{back.spec.objective.metric} by epoch   {course or 'none reported'}")
@@ -221,28 +163,6 @@ def show_trial(console: Console, back: ReadBack, number: int) -> None:
         _say(console, f"  likely cause   {rule.cause}\n  try            {rule.remedy}\n  source         {rule.source}")
     if not trial.findings and isinstance(back.spec.objective, ObjectiveSpec):
         _say(console, "the doctor found nothing")
-
-
-def _trial_data(back: ReadBack, trial: TrialRecord) -> dict[str, Any]:
-    finite = {epoch: value for epoch, value in trial.values.items() if value == value and abs(value) != float("inf")}
-    return {
-        "trial": trial.number,
-        "state": trial.state.value,
-        "reason": trial.reason,
-        "continues": trial.continues,
-        "value": best_value(trial.values, back.spec.objective.mode == "max"),
-        "epochs": trial.epochs_done,
-        "values": {str(epoch): finite.get(epoch) for epoch in trial.values},
-        "params": dict(trial.params),
-        "seed": trial.seed,
-        "findings": [_finding_data(finding) for finding in trial.findings],
-    }
-
-
-def _finding_data(finding: Finding) -> dict[str, Any]:
-    rule = finding.rule
-    about = {"severity": rule.severity, "cause": rule.cause, "remedy": rule.remedy, "source": rule.source}
-    return {**finding.to_data(), **about, "text": finding.text()}
 
 
 def show_study(console: Console, back: ReadBack) -> None:
@@ -258,33 +178,11 @@ def show_study(console: Console, back: ReadBack) -> None:
     for trial in back.trials:
         value = best_value(trial.values, back.spec.objective.mode == "max")
         shown = "" if value is None else figure(value)
-        table.add_row(str(trial.number), trial.state.value, str(trial.epochs_done), shown, _why(trial))
+        table.add_row(str(trial.number), trial.state.value, str(trial.epochs_done), shown, why(trial))
     _say(console, "")
     console.print(table)
     if back.mirror_lag:
         _say(console, f"MLflow lags by {back.mirror_lag} events; write them with: dialin sync {back.row.id}")
-
-
-def _why(trial: TrialRecord) -> str:
-    """Why a trial ended, and where it began when that was not at the beginning."""
-    began = f"went on from trial {trial.continues} after epoch {trial.began}" if trial.continues is not None else ""
-    return "; ".join(part for part in (began, trial.reason) if part)
-
-
-def knobs_data() -> list[dict[str, Any]]:
-    """The catalogue for machines."""
-    return [
-        {
-            "name": knob.name,
-            "group": knob.group,
-            "values": _knob_values(knob),
-            "typical": None if knob.typical is None else _domain(knob.typical),
-            "applies": {name: list(values) for name, values in knob.applies.items()},
-            "summary": knob.summary,
-            "source": knob.source,
-        }
-        for knob in CATALOGUE.values()
-    ]
 
 
 def show_knobs(console: Console) -> None:
@@ -297,48 +195,11 @@ def show_knobs(console: Console) -> None:
     console.print(table)
 
 
-def _knob_values(knob: Knob) -> str:
-    if knob.choices:
-        return ", ".join(_value(value) for value in knob.choices)
-    if knob.parts:
-        return f"none, or of {', '.join(knob.parts)} some joined by +"
-    kind = "whole number" if knob.kind == "int" else "number"
-    low = f"{'above' if knob.low_open else 'from'} {knob.low:g}" if knob.low is not None else ""
-    high = f"{'below' if knob.high_open else 'to'} {knob.high:g}" if knob.high is not None else ""
-    return " ".join(part for part in (kind, low, high) if part)
-
-
-def _domain(domain: Domain) -> str:
-    match domain:
-        case Fixed(value=value):
-            return _value(value)
-        case Choice(values=values):
-            return "one of " + ", ".join(_value(value) for value in values)
-        case RangeTested(method=method, per=per):
-            each = f", for each {', '.join(per)}" if per else ""
-            return f"between the bounds of a range test ({method}{each})"
-        case FloatRange() | IntRange():
-            step = f", step {domain.step:g}" if domain.step not in (None, 1) else ""
-            return f"{_value(domain.low)} to {_value(domain.high)}{', log' if domain.log else ''}{step}"
-
-
-def _when(domain: Domain) -> str:
-    parts = (f"{name} is {' or '.join(map(_value, values))}" for name, values in domain.when.items())
-    text = " and ".join(parts)
-    return f"when {text}" if text else ""
-
-
 def _resources(plan: Plan) -> str:
     cpus, gpus = plan.resources.cpus, plan.resources.gpus
     return f"on {cpus:g} cpu{'s' if cpus != 1 else ''}" + (
         f" and {gpus:g} gpu{'s' if gpus != 1 else ''}" if gpus else ""
     )
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value).lower().replace("none", "null")
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _words(name: str) -> str:

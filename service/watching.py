@@ -19,7 +19,6 @@ from service.planning import plan_study
 from service.progress import Progress, StudyClock
 from service.results.export import best_config
 from service.search.records import Outcome, State, Trial, TrialRecord
-from service.search.storage import sqlite_url
 from service.settings import OutputFolder, Settings
 from service.store.leases import Owner, holder
 from service.store.studies import StudyState
@@ -136,7 +135,7 @@ def best_yaml(settings: Settings, reference: str) -> str:
 
 
 def _owner(settings: Settings, study_id: str) -> Owner | None:
-    return holder(sqlite_url(OutputFolder(settings.out).database), study_id)
+    return holder(settings.database, study_id)
 
 
 def _terminate(owner: Owner, study_id: str) -> None:

@@ -9,8 +9,7 @@ import pytest
 from service.continuing import extended, resolve_warm_start
 from service.errors import NotFoundError, SpecError, UsageError
 from service.planning import rungs_for
-from service.search.storage import sqlite_url
-from service.settings import OutputFolder
+from service.settings import Settings
 from service.spec import to_yaml
 from service.store.studies import Studies, StudyState
 from tests.factories import make_spec
@@ -50,21 +49,21 @@ def test_what_is_not_more_is_refused(trials, epochs, message):
 
 
 def test_studies_to_learn_from_are_looked_up_before_anything_runs(tmp_path):
-    out = OutputFolder(tmp_path / "out")
+    settings = Settings(tmp_path / "out", tmp_path / "data")
     spec = make_spec("search.warm_start=[small]")
     with pytest.raises(NotFoundError, match="there is no study in"):
-        resolve_warm_start(spec, out)
-    out.root.mkdir()
-    studies = Studies(sqlite_url(out.database))
+        resolve_warm_start(spec, settings)
+    settings.out.mkdir()
+    studies = Studies(settings.database)
     row = studies.create("small", to_yaml(make_spec("objective.metric=val_loss")))
     with pytest.raises(
         SpecError, match=rf"search.warm_start.0: study {row.id} measured val_loss, this one val_accuracy"
     ):
-        resolve_warm_start(spec, out)
+        resolve_warm_start(spec, settings)
     other = studies.create("small", to_yaml(make_spec()))
     with pytest.raises(SpecError, match=f"study {other.id} has not ended"):
-        resolve_warm_start(spec, out)
+        resolve_warm_start(spec, settings)
     studies.end(other.id, StudyState.COMPLETE, "", {})
-    assert resolve_warm_start(spec, out).search.warm_start == [other.id]
-    assert resolve_warm_start(make_spec(), out) == make_spec()
+    assert resolve_warm_start(spec, settings).search.warm_start == [other.id]
+    assert resolve_warm_start(make_spec(), settings) == make_spec()
     studies.close()

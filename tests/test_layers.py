@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "client": {"errors", "submitting", "transport"},
     "output": set(),
     "watching": {"cluster", "errors", "history", "planning", "progress", "results", "search", "settings", "store"},
-    "remote": {"client", "errors", "history", "output", "planning", "progress", "results", "search", "settings", "showing", "spec", "store"},
+    "remote": {"client", "errors", "history", "output", "planning", "progress", "results", "search", "settings", "showing", "spec", "store",
+               "views"},
     "cli": {"cluster", "errors", "history", "output", "planning", "progress", "remote", "results", "runs", "settings", "showing", "spec",
             "watching"},
 }  # fmt: skip

@@ -27,6 +27,7 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the study through the driver, within seconds
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the driver keeps and shows them
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for this machine only, so Ray listens on loopback only
     "RAY_AIR_NEW_OUTPUT": "0",  # the older output can be silenced altogether
 }
 
@@ -51,11 +52,16 @@ def _have_the_token_read() -> None:
         AuthenticationTokenLoader.instance().reset_cache()
 
 
+def be_quiet() -> None:
+    """Have Ray do without what a study has no use for. Before Ray is imported."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def local_cluster(shape: ClusterShape) -> Iterator[None]:
     """A Ray cluster of its own ports, folder and token, connected to; ended, with all it started, on the way out."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    be_quiet()
     # Said outright, because a token file in someone's home would otherwise decide it for the whole machine.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = _TOKEN

@@ -20,7 +20,7 @@ from service.store.database import METADATA, connect
 
 _ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # nothing that reads like another
 
-_STUDIES = sa.Table(
+STUDIES = sa.Table(
     "dialin_studies",
     METADATA,
     sa.Column("id", sa.String(96), primary_key=True),
@@ -35,8 +35,9 @@ _STUDIES = sa.Table(
 
 
 class StudyState(StrEnum):
-    """Where a study is. Interrupted ones can go on."""
+    """Where a study is. Queued ones wait on a server for their turn; interrupted ones can go on."""
 
+    QUEUED = "queued"
     RUNNING = "running"
     COMPLETE = "complete"
     FAILED = "failed"
@@ -74,7 +75,7 @@ class Studies:
         """A new study in state running, with an id made of its name and six random letters."""
         row = StudyRow(new_id(name), name, StudyState.RUNNING, "", spec, {}, time.time(), None)
         with self._engine.begin() as connection:
-            connection.execute(sa.insert(_STUDIES).values(**_columns(row)))
+            connection.execute(sa.insert(STUDIES).values(**columns_of(row)))
         return row
 
     def end(self, study_id: str, state: StudyState, reason: str, summary: Mapping[str, Any]) -> None:
@@ -102,12 +103,12 @@ class Studies:
     def list(self) -> list[StudyRow]:
         """All studies, the newest first."""
         with self._engine.connect() as connection:
-            found = connection.execute(sa.select(_STUDIES).order_by(_STUDIES.c.created_at.desc()))
-            return [_row(dict(row._mapping)) for row in found]
+            found = connection.execute(sa.select(STUDIES).order_by(STUDIES.c.created_at.desc()))
+            return [row_of(dict(row._mapping)) for row in found]
 
     def _change(self, study_id: str, values: Mapping[str, Any]) -> None:
         with self._engine.begin() as connection:
-            done = connection.execute(sa.update(_STUDIES).where(_STUDIES.c.id == study_id).values(**values))
+            done = connection.execute(sa.update(STUDIES).where(STUDIES.c.id == study_id).values(**values))
         if done.rowcount == 0:
             raise NotFoundError(f"no study {study_id!r}")
 
@@ -119,9 +120,9 @@ def new_id(name: str) -> str:
     return f"{name.replace('_', '-')}-{''.join(secrets.choice(_ID_ALPHABET) for _ in range(6))}"
 
 
-def _columns(row: StudyRow) -> dict[str, Any]:
+def columns_of(row: StudyRow) -> dict[str, Any]:
     return {**vars(row), "state": row.state.value, "summary": json.dumps(dict(row.summary))}
 
 
-def _row(columns: Mapping[str, Any]) -> StudyRow:
+def row_of(columns: Mapping[str, Any]) -> StudyRow:
     return StudyRow(**{**columns, "state": StudyState(columns["state"]), "summary": json.loads(columns["summary"])})

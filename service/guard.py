@@ -1,0 +1,65 @@
+"""A process that must not outlive the one that started it: `python -P -m service.guard COMMAND ARGUMENT...`.
+
+The guard runs the command, and ends it and all that came of it, each by its own id, when the command is to end
+(SIGTERM, SIGINT) or whoever started the guard is gone: killed or not, that closes the guard's standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+import psutil
+
+PATIENCE_SECONDS = 5.0  # between asking and killing
+
+
+def guard(command: Sequence[str]) -> int:
+    """The exit code of the command, once it and its descendants have ended."""
+    wanted = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: wanted.set())
+    threading.Thread(target=_watch_input, args=(wanted,), daemon=True).start()
+    # A session of its own: Ctrl-C in a terminal reaches the one who started it all, and it ends the rest in order.
+    process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, start_new_session=True)
+    family: dict[int, psutil.Process] = {}
+    while process.poll() is None and not wanted.wait(0.5):
+        with suppress(psutil.NoSuchProcess):  # remembered: once the command is dead, nobody knows its children
+            family |= {child.pid: child for child in psutil.Process(process.pid).children(recursive=True)}
+    end(process, list(family.values()))
+    return process.returncode
+
+
+def end(process: subprocess.Popen[bytes], family: Sequence[psutil.Process] = ()) -> None:
+    """End a process, asked first and killed later, and all that came of it. psutil never mistakes a process that has
+    taken over the id of one."""
+    alive = list(family)
+    with suppress(psutil.NoSuchProcess):
+        alive += psutil.Process(process.pid).children(recursive=True)
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_SECONDS)
+    for child in alive:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    psutil.wait_procs(alive, timeout=PATIENCE_SECONDS)
+
+
+def _watch_input(wanted: threading.Event) -> None:
+    with suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    wanted.set()
+
+
+if __name__ == "__main__":
+    sys.exit(guard(sys.argv[1:]))

@@ -1,0 +1,245 @@
+"""Makes what runs be what is wanted. It looks at both, again and again, and takes one step at a time; whatever it was
+told or has done before does not matter, so it may be killed at any moment, and several may work on one database.
+
+    wanted, queued              -> claim it, start its job            (by priority, then age, while there is room)
+    claimed, job not there      -> start it: whoever claimed it was interrupted
+    wanted, job gone            -> queue it again, later each time; after too many in a row it has failed
+    not wanted, job there       -> stop it
+    ended, job gone             -> done with it
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import sqlalchemy as sa
+
+from service.cluster.jobs import JobInfo, Jobs
+from service.errors import ClusterError, DialinError
+from service.planning import ClusterShape
+from service.spec import parse_spec
+from service.spec.study_spec import StudySpec
+from service.store.leases import holder
+from service.store.studies import StudyState
+from service.store.submissions import ACTIVE, Entry, Submission, Submissions
+
+log = logging.getLogger("dialin.reconciler")
+
+LOST_SECONDS = 10.0  # a job that was claimed so long ago and is not there was never started
+STEADY_SECONDS = 120.0  # a driver that has lived so long counts as a good one
+LONGEST_PAUSE = 60.0
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one trial of a study takes, and how many of them it would run at a time."""
+
+    cpus: float
+    gpus: float
+    most: int
+
+
+class Reconciler:
+    """`database`: the studies' URL. `abandoned`: told the id of a study that ended without its driver's word."""
+
+    def __init__(
+        self,
+        submissions: Submissions,
+        jobs: Jobs,
+        database: str,
+        *,
+        max_running: int | None = None,
+        max_attempts: int = 5,
+        poll_seconds: float = 1.0,
+        abandoned: Callable[[str], None] = lambda _study_id: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._submissions, self._jobs, self._database = submissions, jobs, database
+        self._max_running, self._max_attempts = max_running, max_attempts
+        self._poll_seconds, self._abandoned, self._clock = poll_seconds, abandoned, clock
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        self._stopping: set[str] = set()
+        self.seen_at: float | None = None  # when everything was last looked at
+        self.trouble = ""  # why not since then
+
+    def wake(self) -> None:
+        """Something has changed: look now."""
+        self._wake.set()
+
+    def run(self) -> None:
+        """Look, act, wait, until `close`."""
+        while not self._ended.is_set():
+            try:
+                self.step()
+            except (ClusterError, sa.exc.SQLAlchemyError) as error:
+                self._note(str(error).partition("\n")[0])
+            except Exception as error:  # the loop must survive
+                log.exception("a step failed")
+                self._note(f"{type(error).__name__}: {error}")
+            self._wake.wait(self._poll_seconds)
+            self._wake.clear()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._wake.set()
+
+    def step(self) -> None:
+        """One look at everything, and what follows from it."""
+        entries = [(entry, entry.submission) for entry in self._submissions.unsettled() if entry.submission is not None]
+        shape = self._jobs.shape() if entries else ClusterShape(0.0)
+        for entry, submission in entries:
+            self._guarded(self._see_to, entry, submission)
+        self._start_some(shape)
+        self._share_out(shape)
+        self.seen_at, self.trouble = self._clock(), ""
+
+    def _guarded(self, action: Callable[[Entry, Submission], None], entry: Entry, submission: Submission) -> None:
+        """One study's trouble is not the others'."""
+        try:
+            action(entry, submission)
+        except (ClusterError, sa.exc.SQLAlchemyError):
+            raise
+        except DialinError as error:
+            log.warning("study %s: %s", entry.study.id, error)
+
+    def _see_to(self, entry: Entry, submission: Submission) -> None:
+        if not submission.job:
+            if not submission.wanted:
+                self._close(submission, StudyState.INTERRUPTED, "stopped before its turn came")
+            elif entry.study.state is StudyState.RUNNING and not self._is_driven(entry):
+                self._submissions.requeue(submission, failures=0, not_before=0.0, reason="")
+            return
+        info = self._jobs.info(submission.job)
+        if info is None and submission.began_at is None:
+            self._start_again(submission)
+        elif info is not None and not info.ended:
+            if not submission.wanted and submission.job not in self._stopping:
+                self._jobs.stop(submission.job)
+                self._stopping.add(submission.job)
+        elif not self._is_driven(entry):
+            self._stopping.discard(submission.job)
+            self._see_off(self._submissions.get(entry.study.id), submission, info)
+
+    def _start_again(self, submission: Submission) -> None:
+        """A job that somebody claimed and did not come to start, unless they are about to."""
+        if not submission.wanted:
+            self._close(submission, StudyState.INTERRUPTED, "stopped before its turn came")
+        elif self._clock() - (submission.claimed_at or 0.0) > LOST_SECONDS:
+            self._jobs.submit(submission.job, submission.study_id)
+
+    def _see_off(self, entry: Entry, submission: Submission, info: JobInfo | None) -> None:
+        """The job has ended, and nobody drives the study."""
+        if entry.study.state in (StudyState.COMPLETE, StudyState.FAILED):
+            self._submissions.settle(submission)
+        elif not submission.wanted:
+            self._close(submission, StudyState.INTERRUPTED, "stopped")
+        else:
+            self._retry(entry, submission, info.message if info is not None else "Ray does not know its job any more")
+
+    def _retry(self, entry: Entry, submission: Submission, message: str) -> None:
+        reason = entry.study.reason or message
+        lived = self._clock() - (submission.began_at or self._clock())
+        failures = 1 if lived >= STEADY_SECONDS else submission.failures + 1
+        if failures >= self._max_attempts:
+            text = f"its driver ended {failures} times in a row before the study had; the last time: {reason}"
+            self._close(submission, StudyState.FAILED, text)
+            return
+        pause = min(2.0 ** (failures - 1), LONGEST_PAUSE)
+        text = f"its driver ended before the study had ({reason}); attempt {submission.attempt + 1} follows"
+        log.warning("study %s: %s in %.0f s", submission.study_id, text, pause)
+        self._submissions.requeue(submission, failures=failures, not_before=self._clock() + pause, reason=text)
+
+    def _close(self, submission: Submission, state: StudyState, reason: str) -> None:
+        if self._submissions.settle(submission, state, reason):
+            self._abandoned(submission.study_id)
+
+    def _is_driven(self, entry: Entry) -> bool:
+        return holder(self._database, entry.study.id) is not None
+
+    def _start_some(self, shape: ClusterShape) -> None:
+        entries = self._submissions.unsettled()
+        running = [entry for entry in entries if entry.submission is not None and entry.submission.job]
+        waiting = [
+            (entry, entry.submission)
+            for entry in entries
+            if entry.study.state is StudyState.QUEUED and entry.submission is not None and not entry.submission.job
+        ]
+        waiting.sort(key=lambda pair: (-pair[1].priority, pair[0].study.created_at))
+        for entry, submission in waiting:
+            if not submission.wanted or submission.not_before > self._clock():
+                continue
+            if not self._has_room(shape, [*running, entry]):
+                break  # those behind it wait for it: a large study would never come to its turn
+            job = job_id(submission.study_id, submission.attempt + 1)
+            claimed = self._submissions.claim(submission, job)
+            if claimed is not None:
+                running.append(entry)
+                self._jobs.submit(job, submission.study_id)
+
+    def _has_room(self, shape: ClusterShape, entries: Sequence[Entry]) -> bool:
+        """Whether each study would get a trial's worth. One alone always may: its plan says what is wrong with it."""
+        if self._max_running is not None and len(entries) > self._max_running:
+            return False
+        demands = [demand_of(entry) for entry in entries]
+        fits = sum(d.cpus for d in demands) <= shape.cpus and sum(d.gpus for d in demands) <= shape.gpus
+        return len(entries) == 1 or fits
+
+    def _share_out(self, shape: ClusterShape) -> None:
+        entries = [e for e in self._submissions.unsettled() if e.submission is not None and e.submission.job]
+        shares = fair_shares(shape, {e.study.id: demand_of(e) for e in entries if e.study.state in ACTIVE})
+        for entry in entries:
+            share = shares.get(entry.study.id)
+            if entry.submission is not None and share is not None and share != entry.submission.concurrency:
+                self._submissions.share(entry.study.id, share)
+
+    def _note(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            log.warning("%s", trouble)
+        self.trouble = trouble
+
+
+def job_id(study_id: str, attempt: int) -> str:
+    """The one name that an attempt at a study has."""
+    return f"{study_id}-a{attempt}"
+
+
+def demand_of(entry: Entry) -> Demand:
+    """What a study would take of the cluster if it were alone."""
+    spec = _spec(entry.study.spec)
+    asked = spec.resources
+    return Demand(asked.cpus, asked.gpus or 0.0, min(asked.concurrency or spec.budget.trials, spec.budget.trials))
+
+
+def fair_shares(shape: ClusterShape, demands: Mapping[str, Demand]) -> dict[str, int]:
+    """How many trials each study may run at a time. All get one; what is left goes one by one to the study that has
+    least of the cluster, as long as it wants more and one of its trials still fits."""
+    shares = dict.fromkeys(demands, 1)
+    cpus = shape.cpus - sum(demand.cpus for demand in demands.values())
+    gpus = shape.gpus - sum(demand.gpus for demand in demands.values())
+    open_ = set(demands)
+    while open_:
+        name = min(open_, key=lambda each: (shares[each] * _weight(shape, demands[each]), each))
+        demand = demands[name]
+        if shares[name] >= demand.most or demand.cpus > cpus + 1e-9 or demand.gpus > gpus + 1e-9:
+            open_.discard(name)
+            continue
+        shares[name] += 1
+        cpus, gpus = cpus - demand.cpus, gpus - demand.gpus
+    return shares
+
+
+def _weight(shape: ClusterShape, demand: Demand) -> float:
+    """What part of the cluster a trial takes: of the scarcer of the two."""
+    of_gpus = demand.gpus / shape.gpus if shape.gpus else 0.0
+    return max(demand.cpus / shape.cpus if shape.cpus else 0.0, of_gpus, 1e-9)
+
+
+@lru_cache(maxsize=256)
+def _spec(text: str) -> StudySpec:
+    return parse_spec(text)
