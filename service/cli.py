@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from service.errors import DialinError, UsageError, did_you_mean
+from service.output import INTERRUPTED, console, exit_code, print_json, print_text
 
-INTERRUPTED = 130
+RUNNER = "ray"
+STATES = ("queued", "running", "complete", "failed", "interrupted")
+Command = Callable[[argparse.Namespace], int | None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,35 +70,61 @@ def _parser() -> _Parser:
     _range_test_arguments(test)
     _common(test)
 
-    going_on: tuple[tuple[str, Callable[[argparse.Namespace], int], str], ...] = (
-        ("resume", _resume, "go on with a study that was interrupted or whose driver died"),
-        ("extend", _extend, "add trials or epochs to a study and go on with it"),
-    )
-    for name, goes, text in going_on:
-        goes_on = _command(commands, name, goes, text)
-        _study_argument(goes_on)
-        if name == "extend":
-            goes_on.add_argument("--trials", metavar="N", help="how many in all, or +N more")
-            goes_on.add_argument("--epochs", metavar="N", help="how long a trial is at most, or +N longer")
-        _training_arguments(goes_on)
-        _common(goes_on)
-
-    _common(_command(commands, "list", _list, "the studies here, the newest first"))
-    for name, command, text in (
-        ("sync", _sync, "write what MLflow has not got of a study yet"),
-        ("show", _show, "a study with its trials, and why each ended"),
-        ("best", _best, "the best configuration of a study"),
-    ):
-        parser_of = _command(commands, name, command, text)
-        _study_argument(parser_of)
-        if name == "show":
-            parser_of.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="a trial's number: all about it")
-        _common(parser_of)
+    sync = _command(commands, "sync", _sync, "write what MLflow has not got of a study yet")
+    _study_argument(sync)
+    _common(sync)
     _common(_command(commands, "knobs", _knobs, "every knob that a search space may name"))
+    _add_either(commands)
     return parser
 
 
-def _command(commands: Any, name: str, command: Callable[[argparse.Namespace], int | None], text: str) -> _Parser:
+def _add_either(commands: Any) -> None:
+    """The commands that go to a server where one is named, and work in a folder of this machine where none is."""
+    submit = _either(commands, "submit", _submit, "queue a study on a server")
+    _spec_arguments(submit)
+    submit.add_argument("--priority", type=int, default=0, metavar="N", help="-100 to 100; the higher goes first")
+    submit.add_argument("--watch", action="store_true", help="and follow it until it ends")
+
+    listing = _either(commands, "list", _list, "the studies, the newest first")
+    listing.add_argument("--state", action="append", choices=STATES, metavar="STATE", help="only those in this state")
+
+    show = _either(commands, "show", _show, "a study with its trials, and why each ended", study=True)
+    show.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="a trial's number: all about it")
+    best = _either(commands, "best", _best, "the best configuration of a study", study=True)
+    best.add_argument("--yaml", action="store_true", help="as a specification that trains it again")
+    _either(commands, "watch", _watch, "follow a study until it ends", study=True)
+    _either(commands, "stop", _stop, "end a study; it can be resumed", study=True)
+    logs = _either(commands, "logs", _logs, "what a study's driver and its failed trials have logged", study=True)
+    logs.add_argument("--tail", type=_lines, default=200, metavar="N", help="lines of each log (default 200)")
+
+    text = "go on with a study that was interrupted or whose driver died"
+    _training_arguments(_either(commands, "resume", _resume, text, study=True))
+    extend = _either(commands, "extend", _extend, "add trials or epochs to a study and go on with it", study=True)
+    extend.add_argument("--trials", metavar="N", help="how many in all, or +N more")
+    extend.add_argument("--epochs", metavar="N", help="how long a trial is at most, or +N longer")
+    _training_arguments(extend)
+
+
+def _either(commands: Any, name: str, local: Command, text: str, *, study: bool = False) -> _Parser:
+    def command(arguments: argparse.Namespace) -> int | None:
+        from service.settings import ServerAddress
+
+        address = ServerAddress.read(url=arguments.server, out=arguments.out)
+        if address is None:
+            return local(arguments)
+        from service import remote
+
+        return remote.run(name, address, arguments)
+
+    parser = _command(commands, name, command, text)
+    if study:
+        _study_argument(parser)
+    parser.add_argument("--server", metavar="URL", help="a server's address (default: DIALIN_SERVER)")
+    _common(parser)
+    return parser
+
+
+def _command(commands: Any, name: str, command: Command, text: str) -> _Parser:
     parser: _Parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=command)
     return parser
@@ -116,9 +144,7 @@ def _study_argument(parser: _Parser) -> None:
 
 def _training_arguments(parser: _Parser) -> None:
     _data_argument(parser)
-    parser.add_argument(
-        "--runner", choices=("ray", "inline"), default="ray", help="inline: in this process, without Ray"
-    )
+    parser.add_argument("--runner", choices=("ray", "inline"), help="inline: in this process, without Ray")
 
 
 def _data_argument(parser: _Parser) -> None:
@@ -155,14 +181,10 @@ def _settings(arguments: argparse.Namespace) -> Any:
     return Settings.read(out=arguments.out, data_dir=getattr(arguments, "data_dir", None))
 
 
-def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2, allow_nan=False))
-
-
-def _console(stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+def _lines(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: 1 to 100000")
+    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -170,44 +192,85 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     from service.runs import run_study
 
-    return _watch(arguments, lambda progress: run_study(spec, settings, progress, arguments.runner))
+    return _drive(arguments, lambda progress: run_study(spec, settings, progress, arguments.runner or RUNNER))
 
 
 def _resume(arguments: argparse.Namespace) -> int:
     from service.runs import resume_study
 
-    return _watch(
-        arguments, lambda progress: resume_study(arguments.study, _settings(arguments), progress, arguments.runner)
-    )
+    runner = arguments.runner or RUNNER
+    return _drive(arguments, lambda progress: resume_study(arguments.study, _settings(arguments), progress, runner))
 
 
 def _extend(arguments: argparse.Namespace) -> int:
     from service.runs import extend_study
 
+    runner = arguments.runner or RUNNER
     more = {"trials": arguments.trials, "epochs": arguments.epochs}
-    return _watch(
+    return _drive(
         arguments,
-        lambda progress: extend_study(arguments.study, _settings(arguments), progress, arguments.runner, **more),
+        lambda progress: extend_study(arguments.study, _settings(arguments), progress, runner, **more),
     )
 
 
-def _watch(arguments: argparse.Namespace, drive: Callable[[Any], Any]) -> int:
+def _drive(arguments: argparse.Namespace, drive: Callable[[Any], Any]) -> int:
     """Drive a study with its progress on the terminal, and show what came out."""
     from service.history import read_back
     from service.progress import Progress
+
+    with Progress(console(stderr=arguments.json)) as progress:
+        result = drive(progress)
+    return _show_end(arguments, read_back(_settings(arguments), result.study_id), result)
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    """Follow a study that another process drives, and show what came out."""
+    from service.watching import watch_study
+
+    back = watch_study(_settings(arguments), arguments.study, console(stderr=arguments.json))
+    return _show_end(arguments, back, back.result)
+
+
+def _show_end(arguments: argparse.Namespace, back: Any, result: Any) -> int:
     from service.showing import show_claim, show_result
 
-    with Progress(_console(stderr=arguments.json)) as progress:
-        result = drive(progress)
     if arguments.json:
-        _print_json(result.to_data())
+        print_json(result.to_data())
+        return exit_code(result.state)
+    show_result(console(), back.spec, result)
+    show_claim(console(), back.spec, back.trials)
+    if result.state == "interrupted":
+        console().print(f"go on with it         dialin resume {result.study_id}", markup=False)
+    return exit_code(result.state)
+
+
+def _stop(arguments: argparse.Namespace) -> None:
+    from service.watching import stop_study
+
+    back = stop_study(_settings(arguments), arguments.study)
+    if arguments.json:
+        print_json(back.result.to_data())
     else:
-        back = read_back(_settings(arguments), result.study_id)
-        show_result(_console(), back.spec, result)
-        show_claim(_console(), back.spec, back.trials)
-        if result.state == "interrupted":
-            _console().print(f"go on with it         dialin resume {result.study_id}", markup=False)
-    return {"complete": 0, "interrupted": INTERRUPTED}.get(result.state, 1)
+        print(f"study {back.row.id} is {back.row.state.value}; go on with it: dialin resume {back.row.id}")
+
+
+def _logs(arguments: argparse.Namespace) -> None:
+    from service.watching import study_logs
+
+    logs = study_logs(_settings(arguments), arguments.study, arguments.tail)
+    if arguments.json:
+        print_json(dict(logs))
+        return
+    for name, text in logs.items():
+        print(f"== {name}\n{text}", end="")
+    if not logs:
+        print("nothing was logged: no trial has failed")
+
+
+def _submit(arguments: argparse.Namespace) -> NoReturn:
+    raise UsageError(
+        f"a study is submitted to a server: --server URL, or DIALIN_SERVER; without one: dialin run {arguments.spec}"
+    )
 
 
 def _sync(arguments: argparse.Namespace) -> int:
@@ -215,7 +278,7 @@ def _sync(arguments: argparse.Namespace) -> int:
 
     left = sync_study(_settings(arguments), arguments.study)
     if arguments.json:
-        _print_json({"left": left})
+        print_json({"left": left})
     else:
         print("everything is in MLflow" if left == 0 else f"{left} events are not in MLflow yet; they are kept on disk")
     return 0 if left == 0 else 1
@@ -229,9 +292,9 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     plan = plan_study(_load(arguments), local_shape())
     if arguments.json:
-        _print_json(plan_data(plan))
+        print_json(plan_data(plan))
     else:
-        show_plan(_console(), plan)
+        show_plan(console(), plan)
 
 
 def _lr_range_test(arguments: argparse.Namespace) -> None:
@@ -241,19 +304,19 @@ def _lr_range_test(arguments: argparse.Namespace) -> None:
     from service.showing import show_range_test
     from service.views import range_test_data
 
-    console = _console(stderr=arguments.json)
+    shown = console(stderr=arguments.json)
     domain = _range_test_options(arguments)
     params, calibration = range_test_once(
-        _load(arguments), _settings(arguments), domain, lambda text: console.print(text, markup=False)
+        _load(arguments), _settings(arguments), domain, lambda text: shown.print(text, markup=False)
     )
     if arguments.plot is not None:
         from service.results.figures import plot_range_tests
 
         plot_range_tests(calibration, Path(arguments.plot))
     if arguments.json:
-        _print_json(range_test_data(params, calibration))
+        print_json(range_test_data(params, calibration))
     else:
-        show_range_test(console, params, calibration)
+        show_range_test(shown, params, calibration)
 
 
 def _range_test_options(arguments: argparse.Namespace) -> Any:
@@ -277,11 +340,11 @@ def _list(arguments: argparse.Namespace) -> None:
     from service.history import list_studies
     from service.showing import show_list
 
-    rows = list_studies(_settings(arguments))
+    rows = [row for row in list_studies(_settings(arguments)) if row["state"] in (arguments.state or STATES)]
     if arguments.json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        show_list(_console(), rows)
+        show_list(console(), rows)
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -292,24 +355,30 @@ def _show(arguments: argparse.Namespace) -> None:
     back = read_back(_settings(arguments), arguments.study)
     if arguments.trial is not None:
         if arguments.json:
-            _print_json(trial_data(back, arguments.trial))
+            print_json(trial_data(back, arguments.trial))
         else:
-            show_trial(_console(), back, arguments.trial)
+            show_trial(console(), back, arguments.trial)
     elif arguments.json:
-        _print_json(study_data(back))
+        print_json(study_data(back))
     else:
-        show_study(_console(), back)
+        show_study(console(), back)
 
 
 def _best(arguments: argparse.Namespace) -> None:
+    if arguments.yaml:
+        from service.watching import best_yaml
+
+        text = best_yaml(_settings(arguments), arguments.study)
+        print_text(text, "yaml" if arguments.json else None)
+        return
     from service.history import read_back
     from service.showing import show_result
 
     back = read_back(_settings(arguments), arguments.study)
     if arguments.json:
-        _print_json(back.result.to_data())
+        print_json(back.result.to_data())
     else:
-        show_result(_console(), back.spec, back.result)
+        show_result(console(), back.spec, back.result)
 
 
 def _knobs(arguments: argparse.Namespace) -> None:
@@ -317,9 +386,9 @@ def _knobs(arguments: argparse.Namespace) -> None:
     from service.views import knobs_data
 
     if arguments.json:
-        _print_json(knobs_data())
+        print_json(knobs_data())
     else:
-        show_knobs(_console())
+        show_knobs(console())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@
     ├── TooLargeError           more was sent than is taken
     ├── ClusterError            the cluster that trained is gone
     ├── StorageError            nothing can be written: a disk is full
+    ├── ServerError             a server cannot be reached, or answers what cannot be understood
     └── StudyFailedError        the study ended without a result
 
 Server and client raise the same classes: `by_code` gives the class back from the code sent over the wire.
@@ -145,6 +146,11 @@ class ClusterError(DialinError):
 class StorageError(DialinError):
     code = "storage"
     status = 507
+
+
+class ServerError(DialinError):
+    code = "server"
+    status = 502
 
 
 class StudyFailedError(DialinError):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from service.calibration import from_data
 from service.errors import ConflictError, NotFoundError
@@ -16,23 +16,30 @@ from service.search.storage import open_storage
 from service.search.study import read_study
 from service.settings import OutputFolder, Settings
 from service.spec import parse_spec
-from service.spec.range_tests import Calibration
 from service.spec.study_spec import StudySpec
 from service.store.leases import holder
 from service.store.studies import Studies, StudyRow
 from service.tracking.mirror import lag_of, sqlite_uri, sync
 
 
+class Lines(Protocol):
+    """Findings that can be read by a person."""
+
+    def lines(self) -> list[str]: ...
+
+
 @dataclass(frozen=True)
 class ReadBack:
-    """One study as the disk has it. `mirror_lag`: events that MLflow has not got yet."""
+    """One study as the disk or a server has it. `mirror_lag`: events that MLflow has not got yet. `verdict`: how its
+    claim was judged, where that was done elsewhere."""
 
     row: StudyRow
     spec: StudySpec
     trials: Sequence[TrialRecord]
     result: Result
-    calibration: Calibration | None = None
+    calibration: Lines | None = None
     mirror_lag: int = 0
+    verdict: str = ""
 
 
 def mlflow_target(settings: Settings) -> tuple[str, Path | None]:

@@ -17,6 +17,21 @@ from service.results.summary import figure
 from service.search.records import Decision, Outcome, State, Trial, TrialRecord
 
 PLAIN_SECONDS = 2.0  # between two plain lines, at least
+PANEL_SECONDS = 0.05  # and between two looks of the panel; who watches from elsewhere hears much at once
+
+
+class StudyClock:
+    """Wall-clock seconds; those of a study's start until `run`. Who joins late hears of its trials all at once, and
+    they have taken the time since then."""
+
+    def __init__(self, started: float) -> None:
+        self._started: float | None = started
+
+    def __call__(self) -> float:
+        return time.time() if self._started is None else self._started
+
+    def run(self) -> None:
+        self._started = None
 
 
 class Progress:
@@ -97,13 +112,15 @@ class Progress:
             self._best = (value, trial.number, epoch)
 
     def _refresh(self) -> None:
-        if self._console.is_terminal:
-            self._live.refresh()
-            return
+        terminal = self._console.is_terminal
         ended = sum(self._ends.values())
         last = self._plan is not None and ended == self._plan.spec.budget.trials
-        if self._clock() - self._said >= PLAIN_SECONDS or last:
-            self._said = self._clock()
+        if self._clock() - self._said < (PANEL_SECONDS if terminal else PLAIN_SECONDS) and not last:
+            return
+        self._said = self._clock()
+        if terminal:
+            self._live.refresh()
+        else:
             self.note(self._line())
 
     def _line(self) -> str:

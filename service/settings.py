@@ -198,3 +198,23 @@ class OutputFolder:
 
     def study(self, study_id: str) -> StudyFolder:
         return StudyFolder(self.root / "studies" / study_id)
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """The server that commands go to (DIALIN_SERVER), and the token that says who asks (DIALIN_TOKEN). A token is never
+    an argument: those can be read by everybody on the machine."""
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def read(
+        cls, environ: Mapping[str, str] = os.environ, *, url: str | None = None, out: str | None = None
+    ) -> ServerAddress | None:
+        """The one named on the command line, else the environment's unless `out` names a folder of this machine; None
+        for none. Raises UsageError when the command line names both."""
+        if url and out:
+            raise UsageError(f"--server {url} and --out {out}: a study is on a server or in a folder; name either")
+        chosen = url or (None if out else environ.get("DIALIN_SERVER"))
+        return cls(chosen, environ.get("DIALIN_TOKEN") or None) if chosen else None

@@ -26,14 +26,15 @@ from service.tracking.mirror import sqlite_uri, ui_command
 from service.views import domain_text, find_trial, knobs_data, value_text, when_text, why
 
 
-def show_claim(console: Console, spec: StudySpec, records: Sequence[TrialRecord]) -> None:
-    """Whether the claim that a study puts to the test held; nothing for a study without one."""
+def show_claim(console: Console, spec: StudySpec, records: Sequence[TrialRecord], verdict: str = "") -> None:
+    """Whether the claim that a study puts to the test held, judged here where there is no verdict yet; nothing for a
+    study without one."""
     if spec.claim is None:
         return
     _say(console, f"\nclaim                {spec.claim.says}")
     if spec.claim.article:
         _say(console, f"in the article       {spec.claim.article}")
-    _say(console, judge(spec, spec.claim, records).text())
+    _say(console, verdict or judge(spec, spec.claim, records).text())
     if spec.claim.read:
         _say(console, f"how to read it       {spec.claim.read}")
 
@@ -166,7 +167,7 @@ def show_trial(console: Console, back: ReadBack, number: int) -> None:
 
 def show_study(console: Console, back: ReadBack) -> None:
     show_result(console, back.spec, back.result)
-    show_claim(console, back.spec, back.trials)
+    show_claim(console, back.spec, back.trials, back.verdict)
     for line in back.calibration.lines() if back.calibration is not None else ():
         _say(console, line)
     for diagnosis in diagnose(back.trials):

@@ -64,10 +64,11 @@ def study_data(back: ReadBack) -> dict[str, Any]:
 
 def find_trial(back: ReadBack, number: int) -> TrialRecord:
     """A trial of a study by its number. Raises NotFoundError, which says which there are."""
-    if not 0 <= number < len(back.trials):
-        there = f"0 to {len(back.trials) - 1}" if back.trials else "none"
-        raise NotFoundError(f"no trial {number} in {back.row.id}; there are {there}")
-    return back.trials[number]
+    for trial in back.trials:
+        if trial.number == number:
+            return trial
+    there = f"0 to {len(back.trials) - 1}" if back.trials else "none"
+    raise NotFoundError(f"no trial {number} in {back.row.id}; there are {there}")
 
 
 def trial_data(back: ReadBack, number: int) -> dict[str, Any]:
