@@ -6,9 +6,6 @@
     ├── DataError               a data set is missing, damaged or of the wrong shape
     ├── FunctionError           a person's own training function is missing, or raised
     ├── BundleError             an archive of a person's files is not one that may be unpacked
-    ├── UnauthorizedError       nobody knows who asks
-    ├── ForbiddenError          who asks may not do this
-    ├── TooLargeError           more was sent than is read
     ├── NotFoundError           no study or trial of that name
     ├── ConflictError           the study is not in a state that allows this
     │   ├── FencedError         another driver has taken the study over
@@ -90,21 +87,6 @@ class BundleError(DialinError):
     code = "bundle"
     status = 422
     exit_code = 2
-
-
-class UnauthorizedError(DialinError):
-    code = "unauthorized"
-    status = 401
-
-
-class ForbiddenError(DialinError):
-    code = "forbidden"
-    status = 403
-
-
-class TooLargeError(DialinError):
-    code = "too_large"
-    status = 413
 
 
 class NotFoundError(DialinError):

@@ -11,7 +11,9 @@ import uvicorn
 
 from tests.web.fake import FakeBackend, application
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +35,9 @@ def backend() -> FakeBackend:
 @pytest.fixture
 def site(backend) -> Iterator[str]:
     """The address of the page over `backend`."""
-    config = uvicorn.Config(application(backend), host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        application(backend), host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -274,7 +273,9 @@ def made(mode: str, trial: dict[str, Any]) -> dict[str, Any]:
     return trial | {"value": best, "epochs": len(trial["values"])}
 
 
-def grown(backend: FakeBackend, space: str = "digits", *, trials: int = 30, seed: int = 1, name: str | None = None) -> str:
+def grown(
+    backend: FakeBackend, space: str = "digits", *, trials: int = 30, seed: int = 1, name: str | None = None
+) -> str:
     """A running study with a past: curves that look like training, stopped at its rungs."""
     study_id = backend.add(search_spaces.read(space), name=name)
     spec, draw = parse_spec(search_spaces.read(space)), random.Random(seed)
