@@ -32,7 +32,8 @@ def guard(command: Sequence[str]) -> int:
         with suppress(psutil.NoSuchProcess):  # remembered: once the command is dead, nobody knows its children
             family |= {child.pid: child for child in psutil.Process(process.pid).children(recursive=True)}
     end(process, list(family.values()))
-    return process.returncode
+    code: int = process.returncode
+    return code if code >= 0 else 128 - code  # as a shell says that a signal ended it
 
 
 def end(process: subprocess.Popen[bytes], family: Sequence[psutil.Process] = ()) -> None:

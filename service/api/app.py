@@ -182,7 +182,9 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *self._extra]
+                there = {name.lower() for name, _ in message.get("headers", [])}
+                more = [pair for pair in self._extra if pair[0] not in there]
+                message["headers"] = [*message.get("headers", []), *more]
             await send(message)
 
         await self._app(scope, receive, sending if scope["type"] == "http" else send)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -326,7 +327,7 @@ class StudyService:
             "mode": spec.objective.mode,
             "best": best.value if best is not None else None,
             "trials": {**_counts(records), "budget": spec.budget.trials},
-            "seconds": study.summary.get("seconds", 0.0),
+            "seconds": _seconds(entry),
             "created_at": study.created_at,
             "started_at": began,
             "ended_at": study.ended_at,
@@ -352,6 +353,15 @@ class StudyService:
 def _need(who: Identity, role: Role, what: str) -> None:
     if not who.may(role):
         raise ForbiddenError(f"{who.name} is a {who.role.value} and may not {what}; a {role.value} may")
+
+
+def _seconds(entry: Entry) -> float:
+    """That drivers have spent on a study, the one at work too."""
+    before = float(entry.study.summary.get("seconds", 0.0))
+    submission = entry.submission
+    if entry.study.state is not StudyState.RUNNING or submission is None or submission.began_at is None:
+        return before
+    return round(before + time.time() - submission.began_at, 3)
 
 
 def _counts(records: Sequence[TrialRecord]) -> dict[str, int]:

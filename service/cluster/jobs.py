@@ -74,7 +74,7 @@ class RayJobs:
                 if _NOT_FOUND in str(error):
                     return None
                 raise
-        message = str(found.message or "").partition("\n")[0].strip()
+        message = str(found.message or "").partition("\n")[0].partition(", last available logs")[0].strip()
         return JobInfo(found.status.is_terminal(), message or str(found.status.value).lower())
 
     def stop(self, job: str) -> None:
