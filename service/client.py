@@ -174,8 +174,9 @@ class Client:
 
     def study(self, reference: str) -> StudyHandle:
         """The study of that id; or the newest one of that name; or `last`, the newest of all. Raises NotFoundError."""
+        path = _path(reference)
         try:
-            return StudyHandle(self._connection, study_info(self._connection.json("GET", _path(reference))))
+            return StudyHandle(self._connection, study_info(self._connection.json("GET", path)))
         except NotFoundError:
             found = next(self.studies(name=None if reference == "last" else reference, page=1), None)
             if found is None:
@@ -313,11 +314,12 @@ class StudyHandle:
                 with self._connection.stream(f"{self._path}/events", last_id, self._within(deadline)) as messages:
                     for message in messages:
                         self._check(deadline)
+                        event = None if message is None else self._heard(message)
                         breaks = 0
-                        if message is not None:
-                            last_id = message.id
-                            yield self._heard(message)
-                            if message.kind == "study" and self.info.ended:
+                        if event is not None:
+                            last_id = event.id
+                            yield event
+                            if event.kind == "study" and self.info.ended:
                                 return
             except _AWAY:
                 self._pause(deadline, self._connection.retries.seconds(breaks))
