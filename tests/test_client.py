@@ -212,7 +212,9 @@ def test_nonsense_is_one_clear_error(server, answer, message):
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("url", ["host:8000", "ftp://host", "http://", "", "http://host?x=1", "http://host:port", "/tmp/x"])
+@pytest.mark.parametrize(
+    "url", ["host:8000", "ftp://host", "http://", "", "http://host?x=1", "http://host:port", "/tmp/x"]
+)
 def test_an_address_that_is_none(url):
     with pytest.raises(UsageError, match="allowed: http://HOST:PORT or https://HOST"):
         Client(url)
