@@ -89,7 +89,7 @@ def read_back(settings: Settings, reference: str) -> ReadBack:
     file = out.study(row.id).calibration
     calibration = from_data(json.loads(file.read_text())) if file.exists() else None
     return ReadBack(
-        row, spec, trials, _result(row, spec, trials, settings), calibration, lag_of(out.study(row.id).spool)
+        row, spec, trials, result_of(row, spec, trials, settings), calibration, lag_of(out.study(row.id).spool)
     )
 
 
@@ -100,7 +100,8 @@ def _find(settings: Settings, reference: str) -> StudyRow:
         return studies.find(reference)
 
 
-def _result(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], settings: Settings) -> Result:
+def result_of(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], settings: Settings) -> Result:
+    """The outcome of a study as it is stored."""
     best_config = OutputFolder(settings.out).study(row.id).best_config
     return summarize(
         spec,

@@ -15,15 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import sqlalchemy as sa
 
 from service.cluster.jobs import JobInfo, Jobs
 from service.errors import ClusterError, DialinError
 from service.planning import ClusterShape
-from service.spec import parse_spec
-from service.spec.study_spec import StudySpec
+from service.spec import stored_spec
 from service.store.leases import holder
 from service.store.studies import StudyState
 from service.store.submissions import ACTIVE, Entry, Submission, Submissions
@@ -211,7 +209,7 @@ def job_id(study_id: str, attempt: int) -> str:
 
 def demand_of(entry: Entry) -> Demand:
     """What a study would take of the cluster if it were alone."""
-    spec = _spec(entry.study.spec)
+    spec = stored_spec(entry.study.spec)
     asked = spec.resources
     return Demand(asked.cpus, asked.gpus or 0.0, min(asked.concurrency or spec.budget.trials, spec.budget.trials))
 
@@ -238,8 +236,3 @@ def _weight(shape: ClusterShape, demand: Demand) -> float:
     """What part of the cluster a trial takes: of the scarcer of the two."""
     of_gpus = demand.gpus / shape.gpus if shape.gpus else 0.0
     return max(demand.cpus / shape.cpus if shape.cpus else 0.0, of_gpus, 1e-9)
-
-
-@lru_cache(maxsize=256)
-def _spec(text: str) -> StudySpec:
-    return parse_spec(text)

@@ -66,8 +66,8 @@ class ServerSettings:
     `ray_address`: the dashboard of a Ray cluster that studies run on, as http://HOST:8265; None: one of its own.
     `max_running`: studies at a time at most; None: as many as have room for a trial. `max_attempts`: drivers of one
     study that may die in a row. `allowed_hosts`: names that requests may be addressed to. `max_trials`: of one study.
-    `max_studies`: queued or running, of one token. `reads`, `writes`: requests a second of one caller, with twice as
-    many at once. `poll_seconds`: between two looks at what is wanted and what runs."""
+    `max_studies`: queued or running, of one token. `reads`, `writes`: requests a second of one caller, with ten
+    seconds' worth at once. `poll_seconds`: between two looks at what is wanted and what runs."""
 
     ray_address: str | None = None
     max_running: int | None = None

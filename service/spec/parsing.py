@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,12 @@ def parse_spec(
     if problems or spec is None:
         raise SpecError([_located(problem, document, overridden) for problem in problems], source)
     return spec
+
+
+@lru_cache(maxsize=512)
+def stored_spec(text: str) -> StudySpec:
+    """The specification in a text that `to_yaml` made, read once. Raises SpecError."""
+    return parse_spec(text)
 
 
 def spec_from_data(data: Mapping[str, Any], source: str = "") -> StudySpec:

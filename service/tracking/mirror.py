@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import urlopen
 
 from service.spec.domains import Scalar
 from service.tracking.position import read_position
@@ -140,6 +142,15 @@ def recorder_command(folder: Path, uri: str, artifacts: Path | None, patience_se
     command = [sys.executable, "-P", "-m", "service.tracking.recorder", "--spool", str(folder), "--uri", uri]
     command += ["--patience", f"{patience_seconds:g}"]
     return [*command, "--artifacts", str(artifacts)] if artifacts is not None else command
+
+
+def answers(uri: str, timeout_seconds: float = 2.0) -> bool:
+    """Whether MLflow's server at an address says that it is well."""
+    try:
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_seconds) as response:
+            return bool(response.status == 200)
+    except (OSError, ValueError, HTTPException):
+        return False
 
 
 def sqlite_uri(path: Path) -> str:

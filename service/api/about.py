@@ -1,0 +1,65 @@
+"""The paths of the API that are about the server: what it knows, who asks, and how it is."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+import search_spaces
+from service.api import models
+from service.api.routes import Who, errors, identity_of
+from service.views import knobs_data
+
+router = APIRouter(dependencies=[Depends(identity_of)])
+health = APIRouter()
+_TEXT = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
+
+
+@router.get("/search-spaces", response_model=list[models.SearchSpace], responses=errors(), summary="Shipped spaces")
+def spaces() -> Response:
+    return JSONResponse([_space(name) for name in search_spaces.names()])
+
+
+@router.get("/knobs", response_model=list[models.KnobDocument], responses=errors(), summary="All knobs")
+def knobs() -> Response:
+    return JSONResponse(knobs_data())
+
+
+@router.get("/session", response_model=models.Session, responses=errors(), summary="Who asks")
+def session(identity: Who) -> Response:
+    return JSONResponse({"name": identity.name, "role": identity.role.value})
+
+
+@health.get("/healthz", response_model=models.Health, summary="Whether the server is there")
+async def healthz() -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+@health.get(
+    "/readyz",
+    response_model=models.Readiness,
+    responses={503: {"model": models.Readiness, "description": "Not ready"}},
+    summary="Whether database, Ray and MLflow answer",
+)
+def readyz(request: Request) -> Response:
+    parts = request.app.state.readiness()
+    ready = all(text == "ok" for text in parts.values())
+    return JSONResponse({"status": "ok" if ready else "unavailable", **parts}, 200 if ready else 503)
+
+
+@health.get(
+    "/metrics",
+    dependencies=[Depends(identity_of)],
+    response_class=Response,
+    responses={200: _TEXT, **errors()},
+    summary="Figures for Prometheus",
+)
+def figures(request: Request) -> Response:
+    return Response(request.app.state.figures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _space(name: str) -> dict[str, str]:
+    text = search_spaces.read(name)
+    first = next((line for line in text.splitlines() if line.startswith("#")), "")
+    return {"name": name, "summary": first.lstrip("# ").strip(), "yaml": text}

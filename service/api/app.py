@@ -1,0 +1,185 @@
+"""The server's application: the API below /api/v1, health and figures also without it, and the page."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api import about, models, problems, routes
+from service.api.auth import Gate
+from service.api.metrics import Figures
+from service.api.studies import API, StudyService
+from service.cluster.jobs import Jobs
+from service.cluster.local import local_shape
+from service.errors import ClusterError
+from service.history import sync_study
+from service.planning import ClusterShape
+from service.reconciler import Reconciler
+from service.settings import ServerSettings, Settings
+from service.store.submissions import Submissions
+from service.store.tokens import Tokens
+from service.tracking.mirror import answers
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; "
+    "base-uri 'none'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an application is made of; closed by its end."""
+
+    settings: Settings
+    server: ServerSettings
+    submissions: Submissions
+    tokens: Tokens
+    service: StudyService
+    reconciler: Reconciler
+    gate: Gate
+
+
+def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: str = "127.0.0.1") -> FastAPI:
+    """An application over a database and a cluster. `host`: where it will listen; only on loopback is it open while
+    there is no token. Its reconciler runs as long as the application does."""
+    parts = _parts(settings, server, jobs, host)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        thread = threading.Thread(target=parts.reconciler.run, name="reconciler", daemon=True)
+        thread.start()
+        yield
+        parts.reconciler.close()
+        thread.join(timeout=5)
+
+    app = FastAPI(
+        title="dialin",
+        version="1",
+        description="Finds good training knobs: submit a search space, watch it, take the best configuration.",
+        lifespan=lifespan,
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # they load scripts from elsewhere
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    problems.install(app)
+    app.state.readiness = _readiness(parts, jobs)
+    app.state.figures = Figures(parts.service, parts.submissions, parts.reconciler)
+    app.include_router(routes.router, prefix=API, tags=["studies"])
+    app.include_router(about.router, prefix=API, tags=["server"])
+    app.include_router(about.health, prefix=API, tags=["server"])
+    app.include_router(about.health, include_in_schema=False)
+    app.state.parts = parts
+    _describe(app)
+    app.add_middleware(_Headers)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *server.allowed_hosts, host])
+    return app
+
+
+def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) -> Parts:
+    settings.out.mkdir(parents=True, exist_ok=True)
+    submissions, tokens = Submissions(settings.database), Tokens(settings.database)
+    reconciler = Reconciler(
+        submissions,
+        jobs,
+        settings.database,
+        max_running=server.max_running,
+        max_attempts=server.max_attempts,
+        poll_seconds=server.poll_seconds,
+        abandoned=lambda study_id: _write_the_rest(settings, study_id),
+    )
+    service = StudyService(settings, server, submissions, _shape_of(jobs), reconciler.wake)
+    gate = Gate(tokens, is_open=host in LOOPBACK, reads=server.reads, writes=server.writes)
+    return Parts(settings, server, submissions, tokens, service, reconciler, gate)
+
+
+def _shape_of(jobs: Jobs) -> Callable[[], ClusterShape]:
+    """What the cluster has, or had when it last answered; before that, what this machine has."""
+    last = local_shape()
+
+    def shape() -> ClusterShape:
+        nonlocal last
+        try:
+            last = jobs.shape()
+        except ClusterError:
+            return last
+        return last
+
+    return shape
+
+
+def _write_the_rest(settings: Settings, study_id: str) -> None:
+    """A study that ended without its driver's word must not be running in MLflow for ever. In a thread: MLflow may be
+    slow, or away."""
+    threading.Thread(target=sync_study, args=(settings, study_id), daemon=True).start()
+
+
+def _readiness(parts: Parts, jobs: Jobs) -> Callable[[], dict[str, str]]:
+    def ready() -> dict[str, str]:
+        return {"database": _database(parts), "ray": _ray(jobs), "mlflow": _mlflow(parts.settings)}
+
+    return ready
+
+
+def _database(parts: Parts) -> str:
+    try:
+        parts.submissions.by_state()
+    except Exception as error:  # noqa: BLE001  whatever it is, it is the answer
+        return f"does not answer: {type(error).__name__}"
+    return "ok"
+
+
+def _ray(jobs: Jobs) -> str:
+    try:
+        return "ok" if jobs.shape().cpus > 0 else "has no nodes"
+    except ClusterError as error:
+        return str(error)
+
+
+def _mlflow(settings: Settings) -> str:
+    uri = settings.mlflow_uri
+    return "ok" if uri is None or not uri.startswith("http") or answers(uri) else f"does not answer at {uri}"
+
+
+def _describe(app: FastAPI) -> None:
+    """The description says how errors look, and how to say who one is."""
+    made = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = made()
+        components = document.setdefault("components", {})
+        schemas = components.setdefault("schemas", {})
+        schema = models.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas["ProblemDocument"] = schema
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+class _Headers:
+    """Adds what every answer carries."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._extra = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *self._extra]
+            await send(message)
+
+        await self._app(scope, receive, sending if scope["type"] == "http" else send)

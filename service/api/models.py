@@ -1,0 +1,270 @@
+"""What the API answers with, for its description."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EXAMPLE_SPEC = """\
+name: digits-small
+objective: {dataset: digits}
+space:
+  optimizer: sgd
+  lr: {min: 1e-3, max: 1.0, log: true}
+  batch_size: {min: 16, max: 256, log: true}
+budget: {trials: 30, epochs: 9}
+"""
+
+
+class ProblemItem(BaseModel):
+    path: str
+    line: int | None = Field(description="In the specification, from 1.")
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457). `code` names its kind."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[ProblemItem] = Field(description="Everything wrong with a specification, by path and line.")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Unprocessable Content",
+                "status": 422,
+                "code": "invalid_spec",
+                "detail": "line 4: space.lr.min: 0 is not above 0, as a log range must be",
+                "errors": [{"path": "space.lr.min", "line": 4, "message": "0 is not above 0, as a log range must be"}],
+            }
+        }
+    )
+
+
+StudyStateName = Literal["queued", "running", "complete", "failed", "interrupted"]
+TrialStateName = Literal["waiting", "running", "complete", "stopped", "diverged", "failed"]
+
+
+class TrialCounts(BaseModel):
+    complete: int
+    stopped: int
+    diverged: int
+    failed: int
+    running: int
+    waiting: int
+    budget: int = Field(description="How many there will be at most.")
+
+
+class Links(BaseModel):
+    self: str
+    trials: str
+    best: str
+    curve: str
+    events: str
+    logs: str
+    page: str
+    mlflow: str | None = Field(description="The study's run in MLflow, once it is there.")
+
+
+class Study(BaseModel):
+    """A study in short. Times are in seconds since 1970."""
+
+    id: str
+    name: str
+    state: StudyStateName
+    reason: str = Field(description="Why it ended, or why it has not begun again yet.")
+    owner: str | None = Field(description="Whose token submitted it; null: it was run without the server.")
+    priority: int
+    metric: str
+    mode: Literal["max", "min"]
+    best: float | None
+    trials: TrialCounts
+    seconds: float = Field(description="That drivers have spent on it, as of its last end.")
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    attempts: int = Field(description="Drivers that it has had.")
+    concurrency: int | None = Field(description="Trials that may run at a time now: its share of the cluster.")
+    mirror_lag: int = Field(description="Events that MLflow has not got yet.")
+    archived: bool
+    links: Links
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "digits-small-4f7k2m",
+                "name": "digits-small",
+                "state": "running",
+                "reason": "",
+                "owner": "ana",
+                "priority": 0,
+                "metric": "val_accuracy",
+                "mode": "max",
+                "best": 0.9688,
+                "trials": {
+                    "complete": 3,
+                    "stopped": 9,
+                    "diverged": 1,
+                    "failed": 0,
+                    "running": 2,
+                    "waiting": 4,
+                    "budget": 30,
+                },
+                "seconds": 0.0,
+                "created_at": 1795250000.0,
+                "started_at": 1795250004.0,
+                "ended_at": None,
+                "attempts": 1,
+                "concurrency": 2,
+                "mirror_lag": 0,
+                "archived": False,
+                "links": {
+                    "self": "/api/v1/studies/digits-small-4f7k2m",
+                    "trials": "/api/v1/studies/digits-small-4f7k2m/trials",
+                    "best": "/api/v1/studies/digits-small-4f7k2m/best",
+                    "curve": "/api/v1/studies/digits-small-4f7k2m/curve",
+                    "events": "/api/v1/studies/digits-small-4f7k2m/events",
+                    "logs": "/api/v1/studies/digits-small-4f7k2m/logs",
+                    "page": "/studies/digits-small-4f7k2m",
+                    "mlflow": None,
+                },
+            }
+        }
+    )
+
+
+class EpochCounts(BaseModel):
+    trained: int
+    full: int = Field(description="What all trials would have taken at their full length.")
+
+
+class StudyInFull(Study):
+    spec: str = Field(description="YAML.")
+    test: dict[str, float] | None = Field(description="The best trial on the test split, read once at the end.")
+    epochs: EpochCounts
+    claim: str | None
+    calibration: list[str]
+    doctor: list[str] = Field(description="What the doctor saw in several trials, and what they have in common.")
+
+
+class StudyPage(BaseModel):
+    studies: list[Study]
+    next: str | None = Field(description="The cursor of the page behind this one.")
+
+
+class Trial(BaseModel):
+    trial: int
+    state: TrialStateName
+    reason: str
+    continues: int | None = Field(description="The trial whose training it goes on with.")
+    value: float | None = Field(description="Its best.")
+    epochs: int
+    values: dict[str, float | None] = Field(description="By epoch; null: not a finite number.")
+    params: dict[str, str | int | float | bool | None]
+    seed: int
+    started_at: float | None
+    ended_at: float | None
+    findings: list[dict[str, Any]]
+    link: str | None = Field(description="Its run in MLflow, once it is there.")
+
+
+class TrialPage(BaseModel):
+    trials: list[Trial]
+    next: str | None
+
+
+class Best(BaseModel):
+    trial: int
+    value: float
+    epoch: int
+    params: dict[str, str | int | float | bool | None]
+    metric: str
+    mode: Literal["max", "min"]
+    test: dict[str, float] | None
+    state: StudyStateName
+
+
+class CurvePoint(BaseModel):
+    trial: int
+    epoch: int
+    epochs_total: int
+    trials_total: int
+    seconds: float
+    value: float
+    best: float
+
+
+class BestCurve(BaseModel):
+    """Every new best value, and the last value of all."""
+
+    metric: str
+    mode: Literal["max", "min"]
+    points: list[CurvePoint]
+
+
+class PlanDocument(BaseModel):
+    name: str
+    objective: dict[str, Any]
+    knobs: dict[str, dict[str, str]]
+    trials: int
+    epochs: int
+    rungs: list[int]
+    concurrency: int
+    resources: dict[str, float]
+    most_epochs: int
+    likely_epochs: int
+    warnings: list[dict[str, str]]
+
+
+class Extension(BaseModel):
+    """A larger budget: new numbers, or `+N`."""
+
+    trials: int | str | None = Field(None, examples=["+10"])
+    epochs: int | str | None = Field(None, examples=[27])
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Bundle(BaseModel):
+    bundle: str = Field(description="The SHA-256 of what was sent: name it with the specification.")
+    files: int
+
+
+class SearchSpace(BaseModel):
+    name: str
+    summary: str
+    yaml: str
+
+
+class KnobDocument(BaseModel):
+    name: str
+    group: str
+    values: str
+    typical: str | None
+    applies: dict[str, list[Any]]
+    summary: str
+    source: str
+
+
+class Session(BaseModel):
+    name: str
+    role: Literal["viewer", "submitter", "admin"]
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """Each part: `ok`, or what is wrong with it."""
+
+    status: Literal["ok", "unavailable"]
+    database: str
+    ray: str
+    mlflow: str

@@ -1,0 +1,399 @@
+"""What a server does with studies, whoever asks: the HTTP API and the page both come here."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from service.api.reading import Reader
+from service.bundles import MOST_BYTES as MOST_BUNDLE_BYTES
+from service.bundles import unpack
+from service.continuing import extended, resolve_warm_start
+from service.errors import (
+    ConflictError,
+    ForbiddenError,
+    NoResultError,
+    NotFoundError,
+    Problem,
+    SpecError,
+    TooLargeError,
+    UsageError,
+    did_you_mean,
+)
+from service.planning import ClusterShape, plan_study
+from service.results.claims import judge
+from service.results.diagnosis import diagnose
+from service.results.export import best_config
+from service.search.records import State, TrialRecord
+from service.settings import OutputFolder, ServerSettings, Settings, StudyFolder
+from service.spec import parse_spec, stored_spec, to_yaml
+from service.spec.reading import read_yaml
+from service.spec.study_spec import ObjectiveSpec, PythonSpec, StudySpec
+from service.store.studies import StudyState
+from service.store.submissions import ACTIVE, Entry, Submissions
+from service.store.tokens import Identity, Role
+from service.views import plan_data, record_data
+
+SORTS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    "number": lambda trial: trial["trial"],
+    "value": lambda trial: trial["value"],
+    "epochs": lambda trial: trial["epochs"],
+    "state": lambda trial: trial["state"],
+    "started_at": lambda trial: trial["started_at"],
+    "ended_at": lambda trial: trial["ended_at"],
+}
+API = "/api/v1"
+
+
+class StudyService:
+    """Studies of one server. Every method raises the tree's errors. `shape`: what the cluster has. `changed` is called
+    when there is something to do."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        server: ServerSettings,
+        submissions: Submissions,
+        shape: Callable[[], ClusterShape],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings, self._server, self._submissions = settings, server, submissions
+        self._shape, self._changed = shape, changed
+        self._out = OutputFolder(settings.out)
+        self.reader = Reader(settings)
+
+    def plan(self, text: bytes | str, bundle: str | None = None) -> dict[str, Any]:
+        """What a specification would do, as `dialin plan --json`; nothing is kept."""
+        return plan_data(plan_study(self._checked(text, bundle), self._shape()))
+
+    def submit(
+        self, who: Identity, text: bytes | str, *, priority: int = 0, key: str | None = None, bundle: str | None = None
+    ) -> tuple[dict[str, Any], bool]:
+        """The study that a specification asks for, and whether it is new: one that was asked for under the same key
+        before is not."""
+        _need(who, Role.SUBMITTER, "submit studies")
+        spec = self._checked(text, bundle)
+        plan_study(spec, self._shape())
+        raw = text.encode() if isinstance(text, str) else text
+        digest = hashlib.sha256(b"\0".join([raw, str(priority).encode(), (bundle or "").encode()])).hexdigest()
+        entry, is_new = self._submissions.submit(
+            spec.name,
+            to_yaml(spec),
+            owner=who.name,
+            digest=digest,
+            priority=priority,
+            key=key,
+            most_active=self._server.max_studies,
+        )
+        self._changed()
+        return self._data(entry), is_new
+
+    def add_bundle(self, who: Identity, data: bytes) -> dict[str, Any]:
+        """Keep a person's files, by their digest."""
+        _need(who, Role.SUBMITTER, "send files")
+        self._check_code_allowed()
+        if len(data) > MOST_BUNDLE_BYTES:
+            raise TooLargeError(f"the bundle has {len(data)} bytes; at most {MOST_BUNDLE_BYTES} are taken")
+        digest = hashlib.sha256(data).hexdigest()
+        folder = self._out.bundles / digest
+        if not folder.exists():
+            self._out.bundles.mkdir(parents=True, exist_ok=True)
+            unpack(data, folder)
+        return {"bundle": digest, "files": sum(file.is_file() for file in folder.rglob("*"))}
+
+    def page(
+        self,
+        *,
+        states: Sequence[str] = (),
+        name: str | None = None,
+        owner: str | None = None,
+        archived: bool = False,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        """Studies, the newest first."""
+        before = _read_cursor(cursor, float, str)
+        found = self._submissions.page(
+            states=[_state(state) for state in states],
+            name=name,
+            owner=owner,
+            archived=archived,
+            limit=limit + 1,
+            before=(before[0], before[1]) if before is not None else None,
+        )
+        last = found[limit - 1].study if len(found) > limit else None
+        after = _cursor(last.created_at, last.id) if last is not None else None
+        return {"studies": [self._data(entry) for entry in found[:limit]], "next": after}
+
+    def entry(self, study_id: str) -> Entry:
+        return self._submissions.get(study_id)
+
+    def study(self, study_id: str) -> dict[str, Any]:
+        """A study with its specification and what is said of it."""
+        entry = self.entry(study_id)
+        back = self.reader.read_back(entry.study)
+        claim = judge(back.spec, back.spec.claim, back.trials).text() if back.spec.claim is not None else None
+        return {
+            **self._data(entry),
+            "spec": entry.study.spec,
+            "test": entry.study.summary.get("test"),
+            "epochs": dict(back.result.epochs),
+            "claim": claim,
+            "calibration": list(back.calibration.lines()) if back.calibration is not None else [],
+            "doctor": [found.text(len(back.trials)) for found in diagnose(back.trials)],
+        }
+
+    def trials(
+        self,
+        study_id: str,
+        *,
+        sort: str = "number",
+        states: Sequence[str] = (),
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        """Trials of a study. What has no value comes last, whichever way they are sorted."""
+        key, downwards = sort.removeprefix("-"), sort.startswith("-")
+        if key not in SORTS:
+            raise UsageError(f"sort {sort!r}: {did_you_mean(key, SORTS)}, with a dash before it for downwards")
+        wanted = {_trial_state(state) for state in states}
+        begin = _read_cursor(cursor, int)
+        trials = [trial for trial in self._trials(study_id) if not wanted or trial["state"] in wanted]
+        known = [trial for trial in trials if SORTS[key](trial) is not None]
+        known.sort(key=lambda trial: trial["trial"])
+        known.sort(key=SORTS[key], reverse=downwards)
+        ordered = [*known, *[trial for trial in trials if SORTS[key](trial) is None]]
+        start = begin[0] if begin is not None else 0
+        more = start + limit < len(ordered)
+        return {"trials": ordered[start : start + limit], "next": _cursor(start + limit) if more else None}
+
+    def trial(self, study_id: str, number: int) -> dict[str, Any]:
+        trials = self._trials(study_id)
+        if not 0 <= number < len(trials):
+            there = f"0 to {len(trials) - 1}" if trials else "none"
+            raise NotFoundError(f"no trial {number} in {study_id}; there are {there}")
+        return trials[number]
+
+    def best(self, study_id: str) -> dict[str, Any]:
+        """The best configuration so far. Raises NoResultError, with the reason."""
+        back = self.reader.read_back(self.entry(study_id).study)
+        best = back.result.best
+        if best is None:
+            raise NoResultError(_why_no_result(study_id, back.row.state, back.row.reason))
+        about = {"metric": back.result.metric, "mode": back.result.mode, "test": back.result.test}
+        return {**asdict(best), "params": dict(best.params), **about, "state": back.row.state.value}
+
+    def best_yaml(self, study_id: str) -> str:
+        """The best configuration as a specification that trains it again."""
+        back = self.reader.read_back(self.entry(study_id).study)
+        if back.result.best is None:
+            raise NoResultError(_why_no_result(study_id, back.row.state, back.row.reason))
+        return best_config(back.spec, back.trials[back.result.best.trial], back.result)
+
+    def curve(self, study_id: str) -> dict[str, Any]:
+        """How the best value came about."""
+        row = self.entry(study_id).study
+        objective = stored_spec(row.spec).objective
+        points = self.reader.points(row, objective.mode == "max")
+        return {"metric": objective.metric, "mode": objective.mode, "points": [asdict(point) for point in points]}
+
+    def log(self, study_id: str, tail: int) -> str:
+        """The last lines of the driver's log; empty before there is one."""
+        path = self.folder(study_id).logs / "driver.log"
+        if not path.exists():
+            return ""
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 400 * tail))
+            lines = file.read().decode(errors="replace").splitlines()
+        return "".join(f"{line}\n" for line in lines[-tail:])
+
+    def folder(self, study_id: str) -> StudyFolder:
+        """Raises NotFoundError, so no id is ever taken for a path that is not a study's."""
+        return self._out.study(self.entry(study_id).study.id)
+
+    def act(self, who: Identity, study_id: str, action: str, change: Mapping[str, str | None]) -> dict[str, Any]:
+        """Stop a study, have it go on, or with a larger budget. Raises ForbiddenError for somebody else's."""
+        entry = self.entry(study_id)
+        self._check_owner(who, entry, action)
+        if action == "stop":
+            entry = self._submissions.want(study_id, False)
+        elif action == "resume":
+            entry = self._submissions.want(study_id, True)
+        else:
+            spec = extended(stored_spec(entry.study.spec), change.get("trials"), change.get("epochs"))
+            self._check_size(spec)
+            entry = self._submissions.extend(study_id, to_yaml(spec))
+        self._changed()
+        return self._data(entry)
+
+    def archive(self, who: Identity, study_id: str) -> None:
+        self._check_owner(who, self.entry(study_id), "archive")
+        self._submissions.archive(study_id)
+
+    def data(self, study_id: str) -> dict[str, Any]:
+        """A study in short."""
+        return self._data(self.entry(study_id))
+
+    def _checked(self, text: bytes | str, bundle: str | None) -> StudySpec:
+        """The specification, where a server takes it."""
+        folder = self._bundle_folder(bundle) if bundle is not None else None
+        spec = parse_spec(text, folder=folder)
+        try:
+            spec = self._owned(spec, folder)
+            self._check_size(spec)
+        except SpecError as error:
+            document = read_yaml(text)
+            raise SpecError([replace(each, line=document.line(each.path)) for each in error.problems]) from None
+        return resolve_warm_start(spec, self._settings)
+
+    def _owned(self, spec: StudySpec, folder: Path | None) -> StudySpec:
+        """With nothing in it that lies anywhere on the server but where its data does."""
+        objective = spec.objective
+        if isinstance(objective, PythonSpec):
+            self._check_code_allowed()
+            if folder is None or not objective.file.is_relative_to(folder.resolve()):
+                problem = "the file must be among those that were sent with the specification"
+                raise SpecError([Problem("objective.python", problem)])
+            return spec
+        return self._with_data_below(spec, objective)
+
+    def _with_data_below(self, spec: StudySpec, objective: ObjectiveSpec) -> StudySpec:
+        kind, colon, path = objective.dataset.partition(":")
+        if not colon:
+            return spec
+        data = self._settings.data_dir.resolve()
+        whole = (data / path).resolve()
+        if not whole.is_relative_to(data):
+            raise SpecError([Problem("objective.dataset", f"{path!r} is not below the server's data folder")])
+        return spec.model_copy(update={"objective": objective.model_copy(update={"dataset": f"{kind}:{whole}"})})
+
+    def _check_size(self, spec: StudySpec) -> None:
+        if spec.budget.trials > self._server.max_trials:
+            problem = f"{spec.budget.trials} is more than this server takes, {self._server.max_trials}"
+            raise SpecError([Problem("budget.trials", problem)])
+
+    def _check_code_allowed(self) -> None:
+        if not self._settings.allow_code:
+            raise ForbiddenError("this server runs nobody's own code; who runs it can set DIALIN_ALLOW_CODE=1")
+
+    def _bundle_folder(self, bundle: str) -> Path:
+        folder = self._out.bundles / bundle
+        if len(bundle) != 64 or not set(bundle) <= set("0123456789abcdef") or not folder.is_dir():
+            raise NotFoundError(f"no bundle {bundle[:80]!r}; send it first")
+        return folder
+
+    @staticmethod
+    def _check_owner(who: Identity, entry: Entry, action: str) -> None:
+        _need(who, Role.SUBMITTER, f"{action} studies")
+        if entry.submission is None:
+            raise ConflictError(f"study {entry.study.id} was not submitted to a server; it is the command line's")
+        if not who.may(Role.ADMIN) and entry.submission.owner != who.name:
+            raise ForbiddenError(f"study {entry.study.id} is {entry.submission.owner}'s; only they can {action} it")
+
+    def _trials(self, study_id: str) -> list[dict[str, Any]]:
+        row = self.entry(study_id).study
+        maximize = stored_spec(row.spec).objective.mode == "max"
+        experiment, _, runs = self.reader.mlflow_runs(row)
+        return [
+            {**record_data(record, maximize), "link": self._run_link(experiment, runs.get(str(record.number), ""))}
+            for record in self.reader.records(row)
+        ]
+
+    def _data(self, entry: Entry) -> dict[str, Any]:
+        study, submission = entry.study, entry.submission
+        spec = stored_spec(study.spec)
+        back = self.reader.read_back(study) if study.state is not StudyState.QUEUED or submission is None else None
+        records = back.trials if back is not None else self.reader.records(study)
+        best = back.result.best if back is not None else None
+        experiment, parent, _ = self.reader.mlflow_runs(study)
+        own = f"{API}/studies/{study.id}"
+        began = submission.started_at if submission is not None else study.created_at
+        return {
+            "id": study.id,
+            "name": study.name,
+            "state": study.state.value,
+            "reason": study.reason,
+            "owner": submission.owner if submission is not None else None,
+            "priority": submission.priority if submission is not None else 0,
+            "metric": spec.objective.metric,
+            "mode": spec.objective.mode,
+            "best": best.value if best is not None else None,
+            "trials": {**_counts(records), "budget": spec.budget.trials},
+            "seconds": study.summary.get("seconds", 0.0),
+            "created_at": study.created_at,
+            "started_at": began,
+            "ended_at": study.ended_at,
+            "attempts": submission.attempt if submission is not None else 1,
+            "concurrency": submission.concurrency if submission is not None and study.state in ACTIVE else None,
+            "mirror_lag": self.reader.lag(study),
+            "archived": submission.archived if submission is not None else False,
+            "links": {
+                "self": own,
+                **{name: f"{own}/{name}" for name in ("trials", "best", "curve", "events", "logs")},
+                "page": f"/studies/{study.id}",
+                "mlflow": self._run_link(experiment, parent),
+            },
+        }
+
+    def _run_link(self, experiment: str, run: str) -> str | None:
+        server = self._settings.mlflow_uri
+        if server is None or not server.startswith("http") or not run:
+            return None
+        return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+
+
+def _need(who: Identity, role: Role, what: str) -> None:
+    if not who.may(role):
+        raise ForbiddenError(f"{who.name} is a {who.role.value} and may not {what}; a {role.value} may")
+
+
+def _counts(records: Sequence[TrialRecord]) -> dict[str, int]:
+    counts = dict.fromkeys((state.value for state in State), 0)
+    for record in records:
+        counts[record.state.value] += 1
+    return counts
+
+
+def _why_no_result(study_id: str, state: StudyState, reason: str) -> str:
+    why = f": {reason}" if reason else ""
+    if state in ACTIVE:
+        return f"study {study_id} is {state.value}, and no trial has reported a finite value yet"
+    return f"study {study_id} is {state.value}{why}; no trial has reported a finite value"
+
+
+def _state(text: str) -> StudyState:
+    if text not in list(StudyState):
+        raise UsageError(f"state {text!r}: {did_you_mean(text, list(StudyState))}")
+    return StudyState(text)
+
+
+def _trial_state(text: str) -> str:
+    if text not in list(State):
+        raise UsageError(f"state {text!r}: {did_you_mean(text, list(State))}")
+    return text
+
+
+def _cursor(*values: float | str) -> str:
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None, *kinds: type) -> list[Any] | None:
+    if cursor is None:
+        return None
+    try:
+        values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        values = None
+    wrong = not isinstance(values, list) or len(values) != len(kinds)
+    if wrong or any(type(value) is not kind for value, kind in zip(values or [], kinds, strict=False)):
+        raise UsageError(f"cursor {cursor[:80]!r} is none that this server gave")
+    if kinds == (int,) and not 0 <= values[0] < 2**31:
+        raise UsageError(f"cursor {cursor[:80]!r} is none that this server gave")
+    return list(values)
