@@ -416,7 +416,7 @@ class TestEvents:
         )
         assert handle.wait().state == "complete"
         assert capsys.readouterr().err == (
-            "study mine-abc running: 2/6 trials, 2 running, 12 s\n"
+            "study mine-abc running: 2/6 trials, 2 running\n"
             "study mine-abc complete: 2/6 trials, 2 running, best val_accuracy 0.9123, 12 s\n"
         )
         assert handle.wait(progress=False).state == "complete"
