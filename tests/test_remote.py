@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
@@ -55,8 +56,7 @@ def dialin(served, monkeypatch, capsys, tmp_path):
 
 
 def test_a_study_is_submitted_watched_and_shown(dialin, served):
-    with open("mine.yaml", "w") as file:  # noqa: PTH123
-        file.write(SPACE)
+    Path("mine.yaml").write_text(SPACE)
     code, out, err = dialin("submit", "mine.yaml", "--set", "budget.trials=4", "--watch", "--json")
     assert code == 0, err
     result = json.loads(out)
@@ -69,9 +69,9 @@ def test_a_study_is_submitted_watched_and_shown(dialin, served):
     assert "driver.log" in json.loads(dialin("logs", result["study_id"], "--json", "--tail", "1")[1])
 
 
-@pytest.mark.parametrize("arguments", [["show", "mine"], ["show", "mine", "1"], ["best", "mine", "--yaml"]])
+@pytest.mark.parametrize("arguments", [("show", "GRID"), ("show", "GRID", "1"), ("best", "GRID", "--yaml")])
 def test_what_a_server_shows_is_what_the_folder_shows(dialin, served, arguments):
-    arguments[1] = dialin("list", "--json")[1] and _grid(served)
+    arguments = [argument.replace("GRID", _grid(served)) for argument in arguments]
     remote = dialin(*arguments)[1]
     local = dialin(*arguments, "--out", str(served[1]))[1]
     places = ("best configuration   ", "see every trial", "its page", "in MLflow")
@@ -104,8 +104,7 @@ def test_the_list(dialin, served):
 
 
 def test_stop_resume_extend(dialin, served):
-    with open("long.yaml", "w") as file:  # noqa: PTH123
-        file.write(LONG)
+    Path("long.yaml").write_text(LONG)
     code, out, _ = dialin("submit", "long.yaml", "--json", "--priority", "1")
     study = json.loads(out)["id"]
     assert (code, json.loads(out)["state"]) == (0, "queued")
@@ -157,9 +156,8 @@ def test_errors_are_the_servers(served, tmp_path):
 
 
 def test_a_study_without_a_result(dialin, served):
-    study = Client(served[0])
-    with study:
-        handle = study.submit(
+    with Client(served[0]) as client:
+        handle = client.submit(
             {"name": "none", "objective": {"dataset": "synthetic", "epoch_seconds": 3600}, "space": {"lr": 0.1}}
         )
         with pytest.raises(NoResultError, match="no trial has reported a finite value yet"):
