@@ -11,6 +11,7 @@ from service.errors import DialinError, UsageError, did_you_mean
 from service.output import INTERRUPTED, console, exit_code, print_json, print_text
 
 RUNNER = "ray"
+ROLES = ("viewer", "submitter", "admin")
 STATES = ("queued", "running", "complete", "failed", "interrupted")
 Command = Callable[[argparse.Namespace], int | None]
 
@@ -75,7 +76,27 @@ def _parser() -> _Parser:
     _common(sync)
     _common(_command(commands, "knobs", _knobs, "every knob that a search space may name"))
     _add_either(commands)
+    _add_serving(commands)
     return parser
+
+
+def _add_serving(commands: Any) -> None:
+    """The commands of whoever runs a server."""
+    up = _command(commands, "up", _up, "run a server here: the API with its page, MLflow and Ray")
+    up.add_argument("--host", default="127.0.0.1", metavar="H", help="where it listens (default 127.0.0.1)")
+    up.add_argument("--port", type=int, default=8080, metavar="P", help="default 8080")
+    up.add_argument("--data", dest="out", metavar="D", help="where its data is kept (default ./dialin-data)")
+    _data_argument(up)
+
+    token = _command(commands, "token", _token, "make, list or revoke the tokens of a server's users")
+    what = token.add_subparsers(metavar="create|list|revoke", required=True, parser_class=_Parser, dest="action")
+    create = what.add_parser("create", help="a new token, shown once")
+    create.add_argument("name", metavar="NAME", help="whose it is")
+    create.add_argument("--role", choices=ROLES, required=True, help="look; submit and change one's own; everything")
+    revoke = what.add_parser("revoke", help="end a token, and the sessions opened with it")
+    revoke.add_argument("name", metavar="NAME")
+    for parser in (create, revoke, what.add_parser("list", help="whose there are")):
+        _common(parser)
 
 
 def _add_either(commands: Any) -> None:
@@ -379,6 +400,44 @@ def _best(arguments: argparse.Namespace) -> None:
         print_json(back.result.to_data())
     else:
         show_result(console(), back.spec, back.result)
+
+
+def _up(arguments: argparse.Namespace) -> None:
+    from service.embedded import run_server
+    from service.settings import ServerSettings
+
+    if not 1 <= arguments.port <= 65535:
+        raise UsageError(f"--port {arguments.port}; allowed: 1 to 65535")
+    run_server(
+        _settings(arguments),
+        ServerSettings.read(),
+        arguments.host,
+        arguments.port,
+        lambda text: print(text, flush=True),
+    )
+
+
+def _token(arguments: argparse.Namespace) -> None:
+    from service.store.tokens import Tokens
+
+    settings = _settings(arguments)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with Tokens(settings.database) as tokens:
+        if arguments.action == "create":
+            secret = tokens.create(arguments.name, arguments.role)
+            if arguments.json:
+                print_json({"name": arguments.name, "role": arguments.role, "token": secret})
+            else:
+                print(f"{secret}\nthis is shown once; it goes into DIALIN_TOKEN, or where the page asks for it")
+        elif arguments.action == "revoke":
+            tokens.revoke(arguments.name)
+            print_json({"revoked": arguments.name}) if arguments.json else print(f"{arguments.name} has no token now")
+        else:
+            rows = [{"name": name, "role": role.value, "created_at": at} for name, role, at in tokens.list()]
+            if arguments.json:
+                print_json(rows)
+            for row in () if arguments.json else rows:
+                print(f"{row['name']}  {row['role']}")
 
 
 def _knobs(arguments: argparse.Namespace) -> None:

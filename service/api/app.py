@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import about, models, problems, routes
 from service.api.auth import Gate
 from service.api.metrics import Figures
+from service.api.page_backend import PageBackend
 from service.api.studies import API, StudyService
 from service.cluster.jobs import Jobs
 from service.cluster.local import local_shape
@@ -25,6 +26,7 @@ from service.settings import ServerSettings, Settings
 from service.store.submissions import Submissions
 from service.store.tokens import Tokens
 from service.tracking.mirror import answers
+from service.web import pages
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HEADERS = {
@@ -79,6 +81,7 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
     app.include_router(about.router, prefix=API, tags=["server"])
     app.include_router(about.health, prefix=API, tags=["server"])
     app.include_router(about.health, include_in_schema=False)
+    app.include_router(pages.router(PageBackend(parts.service, parts.gate)))
     app.state.parts = parts
     _describe(app)
     app.add_middleware(_Headers)

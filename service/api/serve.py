@@ -1,0 +1,60 @@
+"""The server's process: `python -P -m service.api.serve --host H --port P`; the rest says the environment."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from service.api.app import LOOPBACK, create_app
+from service.cluster.jobs import RayJobs
+from service.errors import DialinError, UsageError
+from service.settings import ServerSettings, Settings
+from service.store.tokens import Tokens
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m service.api.serve")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        serve(arguments.host, arguments.port, Settings.read(), ServerSettings.read())
+    except DialinError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def serve(host: str, port: int, settings: Settings, server: ServerSettings) -> None:
+    """Answer requests until SIGTERM or SIGINT. Raises UsageError for settings that are not safe where it listens."""
+    if server.ray_address is None:
+        raise UsageError("DIALIN_RAY_ADDRESS is not set; `dialin up` starts a Ray of its own")
+    check_exposure(host, settings, server)
+    app = create_app(settings, server, RayJobs(server.ray_address), host=host)
+    # Event streams are endless: they must not keep a server that is to end.
+    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=2)
+
+
+def check_exposure(host: str, settings: Settings, server: ServerSettings) -> None:
+    """Raises UsageError, which says what to set, for a server that others can reach and that is not made for it."""
+    if host in LOOPBACK:
+        return
+    missing = []
+    with Tokens(settings.database) as tokens:
+        if not any(role == "admin" for _, role, _ in tokens.list()):
+            missing.append("an admin's token: dialin token create NAME --role admin")
+    if not server.allowed_hosts:
+        missing.append("DIALIN_ALLOWED_HOSTS, the names by which it is called, as dialin.example.org")
+    if missing:
+        raise UsageError(
+            f"a server that listens on {host} can be reached by others; it needs " + "; and ".join(missing)
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""A whole server on one machine: the API with its page, MLflow, and a Ray cluster, each a process of its own.
+
+All listen on loopback but for the API, which listens where it is told. What dies is started again; all end together,
+each by its own id, when this ends; and when this is killed, their guards end them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from filelock import FileLock, Timeout
+
+from service.api.serve import check_exposure
+from service.cluster.local import local_shape
+from service.errors import ConflictError, ServerError, UsageError
+from service.guard import PATIENCE_SECONDS
+from service.interrupts import Interrupts
+from service.scratch import scratch_folder
+from service.settings import OutputFolder, ServerSettings, Settings
+
+START_SECONDS = 120.0
+MOST_STARTS, WITHIN_SECONDS = 5, 60.0  # of one part, before it is given up
+_ROOT = str(Path(__file__).parents[1])
+_OBJECT_STORE_BYTES = 80 * 2**20
+
+
+@dataclass
+class Part:
+    """One of the processes. `answers`: whether it is ready."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    answers: Callable[[], bool]
+    process: subprocess.Popen[bytes] | None = None
+    starts: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_STARTS))
+
+    def start(self) -> None:
+        """Start it, and wait until it answers. Raises ServerError, with the end of its log, when it does not."""
+        now = time.monotonic()
+        if len(self.starts) == MOST_STARTS and now - self.starts[0] < WITHIN_SECONDS:
+            raise ServerError(f"{self.name} ended {MOST_STARTS} times within {WITHIN_SECONDS:.0f} s\n{self.tail()}")
+        self.starts.append(now)
+        guarded = [sys.executable, "-P", "-m", "service.guard", *self.command]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                guarded,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=dict(self.environment),
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise ServerError(f"{self.name} did not start\n{self.tail()}")
+            time.sleep(0.1)
+
+    def ask_to_end(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def wait(self) -> None:
+        """Its guard needs a while to end it, and is killed when it needs longer."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(3 * PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        return "\n".join(f"  {line}" for line in self.log.read_text(errors="replace").splitlines()[-15:])
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the parts are."""
+
+    api: str
+    mlflow: str
+    ray: str
+
+
+def run_server(settings: Settings, server: ServerSettings, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Start what is not there yet, say where everything is, and keep it running until an interrupt.
+
+    Raises UsageError for a port that is taken and for settings that are not safe, ConflictError when a server works on
+    this folder already, ServerError when a part does not start.
+    """
+    check_exposure(host, settings, server)
+    if not _is_free(host, port):
+        raise UsageError(f"port {port} on {host} is taken; name another with --port")
+    folder = OutputFolder(settings.out).root / "server"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), Interrupts() as interrupts, ExitStack() as stack:
+        try:
+            parts, addresses = _parts(settings, server, host, port, folder, stack)
+            with interrupts.shield():
+                stack.callback(_end_all, parts)
+            for part in parts:
+                say(f"starting {part.name} ...")
+                part.start()
+            for line in _welcome(settings, addresses):
+                say(line)
+            _keep_running(parts, say)
+        except KeyboardInterrupt:
+            interrupts.finish()  # what follows is short, and has to be done
+            say("ending ...")
+
+
+def _keep_running(parts: Sequence[Part], say: Callable[[str], None]) -> None:
+    while True:
+        for part in parts:
+            if part.process is not None and part.process.poll() is not None:
+                say(f"{part.name} ended (exit code {part.process.returncode}); starting it again")
+                part.start()
+        time.sleep(0.5)
+
+
+def _end_all(parts: Sequence[Part]) -> None:
+    for part in parts:
+        part.ask_to_end()
+    for part in parts:
+        part.wait()
+
+
+def _parts(
+    settings: Settings, server: ServerSettings, host: str, port: int, folder: Path, stack: ExitStack
+) -> tuple[list[Part], Addresses]:
+    parts = []
+    environment = _environment(settings)
+    mlflow, ray = settings.mlflow_uri, server.ray_address
+    if mlflow is None:
+        mlflow_port = _free_port(5000)
+        mlflow = f"http://127.0.0.1:{mlflow_port}"
+        parts.append(_mlflow(settings, mlflow_port, environment, folder))
+    environment["DIALIN_MLFLOW_URI"] = mlflow
+    if ray is None:
+        ray_port = _free_port(8265)
+        ray = f"http://127.0.0.1:{ray_port}"
+        environment |= {
+            # Said outright: a token file in someone's home would otherwise decide it.
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for this machine only, so Ray listens on loopback only
+        }
+        parts.append(_ray(ray_port, environment, folder, stack))
+    environment["DIALIN_RAY_ADDRESS"] = ray
+    shown = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
+    api = f"http://{shown}:{port}"
+    command = [sys.executable, "-P", "-m", "service.api.serve", "--host", host, "--port", str(port)]
+    named = f"127.0.0.1:{port}" if shown == "127.0.0.1" else f"{shown}:{port}"
+    health = f"http://{named}/healthz"
+    parts.append(Part("the API", command, environment, folder / "api.log", lambda: _answers(health)))
+    return parts, Addresses(api, mlflow, ray)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Ours, with what all parts have to agree on; `python` is this one, and our packages are found first."""
+    paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PATH": os.pathsep.join(programs),
+        "PYTHONUNBUFFERED": "1",
+        "DIALIN_OUT": str(settings.out),
+        "DIALIN_DATA_DIR": str(settings.data_dir),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folder: Path) -> Part:
+    out, address = OutputFolder(settings.out), f"127.0.0.1:{port}"
+    command = [
+        *(sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--backend-store-uri", f"sqlite:///{out.mlflow_database}"),
+        *("--artifacts-destination", str(out.mlflow_artifacts), "--workers", "1"),
+        # A page from elsewhere that somebody has open must not reach it.
+        *("--allowed-hosts", f"{address},localhost:{port}", "--cors-allowed-origins", f"http://{address}"),
+    ]
+    return Part(
+        "MLflow", command, dict(environment), folder / "mlflow.log", lambda: _answers(f"http://{address}/health")
+    )
+
+
+def _ray(port: int, environment: Mapping[str, str], folder: Path, stack: ExitStack) -> Part:
+    # A short path: the sockets below it must fit into 107 characters.
+    parent = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
+    temporary = scratch_folder("dialin-head-", parent)
+    stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+    shape = local_shape()
+    command = [
+        *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+        *("--port", "0", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)),
+        *("--dashboard-agent-listen-port", "0", "--min-worker-port", "0", "--max-worker-port", "0"),
+        *("--ray-client-server-port", str(_free_port()), "--temp-dir", str(temporary)),
+        *("--num-cpus", str(int(max(1, shape.cpus))), "--num-gpus", str(int(shape.gpus))),
+        *("--object-store-memory", str(_OBJECT_STORE_BYTES)),
+    ]
+    token = environment["RAY_AUTH_TOKEN"]
+    version = f"http://127.0.0.1:{port}/api/version"
+    return Part("Ray", command, dict(environment), folder / "ray.log", lambda: _answers(version, token))
+
+
+def _welcome(settings: Settings, addresses: Addresses) -> Iterator[str]:
+    yield f"dialin is up; its data lies in {settings.out}"
+    yield f"  page      {addresses.api}"
+    yield f"  API       {addresses.api}/api/v1"
+    yield f"  MLflow    {addresses.mlflow}"
+    yield f"  Ray       {addresses.ray}"
+    yield f"submit a study with:  dialin submit digits --server {addresses.api}"
+    yield "Ctrl-C ends all of it; studies that run go on when it is up again"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConflictError(f"a server works on {folder.parent} already") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _answers(url: str, token: str | None = None) -> bool:
+    headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    try:
+        with urlopen(Request(url, headers=headers), timeout=2.0) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port(wanted: int = 0) -> int:
+    """That one where it is free, else any."""
+    if wanted and _is_free("127.0.0.1", wanted):
+        return wanted
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

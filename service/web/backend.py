@@ -1,0 +1,68 @@
+"""What the page needs from the service behind it. Data has the shapes of the HTTP API, so the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+
+Data = Mapping[str, Any]
+
+ACTIONS = ("stop", "resume", "extend", "archive")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: `role` is viewer, submitter or admin."""
+
+    name: str
+    role: str
+
+    def may_submit(self) -> bool:
+        return self.role in ("submitter", "admin")
+
+    def may_change(self, owner: str | None) -> bool:
+        """A submitter changes only their own studies."""
+        return self.role == "admin" or (self.role == "submitter" and self.name == owner)
+
+
+class Backend(Protocol):
+    """Every method raises errors of the service's tree: UnauthorizedError, NotFoundError, SpecError, ConflictError."""
+
+    def caller(self, request: Request) -> Caller:
+        """Who sent the request, by header or cookie. Raises UnauthorizedError."""
+
+    def sign_in(self, request: Request, token: str) -> str:
+        """What the cookie shall hold. Raises UnauthorizedError for a token that is not known."""
+
+    def sign_out(self, request: Request) -> None:
+        """What the request's cookie holds is worth nothing any more."""
+
+    def studies(self, states: Sequence[str], archived: bool, cursor: str | None, limit: int) -> Data:
+        """`{"studies": [...], "next": cursor | None}`, the newest first."""
+
+    def study(self, study_id: str) -> Data:
+        """A study with its specification. Raises NotFoundError."""
+
+    def trials(self, study_id: str) -> Sequence[Data]:
+        """All trials, by number."""
+
+    def curve(self, study_id: str) -> Data:
+        """The best value so far: `{"metric", "mode", "points"}`."""
+
+    def best_config(self, study_id: str) -> str | None:
+        """The best configuration as YAML; None while there is none."""
+
+    def log(self, study_id: str, tail: int) -> str:
+        """The last lines of the driver's log; empty when there is none yet."""
+
+    def plan(self, caller: Caller, text: str) -> Data:
+        """What a specification would do. Raises SpecError."""
+
+    def submit(self, caller: Caller, text: str, key: str, priority: int) -> str:
+        """The id of the new study, or of the one that this key has made already. Raises SpecError."""
+
+    def act(self, caller: Caller, study_id: str, action: str, change: Mapping[str, str]) -> None:
+        """One of ACTIONS; `change` holds trials and epochs of an extension. Raises ConflictError, ForbiddenError."""

@@ -1,0 +1,137 @@
+// A text area with line numbers, checked as one types: what is wrong stands at the end of its line, and in a list.
+
+const WAIT_MS = 350;
+
+export class Editor {
+  constructor(form) {
+    this.form = form;
+    this.area = form.querySelector("textarea");
+    this.gutter = form.querySelector(".gutter");
+    this.marks = form.querySelector(".marks");
+    this.problems = form.querySelector("#problems");
+    this.plan = form.querySelector("#plan");
+    this.asked = 0;
+    this.found = new Map();
+    this.area.addEventListener("input", () => this.changed());
+    this.area.addEventListener("scroll", () => this.align());
+    this.problems.addEventListener("click", (event) => this.follow(event));
+    this.form.addEventListener("submit", () => this.form.classList.add("sending"));
+    window.addEventListener("pageshow", () => this.form.classList.remove("sending"));
+    this.changed();
+  }
+
+  // In the place of everything; the browser's undo brings back what was there.
+  replace(text) {
+    this.area.focus();
+    this.area.select();
+    if (!document.execCommand("insertText", false, text)) this.area.value = text;
+    this.area.setSelectionRange(0, 0);
+    this.area.scrollTop = 0;
+    this.changed();
+  }
+
+  changed() {
+    this.found = new Map();
+    this.draw();
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.check(), WAIT_MS);
+  }
+
+  async check() {
+    const asked = ++this.asked;
+    this.form.dataset.checking = "";
+    try {
+      const response = await fetch(this.form.dataset.check, {
+        method: "POST",
+        headers: { "Content-Type": "application/yaml", Accept: "application/json" },
+        body: this.area.value,
+      });
+      const answer = await response.json();
+      if (asked !== this.asked) return; // something newer is on its way
+      if (response.ok) this.fits(answer);
+      else this.wrong(answer);
+    } catch {
+      if (asked === this.asked) this.list([{ message: "It could not be checked: no answer from the server." }], "hint");
+    }
+    if (asked === this.asked) delete this.form.dataset.checking;
+  }
+
+  wrong(answer) {
+    const errors = answer.errors?.length ? answer.errors : [{ message: answer.detail || answer.title }];
+    this.found = new Map();
+    for (const { path, line, message } of errors) if (line && !this.found.has(line)) this.found.set(line, message);
+    this.draw();
+    this.list(errors, "problems");
+    this.plan.replaceChildren();
+  }
+
+  list(errors, kind) {
+    const items = errors.map(({ path, line, message }) => {
+      const item = make("li", {});
+      const text = path ? `${path}: ${message}` : message;
+      if (line) item.append(make("button", { type: "button", "data-line": line, className: "link" }, `line ${line}`), " ");
+      item.append(text);
+      return item;
+    });
+    this.problems.replaceChildren(make("ul", { className: kind }, ...items));
+  }
+
+  fits(plan) {
+    this.found = new Map();
+    this.draw();
+    this.problems.replaceChildren(make("p", { className: "fits" }, "It fits."));
+    const rungs = plan.rungs.length ? `compared after ${plan.rungs.join(", ")}` : "no early stopping";
+    const facts = [
+      ["Trials", `${plan.trials}, ${plan.concurrency} at a time`],
+      ["Epochs", `up to ${plan.epochs} a trial; ${rungs}`],
+      ["In all", `about ${plan.likely_epochs} epochs likely, ${plan.most_epochs} at most`],
+      ["Knobs", Object.keys(plan.knobs).join(", ")],
+    ];
+    const rows = facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)));
+    const warnings = plan.warnings.map(({ path, message }) => make("li", {}, `${path}: ${message}`));
+    this.plan.replaceChildren(make("dl", { className: "facts" }, ...rows));
+    if (warnings.length) this.plan.append(make("ul", { className: "warnings" }, ...warnings));
+  }
+
+  draw() {
+    const lines = this.area.value.split("\n");
+    this.gutter.replaceChildren(
+      ...lines.map((_, index) => make("span", { className: this.found.has(index + 1) ? "bad" : "" }, String(index + 1))),
+    );
+    const rows = lines.map((line, index) => {
+      const message = this.found.get(index + 1);
+      const row = make("span", { className: message ? "bad" : "" }, make("span", { className: "ghost" }, line));
+      if (message) row.append(make("em", {}, message));
+      row.append("\n");
+      return row;
+    });
+    this.marks.replaceChildren(...rows);
+    this.align();
+  }
+
+  align() {
+    this.gutter.scrollTop = this.area.scrollTop;
+    this.marks.scrollTop = this.area.scrollTop;
+    this.marks.scrollLeft = this.area.scrollLeft;
+  }
+
+  follow(event) {
+    const line = Number(event.target.closest("[data-line]")?.dataset.line);
+    if (!line) return;
+    const before = this.area.value.split("\n").slice(0, line - 1);
+    const start = before.reduce((sum, text) => sum + text.length + 1, 0);
+    this.area.focus();
+    this.area.setSelectionRange(start, start);
+    this.area.scrollTop = Math.max(0, (line - 4) * parseFloat(getComputedStyle(this.area).lineHeight));
+  }
+}
+
+function make(name, attributes, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "className") element.className = value;
+    else element.setAttribute(key, value);
+  }
+  element.append(...children);
+  return element;
+}

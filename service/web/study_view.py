@@ -1,0 +1,133 @@
+"""What the page of one study shows, gathered from what the API says of it."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from markupsafe import Markup
+
+from service.errors import SpecError
+from service.planning import rungs_for
+from service.search.records import State
+from service.spec import parse_spec
+from service.spec.domains import Fixed, FloatRange, IntRange, RangeTested
+from service.spec.study_spec import StudySpec
+from service.web import charts
+from service.web.backend import Backend, Caller, Data
+from service.web.words import why_ended
+
+LEADERS = 10
+LOG_LINES = 200
+_ALLOWED_IN = {
+    "stop": ("queued", "running"),
+    "resume": ("interrupted", "failed"),
+    "extend": ("complete", "interrupted", "failed"),
+    "archive": ("complete", "interrupted", "failed"),
+}
+
+
+def study_context(backend: Backend, caller: Caller, study_id: str, knob: str | None) -> dict[str, Any]:
+    """Everything that the templates of a study ask for. Raises NotFoundError."""
+    study = backend.study(study_id)
+    trials = backend.trials(study_id)
+    spec = _read(study["spec"])
+    knobs = _knobs(spec)
+    chosen = next((known for known in knobs if known.name == knob), _first_choice(knobs))
+    best = _best(trials, study["mode"])
+    number = None if best is None else best["trial"]
+    return {
+        "study": study,
+        "best": best,
+        "best_epoch": None if best is None else _epoch_of(best),
+        "leaders": _leaders(trials, study["mode"]),
+        "columns": [known.name for known in knobs],
+        "knobs": knobs,
+        "chosen": chosen,
+        "charts": _charts(backend, study, trials, spec, chosen, number),
+        "reasons": why_ended(trials),
+        "yaml": backend.best_config(study_id),
+        "log": backend.log(study_id, LOG_LINES).splitlines(),
+        "actions": allowed_actions(study, caller),
+        "budget_epochs": None if spec is None else spec.budget.epochs,
+        "subject": "" if spec is None else spec.objective.subject,
+    }
+
+
+def allowed_actions(study: Data, caller: Caller) -> list[str]:
+    """What the caller may do to the study as it stands."""
+    if study["archived"] or not caller.may_change(study["owner"]):
+        return []
+    return [action for action, states in _ALLOWED_IN.items() if study["state"] in states]
+
+
+@lru_cache(maxsize=64)  # the page asks for the same one every second
+def _read(text: str) -> StudySpec | None:
+    """The specification; None for one that this version does not read: the rest is shown all the same."""
+    try:
+        return parse_spec(text)
+    except SpecError:
+        return None
+
+
+def _knobs(spec: StudySpec | None) -> list[charts.Knob]:
+    if spec is None:
+        return []
+    return [charts.Knob(name, domain) for name, domain in spec.space.items() if not isinstance(domain, Fixed)]
+
+
+def _first_choice(knobs: Sequence[charts.Knob]) -> charts.Knob | None:
+    """The learning rate, which matters most where it moves; else the first range."""
+    ranked = sorted(knobs, key=lambda knob: (knob.name != "lr", not isinstance(knob.domain, _RANGES)))
+    return ranked[0] if ranked else None
+
+
+_RANGES = FloatRange | IntRange | RangeTested
+
+
+def _leaders(trials: Sequence[Data], mode: str) -> list[Data]:
+    """The best trials, the best first; complete ones before those that only look good so far."""
+    return heapq.nsmallest(LEADERS, (trial for trial in trials if trial["value"] is not None), key=_ranking(mode))
+
+
+def _best(trials: Sequence[Data], mode: str) -> Data | None:
+    return next(iter(_leaders(trials, mode)), None)
+
+
+def _epoch_of(trial: Data) -> int:
+    """The epoch that reached the trial's value."""
+    reached = (int(epoch) for epoch, value in trial["values"].items() if value == trial["value"])
+    return min(reached, default=int(trial["epochs"]))
+
+
+def _ranking(mode: str) -> Callable[[Data], tuple[bool, float, int]]:
+    sign = -1.0 if mode == "max" else 1.0
+
+    def rank(trial: Data) -> tuple[bool, float, int]:
+        value = float(trial["value"])
+        return trial["state"] != State.COMPLETE, sign * value if math.isfinite(value) else math.inf, trial["trial"]
+
+    return rank
+
+
+def _charts(
+    backend: Backend,
+    study: Data,
+    trials: Sequence[Data],
+    spec: StudySpec | None,
+    knob: charts.Knob | None,
+    best: int | None,
+) -> dict[str, Markup]:
+    metric, mode = study["metric"], study["mode"]
+    rungs = rungs_for(spec) if spec is not None else ()
+    epochs = spec.budget.epochs if spec is not None else 1
+    drawn = {
+        "best": charts.best_curve(backend.curve(study["id"])),
+        "curves": charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, best=best, mode=mode),
+    }
+    if knob is not None:
+        drawn["knob"] = charts.knob_values(trials, knob, metric, best)
+    return drawn
