@@ -193,7 +193,7 @@ def _follow(study: StudyHandle, arguments: Namespace) -> int:
     if not study.info.ended:
         spec = stored_spec(study.detail()["spec"])
         clock = StudyClock(study.info.started_at or time.time())
-        with Progress(console(stderr=arguments.json), clock) as progress:
+        with Progress(console(stderr=arguments.json), clock, late=True) as progress:
             replay = Replay(progress, study, spec, clock)
             for event in study.events():
                 replay.take(event)
