@@ -365,7 +365,7 @@ def _list(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(rows)
     else:
-        show_list(console(), rows)
+        show_list(console(), rows, arguments.state or ())
 
 
 def _show(arguments: argparse.Namespace) -> None:

@@ -21,13 +21,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from service.errors import NotFoundError, RateLimitedError, ServerError, SpecError
 from service.transport import Connection, Message, Retries, Transport
 
 ENDED = ("complete", "failed", "interrupted")
 STATES = ("queued", "running", *ENDED)
+MOST_NAME = 64  # characters that a study's name has at most
 POLL_SECONDS = 2.0  # between two looks at a study whose event stream cannot be had
 MOST_BREAKS = 3  # event streams in a row that broke before they said anything, until they are given up
 MOST_FAILURES = 10  # looks at a study in a row that failed, each after some attempts, until it is given up
@@ -37,14 +38,15 @@ _AWAY = (ServerError, RateLimitedError)  # what may be over in a while
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """A study as the server last told it. Times in seconds since 1970; `seconds`: how long it has been driven;
-    `trials`: how many are in each state, and `budget`; `best`: the best value of `metric` so far."""
+    """A study as the server last told it. Times in seconds since 1970; `seconds`: how long it was driven, as of its
+    last end; `owner`: None of one that was run without the server; `trials`: how many are in each state, and `budget`;
+    `best`: the best value of `metric` so far; `links`: paths on the server, but for `mlflow`."""
 
     id: str
     name: str
     state: str
     reason: str
-    owner: str
+    owner: str | None
     priority: int
     metric: str
     mode: str
@@ -70,8 +72,10 @@ class StudyInfo:
         parts = [f"{done}/{self.trials.get('budget', 0)} trials", f"{self.trials.get('running', 0)} running"]
         if self.best is not None:
             parts.append(f"best {self.metric} {self.best:.4g}")
+        if self.ended:
+            parts.append(f"{self.seconds:.0f} s")
         why = f" ({self.reason})" if self.reason else ""
-        return f"study {self.id} {self.state}{why}: {', '.join(parts)}, {self.seconds:.0f} s"
+        return f"study {self.id} {self.state}{why}: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)
@@ -174,13 +178,19 @@ class Client:
 
     def study(self, reference: str) -> StudyHandle:
         """The study of that id; or the newest one of that name; or `last`, the newest of all. Raises NotFoundError."""
+        path = _path(reference)
         try:
-            return StudyHandle(self._connection, study_info(self._connection.json("GET", _path(reference))))
+            return StudyHandle(self._connection, study_info(self._connection.json("GET", path)))
         except NotFoundError:
-            found = next(self.studies(name=None if reference == "last" else reference, page=1), None)
+            found = self._newest(None if reference == "last" else reference)
             if found is None:
                 raise
             return found
+
+    def _newest(self, name: str | None) -> StudyHandle | None:
+        if name is not None and len(name) > MOST_NAME:
+            return None
+        return next(self.studies(name=name, page=1), None)
 
     def spaces(self) -> list[dict[str, Any]]:
         """The search spaces that the server ships: `name`, `summary`, `yaml`."""
@@ -209,6 +219,11 @@ class StudyHandle:
     @property
     def state(self) -> str:
         return self.info.state
+
+    def link(self, name: str) -> str | None:
+        """A link of the study as a whole address: page, mlflow, ..."""
+        link = self.info.links.get(name)
+        return urljoin(f"{self._connection.url}/", link) if link else None
 
     def refresh(self) -> StudyHandle:
         """This study, asked about again."""
@@ -313,11 +328,12 @@ class StudyHandle:
                 with self._connection.stream(f"{self._path}/events", last_id, self._within(deadline)) as messages:
                     for message in messages:
                         self._check(deadline)
+                        event = None if message is None else self._heard(message)
                         breaks = 0
-                        if message is not None:
-                            last_id = message.id
-                            yield self._heard(message)
-                            if message.kind == "study" and self.info.ended:
+                        if event is not None:
+                            last_id = event.id
+                            yield event
+                            if event.kind == "study" and self.info.ended:
                                 return
             except _AWAY:
                 self._pause(deadline, self._connection.retries.seconds(breaks))
@@ -412,7 +428,7 @@ def _text(data: Any, key: str) -> str:
 
 def _path(study_id: str) -> str:
     """Where a study is. Raises NotFoundError for what can be no id, nor a name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", study_id):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", study_id):
         raise NotFoundError(f"no study {study_id!r}; an id has letters, digits, '-', '_' and '.'")
     return f"/studies/{quote(study_id, safe='')}"
 

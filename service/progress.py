@@ -35,14 +35,15 @@ class StudyClock:
 
 
 class Progress:
-    """Listens to a driver. Use as a context manager; `console` decides between the live panel and plain lines."""
+    """Listens to a driver. Use as a context manager; `console` decides between the live panel and plain lines.
+    `late`: the study has begun before; what is told of that time, by a clock that stands still, makes no lines."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, *, late: bool = False) -> None:
         self._console = console
         self._clock = clock
         self._began = clock()
         self._first_trial: float | None = None
-        self._said = -PLAIN_SECONDS
+        self._said = self._began if late else -PLAIN_SECONDS
         self._plan: Plan | None = None
         self._study_id = ""
         self._running: dict[int, tuple[Trial, int, float | None]] = {}

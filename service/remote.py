@@ -19,7 +19,7 @@ from service.results.summary import Best, Result
 from service.search.records import Outcome, State, Trial, TrialRecord
 from service.settings import ServerAddress
 from service.showing import show_claim, show_list, show_result, show_study, show_trial
-from service.spec import parse_spec
+from service.spec import stored_spec
 from service.spec.findings import RULES, Finding
 from service.spec.study_spec import StudySpec
 from service.store.studies import StudyRow, StudyState
@@ -41,7 +41,7 @@ def read_remote(study: StudyHandle, trials: Sequence[Mapping[str, Any]]) -> Read
     detail = study.detail()
     info = study.info
     try:
-        spec = parse_spec(detail["spec"])
+        spec = stored_spec(detail["spec"])
         row = StudyRow(
             info.id, info.name, StudyState(info.state), info.reason, detail["spec"], {}, info.created_at, info.ended_at
         )
@@ -126,7 +126,7 @@ def _list(client: Client, arguments: Namespace) -> None:
     if arguments.json:
         print_json(rows)
     else:
-        show_list(console(), rows)
+        show_list(console(), rows, arguments.state or ())
 
 
 def _row(study: StudyHandle) -> dict[str, Any]:
@@ -191,9 +191,9 @@ def _watch(client: Client, arguments: Namespace) -> int:
 def _follow(study: StudyHandle, arguments: Namespace) -> int:
     """Show what happens in a study until it has ended, and what came out."""
     if not study.info.ended:
-        spec = parse_spec(study.detail()["spec"])
+        spec = stored_spec(study.detail()["spec"])
         clock = StudyClock(study.info.started_at or time.time())
-        with Progress(console(stderr=arguments.json), clock) as progress:
+        with Progress(console(stderr=arguments.json), clock, late=True) as progress:
             replay = Replay(progress, study, spec, clock)
             for event in study.events():
                 replay.take(event)
@@ -264,7 +264,11 @@ def _plan(spec: StudySpec, concurrency: int | None) -> Plan:
 
 
 def _stop(client: Client, arguments: Namespace) -> None:
-    _print_study(client.study(arguments.study).stop(), arguments)
+    study = client.study(arguments.study).stop()
+    if arguments.json:
+        print_json(asdict(study.info))
+    else:
+        print(f"study {study.id} is {study.state}" if study.info.ended else f"study {study.id} was asked to stop")
 
 
 def _resume(client: Client, arguments: Namespace) -> None:
@@ -298,8 +302,8 @@ def _print_study(study: StudyHandle, arguments: Namespace) -> None:
 
 
 def _say_links(study: StudyHandle) -> None:
-    for what, link in (("its page", study.info.links.get("page")), ("in MLflow", study.info.links.get("mlflow"))):
-        if link:
+    for what, name in (("its page", "page"), ("in MLflow", "mlflow")):
+        if (link := study.link(name)) is not None:
             print(f"{what:<20} {link}")
 
 

@@ -131,7 +131,11 @@ def show_range_test(console: Console, params: Mapping[str, Any], calibration: Ca
     )
 
 
-def show_list(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+def show_list(console: Console, rows: Sequence[Mapping[str, Any]], states: Sequence[str] = ()) -> None:
+    """Studies as a table. `states`: those that were asked for; empty: all."""
+    if not rows and states:
+        _say(console, f"no study is {' or '.join(states)}")
+        return
     if not rows:
         _say(console, "no studies yet; start with: dialin run digits")
         return

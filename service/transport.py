@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from service.errors import Problem, RateLimitedError, ServerError, SpecError, UsageError, by_code
+from service.errors import DialinError, Problem, RateLimitedError, ServerError, SpecError, UsageError, by_code
 
 Transport = httpx.BaseTransport
 PREFIX = "/api/v1"
@@ -150,6 +150,8 @@ class Connection:
             return self._nonsense(response, "which is no problem document")
         detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
         cls = by_code(problem["code"])
+        if cls is DialinError and 400 <= response.status_code < 500:
+            cls = UsageError  # of HTTP's own, not of the tree
         if issubclass(cls, SpecError):
             return cls(_problems(problem.get("errors")) or [Problem("", detail)])
         if issubclass(cls, RateLimitedError):

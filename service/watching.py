@@ -69,7 +69,7 @@ def watch_study(settings: Settings, reference: str, console: Console) -> ReadBac
     if back.row.state in _ENDED:
         return back
     clock = StudyClock(back.row.created_at)
-    with Progress(console, clock) as progress:
+    with Progress(console, clock, late=True) as progress:
         progress.planned(back.row.id, plan_study(back.spec, local_shape()), ())
         follower = Follower(progress)
         for look in looks(settings, back.row.id):

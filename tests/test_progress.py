@@ -7,7 +7,7 @@ import math
 
 from rich.console import Console
 
-from service.progress import Progress
+from service.progress import Progress, StudyClock
 from service.search.records import Outcome, State, Trial
 from tests.factories import make_plan
 
@@ -68,3 +68,10 @@ def test_nothing_is_estimated_before_a_trial_has_ended():
     progress.trial_started(trial)
     progress.trial_ended(trial, Outcome(State.FAILED, "before its first epoch"))
     assert progress.seconds_left() is None
+
+
+def test_the_clock_of_who_joins_late():
+    clock = StudyClock(5.0)
+    assert (clock(), clock()) == (5.0, 5.0)
+    clock.run()
+    assert clock() > 1e9

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import UsageError
-from service.settings import OutputFolder, Settings
+from service.settings import OutputFolder, ServerAddress, Settings
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,14 @@ def test_code_is_allowed_only_where_that_is_said(value, allowed):
 def test_a_switch_that_is_neither_on_nor_off_is_refused():
     with pytest.raises(UsageError, match="DIALIN_ALLOW_CODE='yes please'; allowed: 1, true, on, 0, false, off"):
         Settings.read({"DIALIN_ALLOW_CODE": "yes please"})
+
+
+def test_the_address_of_a_server():
+    environment = {"DIALIN_SERVER": "http://there", "DIALIN_TOKEN": "secret"}
+    assert ServerAddress.read(environment) == ServerAddress("http://there", "secret")
+    assert ServerAddress.read(environment, url="http://here") == ServerAddress("http://here", "secret")
+    assert ServerAddress.read(environment, out="folder") is None
+    assert ServerAddress.read({"DIALIN_SERVER": "", "DIALIN_TOKEN": ""}) is None
+    assert "secret" not in repr(ServerAddress.read(environment))
+    with pytest.raises(UsageError, match="name either"):
+        ServerAddress.read({}, url="http://here", out="folder")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 
 SQLITE_BUSY_SECONDS = 60
+MOST_OPENINGS = 8  # of a database whose tables others are making
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -23,10 +26,10 @@ def open_storage(url: str) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     target = sqlalchemy.make_url(url)
     if target.get_backend_name() != "sqlite":
-        return RDBStorage(url)
+        return _opened(url)
     if target.database:
         _use_write_ahead_log(Path(target.database))
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_BUSY_SECONDS}})
+    storage = _opened(url, {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}})
     sqlalchemy.event.listen(storage.engine, "connect", _relax_fsync)
     storage.engine.dispose()
     return storage
@@ -37,6 +40,19 @@ def fence(storage: BaseStorage, check: Callable[[sqlalchemy.Connection], None]) 
     transaction. So not even a driver that was stopped in the middle of a write can finish it after it was replaced."""
     if isinstance(storage, RDBStorage):
         sqlalchemy.event.listen(storage.engine, "commit", check)
+
+
+def _opened(url: str, options: dict[str, Any] | None = None) -> RDBStorage:
+    """Optuna looks which tables there are and then makes the others: when another process makes them at the same
+    moment, one of the two fails, and finds them there at its next look."""
+    for attempt in range(MOST_OPENINGS - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except sqlalchemy.exc.DBAPIError as error:
+            if not isinstance(error, sqlalchemy.exc.IntegrityError) and "already exists" not in str(error):
+                raise
+            time.sleep(0.05 * 2**attempt)
+    return RDBStorage(url, engine_kwargs=options)
 
 
 def sqlite_url(path: Path) -> str:

@@ -1,0 +1,88 @@
+"""A real server for tests: the application behind uvicorn on a port that is free, its jobs processes of this machine
+that train in line. Ray is all that is not there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from service.api.app import create_app
+from service.cluster.jobs import JobInfo
+from service.planning import ClusterShape
+from service.settings import ServerSettings, Settings
+
+ROOT = Path(__file__).parent.parent
+_DRIVER = """
+import sys
+from rich.console import Console
+from service.job import _write_to
+from service.progress import Progress
+from service.runs import resume_study
+from service.settings import OutputFolder, Settings
+from service.store.submissions import Submissions
+
+study, job = sys.argv[1:]
+settings = Settings.read()
+_write_to(OutputFolder(settings.out).study(study).logs / "driver.log")
+with Submissions(settings.database) as submissions:
+    if submissions.began(study, job):
+        with Progress(Console(width=200, no_color=True)) as progress:
+            print(resume_study(study, settings, progress, "inline").state, flush=True)
+"""
+
+
+class ProcessJobs:
+    """Jobs as processes. Whatever still runs is ended by `close`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "DIALIN_OUT": str(settings.out)}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def submit(self, job: str, study_id: str) -> None:
+        if job not in self._processes:
+            command = [sys.executable, "-c", _DRIVER, study_id, job]
+            self._processes[job] = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL)
+
+    def info(self, job: str) -> JobInfo | None:
+        process = self._processes.get(job)
+        return None if process is None else JobInfo(process.poll() is not None, f"exit code {process.returncode}")
+
+    def stop(self, job: str) -> None:
+        process = self._processes.get(job)
+        if process is not None and process.poll() is None:
+            process.terminate()
+
+    def shape(self) -> ClusterShape:
+        return ClusterShape(2.0)
+
+    def close(self) -> None:
+        for job, process in self._processes.items():
+            self.stop(job)
+            process.wait(60)
+
+
+@contextmanager
+def serving(out: Path, *, allow_code: bool = False) -> Iterator[str]:
+    """The address of a server over this folder."""
+    settings = Settings(out, out / "data", allow_code=allow_code)
+    jobs = ProcessJobs(settings)
+    app = create_app(settings, ServerSettings(poll_seconds=0.1), jobs)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=2)
+    server, socket = uvicorn.Server(config), config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, name="server")
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"  # who connects before it is up waits in the socket's queue
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        socket.close()
+        jobs.close()
+        app.state.parts.submissions.__exit__(None, None, None)
