@@ -6,6 +6,7 @@ The guard runs the command, and ends it and all that came of it, each by its own
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from contextlib import suppress
 
 import psutil
 
+_PR_SET_CHILD_SUBREAPER = 36
 PATIENCE_SECONDS = 5.0  # between asking and killing
 
 
@@ -25,34 +27,39 @@ def guard(command: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: wanted.set())
     threading.Thread(target=_watch_input, args=(wanted,), daemon=True).start()
+    _adopt_orphans()
     # A session of its own: Ctrl-C in a terminal reaches the one who started it all, and it ends the rest in order.
     process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, start_new_session=True)
     family: dict[int, psutil.Process] = {}
     while process.poll() is None and not wanted.wait(0.5):
-        with suppress(psutil.NoSuchProcess):  # remembered: once the command is dead, nobody knows its children
-            family |= {child.pid: child for child in psutil.Process(process.pid).children(recursive=True)}
+        # Remembered, where orphans are not ours: once the command is dead, nobody knows its children.
+        family |= {child.pid: child for child in psutil.Process().children(recursive=True)}
     end(process, list(family.values()))
     code: int = process.returncode
     return code if code >= 0 else 128 - code  # as a shell says that a signal ended it
 
 
-def end(process: subprocess.Popen[bytes], family: Sequence[psutil.Process] = ()) -> None:
-    """End a process, asked first and killed later, and all that came of it. psutil never mistakes a process that has
-    taken over the id of one."""
-    alive = list(family)
-    with suppress(psutil.NoSuchProcess):
-        alive += psutil.Process(process.pid).children(recursive=True)
+def end(process: subprocess.Popen[bytes], family: Sequence[psutil.Process]) -> None:
+    """End a process, asked first and killed later, its family, and whatever else came of this process. psutil never
+    mistakes a process that has taken over the id of one."""
+    alive = [*family, *psutil.Process().children(recursive=True)]
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(PATIENCE_SECONDS)
-    for child in alive:
+    for child in [*alive, *psutil.Process().children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             child.kill()
     if process.poll() is None:
         process.kill()
     process.wait()
     psutil.wait_procs(alive, timeout=PATIENCE_SECONDS)
+
+
+def _adopt_orphans() -> None:
+    """On Linux, have what is left of the command's family become ours when its parents die."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _watch_input(wanted: threading.Event) -> None:
