@@ -24,7 +24,7 @@ from service.planning import ClusterShape
 from service.spec import stored_spec
 from service.store.leases import holder
 from service.store.studies import StudyState
-from service.store.submissions import ACTIVE, Entry, Submission, Submissions
+from service.store.submissions import ACTIVE, ENDING, Entry, Submission, Submissions
 
 log = logging.getLogger("dialin.reconciler")
 
@@ -137,6 +137,8 @@ class Reconciler:
             self._submissions.settle(submission)
         elif not submission.wanted:
             self._close(submission, StudyState.INTERRUPTED, "stopped")
+        elif submission.failures == ENDING:
+            self._submissions.requeue(submission, failures=0, not_before=0.0, reason="")
         else:
             self._retry(entry, submission, info.message if info is not None else "Ray does not know its job any more")
 

@@ -22,6 +22,7 @@ from service.search.records import Outcome, State, Trial, TrialRecord
 from service.settings import OutputFolder, Settings
 from service.store.leases import Owner, holder
 from service.store.studies import StudyState
+from service.store.submissions import Submissions
 
 POLL_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.1
@@ -103,7 +104,13 @@ def stop_study(settings: Settings, reference: str, sleep: Callable[[float], None
     back = read_back(settings, reference)
     if back.row.state in _ENDED:
         raise ConflictError(f"study {back.row.id} is {back.row.state.value} already; there is nothing to stop")
+    with Submissions(settings.database) as submissions:
+        if submissions.get(back.row.id).submission is not None:
+            submissions.want(back.row.id, False)  # or its server would start it again
+            back = read_back(settings, back.row.id)
     owner = _owner(settings, back.row.id)
+    if back.row.state in _ENDED:
+        return back
     if owner is None:
         raise ConflictError(_nobody(back.row.id))
     _terminate(owner, back.row.id)

@@ -35,6 +35,7 @@ class World:
         )
 
     def submit(self, text: str = SPEC, **keywords) -> str:
+        self.now += 1.0  # each is younger than the one before
         spec = to_yaml(parse_spec(text))
         return self.submissions.submit("small", spec, owner="ana", digest="d", **keywords)[0].study.id
 

@@ -6,19 +6,20 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import about, models, problems, routes
 from service.api.auth import Gate
 from service.api.metrics import Figures
 from service.api.page_backend import PageBackend
+from service.api.recent import Recent
 from service.api.studies import API, StudyService
 from service.cluster.jobs import Jobs
 from service.cluster.local import local_shape
-from service.errors import ClusterError
+from service.errors import ClusterError, UsageError
 from service.history import sync_study
 from service.planning import ClusterShape
 from service.reconciler import Reconciler
@@ -84,8 +85,10 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
     app.include_router(pages.router(PageBackend(parts.service, parts.gate)))
     app.state.parts = parts
     _describe(app)
+    # The last one is asked first.
+    app.add_middleware(Recent, gate=parts.gate)
     app.add_middleware(_Headers)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *server.allowed_hosts, host])
+    app.add_middleware(_Hosts, names=frozenset([*LOOPBACK, *server.allowed_hosts, host]))
     return app
 
 
@@ -170,6 +173,24 @@ def _describe(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+class _Hosts:
+    """Answers only what was sent to one of the server's names: a page from elsewhere may have made a name of its own
+    point here."""
+
+    def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            shown = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            name = urlsplit(f"//{shown}").hostname if "@" not in shown else None
+            if name not in self._names:
+                error = UsageError(f"host {shown[:80]!r} is none of this server's names; see DIALIN_ALLOWED_HOSTS")
+                await problems.answer(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class _Headers:

@@ -30,12 +30,26 @@ class Gate:
 
     def admit(self, request: Request) -> Identity:
         """Who asks. Raises UnauthorizedError, ForbiddenError for a request that another site made, RateLimitedError."""
+        if (before := getattr(request.state, "identity", None)) is not None:
+            known: Identity = before  # let in on the way here
+            return known
+        if (refused := getattr(request.state, "refused", None)) is not None:
+            raise refused
         is_safe = request.method in _SAFE
         if not is_safe:
             check_origin(request)
         who = self._identify(request)
         (self._reads if is_safe else self._writes).take(who.name)
         return who
+
+    def remembered(self, request: Request) -> Identity | None:
+        """Who asks, of a safe request whose token was looked up a moment ago; None: it has to be looked up. Raises
+        RateLimitedError."""
+        found = self._remembered.get(_key_of(request))
+        if found is None or found[1] is None or time.monotonic() - found[0] > _REMEMBERED_SECONDS:
+            return None
+        self._reads.take(found[1].name)
+        return found[1]
 
     def sign_in(self, request: Request, token: str) -> str:
         """What the cookie of a session shall hold. Raises UnauthorizedError."""
@@ -57,9 +71,9 @@ class Gate:
         if scheme:
             if scheme.lower() != "bearer" or not token.strip():
                 self._refuse(request, "the Authorization header must read: Bearer TOKEN")
-            who = self._remember(f"t{token}", lambda: self._tokens.identify(token.strip()))
+            who = self._remember(_key_of(request), lambda: self._tokens.identify(token.strip()))
         elif (secret := request.cookies.get(COOKIE)) is not None:
-            who = self._remember(f"c{secret}", lambda: self._tokens.of_session(secret))
+            who = self._remember(_key_of(request), lambda: self._tokens.of_session(secret))
         elif self._is_open and self._remember("", lambda: None if self._tokens.any() else LOCAL) is not None:
             who = LOCAL
         else:
@@ -81,6 +95,15 @@ class Gate:
         """Raises: who tries many tokens has to wait."""
         self._failed.take(request.client.host if request.client is not None else "")
         raise UnauthorizedError(why)
+
+
+def _key_of(request: Request) -> str:
+    """Under what a caller is remembered: what they show."""
+    shown = request.headers.get("authorization")
+    if shown is not None:
+        return f"t{shown}"
+    secret = request.cookies.get(COOKIE)
+    return f"c{secret}" if secret is not None else ""
 
 
 def check_origin(request: Request) -> None:

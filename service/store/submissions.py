@@ -40,6 +40,7 @@ _SUBMISSIONS = sa.Table(
     sa.UniqueConstraint("owner", "idempotency_key"),
 )
 _ENDED = (StudyState.COMPLETE, StudyState.FAILED, StudyState.INTERRUPTED)
+ENDING = -1  # in place of the count of failures: the job that is there belongs to the study's life before
 ACTIVE = (StudyState.QUEUED, StudyState.RUNNING)
 
 
@@ -232,9 +233,10 @@ class Submissions:
         study = entry.study
         if spec is None and study.state is StudyState.COMPLETE:
             raise ConflictError(f"study {study.id} is complete; extend it")
-        if study.state in ACTIVE or submission.job:
+        if study.state in ACTIVE:
             raise ConflictError(f"study {study.id} is {study.state.value}; wait until it has ended")
-        values = {"wanted": True, "failures": 0, "not_before": 0.0}
+        # Where its last job is still about to end, that end is no failure of the next one.
+        values = {"wanted": True, "failures": ENDING if submission.job else 0, "not_before": 0.0}
         change = {"state": StudyState.QUEUED.value, "reason": "", "ended_at": None, "spec": spec or study.spec}
         with self._engine.begin() as connection:
             connection.execute(sa.update(STUDIES).where(STUDIES.c.id == study.id).values(**change))
