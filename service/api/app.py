@@ -116,9 +116,11 @@ def _shape_of(jobs: Jobs) -> Callable[[], ClusterShape]:
     def shape() -> ClusterShape:
         nonlocal last
         try:
-            last = jobs.shape()
+            now = jobs.shape()
         except ClusterError:
             return last
+        if now.cpus > 0:  # a head that has just started does not know its own node yet
+            last = now
         return last
 
     return shape

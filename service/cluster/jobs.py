@@ -7,6 +7,7 @@ take `../../x` for one), and no secret is in the runtime environment, which ever
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from service.errors import ClusterError
 from service.planning import ClusterShape
 
 ENTRYPOINT = "python -P -m service.job"
+NODES_SECONDS = 60.0
 STUDY, JOB = "DIALIN_STUDY", "DIALIN_JOB"
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,120}")
 _NOT_FOUND, _REFUSED = "status code 404", "status code 500"
@@ -136,6 +138,16 @@ def joined_cluster() -> Iterator[ClusterShape]:
         raise ClusterError(f"Ray cannot be joined: {str(error).partition(chr(10))[0]}") from error
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     try:
-        yield shape_of([node["Resources"] for node in ray.nodes() if node["Alive"]])
+        yield _there(ray)
     finally:
         ray.shutdown()
+
+
+def _there(ray: Any) -> ClusterShape:
+    """What the cluster has, once it has anything: a head that has just started does not know its own node yet."""
+    deadline = time.monotonic() + NODES_SECONDS
+    while (shape := shape_of([node["Resources"] for node in ray.nodes() if node["Alive"]])).cpus == 0:
+        if time.monotonic() > deadline:
+            raise ClusterError(f"the cluster has had no node with processors for {NODES_SECONDS:.0f} s")
+        time.sleep(0.5)
+    return shape
