@@ -106,6 +106,7 @@ def run_server(settings: Settings, server: ServerSettings, host: str, port: int,
     Raises UsageError for a port that is taken and for settings that are not safe, ConflictError when a server works on
     this folder already, ServerError when a part does not start.
     """
+    settings.out.mkdir(parents=True, exist_ok=True)
     check_exposure(host, settings, server)
     if not _is_free(host, port):
         raise UsageError(f"port {port} on {host} is taken; name another with --port")

@@ -1,0 +1,145 @@
+"""One server for several tests: studies side by side, one's own code, stopping, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.errors import NoResultError
+from tests.faults.harness import ROOT
+from tests.server.harness import Up, wait_until
+
+SLOW = """
+name: %s
+objective: {dataset: synthetic, epoch_seconds: 0.1}
+space: {lr: {min: 1e-4, max: 1e-2, log: true}}
+search: {sampler: random}
+early_stopping: off
+budget: {trials: %d, epochs: 9}
+"""
+TRAIN = """
+from neighbour import height
+
+def train(config, trial):
+    for epoch in range(trial.epoch + 1, trial.epochs + 1):
+        if trial.should_stop:
+            return
+        trial.report(epoch, height(config["x"]) * epoch / trial.epochs)
+"""
+OWN = """
+name: own
+objective: {python: "train.py:train"}
+space: {x: {min: -1.0, max: 1.0}}
+budget: {trials: 6, epochs: 3}
+"""
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory):
+    with Up(tmp_path_factory.mktemp("server"), DIALIN_ALLOW_CODE="1") as up:
+        yield up
+
+
+@pytest.fixture
+def client(up):
+    with up.client() as client:
+        yield client
+
+
+def write(folder, text):
+    path = folder / "space.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_two_studies_share_the_cluster_and_one_alone_has_all_of_it(client, tmp_path):
+    first = client.submit(write(tmp_path, SLOW % ("first", 24)))
+    wait_until(lambda: first.refresh().info.concurrency == 2, 60, "all of the cluster")
+    second = client.submit(write(tmp_path, SLOW % ("second", 4)))
+    wait_until(lambda: second.refresh().info.concurrency == first.refresh().info.concurrency == 1, 60, "half each")
+    wait_until(lambda: second.refresh().info.trials["running"] == 1, 60, "the second trains")
+    second.wait(progress=False, timeout=120)
+    wait_until(lambda: first.refresh().info.concurrency == 2, 60, "all of it again")
+    first.wait(progress=False, timeout=120)
+    assert (first.info.state, second.info.state) == ("complete", "complete")
+    assert first.info.trials["complete"] == 24
+
+
+def test_a_study_is_stopped_within_seconds_and_goes_on_where_it_was(client, tmp_path):
+    study = client.submit(write(tmp_path, SLOW % ("stopped", 8)))
+    wait_until(lambda: study.refresh().info.best is not None, 60, "a report")
+    study.stop()
+    wait_until(lambda: study.refresh().info.state == "interrupted", 30, "it has stopped")
+    assert 0 < sum(study.info.trials[end] for end in ("complete", "waiting")) <= 8
+    study.resume()
+    study.wait(progress=False, timeout=120)
+    assert (study.info.state, study.info.trials["complete"]) == ("complete", 8)
+
+
+def test_ones_own_function_comes_with_its_neighbours_and_runs_in_the_studys_workers(up, client, tmp_path):
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "neighbour.py").write_text("def height(x):\n    return 1.0 - x * x\n")
+    study = client.submit(write(tmp_path, OWN))
+    study.wait(progress=False, timeout=120)
+    assert study.info.state == "complete", study.info
+    best = study.best()
+    assert best.value == pytest.approx(1.0 - best.params["x"] ** 2)
+    assert "train.py" not in " ".join(path.name for path in (up.out / "server").iterdir())
+
+
+def test_a_study_that_cannot_run_says_why(client, tmp_path):
+    study = client.submit(write(tmp_path, SLOW.replace("synthetic, epoch_seconds: 0.1", '"npz:none.npz"') % ("bad", 2)))
+    study.wait(progress=False, timeout=120)
+    assert study.info.state == "failed"
+    assert "none.npz" in study.info.reason
+    with pytest.raises(NoResultError, match="is failed"):
+        study.best()
+    assert "none.npz" in study.logs()
+
+
+def test_all_parts_listen_on_loopback_only(up):
+    """By what the kernel says of the processes' sockets."""
+    listening = set()
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                listening.add((fields[9], fields[1].rpartition(":")[0]))
+    ours = set()
+    for pid in up.family():
+        try:
+            links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        except OSError:
+            continue
+        ours |= {link[8:-1] for link in links if link.startswith("socket:[")}
+    addresses = {address for inode, address in listening if inode in ours}
+    assert addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}, addresses
+    assert addresses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (["--data", "{data}", "--port", "0"], {}, "--port 0; allowed: 1 to 65535"),
+        (["--data", "{data}", "--port", "{port}"], {}, "port {port} on 127.0.0.1 is taken"),
+        (["--data", "{data}", "--port", "{free}"], {}, "a server works on {data} already"),
+        (["--data", "{new}", "--host", "0.0.0.0", "--port", "{free}"], {}, "it needs an admin's token"),
+        (["--data", "{new}", "--port", "{free}"], {"DIALIN_MAX_RUNNING": "0"}, "DIALIN_MAX_RUNNING='0'; allowed"),
+        (["--data", "{new}", "--port", "{free}"], {"DIALIN_ALLOWED_HOSTS": "*"}, "name the hosts"),
+    ],
+)
+def test_what_is_refused(up, tmp_path, arguments, environment, says):
+    from tests.faults.harness import free_port
+
+    names = {"data": str(up.out), "port": str(up.port), "free": str(free_port()), "new": str(tmp_path / "new")}
+    command = [sys.executable, "-m", "service.cli", "up", *[each.format(**names) for each in arguments]]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert says.format(**names) in done.stderr
+    assert "Traceback" not in done.stderr
