@@ -51,8 +51,11 @@ class Recent:
             try:
                 await self._app(scope, receive, send)
             finally:
-                self._changes += 1
-                self._kept.clear()
+                if not scope["path"].endswith(
+                    ("/plan", "/check")
+                ):  # which change nothing
+                    self._changes += 1
+                    self._kept.clear()
         elif scope["method"] == "GET" and _is_kept(scope["path"]):
             await self._give(scope, receive, send)
         else:

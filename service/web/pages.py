@@ -11,18 +11,19 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 import search_spaces
 from service.errors import DialinError, NotFoundError, Problem, SpecError, UnauthorizedError, UsageError
 from service.web.backend import ACTIONS, Backend, Caller
-from service.web.responses import PageRoute, form, local_path, render, static_file
+from service.web.responses import PageRoute, form, local_path, plain_text, render, static_file
 from service.web.study_view import study_context
 
 COOKIE = "dialin_session"
 STATES = ("queued", "running", "complete", "failed", "interrupted")
 PAGE = 50
 Form = Annotated[Mapping[str, str], Depends(form)]
+Text = Annotated[str, Depends(plain_text)]
 
 
 def router(backend: Backend) -> APIRouter:
@@ -110,6 +111,17 @@ def _add_submit(pages: APIRouter, backend: Backend) -> None:
         if chosen not in search_spaces.names():
             raise NotFoundError(f"no shipped search space {chosen!r}")
         return shown(request, caller, search_spaces.read(chosen))
+
+    @pages.post("/submit/check")
+    def check(request: Request, text: Text) -> Response:
+        """What is wrong with a specification is no error of the request: a browser would write one to its console."""
+        caller = backend.caller(request)
+        try:
+            return JSONResponse({"plan": backend.plan(caller, text)})
+        except DialinError as error:
+            problems = error.problems if isinstance(error, SpecError) else ()
+            errors = [{"path": each.path, "line": each.line, "message": each.message} for each in problems]
+            return JSONResponse({"plan": None, "detail": str(error), "errors": errors})
 
     @pages.post("/submit")
     def submit(request: Request, fields: Form) -> Response:

@@ -86,14 +86,18 @@ def _accepts(request: Request) -> str:
 async def form(request: Request) -> Mapping[str, str]:
     """The fields of a form that this page itself has sent. Raises ForbiddenError for one from elsewhere, so that no
     other site can act in a person's name."""
+    return dict(parse_qsl(await plain_text(request), keep_blank_values=True, max_num_fields=20))
+
+
+async def plain_text(request: Request) -> str:
+    """The body of a request that this page itself has sent. Raises as `form`."""
     check_origin(request)
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > MAX_FORM_BYTES:
             raise TooLargeError(f"a form of more than {MAX_FORM_BYTES:,} bytes")
-    pairs = parse_qsl(content.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20)
-    return dict(pairs)
+    return content.decode("utf-8", "replace")
 
 
 def check_origin(request: Request) -> None:

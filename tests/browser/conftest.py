@@ -1,19 +1,27 @@
-"""A real browser before a real server. Skipped, with the reason, where one of them is missing."""
+"""A real browser before a real server, whose studies train in processes of this machine. Skipped, with the reason,
+where the browser is missing."""
 
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 
-from tests.web.fake import FakeBackend, application
+from service.client import Client
+from tests.served import serving
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
+# Without these it looks for its maker's hosts at every start.
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -22,43 +30,48 @@ def chromium() -> Iterator:
     if CHROMIUM is None:
         pytest.skip("no chromium on the path")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser
         browser.close()
 
 
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def site(folder) -> Iterator[str]:
+    with serving(folder) as url:
+        yield url
 
 
 @pytest.fixture
-def site(backend) -> Iterator[str]:
-    """The address of the page over `backend`."""
-    config = uvicorn.Config(
-        application(backend), host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        threading.Event().wait(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(timeout=20)
+def client(site) -> Iterator[Client]:
+    with Client(site) as client:
+        yield client
 
 
 @pytest.fixture
-def page(chromium, site) -> Iterator:
-    """A tab that fails its test when anything is written to the console as an error, or a script raises."""
-    context = chromium.new_context(base_url=site, permissions=["clipboard-read", "clipboard-write"])
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.errors = errors
-    yield page
-    context.close()
+def open_page(chromium, site) -> Iterator:
+    """Makes a tab; its test fails when anything is written to its console as an error, or a script raises."""
+    contexts, errors = [], []
+
+    def make(**options):
+        context = chromium.new_context(base_url=site, permissions=["clipboard-read", "clipboard-write"], **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        return page
+
+    make.errors = errors
+    yield make
+    for context in contexts:
+        context.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()

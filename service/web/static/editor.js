@@ -48,7 +48,7 @@ export class Editor {
       });
       const answer = await response.json();
       if (asked !== this.asked) return; // something newer is on its way
-      if (response.ok) this.fits(answer);
+      if (answer.plan) this.fits(answer.plan);
       else this.wrong(answer);
     } catch {
       if (asked === this.asked) this.list([{ message: "It could not be checked: no answer from the server." }], "hint");

@@ -55,7 +55,11 @@ export class Live {
   // A refresh as soon as one may be.
   soon() {
     if (this.running) this.again = true;
-    else if (this.due === null) this.due = setTimeout(() => this.refresh(), this.began + this.pause - Date.now());
+    else if (this.due === null) {
+      // Browsers keep 32 bits of a delay: one far below nothing would come out as days.
+      const wait = Math.max(0, this.began + this.pause - Date.now());
+      this.due = setTimeout(() => this.refresh(), wait);
+    }
   }
 
   async refresh() {
