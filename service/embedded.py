@@ -16,12 +16,14 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import psutil
 from filelock import FileLock, Timeout
 
 from service.api.serve import check_exposure
@@ -40,12 +42,13 @@ _OBJECT_STORE_BYTES = 80 * 2**20
 
 @dataclass
 class Part:
-    """One of the processes. `answers`: whether it is ready."""
+    """One of the processes. `answers`: whether whatever listens on its port is ready."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
+    port: int
     answers: Callable[[], bool]
     process: subprocess.Popen[bytes] | None = None
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_STARTS))
@@ -67,10 +70,20 @@ class Part:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
-        while not self.answers():
+        while not (self._listens() and self.answers()):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise ServerError(f"{self.name} did not start\n{self.tail()}")
             time.sleep(0.1)
+
+    def _listens(self) -> bool:
+        """Whether it is this part that has the port: somebody else's server may have taken it, and answers as well."""
+        with suppress(psutil.Error):
+            guard = psutil.Process(self.process.pid if self.process is not None else 0)
+            for process in guard.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if any(c.status == psutil.CONN_LISTEN and c.laddr.port == self.port for c in _sockets(process)):
+                        return True
+        return False
 
     def ask_to_end(self) -> None:
         if self.process is not None and self.process.stdin is not None:
@@ -128,6 +141,10 @@ def run_server(settings: Settings, server: ServerSettings, host: str, port: int,
             say("ending ...")
 
 
+def _sockets(process: psutil.Process) -> Sequence[Any]:
+    return process.net_connections(kind="tcp")
+
+
 def _keep_running(parts: Sequence[Part], say: Callable[[str], None]) -> None:
     while True:
         for part in parts:
@@ -171,7 +188,7 @@ def _parts(
     command = [sys.executable, "-P", "-m", "service.api.serve", "--host", host, "--port", str(port)]
     named = f"127.0.0.1:{port}" if shown == "127.0.0.1" else f"{shown}:{port}"
     health = f"http://{named}/healthz"
-    parts.append(Part("the API", command, environment, folder / "api.log", lambda: _answers(health)))
+    parts.append(Part("the API", command, environment, folder / "api.log", port, lambda: _answers(health)))
     return parts, Addresses(api, mlflow, ray)
 
 
@@ -200,7 +217,7 @@ def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folde
         *("--allowed-hosts", f"{address},localhost:{port}", "--cors-allowed-origins", f"http://{address}"),
     ]
     return Part(
-        "MLflow", command, dict(environment), folder / "mlflow.log", lambda: _answers(f"http://{address}/health")
+        "MLflow", command, dict(environment), folder / "mlflow.log", port, lambda: _answers(f"http://{address}/health")
     )
 
 
@@ -220,7 +237,7 @@ def _ray(port: int, environment: Mapping[str, str], folder: Path, stack: ExitSta
     ]
     token = environment["RAY_AUTH_TOKEN"]
     version = f"http://127.0.0.1:{port}/api/version"
-    return Part("Ray", command, dict(environment), folder / "ray.log", lambda: _answers(version, token))
+    return Part("Ray", command, dict(environment), folder / "ray.log", port, lambda: _answers(version, token))
 
 
 def _welcome(settings: Settings, addresses: Addresses) -> Iterator[str]:

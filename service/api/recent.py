@@ -51,9 +51,7 @@ class Recent:
             try:
                 await self._app(scope, receive, send)
             finally:
-                if not scope["path"].endswith(
-                    ("/plan", "/check")
-                ):  # which change nothing
+                if not scope["path"].endswith(("/plan", "/check")):  # which change nothing
                     self._changes += 1
                     self._kept.clear()
         elif scope["method"] == "GET" and _is_kept(scope["path"]):

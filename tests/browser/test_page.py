@@ -51,6 +51,10 @@ def test_submit_look_on_stop_and_copy_the_best(page):
     expect(problems).to_contain_text("did you mean 'batch_size'?")
     expect(problems).to_contain_text("line 7")
     expect(page.locator(".gutter .bad")).to_have_count(2)
+    for index, number in enumerate((5, 7)):  # what is wrong stands at the end of its own line
+        said = page.locator(".marks em").nth(index).bounding_box()
+        line = page.locator(".gutter span").nth(number - 1).bounding_box()
+        assert abs(said["y"] - line["y"]) < line["height"], (number, said, line)
     area.fill(SLOW)
     expect(problems).to_contain_text("It fits.")
     expect(page.locator("#plan")).to_contain_text("40, 2 at a time")

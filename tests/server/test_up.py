@@ -143,3 +143,33 @@ def test_what_is_refused(up, tmp_path, arguments, environment, says):
     assert done.returncode != 0
     assert says.format(**names) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
+    """It answers on the port that a part should have, and the part could not have it."""
+    import http.server
+    import threading
+
+    from service.embedded import Part
+    from service.errors import ServerError
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        program = "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), None)"
+        command = [sys.executable, "-c", program, str(other.server_port)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        part = Part("MLflow", command, environment, tmp_path / "log", other.server_port, lambda: True)
+        with pytest.raises(ServerError, match=r"MLflow did not start\n(.|\n)*Address already in use"):
+            part.start()
+        part.ask_to_end()
+        part.wait()
+        part.process.stdin.close()
+        other.shutdown()

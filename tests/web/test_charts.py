@@ -20,7 +20,7 @@ space: {lr: {min: 1e-4, max: 1e-1, log: true}, optimizer: [sgd, adam]}
 
 
 def trial(number, values, state="complete", **params):
-    best = max(values, default=None)
+    best = max((value for value in values if value is not None), default=None)
     return {
         "trial": number,
         "state": state,
