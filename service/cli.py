@@ -169,7 +169,7 @@ def _training_arguments(parser: _Parser) -> None:
 
 
 def _data_argument(parser: _Parser) -> None:
-    parser.add_argument("--data-dir", metavar="D", help="where data sets are (default: a folder of --out)")
+    parser.add_argument("--data-dir", metavar="D", help="where data sets are (default: a folder beside the studies)")
 
 
 def _range_test_arguments(parser: _Parser) -> None:

@@ -221,3 +221,22 @@ def test_an_interrupt_ends_cleanly(spec_file, tmp_path, number, runner):
     assert shown["state"] == "interrupted"
     assert "running" not in {trial["state"] for trial in shown["trial_list"]}
     assert {trial["state"] for trial in shown["trial_list"]} & {"waiting"}
+
+
+def test_a_token_is_shown_once_and_listed_without_its_secret(dialin, tmp_path):
+    made = dialin("token", "create", "ana", "--role", "submitter", "--out", "here", check=True).stdout
+    secret = made.splitlines()[0]
+    assert secret.startswith("dialin_")
+    listed = dialin("token", "list", "--out", "here", check=True).stdout
+    assert listed == "ana  submitter\n"
+    again = dialin("token", "create", "ana", "--role", "admin", "--out", "here")
+    assert (again.returncode, again.stderr) == (
+        1,
+        "error: 'ana' has a token; revoke it first with: dialin token revoke ana\n",
+    )
+    assert secret.encode() not in (tmp_path / "here" / "dialin.db").read_bytes()
+    assert "has no token now" in dialin("token", "revoke", "ana", "--out", "here", check=True).stdout
+    assert dialin("token", "list", "--json", "--out", "here", check=True).stdout == "[]\n"
+    wrong = dialin("token", "create", "ana", "--role", "root", "--out", "here")
+    assert wrong.returncode == 2
+    assert "root" in wrong.stderr

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtr
@@ -33,7 +34,21 @@ PROMISING = 200  # trials among which the incumbents are looked for
 CLIMBS, CLIMBERS, STEPS = 3, 8, 20
 CROWD, CROWDED = 0.1, 3  # no more trials than that so near (in features) to each other: the model would dwell there
 LOOKED_AT = 200  # points, the best ones, of which it is seen to that they are not crowded
+MORE = 300  # points all over the cube that further proposals are chosen from, beside those that were climbed to
 RANDOM_SHARE = 0.15  # of proposals: drawn blindly, so that the model learns where it does not look
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What is left of a proposal for those that go with it: the observations of the model, believed ones too, the best
+    that it believes in, the trials so far, and the points to choose from."""
+
+    x: Array
+    y: Array
+    best: float
+    there: Array
+    points: Array
+    generator: np.random.Generator
 
 
 class ModelSampler:
@@ -46,6 +61,7 @@ class ModelSampler:
         self._curves = Curves(plan, encoding, others)
         self._model = GaussianProcess(encoding.features_count + 2)
         self._fitted_at = 0
+        self._left: _Left | None = None
         # The processors are the trials'; matrices this small gain nothing from more than one.
         self._threads = ThreadpoolController()
 
@@ -57,6 +73,7 @@ class ModelSampler:
 
     def _propose(self, number: int, seen: Mapping[int, Seen], tried: Set[Key], attempt: int) -> Chosen:
         generator = np.random.default_rng([seed_of_trial(self._seed, number), attempt])
+        self._left = None
         known = self._curves.update(seen)
         teaching = len(known) + self._curves.others
         if (number < self._starting and not self._curves.others) or teaching < FEWEST_STARTING // 2:
@@ -66,6 +83,31 @@ class ModelSampler:
             return self._encoding.decode(generator.random(len(self._encoding.names)))
         self._fit(len(known), observations, generator)
         return self._improve(seen, known, tried, observations, generator)
+
+    def more(self, first: Chosen, count: int) -> Iterator[Chosen]:
+        """Proposals to go with the one that was made last: the points that were the best ones then, improvement counted
+        anew with each proposal before taken as if it came out as predicted. None after a proposal without a model."""
+        with self._threads.limit(limits=1):
+            left, chosen = self._left, first
+            for _ in range(count if left is not None else 0):
+                assert left is not None
+                if left.generator.random() < RANDOM_SHARE:
+                    chosen = self._encoding.decode(left.generator.random(len(self._encoding.names)))
+                    yield chosen
+                    continue
+                left = self._believe(left, chosen)
+                improvement = self._improvement(left.points, left.best, left.there)
+                chosen = self._encoding.decode(left.points[int(improvement.argmax())])
+                yield chosen
+
+    def _believe(self, left: _Left, chosen: Chosen) -> _Left:
+        """With one more trial under way."""
+        features = self._encoding.features_of(self._encoding.encode(chosen)[None])
+        at_end = _at_full_length(features)
+        x = np.vstack([left.x, at_end])
+        y = np.concatenate([left.y, self._model.mean(at_end)])
+        self._model.condition(x, y)
+        return replace(left, x=x, y=y, there=np.vstack([left.there, features]))
 
     def _start(self, number: int, attempt: int) -> Array:
         """Sobol's low-discrepancy sequence, scrambled by the study's seed."""
@@ -91,17 +133,22 @@ class ModelSampler:
         generator: np.random.Generator,
     ) -> Chosen:
         """The configuration with the greatest expected improvement at full length."""
+        x, y = observations.x, observations.y
         under_way = [number for number, one in seen.items() if one.state is State.RUNNING]
         if under_way:
-            x = self._at_end(under_way, seen)
-            believed = self._model.mean(x)
-            self._model.condition(np.vstack([observations.x, x]), np.concatenate([observations.y, believed]))
+            at_end = self._at_end(under_way, seen)
+            x, y = np.vstack([x, at_end]), np.concatenate([y, self._model.mean(at_end)])
+            self._model.condition(x, y)
         promising = self._curves.best(known, PROMISING)
         means = self._model.mean(self._at_end(promising, seen)) if promising else np.array([observations.y.max()])
         leaders = [seen[promising[index]] for index in np.argsort(-means)[:INCUMBENTS]] if promising else []
         points = self._candidates([self._encoding.encode(one.params) for one in leaders], generator)
         there = np.array([self._curves.features(number, one) for number, one in seen.items()])
-        for chosen in self._climb(points, float(means.max()), there, generator):
+        best = float(means.max())
+        top = self._climb(points, best, there, generator)
+        self._left = _Left(x, y, best, there, np.concatenate([top, points[:MORE]]), generator)
+        for point in top:
+            chosen = self._encoding.decode(point)
             if self._encoding.key_of(chosen) not in tried:
                 return chosen
         return self._encoding.decode(generator.random(len(self._encoding.names)))
@@ -121,7 +168,7 @@ class ModelSampler:
         ]
         return np.concatenate(points)
 
-    def _climb(self, points: Array, best: float, there: Array, generator: np.random.Generator) -> Iterator[Chosen]:
+    def _climb(self, points: Array, best: float, there: Array, generator: np.random.Generator) -> Array:
         """The points after a few rounds of ever smaller steps from the best ones, the best first. `there` (n, features)
         are the trials so far."""
         width = 0.1
@@ -132,8 +179,7 @@ class ModelSampler:
             points = np.concatenate([points[order], moved])
             improvement = np.concatenate([improvement[order], self._improvement(moved, best, there)])
             width /= 2
-        for index in np.argsort(-improvement, kind="stable"):
-            yield self._encoding.decode(points[index])
+        return points[np.argsort(-improvement, kind="stable")]
 
     def _moved(self, points: Array, width: float, share: float, generator: np.random.Generator) -> Array:
         """Each point with about `share` of its coordinates changed: by a normal step, or drawn anew for a choice."""

@@ -7,6 +7,7 @@ default.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Protocol
 
@@ -15,7 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from service.planning import Plan, seed_of_trial
 from service.search.encoding import Chosen, Encoding, Key
@@ -27,6 +28,8 @@ from service.spec.range_tests import at_share
 from service.spec.study_spec import StudySpec
 
 TPE_STARTUP_TRIALS = 10
+MOST_KEPT, KEPT, BEST_KEPT = 400, 300, 75  # of TPE's history: it is thinned to so many when it gets so long
+MOST_ASKED = 200
 ATTEMPTS = 20  # at a configuration that was not tried yet
 SMALL = 4096  # a finite space of at most so many configurations is known to be exhausted
 
@@ -77,6 +80,22 @@ class Proposer:
             if self.encoding.key_of(chosen) not in tried:
                 return chosen
         return self._untried(number, tried)
+
+    def propose_some(self, number: int, seen: Mapping[int, Seen], count: int) -> list[Chosen | None]:
+        """Those of trial `number` and of the next, up to `count` of them: the first as `propose` has it, the others as
+        they follow from it without a look at all points again. Fewer where the sampler has no quicker way."""
+        first = self.propose(number, seen)
+        more = getattr(self._sampler, "more", None)
+        if first is None or more is None or count == 1 or number < len(self._spec.search.enqueue):
+            return [first]
+        tried = {*self._keys.values(), self.encoding.key_of(first)}
+        proposals: list[Chosen | None] = [first]
+        for chosen in more(first, count - 1):
+            key = self.encoding.key_of(chosen)
+            if key not in tried:
+                tried.add(key)
+                proposals.append(chosen)
+        return proposals
 
     def parameters(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Of a configuration, what the sampler chose, as Optuna has it: a tested learning rate is its share from 0 to 1
@@ -145,16 +164,20 @@ class RandomSampler:
 
 
 class TpeSampler:
-    """Optuna's TPE (Bergstra et al. 2011, Watanabe 2023) over a history kept for it in memory."""
+    """Optuna's TPE (Bergstra et al. 2011, Watanabe 2023) over a history kept for it in memory.
+
+    What it takes grows with the history, so a long one is thinned: the best trials stay, and of the others, which only
+    say where most have been, a random part."""
 
     def __init__(self, plan: Plan, proposer: Proposer, others: Sequence[Seen]) -> None:
         self._spec, self._proposer = plan.spec, proposer
         self._names = searched(plan.spec)
         self._maximize = plan.spec.objective.mode == "max"
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # the history is no study that anybody should hear of
-        direction = StudyDirection.MAXIMIZE if self._maximize else StudyDirection.MINIMIZE
-        self._history = optuna.create_study(direction=direction, storage=optuna.storages.InMemoryStorage())
+        self._history = self._new_history()
         self._told: set[int] = set()
+        self._kept: list[FrozenTrial] = []
+        self._asked = 0  # since the history was renewed: each leaves a row that TPE looks at and leaves out
         for one in others:
             self._tell(one)
 
@@ -163,6 +186,9 @@ class TpeSampler:
             if other not in self._told and one.state not in (State.RUNNING, State.WAITING):
                 self._tell(one)
                 self._told.add(other)
+        self._asked += 1
+        if len(self._kept) > MOST_KEPT or self._asked > MOST_ASKED:
+            self._renew(seed_of_trial(self._spec.search.seed, number))
         seed = (seed_of_trial(self._spec.search.seed, number) + attempt) % 2**32  # numpy's limit
         self._history.sampler = TPESampler(
             n_startup_trials=TPE_STARTUP_TRIALS, multivariate=False, constant_liar=False, seed=seed
@@ -178,21 +204,48 @@ class TpeSampler:
         self._history.tell(asked, state=TrialState.FAIL)
         return chosen
 
+    def _new_history(self) -> optuna.Study:
+        direction = StudyDirection.MAXIMIZE if self._maximize else StudyDirection.MINIMIZE
+        return optuna.create_study(direction=direction, storage=optuna.storages.InMemoryStorage())
+
+    def _renew(self, seed: int) -> None:
+        """The history without the rows of asks, and no longer than it may be, in the order in which it came."""
+        if len(self._kept) > MOST_KEPT:
+            self._thin(seed)
+        self._history, self._asked = self._new_history(), 0
+        self._history.add_trials(self._kept)
+
+    def _thin(self, seed: int) -> None:
+        values = np.array([_rank_value(trial, self._maximize) for trial in self._kept])
+        order = np.argsort(-values, kind="stable")
+        others = np.random.default_rng(seed).permutation(order[BEST_KEPT:])[: KEPT - BEST_KEPT]
+        self._kept = [self._kept[index] for index in sorted([*order[:BEST_KEPT], *others])]
+
     def _tell(self, one: Seen) -> None:
         finite = [value for value in one.values.values() if value == value and abs(value) != float("inf")]
         complete = one.state is State.COMPLETE
         if one.state is State.FAILED or (complete and not finite):
             return
         found = self._proposer.parameters(one.params)
-        self._history.add_trial(
-            create_trial(
-                state=TrialState.COMPLETE if complete else TrialState.PRUNED,
-                value=(max(finite) if self._maximize else min(finite)) if complete else None,
-                params=found,
-                distributions=self._proposer.distributions(found),
-                intermediate_values=dict(one.values),
-            )
+        trial = create_trial(
+            state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+            value=(max(finite) if self._maximize else min(finite)) if complete else None,
+            params=found,
+            distributions=self._proposer.distributions(found),
+            intermediate_values=dict(one.values),
         )
+        self._kept.append(trial)
+        self._history.add_trial(trial)
+
+
+def _rank_value(trial: FrozenTrial, maximize: bool) -> float:
+    """Higher is better, as TPE sees it: complete trials by their value, then those that got further."""
+    sign = 1.0 if maximize else -1.0
+    if trial.value is not None:
+        return 1e12 + sign * trial.value
+    last = max(trial.intermediate_values, default=0)
+    value = trial.intermediate_values.get(last, math.nan)
+    return last * 1e6 + (sign * value if math.isfinite(value) and abs(value) < 1e5 else -1e5)
 
 
 def _tested(name: str, spec: StudySpec) -> bool:

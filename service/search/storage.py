@@ -61,8 +61,16 @@ def sqlite_url(path: Path) -> str:
 
 def _use_write_ahead_log(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + SQLITE_BUSY_SECONDS
     with closing(sqlite3.connect(path, timeout=SQLITE_BUSY_SECONDS)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
+        while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError:
+                # Somebody else is at it; for this statement SQLite does not wait.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
 
 def _relax_fsync(connection: sqlite3.Connection, _record: object) -> None:

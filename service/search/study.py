@@ -80,7 +80,7 @@ class Study:
         self._asha = Asha(plan.rungs, factor, self._maximize)
         self._promotions = Promotions(plan.rungs, factor, self._maximize)
         self._proposer = Proposer(plan, others)
-        self._ahead = Ahead(self._proposer.propose) if ahead else None
+        self._ahead = Ahead(self._proposer.propose_some) if ahead else None
         self._reports = 0
         self._ids: dict[int, int] = {}  # trial number -> the storage's own id
         self._seen: dict[int, Seen] = {}

@@ -18,12 +18,13 @@ class Gate:
     """A proposer that waits to be let through, and remembers what it was shown."""
 
     def __init__(self):
-        self.open, self.shown = threading.Event(), []
+        self.open, self.shown, self.counts = threading.Event(), [], []
 
-    def __call__(self, number, seen):
+    def __call__(self, number, seen, count):
+        self.counts.append(count)
         self.shown.append((number, {key: (one.state, dict(one.values)) for key, one in seen.items()}))
         assert self.open.wait(30)
-        return {"lr": float(number)}
+        return [{"lr": float(number + index)} for index in range(count)]
 
 
 def running(*values):
@@ -80,7 +81,7 @@ def test_it_is_shown_what_was_known_then():
 
 
 def test_what_the_proposing_raises_comes_out():
-    def fail(number, seen):
+    def fail(number, seen, count):
         raise ArithmeticError("singular")
 
     with pytest.raises(ArithmeticError, match="singular"):
@@ -114,3 +115,58 @@ def test_a_space_that_is_exhausted_ends_the_study():
             study.tell(trial, Outcome(State.STOPPED, ""))
     assert sorted(seen) == ["cosine", "fixed"]
     assert study.exhausted
+
+
+def test_short_trials_get_several_proposals_at_a_time_and_each_is_asked_for_once():
+    now = [0.0]
+
+    def propose(number, seen, count):
+        counts.append((number, count))
+        now[0] += 0.010  # what it takes
+        return [{"lr": float(number + index)} for index in range(count)]
+
+    counts = []
+    ahead = Ahead(propose, lambda: now[0])
+    for number in range(20):
+        now[0] += 0.010  # and what a trial takes
+        assert ahead.take(number, {}, number, newest=False) == {"lr": float(number)}
+    assert max(count for _, count in counts) == 4
+    assert len(counts) < 12
+    for number in range(20, 60):
+        now[0] += 10.0
+        ahead.take(number, {}, number, newest=False)
+    assert counts[-1][1] == 1
+
+
+def test_more_proposals_of_the_model_are_others_and_good_ones():
+    """Those that go with the first are apart from it and each other, and better than random where the model knows."""
+    import numpy as np
+
+    from service.search.samplers import Proposer
+
+    overrides = [
+        "budget.trials=60",
+        "early_stopping=off",
+        "search.sampler=gp",
+        "space={lr: {min: 1e-4, max: 1, log: true}, dropout: {min: 0, max: 0.5}}",
+    ]
+    plan = plan_study(load_spec("synthetic", overrides), ClusterShape(2))
+
+    def height(params):
+        return 1 - (np.log10(params["lr"]) + 2) ** 2 / 4 - (params["dropout"] - 0.2) ** 2 * 4
+
+    generator = np.random.default_rng(3)
+    seen = {
+        number: Seen(params, {plan.spec.budget.epochs: height(params)}, State.COMPLETE)
+        for number in range(40)
+        for params in [{"lr": 10 ** generator.uniform(-4, 0), "dropout": generator.uniform(0, 0.5)}]
+    }
+    found, firsts = [], 0
+    for number in range(40, 60):
+        proposals = Proposer(plan).propose_some(number, seen, 4)
+        firsts += len(proposals) == 1  # drawn blindly, now and then, and then there is nothing to go with it
+        found += proposals[1:]
+        assert len({tuple(each.values()) for each in proposals}) == len(proposals)
+    assert firsts < 10
+    random_ones = [height({"lr": 10 ** generator.uniform(-4, 0), "dropout": generator.uniform(0, 0.5)}) for _ in found]
+    assert np.median([height(each) for each in found]) > np.quantile(random_ones, 0.8)
