@@ -83,7 +83,7 @@ class Study(BaseModel):
     priority: int
     metric: str
     mode: Literal["max", "min"]
-    best: float | None
+    best: float | None = Field(description="Of the trials that are complete; of all while none is.")
     trials: TrialCounts
     seconds: float = Field(description="That drivers have spent on it, as of its last end.")
     created_at: float
@@ -201,7 +201,7 @@ class CurvePoint(BaseModel):
 
 
 class BestCurve(BaseModel):
-    """Every new best value, and the last value of all."""
+    """Every new best value of any trial, complete or not, and the last value of all."""
 
     metric: str
     mode: Literal["max", "min"]
