@@ -113,23 +113,29 @@ def undisturbed(folder: Path) -> Verdict:
 
 def worker_killed(folder: Path, times: int, generator: random.Random) -> Row:
     """SIGKILL of a process that trains."""
-    place, waits = Place(folder, 8, 9, 0.2), []
+    place, waits = Place(folder, 8 + 5 * times, 9, 0.2), []
     process = place.start("ray")
-    for _ in range(times):
+    while len(waits) < times:
         before = len(place.epochs_spooled())
-        wait_until(lambda: _more(place, before + 2), 120, "two epochs")  # noqa: B023  asked at once
+        wait_until(lambda: _ended(process) or _more(place, before + 2), 120, "two epochs")  # noqa: B023  asked at once
         workers = [pid for pid, command in descendants(process.pid) if "ray::" in command and "Train" in command]
         workers = workers or [pid for pid, command in descendants(process.pid) if command.startswith("ray::_Inner")]
-        if not workers:
+        if not workers or _ended(process):
             break
         said = place.log().count("lost its worker")
         kill(generator.choice(workers))
         began = time.monotonic()
-        wait_until(lambda: place.log().count("lost its worker") > said, 120, "the loss")  # noqa: B023  asked at once
+        try:
+            wait_until(lambda: _ended(process) or place.log().count("lost its worker") > said, 20, "the loss")  # noqa: B023
+        except TimeoutError:
+            continue  # it had just ended a trial, and had no other yet: nobody misses it
+        if place.log().count("lost its worker") == said:
+            break
         trial = int(place.log().rpartition(" lost its worker")[0].rpartition(" ")[2])
         count = sum(number == trial for number, _ in place.epochs_spooled())
         wait_until(lambda: sum(number == trial for number, _ in place.epochs_spooled()) > count, 120, "it goes on")  # noqa: B023
         waits.append(time.monotonic() - began)
+    assert waits, place.log()[-3000:]
     assert process.wait(300) == 0, place.log()[-3000:]
     return _row("worker killed", len(waits), place, None, max(waits))
 
