@@ -10,13 +10,14 @@ import os
 import secrets
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,9 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folder: Path) -> Part:
     out, address = OutputFolder(settings.out), f"127.0.0.1:{port}"
+    with closing(sqlite3.connect(out.mlflow_database, timeout=60)) as connection:
+        # Kept in the file: its readers never wait for its writer, and a commit is one write to the log.
+        connection.execute("PRAGMA journal_mode=WAL")
     command = [
         *(sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{out.mlflow_database}"),
