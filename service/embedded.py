@@ -176,6 +176,7 @@ def _parts(
     if ray is None:
         ray_port = _free_port(8265)
         ray = f"http://127.0.0.1:{ray_port}"
+        environment.pop("RAY_ADDRESS", None)  # somebody else's cluster
         environment |= {
             # Said outright: a token file in someone's home would otherwise decide it.
             "RAY_AUTH_MODE": "token",
@@ -210,11 +211,10 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folder: Path) -> Part:
     out, address = OutputFolder(settings.out), f"127.0.0.1:{port}"
-    with closing(sqlite3.connect(out.mlflow_database, timeout=60)) as connection:
-        # Kept in the file: its readers never wait for its writer, and a commit is one write to the log. Where somebody
-        # has the file just now, it stays as it is.
-        with suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode=WAL")
+    # Kept in the file: its readers never wait for its writer, and a commit is one write to the log. Where somebody has
+    # the file just now, it stays as it is.
+    with closing(sqlite3.connect(out.mlflow_database, timeout=60)) as connection, suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA journal_mode=WAL")
     command = [
         *(sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{out.mlflow_database}"),
