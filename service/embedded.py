@@ -20,17 +20,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-import psutil
 from filelock import FileLock, Timeout
 
 from service.api.serve import check_exposure
 from service.cluster.local import local_shape
 from service.errors import ConflictError, ServerError, UsageError
-from service.guard import PATIENCE_SECONDS
+from service.guard import PATIENCE_SECONDS, family_listens
 from service.interrupts import Interrupts
 from service.scratch import scratch_folder
 from service.settings import OutputFolder, ServerSettings, Settings
@@ -78,13 +76,7 @@ class Part:
 
     def _listens(self) -> bool:
         """Whether it is this part that has the port: somebody else's server may have taken it, and answers as well."""
-        with suppress(psutil.Error):
-            guard = psutil.Process(self.process.pid if self.process is not None else 0)
-            for process in guard.children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    if any(c.status == psutil.CONN_LISTEN and c.laddr.port == self.port for c in _sockets(process)):
-                        return True
-        return False
+        return self.process is not None and family_listens(self.process.pid, self.port)
 
     def ask_to_end(self) -> None:
         if self.process is not None and self.process.stdin is not None:
@@ -140,10 +132,6 @@ def run_server(settings: Settings, server: ServerSettings, host: str, port: int,
         except KeyboardInterrupt:
             interrupts.finish()  # what follows is short, and has to be done
             say("ending ...")
-
-
-def _sockets(process: psutil.Process) -> Sequence[Any]:
-    return process.net_connections(kind="tcp")
 
 
 def _keep_running(parts: Sequence[Part], say: Callable[[str], None]) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import psutil
 
@@ -54,6 +55,17 @@ def end(process: subprocess.Popen[bytes], family: Sequence[psutil.Process]) -> N
         process.kill()
     process.wait()
     psutil.wait_procs(alive, timeout=PATIENCE_SECONDS)
+
+
+def family_listens(pid: int, port: int) -> bool:
+    """Whether a process that came of this one listens on a TCP port."""
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                sockets: Sequence[Any] = process.net_connections(kind="tcp")
+                if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets):
+                    return True
+    return False
 
 
 def _adopt_orphans() -> None:

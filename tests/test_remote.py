@@ -21,6 +21,7 @@ from service.store.studies import StudyState
 from tests.factories import make_spec
 from tests.others import MLFLOW
 from tests.served import serving
+from tests.server.harness import wait_until
 from tests.wire import SPACE, TRAIN
 
 pytestmark = MLFLOW
@@ -245,8 +246,11 @@ def _allowed(command):
 
 
 def _grid(served):
+    """The study whose trials are all known, once MLflow has it all: how far it lags is shown too."""
     with Client(served[0]) as client:
-        return next(study.id for study in client.studies() if study.info.priority == 3)
+        study = next(study for study in client.studies() if study.info.priority == 3)
+        wait_until(lambda: study.refresh().info.mirror_lag == 0, 60, "MLflow has everything")
+        return study.id
 
 
 def _without(text, beginnings):

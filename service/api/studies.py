@@ -31,12 +31,13 @@ from service.planning import ClusterShape, plan_study
 from service.results.claims import judge
 from service.results.diagnosis import diagnose
 from service.results.export import best_config
+from service.results.summary import find_best
 from service.search.records import State, TrialRecord
 from service.settings import OutputFolder, ServerSettings, Settings, StudyFolder
 from service.spec import parse_spec, stored_spec, to_yaml
 from service.spec.reading import read_yaml
 from service.spec.study_spec import ObjectiveSpec, PythonSpec, StudySpec
-from service.store.studies import StudyState
+from service.store.studies import StudyRow, StudyState
 from service.store.submissions import ACTIVE, Entry, Submissions
 from service.store.tokens import Identity, Role
 from service.views import plan_data, record_data
@@ -310,9 +311,7 @@ class StudyService:
     def _data(self, entry: Entry) -> dict[str, Any]:
         study, submission = entry.study, entry.submission
         spec = stored_spec(study.spec)
-        back = self.reader.read_back(study) if study.state is not StudyState.QUEUED or submission is None else None
-        records = back.trials if back is not None else self.reader.records(study)
-        best = back.result.best if back is not None else None
+        counts, best = self._outcome(study)
         experiment, parent, _ = self.reader.mlflow_runs(study)
         own = f"{API}/studies/{study.id}"
         began = submission.started_at if submission is not None else study.created_at
@@ -325,8 +324,8 @@ class StudyService:
             "priority": submission.priority if submission is not None else 0,
             "metric": spec.objective.metric,
             "mode": spec.objective.mode,
-            "best": best.value if best is not None else None,
-            "trials": {**_counts(records), "budget": spec.budget.trials},
+            "best": best,
+            "trials": {**counts, "budget": spec.budget.trials},
             "seconds": _seconds(entry),
             "created_at": study.created_at,
             "started_at": began,
@@ -342,6 +341,16 @@ class StudyService:
                 "mlflow": self._run_link(experiment, parent),
             },
         }
+
+    def _outcome(self, study: StudyRow) -> tuple[dict[str, int], float | None]:
+        """How many trials are in each state, and the best value."""
+        summary = study.summary
+        if study.state is StudyState.COMPLETE and "trials" in summary:
+            # What its driver said at its end: a list of many studies would read all their trials otherwise.
+            best = summary.get("best") or {}
+            return {**_counts(()), **summary["trials"]}, best.get("value")
+        found = find_best(stored_spec(study.spec), self.reader.records(study))
+        return _counts(self.reader.records(study)), found.value if found is not None else None
 
     def _run_link(self, experiment: str, run: str) -> str | None:
         server = self._settings.mlflow_uri
