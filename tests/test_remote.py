@@ -113,6 +113,7 @@ def test_stop_resume_extend(dialin, served):
     with Client(served[0]) as client:
         handle = client.study(study)
         next(event for event in handle.events() if event.kind == "epoch")
+        wait_until(lambda: handle.refresh().info.best is not None, 10, "its value")  # answers are up to a second old
         assert handle.best().trial >= 0
         assert dialin("stop", study)[:2] == (0, f"study {study} was asked to stop\n")
         assert handle.wait(progress=False, timeout=60).state == "interrupted"

@@ -68,7 +68,8 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
     app = FastAPI(
         title="dialin",
         version="1",
-        description="Finds good training knobs: submit a search space, watch it, take the best configuration.",
+        description="Finds good training knobs: submit a search space, watch it, take the best configuration. "
+        "Answers are at most a second old; events come as things happen.",
         lifespan=lifespan,
         openapi_url=f"{API}/openapi.json",
         docs_url=None,  # they load scripts from elsewhere
