@@ -7,7 +7,7 @@ of several states the last one counts, and a study that ends takes its open tria
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.spec.domains import Scalar
 from service.tracking.events import EpochReported, Event, StudyEnded, StudyStarted, TrialEnded, TrialStarted
@@ -45,6 +45,12 @@ class Change:
     files: list[str] = field(default_factory=list)
     status: str | None = None
     ended_at: int | None = None
+
+    def copy(self) -> Change:
+        """One that can be used up without this one being so."""
+        return replace(
+            self, points=[*self.points], params={**self.params}, tags={**self.tags}, files=[*self.files]
+        )
 
 
 def fold(events: Iterable[Event], position: Position) -> list[Change]:

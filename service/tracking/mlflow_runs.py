@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from service.tracking.changes import RUNNING, Change
+from service.tracking.transaction import one_transaction
 
 METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes at most 1000 things in all
 TAG_CHARACTERS = 8000
@@ -95,6 +96,10 @@ class MlflowRuns:
             run = self._client.create_run(experiment, start_time=change.started_at, tags=tags | own, run_name=name)
         change.tags.clear()
         return str(run.info.run_id)
+
+    def together(self) -> AbstractContextManager[bool]:
+        """Within, all calls take effect at the end or not at all, where MLflow is a local database; whether it is so."""
+        return one_transaction(self._client)
 
     def delete(self, run: str) -> None:
         self._client.delete_run(run)

@@ -11,6 +11,7 @@ with something left.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import random
 import signal
@@ -142,6 +143,7 @@ class LazyClient:
     def __getattr__(self, name: str) -> Any:
         if self._client is None:
             self._client = _sqlite_client(self._uri) if self._uri.startswith(SQLITE) else _client(self._uri)
+            gc.freeze()  # half a million objects of MLflow's modules, which the collector would go through time and again
         return getattr(self._client, name)
 
 

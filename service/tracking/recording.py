@@ -96,7 +96,9 @@ class Recorder:
         changes = fold(events, self._next)
         own = [change for change in changes if change.trial is None]
         self._pending.append([partial(self._ensure_run, change) for change in own])
-        self._pending.append([partial(self._ensure_and_write, change) for change in changes[len(own) :]])
+        trials = [partial(self._ensure_and_write, change) for change in changes[len(own) :]]
+        self._pending.append([partial(self._write_together, changes[len(own) :], trials)])
+        self._pending.append(trials)
         self._pending.append([partial(self._write, change) for change in own])
         self._pending.append([self._commit])
 
@@ -147,6 +149,21 @@ class Recorder:
     def _ensure_and_write(self, change: Change) -> None:
         self._ensure_run(change)
         self._write(change)
+
+    def _write_together(self, changes: list[Change], one_by_one: list[Callable[[], None]]) -> None:
+        """All in one transaction, where there are such; then nothing is left to be done one by one."""
+        runs = dict(self._next.runs)
+        try:
+            with self._runs.together() as together:
+                if not together:
+                    return
+                for change in changes:
+                    self._ensure_and_write(change.copy())
+        except Exception:  # noqa: BLE001  nothing was written; what it was about is found out one by one
+            self._next.runs = runs
+            self._adopted = False  # what was found and mended within it was undone, too
+        else:
+            one_by_one.clear()
 
     def _create(self, change: Change) -> str:
         position = self._next

@@ -4,7 +4,8 @@
 
 All three write the same: trials with 8 params and 6 metrics an epoch, runs created and ended within the time taken;
 only the 6 metrics count as points. Each round has a fresh database; medians over rounds. Ray's callback and log_metric
-are so slow that they get 2 trials where the recorder gets all. Ray's callback is driven directly, with its own code.
+are so slow that they get 2 trials where the recorder gets all. Ray's callback is driven directly, with its own code. A
+server is at rest before anything is written to it: it goes on starting processes after its first answer.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -149,6 +152,7 @@ def serving(database: Path, folder: Path) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_until(lambda: answers(port), 120)
+        wait_until(lambda: at_rest(process.pid), 120)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -161,6 +165,23 @@ def answers(port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def at_rest(pid: int) -> bool:
+    """Whether a process and those it started have used less than a twentieth of a core for two seconds."""
+    used = processor_seconds(pid)
+    time.sleep(2)
+    return processor_seconds(pid) - used < 0.1
+
+
+def processor_seconds(pid: int) -> float:
+    server = psutil.Process(pid)
+    total = 0.0
+    for process in [server, *server.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -69,6 +71,16 @@ class FakeMlflow:
         if how in ("kill after", "kill late"):
             raise Killed(name)
         return result
+
+    @contextmanager
+    def transaction(self):
+        """As `one_transaction`, over this; a process that is killed within leaves nothing of it, either."""
+        before = copy.deepcopy(self.runs)
+        try:
+            yield True
+        except BaseException:
+            self.runs = before
+            raise
 
     def _catch_up(self):
         for due, effect in list(self._late):

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.tracking import recording
+from service.tracking import mlflow_runs, recording
 from service.tracking.mirror import Mirror
 from service.tracking.recording import Recorder
 from service.tracking.spool import read_events
@@ -31,6 +31,7 @@ STATUS = {
     "interrupted": "KILLED",
     "failed": "FAILED",
 }
+LOCAL = ["before", "after", "kill", "kill after"]  # a local database is never late
 HOW = ["before", "after", "late", "kill", "kill after", "kill late"]
 
 # One driver's life: the trials it runs (number, epochs reported, how it ends; None: the driver died under it), and how
@@ -134,10 +135,27 @@ def drain(folder, mlflow, limit, dead):
 )
 @given(lives=st.lists(lives, min_size=1, max_size=3), failures=failures, limit=st.integers(1, 30))
 def test_random_studies_under_random_failures(lives, failures, limit):
+    go_through(lives, failures, limit)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    lives=st.lists(lives, min_size=1, max_size=3),
+    failures=st.dictionaries(st.integers(1, 120), st.sampled_from(LOCAL), max_size=40),
+    limit=st.integers(1, 30),
+)
+def test_random_studies_under_random_failures_of_a_local_database(lives, failures, limit):
+    """The same where trials are written in one transaction: what fails within it has not happened."""
+    go_through(lives, failures, limit, local=True)
+
+
+def go_through(lives, failures, limit, local=False):
     original = recording.write_position
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder, mlflow = Path(name), FakeMlflow(failures)
         patch.setattr(recording, "write_position", lambda *args: mlflow.at("write_position", lambda: original(*args)))
+        if local:
+            patch.setattr(mlflow_runs, "one_transaction", lambda _: mlflow.transaction())
         for life in lives:
             live(folder, life)
             drain(folder, mlflow, limit, dead=life[1] is None)

@@ -11,10 +11,13 @@ import sys
 import time
 
 import pytest
+import sqlalchemy
 
 from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, ui_command
 from service.tracking.recorder import Finishing, run
 from service.tracking.recording import Recorder
+from service.tracking.spool import read_events
+from service.tracking.transaction import one_transaction
 from tests import others
 from tests.tracking.studies import ENDS, alive, client_of, contents, drain, fill, wait_for
 
@@ -228,3 +231,48 @@ def test_the_command_that_opens_the_pages(monkeypatch, tmp_path):
     assert command.endswith("mlflow ui --backend-store-uri sqlite:////x/mlflow.db")
     program = command.split()[0]
     assert shutil.which(program)
+
+
+def test_a_local_database_gets_many_trials_in_one_transaction(database, tmp_path):
+    client = client_of(database)
+    commits = []
+    sqlalchemy.event.listen(client._tracking_client.store.engine, "commit", commits.append)
+    fill(tmp_path / "spool", trials=40)
+    Recorder(tmp_path / "spool", client, None).step()
+    assert len(commits) < 20  # one for the trials; the study's own run takes a few
+    assert len(client.search_runs(["1"], max_results=1000)) == 41
+
+
+def test_what_mlflow_would_undo_in_the_midst_of_many_undoes_none_of_the_others(database, tmp_path):
+    """A point of the second of three trials is there already; MLflow finds out by an error, and rolls back."""
+    fill(tmp_path / "spool", trials=3)
+    client = client_of(database)
+    recorder = Recorder(tmp_path / "spool", client, None)
+    recorder.step(limit=2)  # the study, and that the first trial started
+    recorder._saved.epochs.clear()
+    (first,) = client.search_runs(["1"], "tags.`dialin.trial` = '0'")
+    event = next(event for event in read_events(tmp_path / "spool", 0, 100)[0] if event["kind"] == "epoch")
+    client.log_metric(first.info.run_id, "val_accuracy", event["metrics"]["val_accuracy"], event["time"], 1)
+    drain(recorder)
+    contents(client, 3, 3)
+
+
+def test_one_transaction_is_whole_or_nothing(database):
+    from mlflow.exceptions import MlflowException
+
+    client = client_of(database)
+    experiment = client.create_experiment("x")
+
+    def write(fail):
+        with one_transaction(client) as together:
+            assert together
+            run = client.create_run(experiment).info.run_id
+            client.log_metric(run, "loss", 0.5, step=1)
+            if fail:
+                raise ValueError("in the midst")
+
+    with pytest.raises(MlflowException, match="midst"):
+        write(fail=True)
+    assert client.search_runs([experiment]) == []
+    write(fail=False)
+    assert [found.data.metrics for found in client.search_runs([experiment])] == [{"loss": 0.5}]
