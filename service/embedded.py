@@ -210,8 +210,10 @@ def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folde
         # A page from elsewhere that somebody has open must not reach it.
         *("--allowed-hosts", f"{address},localhost:{port}", "--cors-allowed-origins", f"http://{address}"),
     ]
+    # Seven processes that run jobs of MLflow's (evaluations of language models), of which we have none.
+    environment = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return Part(
-        "MLflow", command, dict(environment), folder / "mlflow.log", port, lambda: _answers(f"http://{address}/health")
+        "MLflow", command, environment, folder / "mlflow.log", port, lambda: _answers(f"http://{address}/health")
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from service.errors import UsageError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # this machine, for itself only
 _SWITCH = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 

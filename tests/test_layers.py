@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "search": {"errors", "spec", "planning"},
     "objectives": {"scratch", "errors", "spec", "planning", "search", "training"},
     "training": {"errors", "spec", "planning"},
-    "tracking": {"errors", "spec", "search"},
+    "tracking": {"errors", "search", "settings", "spec"},
     "cluster": {"scratch", "errors", "spec", "planning", "search", "objectives"},
     "results": {"errors", "spec", "planning", "search"},
     "journal": {"planning", "search"},

@@ -23,13 +23,12 @@ from service.errors import ClusterError, UsageError
 from service.history import sync_study
 from service.planning import ClusterShape
 from service.reconciler import Reconciler
-from service.settings import ServerSettings, Settings
+from service.settings import LOOPBACK, ServerSettings, Settings
 from service.store.submissions import Submissions
 from service.store.tokens import Tokens
 from service.tracking.mirror import answers
 from service.web import pages
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; "
     "base-uri 'none'; object-src 'none'",

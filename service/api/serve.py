@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from service.api.app import LOOPBACK, create_app
+from service.api.app import create_app
 from service.cluster.jobs import RayJobs
 from service.errors import DialinError, UsageError
-from service.settings import ServerSettings, Settings
+from service.settings import LOOPBACK, ServerSettings, Settings
 from service.store.tokens import Tokens
 
 

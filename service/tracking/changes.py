@@ -48,9 +48,7 @@ class Change:
 
     def copy(self) -> Change:
         """One that can be used up without this one being so."""
-        return replace(
-            self, points=[*self.points], params={**self.params}, tags={**self.tags}, files=[*self.files]
-        )
+        return replace(self, points=[*self.points], params={**self.params}, tags={**self.tags}, files=[*self.files])
 
 
 def fold(events: Iterable[Event], position: Position) -> list[Change]:

@@ -98,7 +98,7 @@ class MlflowRuns:
         return str(run.info.run_id)
 
     def together(self) -> AbstractContextManager[bool]:
-        """Within, all calls take effect at the end or not at all, where MLflow is a local database; whether it is so."""
+        """Within, all calls take effect at the end or none does, where MLflow is a local database. Yields whether."""
         return one_transaction(self._client)
 
     def delete(self, run: str) -> None:

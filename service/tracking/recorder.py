@@ -22,16 +22,19 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from service.settings import LOOPBACK
 from service.tracking.recording import Recorder
 
 PAUSE_SECONDS = 1.0  # between steps, so that batches grow while a study runs
 LOOK_SECONDS = 0.1  # between two looks at whether to finish
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.5, 15.0
 TERMINATED_PATIENCE_SECONDS = 2.0
-HTTP_WORKERS = 4
+HTTP_WORKERS = 4  # a call is mostly waiting; a server on this machine shares its cores with us
+LOOPBACK_WORKERS = 2
 SOME_LEFT = 3
 SQLITE = "sqlite:///"
 OPENING_SECONDS = 60.0
@@ -114,10 +117,17 @@ def main() -> int:
         return SOME_LEFT
     try:
         uri = arguments.uri
-        workers = HTTP_WORKERS if uri.startswith("http") else 1
-        return run(Recorder(arguments.spool, LazyClient(uri), arguments.artifacts, uri, workers), finishing)
+        recorder = Recorder(arguments.spool, LazyClient(uri), arguments.artifacts, uri, workers_for(uri))
+        return run(recorder, finishing)
     finally:
         lock.release()
+
+
+def workers_for(uri: str) -> int:
+    """How many runs to write at the same time into the MLflow at `uri`."""
+    if not uri.startswith("http"):
+        return 1
+    return LOOPBACK_WORKERS if urlsplit(uri).hostname in LOOPBACK else HTTP_WORKERS
 
 
 def _take_turn(lock: FileLock, finishing: Finishing) -> bool:
@@ -143,7 +153,7 @@ class LazyClient:
     def __getattr__(self, name: str) -> Any:
         if self._client is None:
             self._client = _sqlite_client(self._uri) if self._uri.startswith(SQLITE) else _client(self._uri)
-            gc.freeze()  # half a million objects of MLflow's modules, which the collector would go through time and again
+            gc.freeze()  # MLflow's modules, 300,000 objects that the collector would go through time and again
         return getattr(self._client, name)
 
 

@@ -96,7 +96,7 @@ class Recorder:
         changes = fold(events, self._next)
         own = [change for change in changes if change.trial is None]
         self._pending.append([partial(self._ensure_run, change) for change in own])
-        trials = [partial(self._ensure_and_write, change) for change in changes[len(own) :]]
+        trials: list[Callable[[], None]] = [partial(self._ensure_and_write, change) for change in changes[len(own) :]]
         self._pending.append([partial(self._write_together, changes[len(own) :], trials)])
         self._pending.append(trials)
         self._pending.append([partial(self._write, change) for change in own])

@@ -20,8 +20,8 @@ def one_transaction(client: Any) -> Iterator[bool]:
     """Calls of an MlflowClient take effect together at the end, or none of them does when one raises.
 
     Yields whether it is so: not where the store is behind a server, or is none of MLflow's SQL stores. What is raised
-    within comes out as an MlflowException; for an UndoneError, the calls may well succeed one by one. Not thread safe."""
-    store = getattr(getattr(client, "_tracking_client", None), "store", None)
+    within comes out as an MlflowException; for an UndoneError, the calls may succeed one by one. Not thread safe."""
+    store: Any = getattr(getattr(client, "_tracking_client", None), "store", None)
     make_session = getattr(store, "ManagedSessionMaker", None)
     if make_session is None:
         yield False
@@ -29,7 +29,7 @@ def one_transaction(client: Any) -> Iterator[bool]:
     with make_session(read_only=False) as session:
 
         @contextmanager
-        def shared(read_only: bool = True) -> Iterator[Any]:
+        def shared(read_only: bool = True) -> Iterator[Any]:  # noqa: ARG001  as the store calls it
             yield session
 
         def undo() -> None:

@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT))
 
 from service.tracking.mirror import Mirror, sqlite_uri  # noqa: E402
 from service.tracking.position import read_position  # noqa: E402
-from service.tracking.recorder import HTTP_WORKERS, LazyClient  # noqa: E402
+from service.tracking.recorder import LazyClient, workers_for  # noqa: E402
 from service.tracking.recording import Recorder  # noqa: E402
 
 PARAMS: dict[str, Any] = {
@@ -72,8 +72,7 @@ def with_recorder(uri: str, folder: Path, trials: int, epochs: int) -> float:
     mirror.study_ended("complete", "", {}, {}, [])
     client = LazyClient(uri)
     client.search_experiments()  # the first use of a store is not what is measured
-    workers = HTTP_WORKERS if uri.startswith("http") else 1
-    recorder = Recorder(folder / "spool", client, folder / "artifacts", uri, workers)
+    recorder = Recorder(folder / "spool", client, folder / "artifacts", uri, workers_for(uri))
     began = time.perf_counter()
     while not recorder.done:
         recorder.step()
