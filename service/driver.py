@@ -195,6 +195,8 @@ class StudyDriver:
             self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason, tags)
         self._live.pop(trial.number, None)
         self._listener.trial_ended(trial, outcome)
+        if not self._live and self.finished:
+            self._mirror.hurry()
 
     def _fatal(self, findings: Sequence[Finding]) -> Finding | None:
         """What the doctor stops a trial for, where the study lets it."""

@@ -62,6 +62,17 @@ def test_a_trial_is_told_and_mirrored(make_driver):
     assert mirror.named("trial_ended") == [(0, "complete", "trained all 9 epochs", {})]
 
 
+def test_the_mirror_hurries_once_the_last_trial_has_ended(make_driver):
+    driver, _, mirror = make_driver("budget.trials=3", "budget.epochs=1")
+    first, second = driver.ask(), driver.ask()
+    driver.report(first, [Report(1, metrics(0.5), None)])
+    third = driver.ask()
+    driver.report(second, [Report(1, metrics(0.5), None)])
+    assert mirror.named("hurry") == []
+    driver.report(third, [Report(1, metrics(0.5), None)])
+    assert mirror.told[-1] == ("hurry",)
+
+
 def test_epochs_reported_together_end_with_the_first_that_stops(make_driver):
     driver, study, mirror = make_driver("budget.target=0.9")
     trial = driver.ask()
@@ -69,7 +80,7 @@ def test_epochs_reported_together_end_with_the_first_that_stops(make_driver):
     assert driver.report(trial, reports).reason == "reached the target 0.9 after epoch 3"
     assert study.trials()[0].values == {1: 0.1, 2: 0.2, 3: 0.95}
     assert [epoch for _, epoch, _ in mirror.named("epoch")] == [1, 2, 3]
-    assert mirror.told[-1][0] == "trial_ended"
+    assert [name for name, *_ in mirror.told[-2:]] == ["trial_ended", "hurry"]
 
 
 def test_the_mirror_hears_of_an_end_only_when_it_is_stored(make_driver, monkeypatch):

@@ -32,6 +32,7 @@ class ImageClassification:
     samples: int | None
     split_seed: int
     doctor: bool = True
+    compile: bool = False
 
     @classmethod
     def from_spec(cls, spec: StudySpec, data_dir: Path) -> ImageClassification:
@@ -46,6 +47,7 @@ class ImageClassification:
             samples=asked.samples,
             split_seed=asked.split_seed,
             doctor=spec.early_stopping.doctor != "off",
+            compile=asked.compile,
         )
 
     def prepare(self, progress: Callable[[str], None]) -> None:
@@ -73,7 +75,7 @@ class ImageClassification:
         from service.training.run import ImageRun
 
         splits = self._splits(self._device(resources))
-        return ImageRun(params, splits, seed, self.epochs, self.metric, self.maximize, self.doctor)
+        return ImageRun(params, splits, seed, self.epochs, self.metric, self.maximize, self.doctor, self.compile)
 
     def _device(self, resources: Resources) -> str:
         """Where a trial with these resources trains; its threads are limited to its cpus on the way."""

@@ -24,7 +24,8 @@ class ObjectiveSpec(Section):
     """What is measured. `dataset` is a name, `npz:PATH` or `folder:PATH`; `synthetic` is a closed form.
 
     `samples`: use so many of the training images, before the validation split is cut from them. `split_seed` decides
-    which. `epoch_seconds`: of the closed form, how long an epoch takes.
+    which. `epoch_seconds`: of the closed form, how long an epoch takes. `compile`: have torch compile each trial's
+    network, which takes seconds before its steps are faster.
     """
 
     dataset: str
@@ -34,6 +35,7 @@ class ObjectiveSpec(Section):
     samples: int | None = Field(None, ge=20)
     split_seed: int = Field(0, ge=0, le=2**31 - 1)
     epoch_seconds: float = Field(0.0, ge=0, le=3600)
+    compile: bool = False
 
     @property
     def subject(self) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
@@ -92,6 +93,12 @@ class Mirror:
     def lag(self) -> int:
         """Events that are on disk and not yet in MLflow."""
         return lag_of(self._folder)
+
+    def hurry(self) -> None:
+        """The last trial has ended: what the recorder has not written yet, it writes now."""
+        if self._recorder is not None and self._recorder.stdin is not None:
+            with suppress(OSError):  # it is no more; `close` sees to that
+                os.write(self._recorder.stdin.fileno(), b"\n")
 
     def abandon(self) -> None:
         """Another driver has the study now, and its recorder writes: ours ends without ending any run."""

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from service.settings import LOOPBACK
 from service.tracking.recording import Recorder
 
-PAUSE_SECONDS = 1.0  # between steps, so that batches grow while a study runs
+PAUSE_SECONDS = 1.0  # between steps
 LOOK_SECONDS = 0.1  # between two looks at whether to finish
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.5, 15.0
 TERMINATED_PATIENCE_SECONDS = 2.0
@@ -41,10 +41,13 @@ OPENING_SECONDS = 60.0
 
 
 class Finishing:
-    """Whether to end once all is written, and how long to go on trying. Safe to ask from a signal's handler."""
+    """Whether to end once all is written, and how long to go on trying. Safe to ask from a signal's handler.
+
+    `is_near`: the last trial has ended; somebody waits for what is written now."""
 
     def __init__(self) -> None:
         self.patience_seconds: float | None = None
+        self.is_near = False
 
     @property
     def asked(self) -> bool:
@@ -60,6 +63,14 @@ class Finishing:
         until = time.monotonic() + seconds
         while not self.asked and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, LOOK_SECONDS))
+
+    def pause(self) -> None:
+        """Between two steps, so that batches grow while a study runs."""
+        until = time.monotonic() + PAUSE_SECONDS
+        while not self.asked and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
+            if self.is_near:
+                return
 
 
 def run(recorder: Recorder, finishing: Finishing) -> int:
@@ -82,7 +93,7 @@ def run(recorder: Recorder, finishing: Finishing) -> int:
         backoff, failing_since = BACKOFF_SECONDS, None
         if recorder.done:
             return 0
-        finishing.wait(PAUSE_SECONDS)
+        finishing.pause()
 
 
 def _out_of_patience(finishing: Finishing, since: float) -> bool:
@@ -153,7 +164,10 @@ class LazyClient:
     def __getattr__(self, name: str) -> Any:
         if self._client is None:
             self._client = _sqlite_client(self._uri) if self._uri.startswith(SQLITE) else _client(self._uri)
-            gc.freeze()  # MLflow's modules, 300,000 objects that the collector would go through time and again
+            # MLflow's modules are 300,000 objects that the collector would go through time and again, and a trial's
+            # points are a thousand.
+            gc.freeze()
+            gc.set_threshold(20_000)
         return getattr(self._client, name)
 
 
@@ -190,7 +204,7 @@ def _watch_stdin(finishing: Finishing, patience_seconds: float) -> None:
     # Not by way of sys.stdin: Python aborts at its end when a thread is still inside of that.
     with suppress(OSError):
         while os.read(0, 4096):
-            pass
+            finishing.is_near = True
     finishing.ask(patience_seconds)  # the driver closed it, or is no more
 
 

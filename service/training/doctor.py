@@ -71,8 +71,8 @@ class Doctor:
         return due
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Around the forward pass, the backward pass and the optimizer's step of a watched step."""
+    def watched(self) -> Iterator[bool]:
+        """Around the forward pass, the backward pass and the optimizer's step of a watched step. Yields True."""
         look = _Look()
         hooks = [
             module.register_forward_hook(_hook(name, look))
@@ -81,7 +81,7 @@ class Doctor:
         ]
         before = [layer.weight.detach().clone() for _, layer in self._layers]
         try:
-            yield
+            yield True
         finally:
             for hook in hooks:
                 hook.remove()

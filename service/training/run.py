@@ -20,11 +20,12 @@ from service.spec import complete
 from service.spec.domains import Scalar
 from service.spec.findings import Finding
 from service.training.augmentation import augment
+from service.training.compilation import compiled
 from service.training.device_data import Split, Splits
 from service.training.doctor import Doctor
 from service.training.initialization import initialize
 from service.training.inputs import INPUTS
-from service.training.losses import LOSSES, Loss
+from service.training.losses import LOSSES
 from service.training.models import ImageShape, build_model
 from service.training.optimizers import Penalties, build_optimizer, set_lr
 from service.training.schedules import Plateau, learning_rate
@@ -55,6 +56,7 @@ class ImageRun:
         metric: str,
         maximize: bool,
         doctor: bool = True,
+        compile_network: bool = False,
     ) -> None:
         self._params, self._splits, self._seed, self._epochs = dict(params), splits, seed, epochs
         self._all = complete(params)
@@ -62,7 +64,10 @@ class ImageRun:
         self._device = splits.train.images.device
         with self._randomness(0):
             self._model = build_network(self._all, splits)
+        # For steps of a full batch that nobody watches; it shares the weights.
+        self._network = compiled(self._model) if compile_network else self._model
         self._optimizer = build_optimizer(self._model, self._all)
+        self._loss_of, self._smoothing = LOSSES[self._text("loss")], self._float("label_smoothing")
         self._penalties = Penalties(self._model, self._all)
         self._plateau = Plateau(self._int("plateau_patience"), self._float("decay_factor"), self._text("plateau_mode"))
         self._doctor = Doctor(self._model, splits.classes, epochs) if doctor else None
@@ -133,7 +138,7 @@ class ImageRun:
         return self._findings
 
     def close(self) -> None:
-        del self._model, self._optimizer, self._splits
+        del self._model, self._network, self._optimizer, self._splits
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -146,14 +151,14 @@ class ImageRun:
         order = torch.randperm(len(train), generator=generator, device=self._device)
         batches = _batches(order, self._int("batch_size"))
         loss_sum, correct = torch.zeros((), device=self._device), torch.zeros((), device=self._device)
-        loss_of, smoothing = LOSSES[self._text("loss")], self._float("label_smoothing")
         parts, lr = self._text("augmentation"), 0.0
         for index, batch in enumerate(batches):
             lr = self._lr((self._epoch - 1) * len(batches) + index, len(batches))
             images, labels = train.take(batch)
             images = self._normalized(augment(images, parts, generator))
-            with self._watching(index, len(batches)):
-                logits, loss = self._step(images, labels, loss_of, smoothing, lr)
+            network = self._network if len(batch) == len(batches[0]) else self._model
+            with self._watching(index, len(batches)) as watched:
+                logits, loss = self._step(self._model if watched else network, images, labels, lr)
             if self._doctor is not None:
                 self._doctor.step_done(loss)
             # Kept on the device: reading a number there each step would make the device wait for Python.
@@ -161,24 +166,22 @@ class ImageRun:
             correct += (logits.detach().argmax(1) == labels).sum()
         return float(loss_sum) / len(train), float(correct) / len(train), lr, batches
 
-    def _step(
-        self, images: Tensor, labels: Tensor, loss_of: Loss, smoothing: float, lr: float
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, network: nn.Module, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; the logits and the loss from before it."""
         set_lr(self._optimizer, lr)
-        with self._precision():
-            logits = self._model(images)
-            loss = loss_of(logits.float(), labels, smoothing)
         self._optimizer.zero_grad(set_to_none=True)
+        with self._precision():
+            logits = network(images)
+            loss = self._loss_of(logits.float(), labels, self._smoothing)
         loss.backward()
         self._penalties.before_step(lr)
         self._optimizer.step()
         return logits, loss
 
-    def _watching(self, step: int, steps: int) -> AbstractContextManager[None]:
+    def _watching(self, step: int, steps: int) -> AbstractContextManager[bool]:
         if self._doctor is not None and self._doctor.is_due(step, steps):
             return self._doctor.watched()
-        return nullcontext()
+        return nullcontext(False)
 
     @torch.inference_mode()
     def _evaluate(self, split: Split) -> tuple[float, float]:

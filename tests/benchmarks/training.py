@@ -1,7 +1,7 @@
 """One trial's training against the usual loop: samples a second, seconds to an accuracy, and accuracies over seeds.
 
     python tests/benchmarks/training.py [--cases NAME ...] [--rounds 3] [--seeds 5] [--threads 1] [--data-dir D]
-                                        [--samples N] [--json FILE]
+                                        [--compile] [--json FILE]
 
 The usual loop: a torchvision dataset of PIL images, transforms (crop, flip, tensor, normalize), a DataLoader with
 workers, float32, channels first, `loss.item()` for the running loss, no compilation; on a GPU with pinned memory and
@@ -11,9 +11,12 @@ torch threads on the same images, and validate after each epoch; all of that cou
 workers (0, 1 or 2) that was fastest for it in a trial run. The two take turns; medians over rounds.
 
 Seconds to the accuracy that a case names are counted from before the data is opened to the end of the first epoch that
-reached it; `never` where none did. Accuracies are those of the last epoch, mean and standard deviation over seeds. On a
-GPU, for resnet18 on CIFAR-10: the FLOPs of an epoch as torch counts them, the rate that follows, and its share of what
-a bfloat16 matrix product of 8192 x 8192 reaches on the same chip in the same run.
+reached it; `never` where none did. Accuracies are those of the last epoch, mean and standard deviation over seeds.
+With --compile a third way takes part: dialin's with `objective.compile`. What compiling costs is printed for the first
+time, with torch's cache on disk empty, and for the times after it, as it is from a study's second trial on.
+
+On a GPU, for resnet18 on CIFAR-10: the FLOPs of an epoch as torch counts them, the rate that follows, and its share of
+what a bfloat16 matrix product of 8192 x 8192 reaches on the same chip in the same run.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -113,10 +117,10 @@ class Training:
         return next((end for end, got in zip(self.ends, self.accuracies, strict=True) if got >= accuracy), None)
 
 
-def ours(case: Case, seed: int, data_dir: Path, device: str) -> Training:
+def ours(case: Case, seed: int, data_dir: Path, device: str, compile_network: bool = False) -> Training:
     began = time.perf_counter()
     splits = place(load(prepare(case.dataset, data_dir, print)), device, VALIDATION, case.samples, 0)
-    run = ImageRun(case.params(), splits, seed, case.epochs, "val_accuracy", True)
+    run = ImageRun(case.params(), splits, seed, case.epochs, "val_accuracy", True, compile_network=compile_network)
     return _train(case, began, len(splits.train), lambda _epoch: run.epoch()["val_accuracy"])
 
 
@@ -220,22 +224,41 @@ class UsualLoop:
         return right / count
 
 
-def compare(case: Case, rounds: int, seeds: int, data_dir: Path, device: str) -> dict[str, Any]:
-    """Both loops in turn: at least `rounds` times for the rates, and with `seeds` seeds for the accuracies."""
+def compare(
+    case: Case,
+    rounds: int,
+    seeds: int,
+    data_dir: Path,
+    device: str,
+    compile_network: bool,
+) -> dict[str, Any]:
+    """The loops in turn: at least `rounds` times for the rates, and with `seeds` seeds for the accuracies."""
     workers = max((0, 1, 2), key=lambda count: usual(case, 0, data_dir, device, count).images_per_second)
-    ours(case, 0, data_dir, device)  # both have been warmed up
-    runs: dict[str, list[Training]] = {"dialin": [], "usual": []}
+    ways: dict[str, Callable[[int], Training]] = {
+        "dialin": lambda seed: ours(case, seed, data_dir, device),
+        "usual": lambda seed: usual(case, seed, data_dir, device, workers),
+    }
+    if compile_network:
+        ways["compiled"] = lambda seed: ours(case, seed, data_dir, device, True)
+    runs: dict[str, list[Training]] = {way: [] for way in ways}
+    cold = {way: train(0).ends[0] for way, train in ways.items()}  # and all have been warmed up
     for seed in range(max(rounds, seeds)):
-        runs["dialin"].append(ours(case, seed, data_dir, device))
-        runs["usual"].append(usual(case, seed, data_dir, device, workers))
+        for way, train in ways.items():
+            runs[way].append(train(seed))
     return {
         "case": case.name,
         "epochs": case.epochs,
         "batch_size": case.batch_size,
         "workers": workers,
         "accuracy": case.accuracy,
+        "images": round(statistics.median(_images_an_epoch(run) for run in runs["dialin"])),
+        "first_epoch_ever": cold,
         **{way: _row(case, found) for way, found in runs.items()},
     }
+
+
+def _images_an_epoch(run: Training) -> float:
+    return run.images_per_second * (run.ends[-1] - run.ends[0]) / (len(run.ends) - 1)
 
 
 def _row(case: Case, runs: list[Training]) -> dict[str, Any]:
@@ -246,6 +269,7 @@ def _row(case: Case, runs: list[Training]) -> dict[str, Any]:
         "images_per_second": statistics.median(rates),
         "least": min(rates),
         "most": max(rates),
+        "first_epoch": statistics.median(run.ends[0] for run in runs),
         # The median with those that never got there beyond all others.
         "seconds_to_accuracy": sorted(reached, key=lambda value: (value is None, value))[len(reached) // 2],
         "accuracy_mean": statistics.mean(last),
@@ -290,7 +314,10 @@ def matmul_rate() -> float:
 def show(row: dict[str, Any]) -> None:
     mine, theirs = row["dialin"], row["usual"]
     print(f"{row['case']}  ({row['epochs']} epochs, batch {row['batch_size']}, n = {mine['n']})")
-    for way, found in (("dialin", mine), (f"usual, {row['workers']} workers", theirs)):
+    ways = [("dialin", mine), (f"usual, {row['workers']} workers", theirs)]
+    if "compiled" in row:
+        ways.append(("dialin, compiled", row["compiled"]))
+    for way, found in ways:
         seconds = found["seconds_to_accuracy"]
         print(
             f"  {way:18}{found['images_per_second']:9,.0f} images/s ({found['least']:,.0f} to {found['most']:,.0f})"
@@ -298,12 +325,26 @@ def show(row: dict[str, Any]) -> None:
             f"   accuracy {found['accuracy_mean']:.4f} +- {found['accuracy_deviation']:.4f}"
         )
     print(f"  {mine['images_per_second'] / theirs['images_per_second']:.2f} times as fast", flush=True)
+    if "compiled" in row:
+        show_compiled(row)
     if "chip" in row:
         chip = row["chip"]
         print(
             f"  {chip['flops_an_image'] / 1e9:.2f} GFLOP an image, {chip['flops_per_second'] / 1e12:.0f} TFLOP/s, "
             f"{chip['share']:.0%} of the {chip['matmul_flops_per_second'] / 1e12:.0f} of a matrix product"
         )
+
+
+def show_compiled(row: dict[str, Any]) -> None:
+    mine, compiled = row["dialin"], row["compiled"]
+    costs = compiled["first_epoch"] - mine["first_epoch"]
+    saves = row["images"] / mine["images_per_second"] - row["images"] / compiled["images_per_second"]
+    # The first epoch trains as well, only faster.
+    pays = f"pays after {(costs + saves) / saves:,.0f} epochs" if saves > 0 else "never pays"
+    print(
+        f"  compiling took {row['first_epoch_ever']['compiled'] - mine['first_epoch']:.1f} s the first time and "
+        f"{costs:.1f} s with the cache full; it saves {1000 * saves:.0f} ms an epoch and {pays}"
+    )
 
 
 def main() -> None:
@@ -315,16 +356,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-dir", type=Path, default=Path("dialin-data/data"))
+    parser.add_argument("--compile", action="store_true", help="measure objective.compile, too")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    with TemporaryDirectory() as cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        run(arguments, device, cases)
+
+
+def run(arguments: argparse.Namespace, device: str, cases: dict[str, Case]) -> None:
     where = torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores, {platform.machine()}"
     print(
         f"{where}, {arguments.threads} torch threads, torch {torch.__version__}, Python {platform.python_version()}\n"
     )
     rows = []
     for name in arguments.cases:
-        row = compare(cases[name], arguments.rounds, arguments.seeds, arguments.data_dir, device)
+        row = compare(cases[name], arguments.rounds, arguments.seeds, arguments.data_dir, device, arguments.compile)
         if device == "cuda" and name == "resnet18/cifar10":
             row["chip"] = chip_share(cases[name], row["dialin"]["images_per_second"], arguments.data_dir)
         rows.append(row)

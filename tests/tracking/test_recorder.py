@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import sqlalchemy
 
+from service.tracking import recorder
 from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, ui_command
 from service.tracking.recorder import Finishing, run
 from service.tracking.recording import Recorder
@@ -276,3 +278,41 @@ def test_one_transaction_is_whole_or_nothing(database):
     assert client.search_runs([experiment]) == []
     write(fail=False)
     assert [found.data.metrics for found in client.search_runs([experiment])] == [{"loss": 0.5}]
+
+
+def test_what_comes_when_the_last_trial_has_ended_is_written_at_once(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "PAUSE_SECONDS", 3600.0)
+    mirror = fill(tmp_path / "spool", trials=1, end=False)
+    finishing = Finishing()
+    thread = threading.Thread(
+        target=run, args=(Recorder(tmp_path / "spool", client_of(database), None), finishing), daemon=True
+    )
+    thread.start()
+    wait_for(lambda: mirror.lag() == 0)
+    mirror.trial_started(1, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
+    finishing.is_near = True
+    wait_for(lambda: mirror.lag() == 0)
+    finishing.ask(60)
+    thread.join(60)
+
+
+@pytest.mark.parametrize(("told", "is_near"), [(b"", False), (b"\n", True)])
+def test_the_driver_tells_it_by_its_standard_input(told, is_near):
+    script = (
+        "from service.tracking.recorder import Finishing, _watch_stdin; it = Finishing(); _watch_stdin(it, 5.0); "
+        "print(it.is_near, it.patience_seconds)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], input=told, capture_output=True, check=True)
+    assert done.stdout.split() == [str(is_near).encode(), b"5.0"]
+
+
+def test_a_driver_hurries_a_recorder_that_is_no_more(database, tmp_path):
+    mirror = fill(tmp_path / "spool", trials=1, end=False)
+    mirror._uri = sqlite_uri(database)
+    mirror.start()
+    mirror._recorder.kill()
+    mirror._recorder.wait()
+    mirror.hurry()
+    mirror.study_ended("complete", "", {}, {}, [])
+    assert mirror.close(90)  # another one wrote it all
+    contents(client_of(database), 1, 3)
