@@ -167,10 +167,10 @@ def answers(port: int) -> bool:
 
 
 def at_rest(pid: int) -> bool:
-    """Whether a process and those it started have used less than a twentieth of a core for two seconds."""
+    """Whether a process and those it started have used less than a fifth of a core for two seconds."""
     used = processor_seconds(pid)
     time.sleep(2)
-    return processor_seconds(pid) - used < 0.1
+    return processor_seconds(pid) - used < 0.4
 
 
 def processor_seconds(pid: int) -> float:
