@@ -13,7 +13,7 @@ from service.objectives.base import Run
 from service.planning import Resources
 from service.spec.domains import Scalar
 from service.spec.range_tests import Curve, Sweep
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import Precision, StudySpec
 
 if TYPE_CHECKING:
     from service.training.device_data import Splits
@@ -33,6 +33,7 @@ class ImageClassification:
     split_seed: int
     doctor: bool = True
     compile: bool = False
+    precision: Precision = "auto"
 
     @classmethod
     def from_spec(cls, spec: StudySpec, data_dir: Path) -> ImageClassification:
@@ -48,6 +49,7 @@ class ImageClassification:
             split_seed=asked.split_seed,
             doctor=spec.early_stopping.doctor != "off",
             compile=asked.compile,
+            precision=asked.precision,
         )
 
     def prepare(self, progress: Callable[[str], None]) -> None:
@@ -75,7 +77,17 @@ class ImageClassification:
         from service.training.run import ImageRun
 
         splits = self._splits(self._device(resources))
-        return ImageRun(params, splits, seed, self.epochs, self.metric, self.maximize, self.doctor, self.compile)
+        return ImageRun(
+            params,
+            splits,
+            seed,
+            self.epochs,
+            self.metric,
+            self.maximize,
+            doctor=self.doctor,
+            compile_network=self.compile,
+            precision=self.precision,
+        )
 
     def _device(self, resources: Resources) -> str:
         """Where a trial with these resources trains; its threads are limited to its cpus on the way."""

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.spec.domains import Domain
 from service.spec.functions import split_function
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 class Section(BaseModel):
     """A part of a specification: no unknown keys, no silent conversions, never changed after it was made."""
@@ -25,7 +27,8 @@ class ObjectiveSpec(Section):
 
     `samples`: use so many of the training images, before the validation split is cut from them. `split_seed` decides
     which. `epoch_seconds`: of the closed form, how long an epoch takes. `compile`: have torch compile each trial's
-    network, which takes seconds before its steps are faster.
+    network, which takes seconds before its steps are faster. `precision` of the network's arithmetic, its weights being
+    float32 always; `auto`: bfloat16 on a GPU, float32 on a CPU.
     """
 
     dataset: str
@@ -36,6 +39,7 @@ class ObjectiveSpec(Section):
     split_seed: int = Field(0, ge=0, le=2**31 - 1)
     epoch_seconds: float = Field(0.0, ge=0, le=3600)
     compile: bool = False
+    precision: Precision = "auto"
 
     @property
     def subject(self) -> str:

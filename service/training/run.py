@@ -19,6 +19,7 @@ from service.planning import seed_of_trial
 from service.spec import complete
 from service.spec.domains import Scalar
 from service.spec.findings import Finding
+from service.spec.study_spec import Precision
 from service.training.augmentation import augment
 from service.training.compilation import compiled
 from service.training.device_data import Split, Splits
@@ -57,11 +58,13 @@ class ImageRun:
         maximize: bool,
         doctor: bool = True,
         compile_network: bool = False,
+        precision: Precision = "auto",
     ) -> None:
         self._params, self._splits, self._seed, self._epochs = dict(params), splits, seed, epochs
         self._all = complete(params)
         self._metric, self._maximize = metric, maximize
         self._device = splits.train.images.device
+        self._bfloat16 = precision == "bfloat16" or (precision == "auto" and self._device.type == "cuda")
         with self._randomness(0):
             self._model = build_network(self._all, splits)
         # For steps of a full batch that nobody watches; it shares the weights.
@@ -206,7 +209,7 @@ class ImageRun:
         return max(lr * self._plateau.factor, self._float("min_lr"))
 
     def _precision(self) -> Any:
-        return torch.autocast("cuda", torch.bfloat16) if self._device.type == "cuda" else nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
 
     def _note_best(self, value: float) -> None:
         if not math.isfinite(value):

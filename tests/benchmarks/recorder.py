@@ -167,10 +167,10 @@ def answers(port: int) -> bool:
 
 
 def at_rest(pid: int) -> bool:
-    """Whether a process and those it started have used less than a fifth of a core for two seconds."""
+    """Whether a process and those it started have used less than half a core for two seconds; idle, they use a quarter."""
     used = processor_seconds(pid)
     time.sleep(2)
-    return processor_seconds(pid) - used < 0.4
+    return processor_seconds(pid) - used < 1.0
 
 
 def processor_seconds(pid: int) -> float:

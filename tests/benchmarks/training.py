@@ -1,7 +1,7 @@
 """One trial's training against the usual loop: samples a second, seconds to an accuracy, and accuracies over seeds.
 
     python tests/benchmarks/training.py [--cases NAME ...] [--rounds 3] [--seeds 5] [--threads 1] [--data-dir D]
-                                        [--compile] [--json FILE]
+                                        [--precision bfloat16] [--compile] [--json FILE]
 
 The usual loop: a torchvision dataset of PIL images, transforms (crop, flip, tensor, normalize), a DataLoader with
 workers, float32, channels first, `loss.item()` for the running loss, no compilation; on a GPU with pinned memory and
@@ -12,7 +12,7 @@ workers (0, 1 or 2) that was fastest for it in a trial run. The two take turns; 
 
 Seconds to the accuracy that a case names are counted from before the data is opened to the end of the first epoch that
 reached it; `never` where none did. Accuracies are those of the last epoch, mean and standard deviation over seeds.
-With --compile a third way takes part: dialin's with `objective.compile`. What compiling costs is printed for the first
+--precision is dialin's (`objective.precision`); the usual loop's is float32. With --compile a third way takes part: dialin's with `objective.compile`. What compiling costs is printed for the first
 time, with torch's cache on disk empty, and for the times after it, as it is from a study's second trial on.
 
 On a GPU, for resnet18 on CIFAR-10: the FLOPs of an epoch as torch counts them, the rate that follows, and its share of
@@ -47,6 +47,7 @@ from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
 from service.spec import complete
+from service.spec.study_spec import Precision
 from service.training.datasets import ImageData, load, prepare
 from service.training.device_data import Splits, place
 from service.training.run import ImageRun, build_network
@@ -117,10 +118,13 @@ class Training:
         return next((end for end, got in zip(self.ends, self.accuracies, strict=True) if got >= accuracy), None)
 
 
-def ours(case: Case, seed: int, data_dir: Path, device: str, compile_network: bool = False) -> Training:
+def ours(
+    case: Case, seed: int, data_dir: Path, device: str, precision: Precision, compile_network: bool = False
+) -> Training:
     began = time.perf_counter()
     splits = place(load(prepare(case.dataset, data_dir, print)), device, VALIDATION, case.samples, 0)
-    run = ImageRun(case.params(), splits, seed, case.epochs, "val_accuracy", True, compile_network=compile_network)
+    how: dict[str, Any] = {"compile_network": compile_network, "precision": precision}
+    run = ImageRun(case.params(), splits, seed, case.epochs, "val_accuracy", True, **how)
     return _train(case, began, len(splits.train), lambda _epoch: run.epoch()["val_accuracy"])
 
 
@@ -230,16 +234,17 @@ def compare(
     seeds: int,
     data_dir: Path,
     device: str,
+    precision: Precision,
     compile_network: bool,
 ) -> dict[str, Any]:
     """The loops in turn: at least `rounds` times for the rates, and with `seeds` seeds for the accuracies."""
     workers = max((0, 1, 2), key=lambda count: usual(case, 0, data_dir, device, count).images_per_second)
     ways: dict[str, Callable[[int], Training]] = {
-        "dialin": lambda seed: ours(case, seed, data_dir, device),
+        "dialin": lambda seed: ours(case, seed, data_dir, device, precision),
         "usual": lambda seed: usual(case, seed, data_dir, device, workers),
     }
     if compile_network:
-        ways["compiled"] = lambda seed: ours(case, seed, data_dir, device, True)
+        ways["compiled"] = lambda seed: ours(case, seed, data_dir, device, precision, True)
     runs: dict[str, list[Training]] = {way: [] for way in ways}
     cold = {way: train(0).ends[0] for way, train in ways.items()}  # and all have been warmed up
     for seed in range(max(rounds, seeds)):
@@ -356,6 +361,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-dir", type=Path, default=Path("dialin-data/data"))
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="dialin's")
     parser.add_argument("--compile", action="store_true", help="measure objective.compile, too")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
@@ -372,7 +378,15 @@ def run(arguments: argparse.Namespace, device: str, cases: dict[str, Case]) -> N
     )
     rows = []
     for name in arguments.cases:
-        row = compare(cases[name], arguments.rounds, arguments.seeds, arguments.data_dir, device, arguments.compile)
+        row = compare(
+            cases[name],
+            arguments.rounds,
+            arguments.seeds,
+            arguments.data_dir,
+            device,
+            arguments.precision,
+            arguments.compile,
+        )
         if device == "cuda" and name == "resnet18/cifar10":
             row["chip"] = chip_share(cases[name], row["dialin"]["images_per_second"], arguments.data_dir)
         rows.append(row)
