@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from service.settings import LOOPBACK
 from service.tracking.recording import Recorder
 
-PAUSE_SECONDS = 1.0  # between steps
+PAUSE_SECONDS = 1.0  # between steps, so that batches grow while a study runs
 LOOK_SECONDS = 0.1  # between two looks at whether to finish
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.5, 15.0
 TERMINATED_PATIENCE_SECONDS = 2.0
@@ -58,18 +58,12 @@ class Finishing:
         before = self.patience_seconds
         self.patience_seconds = patience_seconds if before is None else min(before, patience_seconds)
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass, but not once this is asked for."""
+    def wait(self, seconds: float, *, hurries: bool = False) -> None:
+        """Let time pass, but not once this is asked for; with `hurries` only a moment once the end is near."""
         until = time.monotonic() + seconds
         while not self.asked and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, LOOK_SECONDS))
-
-    def pause(self) -> None:
-        """Between two steps, so that batches grow while a study runs."""
-        until = time.monotonic() + PAUSE_SECONDS
-        while not self.asked and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, LOOK_SECONDS))
-            if self.is_near:
+            if hurries and self.is_near:
                 return
 
 
@@ -93,7 +87,7 @@ def run(recorder: Recorder, finishing: Finishing) -> int:
         backoff, failing_since = BACKOFF_SECONDS, None
         if recorder.done:
             return 0
-        finishing.pause()
+        finishing.wait(PAUSE_SECONDS, hurries=True)
 
 
 def _out_of_patience(finishing: Finishing, since: float) -> bool:

@@ -95,10 +95,11 @@ class Recorder:
         self._next.offset, self._events = offset, len(events)
         changes = fold(events, self._next)
         own = [change for change in changes if change.trial is None]
+        trials = changes[len(own) :]
+        one_by_one: list[Callable[[], None]] = [partial(self._ensure_and_write, change) for change in trials]
         self._pending.append([partial(self._ensure_run, change) for change in own])
-        trials: list[Callable[[], None]] = [partial(self._ensure_and_write, change) for change in changes[len(own) :]]
-        self._pending.append([partial(self._write_together, changes[len(own) :], trials)])
-        self._pending.append(trials)
+        self._pending.append([partial(self._write_together, trials, one_by_one)])
+        self._pending.append(one_by_one)
         self._pending.append([partial(self._write, change) for change in own])
         self._pending.append([self._commit])
 

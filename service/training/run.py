@@ -159,9 +159,10 @@ class ImageRun:
             lr = self._lr((self._epoch - 1) * len(batches) + index, len(batches))
             images, labels = train.take(batch)
             images = self._normalized(augment(images, parts, generator))
-            network = self._network if len(batch) == len(batches[0]) else self._model
+            is_full = len(batch) == len(batches[0])
             with self._watching(index, len(batches)) as watched:
-                logits, loss = self._step(self._model if watched else network, images, labels, lr)
+                network = self._network if is_full and not watched else self._model
+                logits, loss = self._step(network, images, labels, lr)
             if self._doctor is not None:
                 self._doctor.step_done(loss)
             # Kept on the device: reading a number there each step would make the device wait for Python.

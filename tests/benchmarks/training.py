@@ -12,8 +12,9 @@ workers (0, 1 or 2) that was fastest for it in a trial run. The two take turns; 
 
 Seconds to the accuracy that a case names are counted from before the data is opened to the end of the first epoch that
 reached it; `never` where none did. Accuracies are those of the last epoch, mean and standard deviation over seeds.
---precision is dialin's (`objective.precision`); the usual loop's is float32. With --compile a third way takes part: dialin's with `objective.compile`. What compiling costs is printed for the first
-time, with torch's cache on disk empty, and for the times after it, as it is from a study's second trial on.
+--precision is dialin's (`objective.precision`); the usual loop's is float32. With --compile a third way takes part:
+dialin's with `objective.compile`. What compiling costs is printed for the first time, with torch's cache on disk empty,
+and for the times after it, as it is from a study's second trial on.
 
 On a GPU, for resnet18 on CIFAR-10: the FLOPs of an epoch as torch counts them, the rate that follows, and its share of
 what a bfloat16 matrix product of 8192 x 8192 reaches on the same chip in the same run.
@@ -123,9 +124,11 @@ def ours(
 ) -> Training:
     began = time.perf_counter()
     splits = place(load(prepare(case.dataset, data_dir, print)), device, VALIDATION, case.samples, 0)
-    how: dict[str, Any] = {"compile_network": compile_network, "precision": precision}
-    run = ImageRun(case.params(), splits, seed, case.epochs, "val_accuracy", True, **how)
-    return _train(case, began, len(splits.train), lambda _epoch: run.epoch()["val_accuracy"])
+    params, metric = case.params(), "val_accuracy"
+    run = ImageRun(
+        params, splits, seed, case.epochs, metric, True, compile_network=compile_network, precision=precision
+    )
+    return _train(case, began, len(splits.train), lambda _epoch: run.epoch()[metric])
 
 
 def usual(case: Case, seed: int, data_dir: Path, device: str, workers: int) -> Training:
@@ -228,26 +231,19 @@ class UsualLoop:
         return right / count
 
 
-def compare(
-    case: Case,
-    rounds: int,
-    seeds: int,
-    data_dir: Path,
-    device: str,
-    precision: Precision,
-    compile_network: bool,
-) -> dict[str, Any]:
+def compare(case: Case, arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     """The loops in turn: at least `rounds` times for the rates, and with `seeds` seeds for the accuracies."""
+    data_dir, precision = arguments.data_dir, arguments.precision
     workers = max((0, 1, 2), key=lambda count: usual(case, 0, data_dir, device, count).images_per_second)
     ways: dict[str, Callable[[int], Training]] = {
         "dialin": lambda seed: ours(case, seed, data_dir, device, precision),
         "usual": lambda seed: usual(case, seed, data_dir, device, workers),
     }
-    if compile_network:
+    if arguments.compile:
         ways["compiled"] = lambda seed: ours(case, seed, data_dir, device, precision, True)
     runs: dict[str, list[Training]] = {way: [] for way in ways}
     cold = {way: train(0).ends[0] for way, train in ways.items()}  # and all have been warmed up
-    for seed in range(max(rounds, seeds)):
+    for seed in range(max(arguments.rounds, arguments.seeds)):
         for way, train in ways.items():
             runs[way].append(train(seed))
     return {
@@ -256,14 +252,9 @@ def compare(
         "batch_size": case.batch_size,
         "workers": workers,
         "accuracy": case.accuracy,
-        "images": round(statistics.median(_images_an_epoch(run) for run in runs["dialin"])),
         "first_epoch_ever": cold,
         **{way: _row(case, found) for way, found in runs.items()},
     }
-
-
-def _images_an_epoch(run: Training) -> float:
-    return run.images_per_second * (run.ends[-1] - run.ends[0]) / (len(run.ends) - 1)
 
 
 def _row(case: Case, runs: list[Training]) -> dict[str, Any]:
@@ -274,6 +265,7 @@ def _row(case: Case, runs: list[Training]) -> dict[str, Any]:
         "images_per_second": statistics.median(rates),
         "least": min(rates),
         "most": max(rates),
+        "epoch_seconds": statistics.median((run.ends[-1] - run.ends[0]) / (len(run.ends) - 1) for run in runs),
         "first_epoch": statistics.median(run.ends[0] for run in runs),
         # The median with those that never got there beyond all others.
         "seconds_to_accuracy": sorted(reached, key=lambda value: (value is None, value))[len(reached) // 2],
@@ -343,7 +335,7 @@ def show(row: dict[str, Any]) -> None:
 def show_compiled(row: dict[str, Any]) -> None:
     mine, compiled = row["dialin"], row["compiled"]
     costs = compiled["first_epoch"] - mine["first_epoch"]
-    saves = row["images"] / mine["images_per_second"] - row["images"] / compiled["images_per_second"]
+    saves = mine["epoch_seconds"] - compiled["epoch_seconds"]
     # The first epoch trains as well, only faster.
     pays = f"pays after {(costs + saves) / saves:,.0f} epochs" if saves > 0 else "never pays"
     print(
@@ -378,15 +370,7 @@ def run(arguments: argparse.Namespace, device: str, cases: dict[str, Case]) -> N
     )
     rows = []
     for name in arguments.cases:
-        row = compare(
-            cases[name],
-            arguments.rounds,
-            arguments.seeds,
-            arguments.data_dir,
-            device,
-            arguments.precision,
-            arguments.compile,
-        )
+        row = compare(cases[name], arguments, device)
         if device == "cuda" and name == "resnet18/cifar10":
             row["chip"] = chip_share(cases[name], row["dialin"]["images_per_second"], arguments.data_dir)
         rows.append(row)

@@ -8,17 +8,16 @@ import pytest
 import torch
 
 from service.training import compilation
-from service.training.datasets import load, prepare
-from service.training.device_data import place
 from service.training.run import ImageRun
 from tests.training.test_run import params, values
+from tests.training.test_synchronization import place_digits
 
 needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++")
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    return place(load(prepare("digits", tmp_path_factory.mktemp("data"), print)), "cpu", 0.2, 600, 0)
+    return place_digits(tmp_path_factory.mktemp("data"), "cpu")
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_the_training_is_the_same_but_for_rounding(digits, tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu(tmp_path):
-    splits = place(load(prepare("digits", tmp_path, print)), "cuda", 0.2, 600, 0)
+    splits = place_digits(tmp_path, "cuda")
     plain, fast = (values(start(splits, compiling, batch_size=48), 3) for compiling in (False, True))
     for one, other in zip(plain, fast, strict=True):
         assert one["val_accuracy"] == pytest.approx(other["val_accuracy"], abs=0.1)
