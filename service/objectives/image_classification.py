@@ -60,7 +60,7 @@ class ImageClassification:
     def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
         from service.training.range_test import range_test
 
-        return range_test(params, self._splits(self._device(resources)), seed, sweep)
+        return range_test(params, self._splits(self._device(resources)), seed, sweep, self.precision)
 
     def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
         import numpy as np

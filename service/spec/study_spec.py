@@ -28,7 +28,8 @@ class ObjectiveSpec(Section):
     `samples`: use so many of the training images, before the validation split is cut from them. `split_seed` decides
     which. `epoch_seconds`: of the closed form, how long an epoch takes. `compile`: have torch compile each trial's
     network, which takes seconds before its steps are faster. `precision` of the network's arithmetic, its weights being
-    float32 always; `auto`: bfloat16 on a GPU, float32 on a CPU.
+    float32 always; `auto`: bfloat16 on a GPU, and on a CPU with matrix units (AMX) for images of 12 pixels a side and
+    more; float32 elsewhere.
     """
 
     dataset: str

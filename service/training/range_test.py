@@ -20,11 +20,13 @@ from service.planning import seed_of_trial
 from service.spec import complete
 from service.spec.domains import Scalar
 from service.spec.range_tests import Curve, Sweep
+from service.spec.study_spec import Precision
 from service.training.augmentation import augment
 from service.training.device_data import Split, Splits
 from service.training.inputs import INPUTS
 from service.training.losses import LOSSES
 from service.training.optimizers import Penalties, build_optimizer, set_lr
+from service.training.precision import autocast, resolve
 from service.training.run import build_network
 
 DIVERGED = 4.0  # times the best loss, as fastai and Lightning have it
@@ -46,17 +48,25 @@ class _Smoothed:
         return self.total / (1 - self.weight**self.count)
 
 
-def range_test(params: Mapping[str, Scalar], splits: Splits, seed: int, sweep: Sweep) -> Curve:
-    """One run of the test of a configuration, from fresh weights drawn from `seed`."""
+def range_test(
+    params: Mapping[str, Scalar], splits: Splits, seed: int, sweep: Sweep, precision: Precision = "auto"
+) -> Curve:
+    """One run of the test of a configuration, from fresh weights drawn from `seed`, in the arithmetic of its trials."""
     whole = complete(params)
     with torch.random.fork_rng([splits.train.images.device] if splits.train.images.is_cuda else []):
         torch.manual_seed(seed_of_trial(seed, -1))
         model = build_network(whole, splits)
-        return sweep_rates(model, build_optimizer(model, whole), whole, splits, seed, sweep)
+        return sweep_rates(model, build_optimizer(model, whole), whole, splits, seed, sweep, precision)
 
 
 def sweep_rates(
-    model: nn.Module, optimizer: Optimizer, params: Mapping[str, Scalar], splits: Splits, seed: int, sweep: Sweep
+    model: nn.Module,
+    optimizer: Optimizer,
+    params: Mapping[str, Scalar],
+    splits: Splits,
+    seed: int,
+    sweep: Sweep,
+    precision: Precision = "auto",
 ) -> Curve:
     """Train copies of a network and its optimizer for `sweep.steps` steps, the rate rising by the same factor each, and
     record after each step the training loss, and loss and accuracy on held-out images, all smoothed.
@@ -68,15 +78,12 @@ def sweep_rates(
     device = splits.train.images.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed_of_trial(seed, -2))
-        return _sweep(model, optimizer, params, splits, seed, sweep)
+        generator = torch.Generator(device)
+        generator.manual_seed(seed_of_trial(seed, -3))
+        return _sweep(_Step(model, optimizer, params, splits, generator, precision), sweep)
 
 
-def _sweep(
-    model: nn.Module, optimizer: Optimizer, params: Mapping[str, Scalar], splits: Splits, seed: int, sweep: Sweep
-) -> Curve:
-    generator = torch.Generator(splits.train.images.device)
-    generator.manual_seed(seed_of_trial(seed, -3))
-    step = _Step(model, optimizer, params, splits, generator)
+def _sweep(step: _Step, sweep: Sweep) -> Curve:
     rates: list[float] = []
     losses: list[float] = []
     accuracies: list[float] = []
@@ -104,7 +111,9 @@ class _Step:
         params: Mapping[str, Scalar],
         splits: Splits,
         generator: torch.Generator,
+        precision: Precision,
     ) -> None:
+        self._precision = resolve(precision, splits.train.images)
         self._model, self._optimizer, self._params, self._splits = model, optimizer, params, splits
         self._penalties = Penalties(model, params)
         self._generator = generator
@@ -116,7 +125,7 @@ class _Step:
         self._model.train()
         set_lr(self._optimizer, lr)
         smoothing = float(self._params["label_smoothing"])  # type: ignore[arg-type]
-        loss = LOSSES[str(self._params["loss"])](self._model(self._input(images)).float(), labels, smoothing)
+        loss = LOSSES[str(self._params["loss"])](self._logits(images), labels, smoothing)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._penalties.before_step(lr)
@@ -128,7 +137,7 @@ class _Step:
         # With the statistics of the batch, as in training: running ones lag behind weights that move this fast.
         images, labels = self._draw(self._splits.validation, HELD_OUT)
         buffers = {name: value.clone() for name, value in self._model.named_buffers()}
-        logits = self._model(self._input(images)).float()
+        logits = self._logits(images)
         for name, value in self._model.named_buffers():
             value.copy_(buffers[name])
         return float(functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
@@ -137,6 +146,8 @@ class _Step:
         chosen = torch.randperm(len(split), generator=self._generator, device=self._generator.device)[:count]
         return split.take(chosen)
 
-    def _input(self, images: torch.Tensor) -> torch.Tensor:
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
         made = INPUTS[str(self._params["input"])](images.float(), self._splits.statistics)
-        return made.contiguous(memory_format=torch.channels_last)
+        with autocast(self._precision, images.device):
+            logits: torch.Tensor = self._model(made.contiguous(memory_format=torch.channels_last))
+        return logits.float()

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from service.training.inputs import INPUTS
 from service.training.losses import LOSSES
 from service.training.models import ImageShape, build_model
 from service.training.optimizers import Penalties, build_optimizer, set_lr
+from service.training.precision import autocast, resolve
 from service.training.schedules import Plateau, learning_rate
 
 EVALUATION_BATCH = 500
@@ -64,7 +64,7 @@ class ImageRun:
         self._all = complete(params)
         self._metric, self._maximize = metric, maximize
         self._device = splits.train.images.device
-        self._bfloat16 = precision == "bfloat16" or (precision == "auto" and self._device.type == "cuda")
+        self._precision = resolve(precision, splits.train.images)
         with self._randomness(0):
             self._model = build_network(self._all, splits)
         # For steps of a full batch that nobody watches; it shares the weights.
@@ -108,6 +108,7 @@ class ImageRun:
         state = {
             "params": self._params,
             "seed": self._seed,
+            "precision": self._precision,
             "epoch": self._epoch,
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -127,6 +128,8 @@ class ImageRun:
         self._best = _Best(**state["best"])
         if self._doctor is not None and state["doctor"] is not None:
             self._doctor.load_state(state["doctor"])
+        # One that goes on elsewhere keeps its arithmetic, whatever that machine would choose; older states do not say.
+        self._precision = state.get("precision", self._precision)
         self._epoch, self._seed = state["epoch"], state["seed"]
 
     def test(self) -> dict[str, float]:
@@ -174,7 +177,7 @@ class ImageRun:
         """One step of the optimizer; the logits and the loss from before it."""
         set_lr(self._optimizer, lr)
         self._optimizer.zero_grad(set_to_none=True)
-        with self._precision():
+        with autocast(self._precision, self._device):
             logits = network(images)
             loss = self._loss_of(logits.float(), labels, self._smoothing)
         loss.backward()
@@ -194,7 +197,7 @@ class ImageRun:
         loss_sum, correct = torch.zeros((), device=self._device), torch.zeros((), device=self._device)
         for start in range(0, len(split), EVALUATION_BATCH):
             images, labels = split.take(slice(start, start + EVALUATION_BATCH))
-            with self._precision():
+            with autocast(self._precision, self._device):
                 logits = self._model(self._normalized(images))
             loss_sum += functional.cross_entropy(logits.float(), labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
@@ -208,9 +211,6 @@ class ImageRun:
     def _lr(self, at_step: int, steps_an_epoch: int) -> float:
         lr = learning_rate(self._all, at_step, steps_an_epoch, self._epochs)
         return max(lr * self._plateau.factor, self._float("min_lr"))
-
-    def _precision(self) -> Any:
-        return torch.autocast(self._device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
 
     def _note_best(self, value: float) -> None:
         if not math.isfinite(value):

@@ -178,24 +178,3 @@ def test_a_gpu_that_is_not_there_is_an_error(data_dir):
     objective = objectives.build(make_spec(dataset="digits"), data_dir)
     with pytest.raises(DataError, match="was given 1 gpus, and torch sees none here"):
         objective.start(params(), 1, Resources(1, 1))
-
-
-def test_bfloat16_trains_as_well_with_weights_in_float32(digits, tmp_path):
-    def run():
-        torch.set_num_threads(1)
-        knobs = params(lr=0.02)
-        return ImageRun(knobs, digits, 1, 8, "val_accuracy", True, precision="bfloat16")
-
-    first = run()
-    kinds = set()
-    first.model.register_forward_hook(lambda _module, _inputs, output: kinds.add(output.dtype))
-    curve = values(first, 4)
-    assert kinds == {torch.bfloat16}
-    assert {parameter.dtype for parameter in first.model.parameters()} == {torch.float32}
-    first.save(tmp_path)
-    curve += values(first, 4)
-    assert curve[-1]["val_accuracy"] > 0.9
-    assert curve != values(start(digits, epochs=8, lr=0.02), 8)
-    second = run()
-    second.load(tmp_path)
-    assert values(second, 4) == curve[4:]
