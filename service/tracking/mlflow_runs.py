@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class MlflowRuns:
     def __init__(self, client: Any, artifacts: Path | None) -> None:
         self._client = client
         self._artifacts = artifacts
+        self._flush: Callable[[], None] | None = None
 
     def experiment(self, name: str) -> str:
         """The id of the experiment of this name; made, or brought back from MLflow's bin, when it is not there."""
@@ -97,9 +98,20 @@ class MlflowRuns:
         change.tags.clear()
         return str(run.info.run_id)
 
-    def together(self) -> AbstractContextManager[bool]:
+    @contextmanager
+    def together(self) -> Iterator[bool]:
         """Within, all calls take effect at the end or none does, where MLflow is a local database. Yields whether."""
-        return one_transaction(self._client)
+        with one_transaction(self._client) as self._flush:
+            try:
+                yield self._flush is not None
+                self.flush()
+            finally:
+                self._flush = None
+
+    def flush(self) -> None:
+        """Within `together`: runs made so far may be written to, and what was written to a run added to."""
+        if self._flush is not None:
+            self._flush()
 
     def delete(self, run: str) -> None:
         self._client.delete_run(run)
@@ -143,6 +155,8 @@ class MlflowRuns:
                 del change.params[name]
             for name in tags:
                 del change.tags[name]
+            if change.points or change.params or change.tags:
+                self.flush()
 
     def _turn_params_to_tags(self, run: str, change: Change) -> bool:
         """MLflow never changes a param: one that differs (a study that was extended) becomes a tag. Whether any did."""

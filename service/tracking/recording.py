@@ -21,6 +21,7 @@ from service.tracking.position import FILE, Position, read_position, write_posit
 from service.tracking.spool import count_events, read_events, spool_bytes
 
 EVENTS_A_STEP = 2000
+TRIALS_A_FLUSH = 8  # in one transaction: with more, their points no longer fit into the cache, which costs a sixth
 
 
 class Recorder:
@@ -158,8 +159,12 @@ class Recorder:
             with self._runs.together() as together:
                 if not together:
                     return
-                for change in changes:
-                    self._ensure_and_write(change.copy())
+                for start in range(0, len(changes), TRIALS_A_FLUSH):
+                    part = [change.copy() for change in changes[start : start + TRIALS_A_FLUSH]]
+                    for write in (self._ensure_run, self._write):
+                        for change in part:
+                            write(change)
+                        self._runs.flush()
         except Exception:  # noqa: BLE001  nothing was written; what it was about is found out one by one
             self._next.runs = runs
             self._adopted = False  # what was found and mended within it was undone, too

@@ -14,7 +14,7 @@ import time
 import pytest
 import sqlalchemy
 
-from service.tracking import recorder
+from service.tracking import mlflow_runs, recorder, recording
 from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, ui_command
 from service.tracking.recorder import Finishing, run
 from service.tracking.recording import Recorder
@@ -245,6 +245,23 @@ def test_a_local_database_gets_many_trials_in_one_transaction(database, tmp_path
     assert len(client.search_runs(["1"], max_results=1000)) == 41
 
 
+def test_trials_of_more_points_than_a_call_takes_and_more_trials_than_are_sent_at_once(database, tmp_path):
+    trials, epochs = recording.TRIALS_A_FLUSH + 1, mlflow_runs.METRICS_A_CALL // 2 + 1
+    fill(tmp_path / "spool", trials, epochs)
+    client = client_of(database)
+    commits = []
+    sqlalchemy.event.listen(client._tracking_client.store.engine, "commit", commits.append)
+    recorder = Recorder(tmp_path / "spool", client, None)
+    while recorder.step(limit=100_000):
+        pass
+    assert len(commits) < 20  # in one transaction, as above; had it failed, trials would be written one by one
+    contents(client, trials, epochs)
+    found = client.search_runs(["1"], "tags.`dialin.kind` = 'trial'")
+    assert {run.data.tags["dialin.trial"]: run.data.metrics["val_accuracy"] for run in found} == {
+        str(trial): trial + epochs / 10 for trial in range(trials)
+    }
+
+
 def test_what_mlflow_would_undo_in_the_midst_of_many_undoes_none_of_the_others(database, tmp_path):
     """A point of the second of three trials is there already; MLflow finds out by an error, and rolls back."""
     fill(tmp_path / "spool", trials=3)
@@ -266,9 +283,9 @@ def test_one_transaction_is_whole_or_nothing(database):
     experiment = client.create_experiment("x")
 
     def write(fail):
-        with one_transaction(client) as together:
-            assert together
+        with one_transaction(client) as flush:
             run = client.create_run(experiment).info.run_id
+            flush()
             client.log_metric(run, "loss", 0.5, step=1)
             if fail:
                 raise ValueError("in the midst")
