@@ -369,13 +369,13 @@ def measure_all(ways: list[str], counts: list[int], rounds: int, sampler: str) -
 
 def show(result: dict[str, Any]) -> None:
     print(f"medians (least to most) of {result['rounds']} runs, {result['cpus']} cores, {result['versions']}\n")
-    print(f"{'':20}{'trials':>7}  {'ms a trial':22}{'till MLflow has it':22}s to the first report")
+    print(f"{'':20}{'trials':>7}  {'ms a trial':26}{'till MLflow has it':26}s to the first report")
     medians: dict[tuple[str, int], float] = {}
     for way, count in dict.fromkeys((run["way"], run["trials"]) for run in result["runs"]):
         runs = [run for run in result["runs"] if (run["way"], run["trials"]) == (way, count)]
         medians[way, count] = statistics.median(run["ended"] for run in runs)
         cells = [_spread([run[name] for run in runs]) for name in ("ended", "mirrored", "start_seconds")]
-        print(f"{way:20}{count:7}  " + "".join(f"{cell:22}" for cell in cells).rstrip())
+        print(f"{way:20}{count:7}  " + "".join(f"{cell:26}" for cell in cells).rstrip())
     for way, count in medians:
         if way != "dialin" and ("dialin", count) in medians:
             ratio = medians["dialin", count] / medians[way, count]
