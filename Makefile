@@ -25,6 +25,7 @@ lint: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/overhead.py
+	$(BIN)/python tests/benchmarks/start.py
 	$(BIN)/python tests/benchmarks/flatness.py
 	$(BIN)/python tests/benchmarks/scheduler.py
 	$(BIN)/python tests/benchmarks/recorder.py

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,12 +64,33 @@ def build_optimizer(model: nn.Module, params: Mapping[str, Scalar]) -> Optimizer
     """The optimizer of a whole configuration, with the L2 penalty where that is its own to apply: part of the gradient
     for weight_decay_form l2, and adamw's. It acts on weights only, not on biases and normalizations, whose size says
     nothing about how complex the function is."""
+    _do_without_the_compiler()
     own = params["optimizer"] == "adamw" or params["weight_decay_form"] == "l2"
     groups: Groups = [
         {"params": weights_of(model), "weight_decay": _float(params, "weight_decay") if own else 0.0},
         {"params": [parameter for parameter in model.parameters() if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
     return OPTIMIZERS[str(params["optimizer"])]([group for group in groups if group["params"]], params)
+
+
+def _do_without_the_compiler() -> None:
+    """Before the first optimizer of a process. These methods import torch's compiler at their first call, to tell it to
+    leave them as they are when it should meet them; that takes a worker a second and a half. A compiled network calls
+    none of them, so they are marked as if it had been told. Where torch marks them otherwise, it imports what it likes.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    for method in (Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict):
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None:
+            vars(plain).setdefault("__dynamo_disable", plain)
+
+
+@torch.no_grad()
+def take_step(optimizer: Optimizer) -> None:
+    """`optimizer.step()`, without what torch wraps around it: hooks and a profiler's mark, of which there are none, and
+    a word to the compiler, which it imports for that."""
+    inspect.unwrap(type(optimizer).step)(optimizer)
 
 
 def weights_of(model: nn.Module) -> list[Tensor]:

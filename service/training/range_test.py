@@ -25,7 +25,7 @@ from service.training.augmentation import augment
 from service.training.device_data import Split, Splits
 from service.training.inputs import INPUTS
 from service.training.losses import LOSSES
-from service.training.optimizers import Penalties, build_optimizer, set_lr
+from service.training.optimizers import Penalties, build_optimizer, set_lr, take_step
 from service.training.precision import autocast, resolve
 from service.training.run import build_network
 
@@ -129,7 +129,7 @@ class _Step:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._penalties.before_step(lr)
-        self._optimizer.step()
+        take_step(self._optimizer)
         return float(loss.detach()), *self._look()
 
     @torch.no_grad()

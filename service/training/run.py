@@ -27,7 +27,7 @@ from service.training.initialization import initialize
 from service.training.inputs import INPUTS
 from service.training.losses import LOSSES
 from service.training.models import ImageShape, build_model
-from service.training.optimizers import Penalties, build_optimizer, set_lr
+from service.training.optimizers import Penalties, build_optimizer, set_lr, take_step
 from service.training.precision import autocast, resolve
 from service.training.schedules import Plateau, learning_rate
 
@@ -182,7 +182,7 @@ class ImageRun:
             loss = self._loss_of(logits.float(), labels, self._smoothing)
         loss.backward()
         self._penalties.before_step(lr)
-        self._optimizer.step()
+        take_step(self._optimizer)
         return logits, loss
 
     def _watching(self, step: int, steps: int) -> AbstractContextManager[bool]:

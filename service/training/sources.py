@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,25 @@ def read_folder(path: Path) -> Arrays:
 
 
 def _read_digits() -> Arrays:
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
+    images, labels = _digits_of_scikit_learn()
     grey = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = labels.astype(np.int64)
     rest, held = stratified_split(labels, TEST_SHARE, seed=0)
     return grey[rest], labels[rest], grey[held], labels[held]
+
+
+def _digits_of_scikit_learn() -> tuple[NDArray[np.float64], NDArray[np.int_]]:
+    """Images (n, 64) from 0 to 16, and labels. Read from its file: importing scikit-learn takes a second, and this is
+    the first thing that a new user waits for."""
+    try:
+        file = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
+        table = np.loadtxt(file, delimiter=",")
+    except (PackageNotFoundError, OSError):  # it lies elsewhere
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        return images, labels
+    return table[:, :-1], table[:, -1].astype(np.int_)
 
 
 def _read_torchvision(name: str, data_dir: Path, progress: Callable[[str], None]) -> Arrays:

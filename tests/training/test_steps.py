@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +17,7 @@ from service.spec import complete
 from service.spec.knobs import CATALOGUE
 from service.training.inputs import INPUTS, Statistics
 from service.training.losses import LOSSES
-from service.training.optimizers import OPTIMIZERS, Penalties, build_optimizer
+from service.training.optimizers import OPTIMIZERS, Penalties, build_optimizer, take_step
 from service.training.schedules import SCHEDULES, Plateau, base_rate, learning_rate
 
 BASE = {"lr": 0.1, "weight_decay": 0.0}
@@ -29,8 +33,49 @@ def after_steps(steps=1, weight=2.0, **changes):
         optimizer.zero_grad()
         model.weight.sum().backward()
         penalties.before_step(0.1)
-        optimizer.step()
+        take_step(optimizer)
     return model.weight.item()
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_a_step_is_torchs_step(name):
+    model = nn.Linear(3, 2)
+    other = copy.deepcopy(model)
+    params = complete({**BASE, "optimizer": name, "weight_decay": 0.1})
+    ours, theirs = build_optimizer(model, params), build_optimizer(other, params)
+    for number in range(5):
+        images = torch.full((4, 3), float(number))
+        for network, optimizer in ((model, ours), (other, theirs)):
+            optimizer.zero_grad()
+            network(images).square().sum().backward()
+        take_step(ours)
+        theirs.step()
+        assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+    assert str(ours.state_dict()) == str(theirs.state_dict())
+
+
+TRAINING = """
+import sys
+from service.training.optimizers import OPTIMIZERS, build_optimizer, take_step
+from service.spec import complete
+import torch
+for name in OPTIMIZERS:
+    model = torch.nn.Linear(3, 2)
+    optimizer = build_optimizer(model, complete({"optimizer": name}))
+    for _ in range(2):
+        optimizer.zero_grad(set_to_none=True)
+        model(torch.ones(4, 3)).sum().backward()
+        take_step(optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_an_optimizer_does_without_the_compiler():
+    """Whose import would hold up the first report of each worker by a second and a half."""
+    root = Path(__file__).parents[2]
+    found = subprocess.run([sys.executable, "-c", TRAINING], cwd=root, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
 
 
 def test_registries_are_the_catalogue():
