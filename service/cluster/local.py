@@ -28,7 +28,7 @@ _QUIET = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the driver keeps and shows them
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for this machine only, so Ray listens on loopback only
-    "RAY_prestart_worker_first_driver": "0",  # Tune's trials have an environment of their own, and take none of these
+    "RAY_prestart_worker_first_driver": "0",  # they lack the environment that Tune gives its trials, and end unused
     "RAY_AIR_NEW_OUTPUT": "0",  # the older output can be silenced altogether
 }
 

@@ -104,7 +104,6 @@ class MlflowRuns:
         with one_transaction(self._client) as self._flush:
             try:
                 yield self._flush is not None
-                self.flush()
             finally:
                 self._flush = None
 

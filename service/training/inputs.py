@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -25,3 +26,8 @@ INPUTS: Mapping[str, Callable[[Tensor, Statistics], Tensor]] = {
     "minus_channel_mean": lambda images, of: images - of.mean,
     "standardize": lambda images, of: (images - of.mean) / of.std,
 }
+
+
+def prepared(images: Tensor, kind: str, statistics: Statistics) -> Tensor:
+    """What the network gets of images with pixels from 0 to 255: as the knob `input` has them, float, channels last."""
+    return INPUTS[kind](images.float(), statistics).contiguous(memory_format=torch.channels_last)

@@ -23,7 +23,7 @@ from service.spec.range_tests import Curve, Sweep
 from service.spec.study_spec import Precision
 from service.training.augmentation import augment
 from service.training.device_data import Split, Splits
-from service.training.inputs import INPUTS
+from service.training.inputs import prepared
 from service.training.losses import LOSSES
 from service.training.optimizers import Penalties, build_optimizer, set_lr, take_step
 from service.training.precision import autocast, resolve
@@ -147,7 +147,7 @@ class _Step:
         return split.take(chosen)
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        made = INPUTS[str(self._params["input"])](images.float(), self._splits.statistics)
+        made = prepared(images, str(self._params["input"]), self._splits.statistics)
         with autocast(self._precision, images.device):
-            logits: torch.Tensor = self._model(made.contiguous(memory_format=torch.channels_last))
+            logits: torch.Tensor = self._model(made)
         return logits.float()

@@ -24,7 +24,7 @@ from service.training.compilation import compiled
 from service.training.device_data import Split, Splits
 from service.training.doctor import Doctor
 from service.training.initialization import initialize
-from service.training.inputs import INPUTS
+from service.training.inputs import prepared
 from service.training.losses import LOSSES
 from service.training.models import ImageShape, build_model
 from service.training.optimizers import Penalties, build_optimizer, set_lr, take_step
@@ -204,9 +204,7 @@ class ImageRun:
         return float(loss_sum) / len(split), float(correct) / len(split)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """Pixels 0 to 255 as the knob `input` has them, float, channels last."""
-        made = INPUTS[self._text("input")](images.float(), self._splits.statistics)
-        return made.contiguous(memory_format=torch.channels_last)
+        return prepared(images, self._text("input"), self._splits.statistics)
 
     def _lr(self, at_step: int, steps_an_epoch: int) -> float:
         lr = learning_rate(self._all, at_step, steps_an_epoch, self._epochs)

@@ -284,6 +284,7 @@ def test_one_transaction_is_whole_or_nothing(database):
 
     def write(fail):
         with one_transaction(client) as flush:
+            assert flush is not None
             run = client.create_run(experiment).info.run_id
             flush()
             client.log_metric(run, "loss", 0.5, step=1)
