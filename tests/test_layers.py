@@ -66,7 +66,7 @@ DOORS = {
     "sqlalchemy": {"api", "job", "reconciler", "search", "store"},
     "rich": {"job", "output", "progress", "showing", "watching"},
     "matplotlib": {"results"},
-    "scipy": {"search"},
+    "scipy": {"search", "results"},
     "yaml": {"spec"},
     "pydantic": {"api", "spec"},
     "fastapi": {"api", "web"},

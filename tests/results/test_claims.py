@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from service.results.claims import judge
@@ -9,11 +11,13 @@ from service.search.records import State, TrialRecord
 from service.spec.study_spec import ClaimSpec
 from tests.factories import make_spec
 
+HIGH, LOW = [0.90, 0.91, 0.92, 0.93, 0.94], [0.80, 0.81, 0.82, 0.83, 0.84]
+
 
 def records(good, bad, state=State.COMPLETE):
     made = [("cosine", value) for value in good] + [("fixed", value) for value in bad]
     return [
-        TrialRecord(n, state, {"schedule": name}, 1, {1: value}, metrics={"zeros": value})
+        TrialRecord(n, state, {"schedule": name}, n, {1: value}, metrics={"zeros": value})
         for n, (name, value) in enumerate(made)
     ]
 
@@ -25,10 +29,14 @@ def claim(**changes):
 @pytest.mark.parametrize(
     ("good", "bad", "verdict"),
     [
-        ([0.90, 0.91, 0.92], [0.80, 0.81, 0.82], "held"),
-        ([0.80, 0.81, 0.82], [0.90, 0.91, 0.92], "did not hold"),
-        ([0.80, 0.85, 0.90], [0.79, 0.84, 0.89], "is not clear"),
-        ([0.9], [], "is not clear"),
+        (HIGH, LOW, "held"),
+        (LOW, HIGH, "did not hold"),
+        ([0.80, 0.85, 0.90, 0.81, 0.86], [0.79, 0.84, 0.89, 0.82, 0.87], "is not clear"),
+        ([0.5] * 5, [0.5] * 6, "is not clear"),
+        ([0.9001], [0.9], "cannot be judged"),
+        ([0.9, 0.92], LOW, "cannot be judged"),
+        (HIGH, LOW[:4], "cannot be judged"),
+        ([0.9], [], "cannot be judged"),
     ],
 )
 def test_verdicts(good, bad, verdict):
@@ -37,17 +45,37 @@ def test_verdicts(good, bad, verdict):
 
 def test_where_lower_is_better():
     spec = make_spec("objective.metric=val_loss", "objective.mode=min")
-    assert judge(spec, claim(), records([0.1, 0.2], [0.8, 0.9])).verdict == "held"
+    assert judge(spec, claim(), records(LOW, HIGH)).verdict == "held"
     lower = claim(metric="zeros", direction="lower")
-    assert judge(make_spec(), lower, records([0.1, 0.2], [0.8, 0.9])).verdict == "held"
+    assert judge(make_spec(), lower, records(LOW, HIGH)).verdict == "held"
 
 
-def test_failed_trials_say_nothing():
-    assert judge(make_spec(), claim(), records([0.9], [0.1], State.FAILED)).better == ()
+def test_p_is_that_of_the_exact_test():
+    # Of the 252 ways to deal ten ranks to two groups of five, the two perfect orders are as extreme as this.
+    assert judge(make_spec(), claim(), records(HIGH, LOW)).p == pytest.approx(2 / 252)
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.RUNNING, State.WAITING])
+def test_trials_that_failed_or_have_not_ended_say_nothing(state):
+    assert judge(make_spec(), claim(), records(HIGH, LOW, state)).better == ()
+
+
+def test_each_training_counts_once():
+    repeated = [replace(record, seed=3) for record in records(HIGH, LOW)]
+    assert len(judge(make_spec(), claim(), repeated).better) == 1
+    found = records(HIGH, LOW)
+    longer = replace(found[0], number=10, values={2: 0.95}, continues=0, began=1)
+    assert judge(make_spec(), claim(), [*found, longer]).better == (0.91, 0.92, 0.93, 0.94, 0.95)
 
 
 def test_the_line():
-    text = judge(make_spec(), claim(), records([0.9, 0.92], [0.8])).text()
+    text = judge(make_spec(), claim(), records(HIGH, LOW)).text()
     assert text == (
-        "the claim held here: val_accuracy 0.9100 (0.9000 to 0.9200, n = 2) against 0.8000 (0.8000 to 0.8000, n = 1)"
+        "the claim held here: val_accuracy 0.9200 (0.9000 to 0.9400, n = 5) against 0.8200 (0.8000 to 0.8400, n = 5); "
+        "p = 0.008, below 0.05 (Mann-Whitney, two-sided)"
     )
+
+
+def test_the_line_where_there_are_too_few():
+    text = judge(make_spec(), claim(), records([0.9, 0.92], [0.8, 0.8, 0.8, 0.8])).text()
+    assert text == "the claim cannot be judged: n = 2 against 4; at least 5 a side are needed"

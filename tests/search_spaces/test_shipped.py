@@ -4,7 +4,10 @@ import pytest
 
 import search_spaces
 from service.planning import ClusterShape, plan_study
-from service.spec import load_spec, searched
+from service.results.claims import FEWEST, judge
+from service.search.encoding import Encoding
+from service.search.records import State, TrialRecord
+from service.spec import active_params, load_spec, searched
 
 
 def test_names():
@@ -22,3 +25,16 @@ def test_every_shipped_space_plans_on_a_small_machine(name):
 
 def test_cifar10_is_the_resnet():
     assert load_spec("cifar10").space["model"].value == "resnet18"
+
+
+@pytest.mark.parametrize("name", [name for name in search_spaces.names() if name.startswith("articles/")])
+def test_every_claim_gets_enough_trials_a_side_to_be_judged(name):
+    spec = load_spec(name)
+    combinations = list(Encoding(spec, None).all())
+    chosen = [combinations[number % len(combinations)] for number in range(spec.budget.trials)]
+    records = [
+        TrialRecord(number, State.COMPLETE, active_params(spec, one), number, {1: 0.5}, metrics={"zero_activations": 0.5})
+        for number, one in enumerate(chosen)
+    ]
+    outcome = judge(spec, spec.claim, records)
+    assert min(len(outcome.better), len(outcome.than)) >= FEWEST
