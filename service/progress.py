@@ -12,12 +12,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from service.estimate import Pace, duration_text, epochs_left
 from service.planning import Plan
 from service.results.summary import figure
 from service.search.records import Decision, Outcome, State, Trial, TrialRecord
+from service.search.study import best_value
+from service.spec.domains import Fixed
 
 PLAIN_SECONDS = 2.0  # between two plain lines, at least
-PANEL_SECONDS = 0.05  # and between two looks of the panel; who watches from elsewhere hears much at once
+PANEL_PER_SECOND = 4  # how often the panel is drawn, whether anything has happened or not
+_ENDS = (State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED)
 
 
 class StudyClock:
@@ -49,9 +53,15 @@ class Progress:
         self._running: dict[int, tuple[Trial, int, float | None]] = {}
         self._waiting: set[int] = set()
         self._ends: Counter[State] = Counter()
-        self._epochs = 0
+        self._furthest: dict[int, int] = {}  # trial -> its last epoch
+        self._ended: set[int] = set()
+        self._pace = Pace()
         self._best: tuple[float, int, int] | None = None
-        self._live = Live(console=console, auto_refresh=False, transient=True, get_renderable=self._panel)
+        # The panel is drawn by a thread of rich's, so that its clock shows a study that hangs. That thread only reads,
+        # and copies each collection in one call before it looks at it.
+        self._live = Live(
+            console=console, refresh_per_second=PANEL_PER_SECOND, transient=True, get_renderable=self._panel
+        )
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -68,27 +78,39 @@ class Progress:
     def planned(self, study_id: str, plan: Plan, trials: Sequence[TrialRecord] = ()) -> None:
         self._plan, self._study_id = plan, study_id
         for record in trials:
-            if record.state in (State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED):
-                self._ends[record.state] += 1
+            self._take_over(record, plan)
         spec = plan.spec
         rungs = f"compared after epochs {', '.join(map(str, plan.rungs))}" if plan.rungs else "no early stopping"
         self.note(
             f"study {study_id}: {spec.budget.trials} trials of up to {spec.budget.epochs} epochs on "
             f"{spec.objective.subject}, {plan.concurrency} at a time, {rungs}"
         )
-        if self._console.is_terminal:
-            self._live.refresh()
+
+    def _take_over(self, record: TrialRecord, plan: Plan) -> None:
+        """Count a trial that an earlier driver of the study has left."""
+        self._furthest[record.number] = record.epochs_done
+        if record.state in _ENDS:
+            self._ends[record.state] += 1
+            self._ended.add(record.number)
+        elif record.values:
+            self._waiting.add(record.number)
+        value = best_value(record.values, plan.spec.objective.mode == "max")
+        if value is not None and record.state is not State.FAILED:
+            epoch = next(epoch for epoch, reported in sorted(record.values.items()) if reported == value)
+            self._note_best(record.number, epoch, value)
 
     def trial_started(self, trial: Trial) -> None:
         self._first_trial = self._first_trial or self._clock()
         self._running[trial.number] = (trial, trial.epochs_done, None)
+        self._furthest.setdefault(trial.number, trial.epochs_done)
         self._waiting.discard(trial.number)
         self._refresh()
 
     def epoch_done(self, trial: Trial, epoch: int, value: float) -> None:
-        self._epochs += 1
+        self._pace.count(self._clock())
         self._running[trial.number] = (trial, epoch, value)
-        self._note_best(trial, epoch, value)
+        self._furthest[trial.number] = max(epoch, self._furthest.get(trial.number, 0))
+        self._note_best(trial.number, epoch, value)
         self._refresh()
 
     def decided(self, trial: Trial, epoch: int, decision: Decision) -> None:
@@ -100,40 +122,46 @@ class Progress:
             self._waiting.add(trial.number)
             return
         self._waiting.discard(trial.number)
+        self._ended.add(trial.number)
         self._ends[outcome.state] += 1
         if outcome.state is State.FAILED:
             self.note(f"trial {trial.number} failed: {outcome.reason}")
         self._refresh()
 
-    def _note_best(self, trial: Trial, epoch: int, value: float) -> None:
+    def _note_best(self, number: int, epoch: int, value: float) -> None:
         if value != value or self._plan is None:  # NaN
             return
         sign = 1 if self._plan.spec.objective.mode == "max" else -1
         if self._best is None or sign * value > sign * self._best[0]:
-            self._best = (value, trial.number, epoch)
+            self._best = (value, number, epoch)
 
     def _refresh(self) -> None:
-        terminal = self._console.is_terminal
-        ended = sum(self._ends.values())
-        last = self._plan is not None and ended == self._plan.spec.budget.trials
-        if self._clock() - self._said < (PANEL_SECONDS if terminal else PLAIN_SECONDS) and not last:
+        """A plain line now and then where there is no terminal; the panel is drawn by its own thread."""
+        if self._console.is_terminal:
+            return
+        last = self._plan is not None and len(self._ended) == self._plan.spec.budget.trials
+        if self._clock() - self._said < PLAIN_SECONDS and not last:
             return
         self._said = self._clock()
-        if terminal:
-            self._live.refresh()
-        else:
-            self.note(self._line())
+        self.note(self._line())
 
     def _line(self) -> str:
-        total = self._plan.spec.budget.trials if self._plan else 0
+        begun = len(self._furthest)
+        total = max(self._plan.spec.budget.trials if self._plan else 0, begun)
         running = f"{len(self._running)} running" if self._first_trial is not None else "starting the first"
-        parts = [f"{sum(self._ends.values())}/{total} trials", running, self._ends_text()]
-        return ", ".join(part for part in (*parts, self._best_text(), self._time_text()) if part)
+        parts = [f"{begun} of {total} trials begun", running, self._ends_text(), self._best_text(), self._time_text()]
+        return ", ".join(filter(None, parts))
 
     def _ends_text(self) -> str:
-        names = {State.STOPPED: "stopped early", State.DIVERGED: "diverged", State.FAILED: "failed"}
+        names = {
+            State.COMPLETE: "complete",
+            State.STOPPED: "stopped early",
+            State.DIVERGED: "diverged",
+            State.FAILED: "failed",
+        }
         parts = [f"{self._ends[state]} {name}" for state, name in names.items() if self._ends[state]]
-        return ", ".join([f"{len(self._waiting)} waiting", *parts] if self._waiting else parts)
+        paused = [f"{len(self._waiting)} paused (the best of them go on)"] if self._waiting else []
+        return ", ".join([*paused, *parts])
 
     def _best_text(self) -> str:
         if self._best is None or self._plan is None:
@@ -144,31 +172,31 @@ class Progress:
     def _time_text(self) -> str:
         elapsed = self._clock() - self._began
         left = self.seconds_left()
-        return f"{elapsed:.0f} s" + (f", about {left:.0f} s left" if left is not None else "")
+        return f"{elapsed:.0f} s" + (f", about {duration_text(left)} left" if left is not None else "")
 
     def seconds_left(self) -> float | None:
-        """An estimate from the time of an epoch so far, and how many the plan says are likely; more where trials that
-        have ended say so. None before there are any."""
-        if not self._epochs or self._plan is None or self._first_trial is None:
+        """An estimate from the pace so far and the epochs that the rungs let one expect; never more than what is left
+        of `budget.hours`. None while too few epochs were reported to tell."""
+        if self._plan is None:
             return None
-        budget, ended = self._plan.spec.budget, sum(self._ends.values())
-        expected = max(self._epochs, self._plan.likely_epochs)
-        if ended and not self._waiting:
-            under_way = sum(epoch for _, epoch, _ in self._running.values())
-            expected = max(self._epochs, round((self._epochs - under_way) / ended * budget.trials))
-        left = (self._clock() - self._first_trial) / self._epochs * (expected - self._epochs)
-        if budget.hours is None:
+        now = self._clock()
+        left = self._pace.seconds(self._epochs_left(), now, self._plan.concurrency)
+        hours = self._plan.spec.budget.hours
+        if left is None or hours is None:
             return left
-        return max(0.0, min(left, budget.hours * 3600 - (self._clock() - self._began)))
+        return max(0.0, min(left, hours * 3600 - (now - self._began)))
+
+    def _epochs_left(self) -> int:
+        return epochs_left(self._plan, dict(self._furthest), set(self._ended)) if self._plan is not None else 0
 
     def _panel(self) -> RenderableType:
         if self._plan is None:
             return Text("")
         spec = self._plan.spec
-        ended = sum(self._ends.values())
-        bar = ProgressBar(total=spec.budget.trials, completed=ended, width=40)
+        trained = sum(list(self._furthest.values()))
+        bar = ProgressBar(total=max(1, trained + self._epochs_left()), completed=trained, width=40)
         table = Table.grid(padding=(0, 2))
-        for trial, epoch, value in self._running.values():
+        for trial, epoch, value in list(self._running.values()):
             shown = "" if value is None else f"{spec.objective.metric} {figure(value)}"
             table.add_row(
                 f"  trial {trial.number}", f"epoch {epoch}/{spec.budget.epochs}", shown, _knobs(trial, self._plan)
@@ -179,7 +207,7 @@ class Progress:
 
 
 def _knobs(trial: Trial, plan: Plan) -> str:
-    moving = [name for name in plan.spec.space if name in trial.params]
+    moving = [n for n, domain in plan.spec.space.items() if n in trial.params and not isinstance(domain, Fixed)]
     return "  ".join(f"{name} {_short(trial.params[name])}" for name in moving[:6])
 
 

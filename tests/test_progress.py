@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import time
 
 from rich.console import Console
 
 from service.progress import Progress, StudyClock
-from service.search.records import Outcome, State, Trial
+from service.search.records import Outcome, State, Trial, TrialRecord
 from tests.factories import make_plan
 
 
@@ -46,18 +47,52 @@ def test_plain_lines_where_there_is_no_terminal():
     )
     assert "trial 0 failed: ValueError: x" in lines
     assert lines[-1].startswith(
-        "2/4 trials, 0 running, 1 diverged, 1 failed, best val_accuracy 0.6000 (trial 1, epoch 1)"
+        "2 of 4 trials begun, 0 running, 1 diverged, 1 failed, best val_accuracy 0.6000 (trial 1, epoch 1)"
     )
-    assert left > 0
+    assert left is None  # four epochs are too few to tell
 
 
 def test_a_live_panel_in_a_terminal():
     file = io.StringIO()
-    play(Console(file=file, width=120, force_terminal=True))
+    with Progress(Console(file=file, width=160, force_terminal=True), Clock()) as progress:
+        progress.planned(
+            "small-abc", make_plan("budget.trials=4", space="\n  lr: {min: 0.1, max: 1}\n  model: small_cnn")
+        )
+        progress.trial_started(Trial(0, {"lr": 0.25, "model": "small_cnn"}, 1))
+        progress.epoch_done(Trial(0, {"lr": 0.25, "model": "small_cnn"}, 1), 1, 0.5)
+        wait_until(lambda: "epoch 1/9" in file.getvalue(), "the trial's line")
+        drawn = file.getvalue().count("epoch 1/9")
+        wait_until(lambda: file.getvalue().count("epoch 1/9") > drawn + 1, "the clock to go on while nothing happens")
     text = file.getvalue()
-    assert "trial 0" in text
-    assert "epoch 1/9" in text
-    assert "optimizer sgd" in text
+    assert "lr 0.25" in text
+    assert "small_cnn" not in text  # what does not move says nothing
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_what_an_earlier_driver_left_counts_from_the_start():
+    file = io.StringIO()
+    records = [
+        TrialRecord(0, State.COMPLETE, {}, 1, values={1: 0.5, 2: 0.9, 9: 0.8}),
+        TrialRecord(1, State.WAITING, {}, 1, values={1: 0.4}),
+        TrialRecord(2, State.FAILED, {}, 1, values={1: 0.99}),
+    ]
+    with Progress(Console(file=file, width=200), Clock()) as progress:
+        progress.planned("small-abc", make_plan("budget.trials=2"), records)
+        progress.trial_started(Trial(3, {}, 1))
+    assert (
+        file.getvalue()
+        .splitlines()[-1]
+        .startswith(
+            "4 of 4 trials begun, 1 running, 1 paused (the best of them go on), 1 complete, 1 failed, "
+            "best val_accuracy 0.9000 (trial 0, epoch 2)"
+        )
+    )
 
 
 def test_nothing_is_estimated_before_a_trial_has_ended():
