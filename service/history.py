@@ -13,7 +13,7 @@ from service.errors import ConflictError, NotFoundError
 from service.results.summary import Result, summarize
 from service.search.records import TrialRecord
 from service.search.storage import open_storage
-from service.search.study import read_study
+from service.search.trial_rows import read_study
 from service.settings import OutputFolder, Settings
 from service.spec import parse_spec
 from service.spec.study_spec import StudySpec

@@ -33,7 +33,8 @@ from service.results.leaderboard import describe
 from service.results.summary import Result, summarize
 from service.search.records import State, Trial, TrialRecord
 from service.search.storage import fence, open_storage
-from service.search.study import Study, read_finished, read_study
+from service.search.study import Study
+from service.search.trial_rows import read_finished, read_study
 from service.settings import OutputFolder, Settings, StudyFolder
 from service.spec import parse_spec, sampler_of, searched, to_yaml
 from service.spec.domains import RangeTested, Scalar

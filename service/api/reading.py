@@ -16,7 +16,7 @@ from service.history import ReadBack, result_of
 from service.journal import read_journal
 from service.search.records import TrialRecord
 from service.search.storage import open_storage
-from service.search.study import read_study
+from service.search.trial_rows import read_study
 from service.settings import OutputFolder, Settings
 from service.spec import stored_spec
 from service.store.studies import StudyRow

@@ -17,12 +17,11 @@ import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb import models  # the tables have no public name
 from optuna.trial import FrozenTrial, TrialState
 
-_TRIALS, _PARAMS = models.TrialModel.__table__, models.TrialParamModel.__table__
-_ATTRIBUTES, _FINAL = models.TrialUserAttributeModel.__table__, models.TrialValueModel.__table__
-_REPORTED = models.TrialIntermediateValueModel.__table__
+from service.search import tables
+from service.search.tables import models
+
 _ENDED = [state for state in TrialState if state.is_finished()]
 
 
@@ -49,11 +48,13 @@ class Ledger(Protocol):
 
 
 def ledger_of(storage: BaseStorage, study_id: int) -> Ledger:
-    return SqlLedger(storage, study_id) if isinstance(storage, RDBStorage) else PlainLedger(storage, study_id)
+    if isinstance(storage, RDBStorage) and tables.KNOWN:
+        return SqlLedger(storage, study_id)
+    return PlainLedger(storage, study_id)
 
 
 class PlainLedger:
-    """Over any storage of Optuna's, by its own methods: for the one in memory."""
+    """Over any storage of Optuna's, by its own methods: for the one in memory, and for tables that are not known."""
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
@@ -96,7 +97,7 @@ class SqlLedger:
     def create(self, trial: FrozenTrial, number: int) -> int:
         with self._engine.begin() as connection:
             row = {"number": number, "study_id": self._study_id, "state": trial.state, "datetime_start": _now()}
-            (trial_id,) = connection.execute(sa.insert(_TRIALS).values(**row)).inserted_primary_key or (0,)
+            (trial_id,) = connection.execute(sa.insert(tables.TRIALS).values(**row)).inserted_primary_key or (0,)
             params = [
                 {
                     "trial_id": trial_id,
@@ -107,7 +108,7 @@ class SqlLedger:
                 for name, distribution in trial.distributions.items()
             ]
             attributes = [_attribute(trial_id, key, value) for key, value in trial.user_attrs.items()]
-            for table, rows in ((_PARAMS, params), (_ATTRIBUTES, attributes)):
+            for table, rows in ((tables.PARAMS, params), (tables.ATTRIBUTES, attributes)):
                 if rows:
                     connection.execute(sa.insert(table), rows)
         return int(trial_id)
@@ -143,12 +144,14 @@ class SqlLedger:
             return
         with self._engine.begin() as connection:
             if values:
-                connection.execute(sa.insert(_REPORTED), values)
+                connection.execute(sa.insert(tables.REPORTED), values)
             if attributes:
-                same = (_ATTRIBUTES.c.trial_id == sa.bindparam("id")) & (_ATTRIBUTES.c.key == sa.bindparam("name"))
+                same = (tables.ATTRIBUTES.c.trial_id == sa.bindparam("id")) & (
+                    tables.ATTRIBUTES.c.key == sa.bindparam("name")
+                )
                 before = [{"id": trial_id, "name": key} for trial_id, key in changes.attributes]
-                connection.execute(sa.delete(_ATTRIBUTES).where(same), before)
-                connection.execute(sa.insert(_ATTRIBUTES), attributes)
+                connection.execute(sa.delete(tables.ATTRIBUTES).where(same), before)
+                connection.execute(sa.insert(tables.ATTRIBUTES), attributes)
             for trial_id, state, value in changes.states:
                 _move(connection, trial_id, state, value)
 
@@ -157,14 +160,14 @@ def _move(connection: sa.Connection, trial_id: int, state: TrialState, value: fl
     times = {"datetime_complete": _now()} if state.is_finished() else {}
     if state is TrialState.RUNNING:
         times = {"datetime_start": _now()}
-    unfinished = (_TRIALS.c.trial_id == trial_id) & _TRIALS.c.state.not_in(_ENDED)
-    moved = connection.execute(sa.update(_TRIALS).where(unfinished).values(state=state, **times))
+    unfinished = (tables.TRIALS.c.trial_id == trial_id) & tables.TRIALS.c.state.not_in(_ENDED)
+    moved = connection.execute(sa.update(tables.TRIALS).where(unfinished).values(state=state, **times))
     if moved.rowcount != 1:
         raise UpdateFinishedTrialError(f"the trial with id {trial_id} has ended, or is not there")
     if value is not None:
         stored, kind = models.TrialValueModel.value_to_stored_repr(value)
         row = {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
-        connection.execute(sa.insert(_FINAL).values(**row))
+        connection.execute(sa.insert(tables.FINAL).values(**row))
 
 
 def _value(trial_id: int, epoch: int, value: float) -> dict[str, object]:

@@ -21,10 +21,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import cast
 
-import optuna
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from service.planning import Plan, seed_of_trial
 from service.search.ahead import Ahead
@@ -32,14 +31,21 @@ from service.search.asha import Asha, Promotions, reached
 from service.search.ledger import ledger_of
 from service.search.records import Decision, Outcome, Seen, State, Trial, TrialRecord
 from service.search.samplers import Proposer
+from service.search.trial_rows import (
+    CHECKPOINT,
+    CONTINUES,
+    EARLY,
+    END,
+    FINDINGS,
+    METRICS,
+    PARAMS,
+    REASON,
+    SEED,
+    read_trials,
+)
 from service.spec import active_params
 from service.spec.domains import Scalar
 from service.spec.findings import Finding
-
-PARAMS, SEED, REASON, END, CHECKPOINT, FINDINGS = (
-    f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint", "findings")
-)
-METRICS, CONTINUES, EARLY = "dialin:metrics", "dialin:continues", "dialin:early"
 
 _END_STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -399,30 +405,6 @@ def _find_or_create(storage: BaseStorage, study_id: str, mode: str) -> int:
         return storage.create_new_study([direction], study_id)
 
 
-def read_trials(storage: BaseStorage, optuna_id: int) -> list[TrialRecord]:
-    """Every trial of an Optuna study, by number."""
-    trials = storage.get_all_trials(optuna_id, deepcopy=False)
-    return sorted((_record(trial) for trial in trials), key=lambda record: record.number)
-
-
-def read_study(storage: BaseStorage, study_id: str) -> list[TrialRecord]:
-    """Every trial of the study of that id; none when the storage does not know it."""
-    try:
-        return read_trials(storage, storage.get_study_id_from_name(study_id))
-    except KeyError:
-        return []
-
-
-def read_finished(storage: BaseStorage, study_ids: Sequence[str]) -> list[Seen]:
-    """What the finished trials of studies have reported, of those that reported anything."""
-    records = [record for study_id in study_ids for record in read_study(storage, study_id)]
-    return [
-        Seen(record.params, record.values, record.state)
-        for record in records
-        if record.state in _END_STATES and record.state is not State.FAILED and record.values
-    ]
-
-
 def best_value(values: Mapping[int, float], maximize: bool) -> float | None:
     """The best finite value, None when there is none."""
     finite = [value for value in values.values() if math.isfinite(value)]
@@ -443,38 +425,3 @@ def best_of(records: list[TrialRecord], mode: str, *, complete_only: bool = True
         if best is None or score > best[0]:
             best = (score, record)
     return best[1] if best else None
-
-
-def _record(trial: FrozenTrial) -> TrialRecord:
-    checkpoint = trial.user_attrs.get(CHECKPOINT) or {}
-    continues = trial.user_attrs.get(CONTINUES) or {}
-    params: Mapping[str, Scalar] = trial.user_attrs.get(PARAMS, trial.params)
-    return TrialRecord(
-        number=trial.number,
-        state=_state(trial),
-        params=params,
-        seed=trial.user_attrs.get(SEED, 0),
-        values=dict(sorted(trial.intermediate_values.items())),
-        reason=trial.user_attrs.get(REASON, ""),
-        checkpoint=checkpoint.get("path"),
-        checkpoint_epoch=checkpoint.get("epoch", 0),
-        metrics=trial.user_attrs.get(METRICS, {}),
-        findings=tuple(Finding(**found) for found in trial.user_attrs.get(FINDINGS, ())),
-        started_at=trial.datetime_start.timestamp() if trial.datetime_start else None,
-        ended_at=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
-        continues=continues.get("trial"),
-        began=continues.get("epochs", 0),
-        early=trial.user_attrs.get(EARLY, False),
-    )
-
-
-def _state(trial: FrozenTrial) -> State:
-    if trial.state is TrialState.PRUNED:
-        return State(trial.user_attrs.get(END, State.STOPPED))
-    by_optuna = {
-        TrialState.WAITING: State.WAITING,
-        TrialState.RUNNING: State.RUNNING,
-        TrialState.COMPLETE: State.COMPLETE,
-        TrialState.FAIL: State.FAILED,
-    }
-    return by_optuna[optuna.trial.TrialState(trial.state)]

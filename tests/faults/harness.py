@@ -15,7 +15,8 @@ from pathlib import Path
 
 from service.search.records import State, TrialRecord
 from service.search.storage import open_storage, sqlite_url
-from service.search.study import best_of, read_study
+from service.search.study import best_of
+from service.search.trial_rows import read_study
 from service.settings import OutputFolder
 from service.store.studies import Studies, StudyRow
 from service.tracking.mirror import lag_of

@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 
 from service.search.records import Outcome, State
 from service.search.storage import open_storage, sqlite_url
-from service.search.study import Study, read_finished
+from service.search.study import Study
+from service.search.trial_rows import read_finished
 from service.spec.findings import Finding
 from tests.factories import make_plan
 

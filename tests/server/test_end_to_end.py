@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from service.search.storage import open_storage
-from service.search.study import read_study
+from service.search.trial_rows import read_study
 from service.settings import Settings
 from tests.faults.harness import kill
 from tests.server.harness import Up, is_alive, wait_until

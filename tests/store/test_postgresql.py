@@ -11,7 +11,7 @@ from service.errors import ConflictError, FencedError
 from service.progress import Progress
 from service.runs import extend_study, resume_study, run_study
 from service.search.storage import open_storage
-from service.search.study import read_study
+from service.search.trial_rows import read_study
 from service.settings import Settings
 from service.spec import parse_spec, to_yaml
 from service.store.leases import acquire
