@@ -196,7 +196,7 @@ class Reconciler:
         for entry in entries:
             share = shares.get(entry.study.id)
             if entry.submission is not None and share is not None and share != entry.submission.concurrency:
-                self._submissions.share(entry.study.id, share)
+                self._submissions.share(entry.submission, share)
 
     def _note(self, trouble: str) -> None:
         if trouble != self.trouble:

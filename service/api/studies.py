@@ -231,7 +231,7 @@ class StudyService:
         else:
             spec = extended(stored_spec(entry.study.spec), change.get("trials"), change.get("epochs"))
             self._check_size(spec)
-            entry = self._submissions.extend(study_id, to_yaml(spec))
+            entry = self._submissions.extend(study_id, to_yaml(spec), entry)
         self._changed()
         return self._data(entry)
 

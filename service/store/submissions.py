@@ -1,6 +1,6 @@
 """What a server was asked to do with studies, and how far it has come: one row for each study that was submitted to it,
-beside the study's own. Every change is one transaction that looks first whether things still are as they were, so any
-number of servers can work on one database.
+beside the study's own. Every change reads and writes in one transaction, and where a decision was made before it, it
+holds only while the rows still are as they were read; so any number of servers can work on one database.
 
 A study that is wanted and has no driver is queued. Whoever claims it names the job that will drive it; the name is a
 function of the study and the attempt, so two who start it start the same job.
@@ -9,14 +9,15 @@ function of the study and the attempt, so two who start it start the same job.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.errors import ConflictError, NotFoundError, RateLimitedError
-from service.store.database import METADATA, connect
+from service.store.database import METADATA, connect, serialized
 from service.store.studies import STUDIES, StudyRow, StudyState, columns_of, new_id, row_of
 
 _SUBMISSIONS = sa.Table(
@@ -104,31 +105,24 @@ class Submissions:
         Raises ConflictError for a key that was used for something else, RateLimitedError when the owner has
         `most_active` studies queued or running.
         """
-        if (before := self._by_key(owner, key, digest)) is not None:
-            return before, False
-        if most_active is not None and self.active_of(owner) >= most_active:
-            raise RateLimitedError(
-                f"{owner} has {most_active} studies queued or running; at most so many are taken", 30
-            )
         study = StudyRow(new_id(name), name, StudyState.QUEUED, "", spec, {}, time.time(), None)
         submission = Submission(study.id, owner, priority, key, digest)
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(sa.insert(_SUBMISSIONS).values(**vars(submission)))
-                connection.execute(sa.insert(STUDIES).values(**columns_of(study)))
-        except sa.exc.IntegrityError:
-            before = self._by_key(owner, key, digest)  # somebody was faster
-            if before is None:
-                raise
-            return before, False
+        # One submission of an owner after the other: several at once would all find room for one more.
+        with serialized(self._engine, f"owner {owner}") as connection:
+            if (before := _by_key(connection, owner, key, digest)) is not None:
+                return before, False
+            if most_active is not None and _active_of(connection, owner) >= most_active:
+                raise RateLimitedError(
+                    f"{owner} has {most_active} studies queued or running; at most so many are taken", 30
+                )
+            connection.execute(sa.insert(_SUBMISSIONS).values(**vars(submission)))
+            connection.execute(sa.insert(STUDIES).values(**columns_of(study)))
         return Entry(study, submission), True
 
     def get(self, study_id: str) -> Entry:
         """Raises NotFoundError."""
-        found = self._entries(STUDIES.c.id == study_id)
-        if not found:
-            raise NotFoundError(f"no study {study_id!r}")
-        return found[0]
+        with self._engine.connect() as connection:
+            return _get(connection, study_id)
 
     def page(
         self,
@@ -162,13 +156,8 @@ class Submissions:
 
     def active_of(self, owner: str) -> int:
         """How many studies of an owner are queued or running."""
-        query = (
-            sa.select(sa.func.count())
-            .select_from(STUDIES.join(_SUBMISSIONS, STUDIES.c.id == _SUBMISSIONS.c.study_id))
-            .where(_SUBMISSIONS.c.owner == owner, STUDIES.c.state.in_([state.value for state in ACTIVE]))
-        )
         with self._engine.connect() as connection:
-            return int(connection.execute(query).scalar_one())
+            return _active_of(connection, owner)
 
     def by_state(self) -> dict[str, int]:
         """How many studies are in each state."""
@@ -191,13 +180,10 @@ class Submissions:
 
     def broke_off(self, study_id: str, job: str, state: StudyState, reason: str) -> None:
         """A driver says that it ends before its study has: `interrupted`, it may go on; `failed`, it cannot."""
-        submission = self.get(study_id).submission
-        if submission is None or submission.job != job:
-            return
-        with self._engine.begin() as connection:
-            not_complete = (STUDIES.c.id == study_id) & (STUDIES.c.state != StudyState.COMPLETE.value)
-            values = {"state": state.value, "reason": reason, "ended_at": time.time()}
-            connection.execute(sa.update(STUDIES).where(not_complete).values(**values))
+        with self._held(study_id) as (connection, entry):
+            if entry.submission is None or entry.submission.job != job or entry.study.state is StudyState.COMPLETE:
+                return
+            _set_study(connection, study_id, state=state.value, reason=reason, ended_at=time.time())
 
     def settle(self, submission: Submission, state: StudyState | None = None, reason: str = "") -> bool:
         """The job is gone and nothing is left to do. `state`: how the study ended, where its driver did not say."""
@@ -213,55 +199,41 @@ class Submissions:
 
         Raises NotFoundError; ConflictError for one that was not submitted, or has ended, or is wanted already.
         """
-        entry = self.get(study_id)
-        submission = entry.submission
-        if submission is None:
-            raise ConflictError(f"study {study_id} was not submitted to a server; it is the command line's")
-        if submission.archived:
-            raise ConflictError(f"study {study_id} is archived")
-        return self._go_on(entry, submission) if wanted else self._stop(entry, submission)
+        with self._held(study_id) as (connection, entry):
+            submission = _shown(entry)
+            if wanted:
+                _go_on(connection, entry, submission)
+            else:
+                _stop(connection, entry, submission)
+        return self.get(study_id)
 
-    def _stop(self, entry: Entry, submission: Submission) -> Entry:
-        if entry.study.state not in ACTIVE:
-            raise ConflictError(f"study {entry.study.id} is {entry.study.state.value}; there is nothing to stop")
-        self._change(entry.study.id, {"wanted": False}, sa.true())
-        if not submission.job:  # it waits for its turn
-            self._ended(submission, {}, StudyState.INTERRUPTED, "stopped before its turn came")
-        return self.get(entry.study.id)
+    def extend(self, study_id: str, spec: str, read: Entry) -> Entry:
+        """Have a study that has ended go on by this specification, which was made from what `read` says of it.
 
-    def _go_on(self, entry: Entry, submission: Submission, spec: str | None = None) -> Entry:
-        study = entry.study
-        if spec is None and study.state is StudyState.COMPLETE:
-            raise ConflictError(f"study {study.id} is complete; extend it")
-        if study.state in ACTIVE:
-            raise ConflictError(f"study {study.id} is {study.state.value}; wait until it has ended")
-        # Where its last job is still about to end, that end is no failure of the next one.
-        values = {"wanted": True, "failures": ENDING if submission.job else 0, "not_before": 0.0}
-        change = {"state": StudyState.QUEUED.value, "reason": "", "ended_at": None, "spec": spec or study.spec}
-        with self._engine.begin() as connection:
-            connection.execute(sa.update(STUDIES).where(STUDIES.c.id == study.id).values(**change))
-            connection.execute(sa.update(_SUBMISSIONS).where(_SUBMISSIONS.c.study_id == study.id).values(**values))
-        return self.get(study.id)
-
-    def extend(self, study_id: str, spec: str) -> Entry:
-        """Have a study that has ended go on by this specification. Raises as `want`."""
-        entry = self.get(study_id)
-        if entry.submission is None:
-            raise ConflictError(f"study {study_id} was not submitted to a server; it is the command line's")
-        return self._go_on(entry, entry.submission, spec)
+        Raises as `want`, and ConflictError when the study has changed since it was read: what another one has added
+        meanwhile would be lost.
+        """
+        with self._held(study_id) as (connection, entry):
+            submission, study = _shown(entry), entry.study
+            goes_on = read.study.state not in ACTIVE and study.state in ACTIVE
+            if goes_on or study.spec != read.study.spec:
+                raise ConflictError(
+                    f"study {study_id} has changed meanwhile, and is {study.state.value} now; look at it and ask again"
+                )
+            _go_on(connection, entry, submission, spec)
+        return self.get(study_id)
 
     def archive(self, study_id: str) -> None:
         """Take a study that has ended off the list. Raises NotFoundError, and ConflictError while it has not ended."""
-        entry = self.get(study_id)
-        if entry.study.state in ACTIVE:
-            raise ConflictError(f"study {study_id} is {entry.study.state.value}; stop it first")
-        if entry.submission is None:
-            raise ConflictError(f"study {study_id} was not submitted to a server; it is the command line's")
-        self._change(study_id, {"archived": True}, sa.true())
+        with self._held(study_id) as (connection, entry):
+            if entry.study.state in ACTIVE:
+                raise ConflictError(f"study {study_id} is {entry.study.state.value}; stop it first")
+            _submitted(entry)
+            _set_submission(connection, study_id, archived=True)
 
-    def share(self, study_id: str, concurrency: int) -> None:
-        """Note how many trials of a study may run at a time."""
-        self._change(study_id, {"concurrency": concurrency}, sa.true())
+    def share(self, submission: Submission, concurrency: int) -> None:
+        """Note how many trials of a study may run at a time, while the job that it was computed for is still there."""
+        self._change(submission.study_id, {"concurrency": concurrency}, _SUBMISSIONS.c.job == submission.job)
 
     def share_of(self, study_id: str) -> int | None:
         query = sa.select(_SUBMISSIONS.c.concurrency).where(_SUBMISSIONS.c.study_id == study_id)
@@ -269,18 +241,21 @@ class Submissions:
             found: int | None = connection.execute(query).scalar_one_or_none()
         return found
 
-    def _by_key(self, owner: str, key: str | None, digest: str) -> Entry | None:
-        if key is None:
-            return None
-        found = self._entries((_SUBMISSIONS.c.owner == owner) & (_SUBMISSIONS.c.idempotency_key == key))
-        if found and found[0].submission is not None and found[0].submission.digest != digest:
-            raise ConflictError(f"the idempotency key {key!r} was used for another submission, {found[0].study.id}")
-        return found[0] if found else None
+    @contextmanager
+    def _held(self, study_id: str) -> Iterator[tuple[sa.Connection, Entry]]:
+        """A study as it is, and a transaction until whose end nobody else changes it. Raises NotFoundError."""
+        with serialized(self._engine, f"study {study_id}") as connection:
+            # Its driver writes without that key. Both rows are locked before either is read, in the order of `_ended`.
+            for column in (_SUBMISSIONS.c.study_id, STUDIES.c.id):
+                connection.execute(sa.select(column).where(column == study_id).with_for_update())
+            yield connection, _get(connection, study_id)
 
     def _ended(self, submission: Submission, values: dict[str, Any], state: StudyState | None, reason: str) -> bool:
-        mine = (_SUBMISSIONS.c.study_id == submission.study_id) & (_SUBMISSIONS.c.job == submission.job)
+        # A person may have asked for something else since the submission was read.
+        read = {name: getattr(submission, name) for name in ("study_id", "job", "attempt", "wanted", "failures")}
+        as_read = sa.and_(*(_SUBMISSIONS.c[name] == value for name, value in read.items()))
         with self._engine.begin() as connection:
-            if values and connection.execute(sa.update(_SUBMISSIONS).where(mine).values(**values)).rowcount == 0:
+            if connection.execute(sa.update(_SUBMISSIONS).where(as_read).values(**values)).rowcount == 0:
                 return False
             if state is not None:
                 ended_at = time.time() if state in _ENDED else None
@@ -301,16 +276,88 @@ class Submissions:
         return done.rowcount == 1
 
     def _entries(self, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[Entry]:
-        joined = STUDIES.outerjoin(_SUBMISSIONS, STUDIES.c.id == _SUBMISSIONS.c.study_id)
-        query = (
-            sa.select(STUDIES, *[column.label(f"submission_{column.name}") for column in _SUBMISSIONS.c])
-            .select_from(joined)
-            .where(*where)
-            .order_by(STUDIES.c.created_at.desc(), STUDIES.c.id.desc())
-            .limit(limit)
-        )
         with self._engine.connect() as connection:
-            return [_entry(dict(row._mapping)) for row in connection.execute(query)]
+            return _entries(connection, *where, limit=limit)
+
+
+def _submitted(entry: Entry) -> Submission:
+    if entry.submission is None:
+        raise ConflictError(f"study {entry.study.id} was not submitted to a server; it is the command line's")
+    return entry.submission
+
+
+def _shown(entry: Entry) -> Submission:
+    """The submission of a study that is on the list."""
+    submission = _submitted(entry)
+    if submission.archived:
+        raise ConflictError(f"study {entry.study.id} is archived")
+    return submission
+
+
+def _stop(connection: sa.Connection, entry: Entry, submission: Submission) -> None:
+    study = entry.study
+    if study.state not in ACTIVE:
+        raise ConflictError(f"study {study.id} is {study.state.value}; there is nothing to stop")
+    _set_submission(connection, study.id, wanted=False)
+    if not submission.job:  # it waits for its turn
+        ended = {"state": StudyState.INTERRUPTED.value, "ended_at": time.time()}
+        _set_study(connection, study.id, reason="stopped before its turn came", **ended)
+
+
+def _go_on(connection: sa.Connection, entry: Entry, submission: Submission, spec: str | None = None) -> None:
+    study = entry.study
+    if spec is None and study.state is StudyState.COMPLETE:
+        raise ConflictError(f"study {study.id} is complete; extend it")
+    if study.state in ACTIVE:
+        raise ConflictError(f"study {study.id} is {study.state.value}; stop it, or wait until it has ended")
+    # Where its last job is still about to end, that end is no failure of the next one.
+    _set_submission(connection, study.id, wanted=True, failures=ENDING if submission.job else 0, not_before=0.0)
+    _set_study(connection, study.id, state=StudyState.QUEUED.value, reason="", ended_at=None, spec=spec or study.spec)
+
+
+def _set_submission(connection: sa.Connection, study_id: str, **values: object) -> None:
+    connection.execute(sa.update(_SUBMISSIONS).where(_SUBMISSIONS.c.study_id == study_id).values(**values))
+
+
+def _set_study(connection: sa.Connection, study_id: str, **values: object) -> None:
+    connection.execute(sa.update(STUDIES).where(STUDIES.c.id == study_id).values(**values))
+
+
+def _by_key(connection: sa.Connection, owner: str, key: str | None, digest: str) -> Entry | None:
+    if key is None:
+        return None
+    found = _entries(connection, (_SUBMISSIONS.c.owner == owner) & (_SUBMISSIONS.c.idempotency_key == key))
+    if found and found[0].submission is not None and found[0].submission.digest != digest:
+        raise ConflictError(f"the idempotency key {key!r} was used for another submission, {found[0].study.id}")
+    return found[0] if found else None
+
+
+def _active_of(connection: sa.Connection, owner: str) -> int:
+    query = (
+        sa.select(sa.func.count())
+        .select_from(STUDIES.join(_SUBMISSIONS, STUDIES.c.id == _SUBMISSIONS.c.study_id))
+        .where(_SUBMISSIONS.c.owner == owner, STUDIES.c.state.in_([state.value for state in ACTIVE]))
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def _get(connection: sa.Connection, study_id: str) -> Entry:
+    found = _entries(connection, STUDIES.c.id == study_id)
+    if not found:
+        raise NotFoundError(f"no study {study_id!r}")
+    return found[0]
+
+
+def _entries(connection: sa.Connection, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[Entry]:
+    joined = STUDIES.outerjoin(_SUBMISSIONS, STUDIES.c.id == _SUBMISSIONS.c.study_id)
+    query = (
+        sa.select(STUDIES, *[column.label(f"submission_{column.name}") for column in _SUBMISSIONS.c])
+        .select_from(joined)
+        .where(*where)
+        .order_by(STUDIES.c.created_at.desc(), STUDIES.c.id.desc())
+        .limit(limit)
+    )
+    return [_entry(dict(row._mapping)) for row in connection.execute(query)]
 
 
 def _entry(columns: dict[str, Any]) -> Entry:

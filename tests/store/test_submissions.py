@@ -95,7 +95,7 @@ def test_an_owner_has_so_many_at_a_time(submissions):
 
 def test_shares_and_archive(submissions):
     entry = submit(submissions)
-    submissions.share(entry.study.id, 3)
+    submissions.share(entry.submission, 3)
     assert submissions.share_of(entry.study.id) == 3
     assert submissions.share_of("nobody") is None
     with pytest.raises(ConflictError, match="stop it first"):
