@@ -16,6 +16,7 @@ from service.output import console, exit_code, print_json, print_text
 from service.planning import ClusterShape, Plan, plan_study
 from service.progress import Progress, StudyClock
 from service.results.summary import Best, Result
+from service.search.ranking import LOSS
 from service.search.records import Outcome, State, Trial, TrialRecord
 from service.settings import ServerAddress
 from service.showing import show_claim, show_list, show_result, show_study, show_trial
@@ -64,6 +65,7 @@ def record_of(data: Mapping[str, Any]) -> TrialRecord:
         seed=int(data["seed"]),
         values=values,
         reason=data["reason"],
+        metrics={} if data.get("loss") is None else {LOSS: float(data["loss"])},
         # A newer server may know rules that are not known here.
         findings=tuple(_finding(found) for found in data["findings"] if found["code"] in RULES),
         started_at=data.get("started_at"),

@@ -16,8 +16,8 @@ from service.planning import Plan
 from service.results.claims import judge
 from service.results.diagnosis import diagnose
 from service.results.summary import Result, figure
+from service.search.ranking import best_value
 from service.search.records import TrialRecord
-from service.search.study import best_value
 from service.spec import lint
 from service.spec.domains import Fixed
 from service.spec.range_tests import Calibration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from service.errors import NotFoundError
 from service.history import ReadBack
 from service.planning import Plan
+from service.search.ranking import LOSS, peak_of
 from service.search.records import TrialRecord
-from service.search.study import best_value
 from service.spec import lint
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
 from service.spec.findings import Finding
@@ -78,13 +79,17 @@ def trial_data(back: ReadBack, number: int) -> dict[str, Any]:
 
 def record_data(trial: TrialRecord, maximize: bool) -> dict[str, Any]:
     """One trial's record, for machines. A value that is not finite is null."""
+    peak = peak_of(trial.values, maximize)
+    loss = trial.metrics.get(LOSS)
     finite = {epoch: value for epoch, value in trial.values.items() if value == value and abs(value) != float("inf")}
     return {
         "trial": trial.number,
         "state": trial.state.value,
         "reason": trial.reason,
         "continues": trial.continues,
-        "value": best_value(trial.values, maximize),
+        "value": None if peak is None else peak.value,
+        "best_epoch": None if peak is None else peak.epoch,
+        "loss": loss if loss is not None and math.isfinite(loss) else None,
         "epochs": trial.epochs_done,
         "values": {str(epoch): finite.get(epoch) for epoch in trial.values},
         "params": dict(trial.params),

@@ -93,7 +93,7 @@ def test_machines_get_the_same_from_both(dialin, served):
 
 def test_the_claim_and_the_page_are_shown(dialin, served):
     text = dialin("show", _grid(served))[1]
-    assert "the claim held here: val_accuracy" in text
+    assert "the claim cannot be judged: n = 3 against 3; at least 5 a side are needed" in text
     assert f"its page             {served[0]}/studies/{_grid(served)}" in text
 
 

@@ -164,6 +164,8 @@ class Trial(BaseModel):
     reason: str
     continues: int | None = Field(description="The trial whose training it goes on with.")
     value: float | None = Field(description="Its best.")
+    best_epoch: int | None = Field(description="The first epoch that reached it.")
+    loss: float | None = Field(description="val_loss after its last epoch, where that was measured: it breaks ties.")
     epochs: int
     values: dict[str, float | None] = Field(description="By epoch; null: not a finite number.")
     params: dict[str, str | int | float | bool | None]

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from service.search.ranking import best_value
 from service.search.records import State, TrialRecord
-from service.search.study import best_value
 from service.spec.study_spec import ClaimSpec, StudySpec
 
 FEWEST = 5  # trials a side: of 5 against 5 in perfect order p is 0.008, of 3 against 3 it can never be below 0.1
@@ -23,9 +23,9 @@ Verdict = Literal["held", "did not hold", "is not clear", "cannot be judged"]
 class Outcome:
     """The values of the two groups of trials, and what follows by the two-sided rank test of Mann and Whitney (1947).
 
-    "held": the values of `better` are the better ones, with p below LEVEL; "did not hold": they are the worse ones, with
-    p below LEVEL; "is not clear": p is not below it. "cannot be judged": a side has fewer than FEWEST trials; then `p`
-    is None.
+    "held": the values of `better` are the better ones, with p below LEVEL; "did not hold": they are the worse ones,
+    with p below LEVEL; "is not clear": p is not below it. "cannot be judged": a side has fewer than FEWEST trials; then
+    `p` is None.
     """
 
     verdict: Verdict
@@ -41,7 +41,8 @@ class Outcome:
             return f"the claim {self.verdict}: {sides}; at least {FEWEST} a side are needed"
         below = "below" if self.p < LEVEL else "not below"
         test = f"p = {_p_text(self.p)}, {below} {LEVEL:g} (Mann-Whitney, two-sided)"
-        return f"the claim {self.verdict} here: {self.metric} {_spread(self.better)} against {_spread(self.than)}; {test}"
+        groups = f"{self.metric} {_spread(self.better)} against {_spread(self.than)}"
+        return f"the claim {self.verdict} here: {groups}; {test}"
 
 
 def judge(spec: StudySpec, claim: ClaimSpec, records: Sequence[TrialRecord]) -> Outcome:

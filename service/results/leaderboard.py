@@ -6,18 +6,10 @@ from collections.abc import Sequence
 
 from service.results.diagnosis import diagnose
 from service.results.summary import Result, figure
-from service.search.records import State, TrialRecord
-from service.search.study import best_value
+from service.search.ranking import ranked
+from service.search.records import TrialRecord
 
 SHOWN = 10
-
-
-def ranked(records: Sequence[TrialRecord], mode: str) -> list[tuple[TrialRecord, float]]:
-    """Trials with a finite value, and that value: complete ones first, then from the best, the earlier on a tie."""
-    maximize = mode == "max"
-    with_values = [(record, best_value(record.values, maximize)) for record in records]
-    found = [(record, value) for record, value in with_values if value is not None]
-    return sorted(found, key=lambda pair: (pair[0].state is not State.COMPLETE, -pair[1] if maximize else pair[1]))
 
 
 def describe(result: Result, records: Sequence[TrialRecord], claim: str = "") -> str:

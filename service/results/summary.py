@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from service.search.ranking import best_of, peak_of
 from service.search.records import State, TrialRecord
-from service.search.study import best_of, best_value
 from service.spec.domains import Scalar
 from service.spec.study_spec import StudySpec
 
@@ -81,16 +81,13 @@ def summarize(
 
 
 def find_best(spec: StudySpec, records: Sequence[TrialRecord]) -> Best | None:
-    """The best complete trial; while none is complete, the best of those under way or stopped; None of none."""
-    records = list(records)
-    record = best_of(records, spec.objective.mode) or best_of(records, spec.objective.mode, complete_only=False)
-    if record is None:
+    """The best trial, as `service.search.ranking` has it: a complete one, else one that may become it. None while no
+    trial that has not failed has a finite value."""
+    record = best_of(records, spec.objective.mode)
+    peak = peak_of(record.values, spec.objective.mode == "max") if record is not None else None
+    if record is None or peak is None:
         return None
-    value = best_value(record.values, spec.objective.mode == "max")
-    if value is None:
-        return None
-    epoch = next(epoch for epoch, reported in sorted(record.values.items()) if reported == value)
-    return Best(record.number, value, epoch, dict(record.params))
+    return Best(record.number, peak.value, peak.epoch, dict(record.params))
 
 
 def figure(value: float) -> str:

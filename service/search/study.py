@@ -29,6 +29,7 @@ from service.planning import Plan, seed_of_trial
 from service.search.ahead import Ahead
 from service.search.asha import Asha, Promotions, reached
 from service.search.ledger import ledger_of
+from service.search.ranking import best_of, best_value
 from service.search.records import Decision, Outcome, Seen, State, Trial, TrialRecord
 from service.search.samplers import Proposer
 from service.search.trial_rows import (
@@ -227,8 +228,8 @@ class Study:
         return self._seen[trial.number].values
 
     def best(self) -> TrialRecord | None:
-        """The complete trial with the best epoch; the earlier one on a tie; None while none is complete."""
-        return best_of(self.trials(), self._plan.spec.objective.mode)
+        """The best of the complete trials, as `ranking` has it; None while none is complete."""
+        return best_of(self.trials(), self._plan.spec.objective.mode, complete_only=True)
 
     def trials(self) -> list[TrialRecord]:
         """Every trial as stored, by number."""
@@ -403,25 +404,3 @@ def _find_or_create(storage: BaseStorage, study_id: str, mode: str) -> int:
     except KeyError:
         direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
         return storage.create_new_study([direction], study_id)
-
-
-def best_value(values: Mapping[int, float], maximize: bool) -> float | None:
-    """The best finite value, None when there is none."""
-    finite = [value for value in values.values() if math.isfinite(value)]
-    if not finite:
-        return None
-    return max(finite) if maximize else min(finite)
-
-
-def best_of(records: list[TrialRecord], mode: str, *, complete_only: bool = True) -> TrialRecord | None:
-    """The trial with the best epoch, the earlier one on a tie; of the complete ones unless told otherwise."""
-    maximize = mode == "max"
-    best: tuple[float, TrialRecord] | None = None
-    for record in records:
-        value = best_value(record.values, maximize)
-        if value is None or (complete_only and record.state is not State.COMPLETE):
-            continue
-        score = value if maximize else -value
-        if best is None or score > best[0]:
-            best = (score, record)
-    return best[1] if best else None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +11,7 @@ from markupsafe import Markup
 
 from service.errors import SpecError
 from service.planning import rungs_for
+from service.search.ranking import rank_key
 from service.search.records import State
 from service.spec import parse_spec
 from service.spec.domains import Fixed, FloatRange, IntRange, RangeTested
@@ -37,13 +37,14 @@ def study_context(backend: Backend, caller: Caller, study_id: str, knob: str | N
     spec = _read(study["spec"])
     knobs = _knobs(spec)
     chosen = next((known for known in knobs if known.name == knob), _first_choice(knobs))
-    best = _best(trials, study["mode"])
+    leaders = _leaders(trials, study["mode"])
+    best = _best(leaders)
     number = None if best is None else best["trial"]
     return {
         "study": study,
         "best": best,
-        "best_epoch": None if best is None else _epoch_of(best),
-        "leaders": _leaders(trials, study["mode"]),
+        "best_epoch": None if best is None else best["best_epoch"],
+        "leaders": leaders,
         "columns": [known.name for known in knobs],
         "knobs": knobs,
         "chosen": chosen,
@@ -89,28 +90,18 @@ _RANGES = FloatRange | IntRange | RangeTested
 
 
 def _leaders(trials: Sequence[Data], mode: str) -> list[Data]:
-    """The best trials, the best first; complete ones before those that only look good so far."""
-    return heapq.nsmallest(LEADERS, (trial for trial in trials if trial["value"] is not None), key=_ranking(mode))
+    """The best trials, the best first."""
+
+    def key(trial: Data) -> tuple[int, float, float, int, int]:
+        reached = trial["best_epoch"], trial["trial"]
+        return rank_key(trial["state"], trial["value"], trial["loss"], *reached, mode == "max")
+
+    return heapq.nsmallest(LEADERS, (trial for trial in trials if trial["value"] is not None), key=key)
 
 
-def _best(trials: Sequence[Data], mode: str) -> Data | None:
-    return next(iter(_leaders(trials, mode)), None)
-
-
-def _epoch_of(trial: Data) -> int:
-    """The epoch that reached the trial's value."""
-    reached = (int(epoch) for epoch, value in trial["values"].items() if value == trial["value"])
-    return min(reached, default=int(trial["epochs"]))
-
-
-def _ranking(mode: str) -> Callable[[Data], tuple[bool, float, int]]:
-    sign = -1.0 if mode == "max" else 1.0
-
-    def rank(trial: Data) -> tuple[bool, float, int]:
-        value = float(trial["value"])
-        return trial["state"] != State.COMPLETE, sign * value if math.isfinite(value) else math.inf, trial["trial"]
-
-    return rank
+def _best(leaders: Sequence[Data]) -> Data | None:
+    """A failed trial is never the best."""
+    return next((trial for trial in leaders if trial["state"] != State.FAILED), None)
 
 
 def _charts(

@@ -1,6 +1,6 @@
 """Every claim of search_spaces/articles, put to the test at a size that two cores can do; prints the README's table.
 
-    python tests/benchmarks/claims.py --data-dir DATA [--samples 3000] [--epochs 4] [NAME ...]
+python tests/benchmarks/claims.py --data-dir DATA [--samples 3000] [--epochs 4] [NAME ...]
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.search.ranking import best_of
 from service.search.records import State, TrialRecord
 from service.search.storage import open_storage, sqlite_url
-from service.search.study import best_of
 from service.search.trial_rows import read_study
 from service.settings import OutputFolder
 from service.store.studies import Studies, StudyRow

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from service.results.leaderboard import describe, ranked
+from service.results.leaderboard import describe
 from service.results.summary import summarize
+from service.search.ranking import ranked
 from tests.factories import make_spec
 from tests.results.test_summary import RECORDS
 
@@ -10,8 +11,8 @@ def test_complete_trials_come_first_and_the_best_of_them_at_the_top():
     assert [(record.number, value) for record, value in ranked(RECORDS, "max")] == [
         (1, 0.9),
         (0, 0.8),
-        (3, 0.99),
         (2, 0.95),
+        (3, 0.99),
     ]
     assert [record.number for record, _ in ranked(RECORDS, "min")] == [0, 1, 2, 3]
 

@@ -30,8 +30,14 @@ def test_minimizing():
 
 
 def test_while_none_is_complete_the_best_so_far_counts():
-    assert find_best(make_spec(), RECORDS[2:]).trial == 3
+    assert find_best(make_spec(), RECORDS[2:]).trial == 2
+    assert find_best(make_spec(), RECORDS[3:]).trial == 3
     assert find_best(make_spec(), RECORDS[4:]) is None
+
+
+def test_a_failed_trial_is_not_the_best_configuration():
+    failed = TrialRecord(0, State.FAILED, PARAMS, 7, {1: 0.8, 2: 0.9})
+    assert find_best(make_spec(), [failed]) is None
 
 
 def test_the_object_for_machines():

@@ -33,7 +33,9 @@ def test_every_claim_gets_enough_trials_a_side_to_be_judged(name):
     combinations = list(Encoding(spec, None).all())
     chosen = [combinations[number % len(combinations)] for number in range(spec.budget.trials)]
     records = [
-        TrialRecord(number, State.COMPLETE, active_params(spec, one), number, {1: 0.5}, metrics={"zero_activations": 0.5})
+        TrialRecord(
+            number, State.COMPLETE, active_params(spec, one), number, {1: 0.5}, metrics={"zero_activations": 0.5}
+        )
         for number, one in enumerate(chosen)
     ]
     outcome = judge(spec, spec.claim, records)
