@@ -15,8 +15,8 @@ from rich.text import Text
 from service.estimate import Pace, duration_text, epochs_left
 from service.planning import Plan
 from service.results.summary import figure
+from service.search.ranking import best_value
 from service.search.records import Decision, Outcome, State, Trial, TrialRecord
-from service.search.study import best_value
 from service.spec.domains import Fixed
 
 PLAIN_SECONDS = 2.0  # between two plain lines, at least
