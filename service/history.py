@@ -64,8 +64,9 @@ def paths_of(settings: Settings) -> dict[str, str | None]:
 def sync_study(settings: Settings, reference: str) -> int:
     """Write what MLflow has not got of a study yet; how many events are left after it. Raises NotFoundError, and
     ConflictError while its driver lives: that one's recorder writes."""
-    row = _find(settings, reference)
-    owner = holder(settings.database, row.id)
+    with _studies(settings, reference) as studies:
+        row = studies.find(reference)
+        owner = holder(studies.engine, row.id)
     if owner is not None:
         raise ConflictError(f"study {row.id} is being driven by process {owner.pid} on {owner.host}, which writes it")
     folder = OutputFolder(settings.out).study(row.id).spool
@@ -94,10 +95,14 @@ def read_back(settings: Settings, reference: str) -> ReadBack:
 
 
 def _find(settings: Settings, reference: str) -> StudyRow:
+    with _studies(settings, reference) as studies:
+        return studies.find(reference)
+
+
+def _studies(settings: Settings, reference: str) -> Studies:
     if not settings.has_database:
         raise NotFoundError(f"no study {reference!r}: there is none in {settings.out}")
-    with Studies(settings.database) as studies:
-        return studies.find(reference)
+    return Studies(settings.database)
 
 
 def result_of(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], settings: Settings) -> Result:

@@ -43,13 +43,12 @@ class Demand:
 
 
 class Reconciler:
-    """`database`: the studies' URL. `abandoned`: told the id of a study that ended without its driver's word."""
+    """`abandoned`: told the id of a study that ended without its driver's word."""
 
     def __init__(
         self,
         submissions: Submissions,
         jobs: Jobs,
-        database: str,
         *,
         max_running: int | None = None,
         max_attempts: int = 5,
@@ -57,7 +56,7 @@ class Reconciler:
         abandoned: Callable[[str], None] = lambda _study_id: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._submissions, self._jobs, self._database = submissions, jobs, database
+        self._submissions, self._jobs = submissions, jobs
         self._max_running, self._max_attempts = max_running, max_attempts
         self._poll_seconds, self._abandoned, self._clock = poll_seconds, abandoned, clock
         self._wake = threading.Event()
@@ -160,7 +159,7 @@ class Reconciler:
             self._abandoned(submission.study_id)
 
     def _is_driven(self, entry: Entry) -> bool:
-        return holder(self._database, entry.study.id) is not None
+        return holder(self._submissions.engine, entry.study.id) is not None
 
     def _start_some(self, shape: ClusterShape) -> None:
         entries = self._submissions.unsettled()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from service.results.export import best_config
 from service.search.records import Outcome, State, Trial, TrialRecord
 from service.settings import OutputFolder, Settings
 from service.store.leases import Owner, holder
-from service.store.studies import StudyState
+from service.store.studies import Studies, StudyState
 from service.store.submissions import Submissions
 
 POLL_SECONDS = 1.0
@@ -84,14 +83,15 @@ def looks(settings: Settings, study_id: str, sleep: Callable[[float], None] = ti
     """How a study stands, now and once a second until it has ended. Raises NotFoundError, and ConflictError when nobody
     drives it."""
     alone = 0
-    while (back := read_back(settings, study_id)).row.state not in _ENDED:
-        # Nobody may hold the lease for a moment when a study has just begun or is just over.
-        driven = back.row.state is not StudyState.RUNNING or _owner(settings, back.row.id) is not None
-        alone = 0 if driven else alone + 1
-        if alone > 1:
-            raise ConflictError(_nobody(back.row.id))
-        yield back
-        sleep(POLL_SECONDS)
+    with Studies(settings.database) as studies:
+        while (back := read_back(settings, study_id)).row.state not in _ENDED:
+            # Nobody may hold the lease for a moment when a study has just begun or is just over.
+            driven = back.row.state is not StudyState.RUNNING or holder(studies.engine, back.row.id) is not None
+            alone = 0 if driven else alone + 1
+            if alone > 1:
+                raise ConflictError(_nobody(back.row.id))
+            yield back
+            sleep(POLL_SECONDS)
     yield back
 
 
@@ -108,7 +108,7 @@ def stop_study(settings: Settings, reference: str, sleep: Callable[[float], None
         if submissions.get(back.row.id).submission is not None:
             submissions.want(back.row.id, False)  # or its server would start it again
             back = read_back(settings, back.row.id)
-    owner = _owner(settings, back.row.id)
+        owner = holder(submissions.engine, back.row.id)
     if back.row.state in _ENDED:
         return back
     if owner is None:
@@ -141,12 +141,8 @@ def best_yaml(settings: Settings, reference: str) -> str:
     return best_config(back.spec, back.trials[best.trial], back.result)
 
 
-def _owner(settings: Settings, study_id: str) -> Owner | None:
-    return holder(settings.database, study_id)
-
-
 def _terminate(owner: Owner, study_id: str) -> None:
-    if owner.host != socket.gethostname():
+    if not owner.is_here():
         raise ConflictError(f"study {study_id} is driven by process {owner.pid} on {owner.host}; stop it there")
     try:
         os.kill(owner.pid, signal.SIGTERM)

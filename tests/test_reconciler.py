@@ -31,7 +31,7 @@ class World:
     def reconciler(self, **keywords) -> Reconciler:
         self.abandoned: list[str] = []
         return Reconciler(
-            self.submissions, self.jobs, self.url, abandoned=self.abandoned.append, clock=lambda: self.now, **keywords
+            self.submissions, self.jobs, abandoned=self.abandoned.append, clock=lambda: self.now, **keywords
         )
 
     def submit(self, text: str = SPEC, **keywords) -> str:

@@ -195,7 +195,7 @@ def test_nobody_drives_it(settings, row):
 
 
 def test_a_driver_on_another_host_is_left_alone(settings, row, monkeypatch):
-    monkeypatch.setattr(Owner, "this_process", classmethod(lambda cls: cls("elsewhere", 1, 1)))
+    monkeypatch.setattr(Owner, "this_process", classmethod(lambda cls, job="": cls("elsewhere", 1, 1)))
     acquire(settings.database, row.id)
     with pytest.raises(ConflictError, match="driven by process 1 on elsewhere; stop it there"):
         stop_study(settings, row.id)

@@ -98,7 +98,6 @@ def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) ->
     reconciler = Reconciler(
         submissions,
         jobs,
-        settings.database,
         max_running=server.max_running,
         max_attempts=server.max_attempts,
         poll_seconds=server.poll_seconds,

@@ -1,8 +1,9 @@
 """Who drives a study. One driver at a time: a second one is refused while the first lives, and the first writes nothing
 more once another has taken its study over.
 
-A lease has an attempt number, that only ever rises. Its driver says every few seconds that it lives; one that was
-silent for `STALE_SECONDS`, or whose process is gone from this machine, can be replaced.
+A lease has an attempt number, that only ever rises. Its driver says every few seconds that it lives (the heartbeat);
+one that was silent for `STALE_SECONDS`, or whose process is gone from this machine, can be replaced. Silence is
+measured by the database's clock alone, so clocks of machines may differ as they like.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from service.errors import ConflictError, FencedError
-from service.store.database import METADATA, connect
+from service.store.database import METADATA, connect, database_now
 
 BEAT_SECONDS = 3.0
 STALE_SECONDS = 20.0
@@ -29,43 +32,75 @@ _LEASES = sa.Table(
     sa.Column("study_id", sa.String(96), primary_key=True),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("owner", sa.String(255), nullable=False),  # empty: nobody
-    sa.Column("beat_at", sa.Float, nullable=False),
+    sa.Column("beat_at", sa.Float, nullable=False),  # by the database's clock
 )
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: `host`, its id there, and when it started (in ticks since the machine did; an id comes again)."""
+    """A process: `host`, its id there, and when it started (in ticks since the machine did; an id comes again).
+
+    `boot` and `pid_namespace` say where that id means something: two containers of one host name may have the same
+    ids for other processes. Both are empty where the system has none, and of an owner that an older version wrote.
+    `job`: the server's job that the process is; empty for the command line's.
+    """
 
     host: str
     pid: int
     started: int
+    boot: str = ""
+    pid_namespace: str = ""
+    job: str = ""
 
     @classmethod
-    def this_process(cls) -> Owner:
-        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()))
+    def this_process(cls, job: str = "") -> Owner:
+        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()), *_place(), job)
 
     @classmethod
     def parse(cls, text: str) -> Owner:
-        host, pid, started = text.rsplit(" ", 2)
-        return cls(host, int(pid), int(started))
+        place, pid, started = text.rsplit(" ", 2)
+        host, boot, pid_namespace, job = (place.split("/") + [""] * 3)[:4]
+        return cls(host, int(pid), int(started), boot, pid_namespace, job)
 
     def __str__(self) -> str:
-        return f"{self.host} {self.pid} {self.started}"
+        # An older version reads all of the first word as the host, and so takes this process for one elsewhere.
+        place = "/".join([self.host, self.boot, self.pid_namespace, self.job]).rstrip("/")
+        return f"{place} {self.pid} {self.started}"
+
+    def is_here(self) -> bool:
+        """Whether its process id means the same process here: on the same boot of the same machine, and in the same PID
+        namespace."""
+        boot, pid_namespace = _place()
+        same_host = bool(boot) or self.host == socket.gethostname()
+        return same_host and (self.boot, self.pid_namespace) == (boot, pid_namespace)
 
     def is_gone(self) -> bool:
-        """Whether it is known to be dead; False for a process of another machine, of which nothing is known."""
-        return self.host == socket.gethostname() and _started(self.pid) != self.started
+        """Whether it is known to be dead; False for a process of which nothing can be known from here."""
+        return self.is_here() and _started(self.pid) != self.started
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A lease as it is stored. `silent_seconds`: since the last heartbeat, by the database's clock."""
+
+    attempt: int
+    owner: Owner
+    silent_seconds: float
+
+    def lives(self) -> bool:
+        return self.silent_seconds < STALE_SECONDS and not self.owner.is_gone()
 
 
 class Lease:
     """A study's lease, held by this process. As a context manager it says in the background that it lives, and lets go
-    at the end."""
+    at the end. Within `watched` it says so only while the driver's loop makes progress."""
 
     def __init__(self, url: str, study_id: str, attempt: int) -> None:
         self.study_id, self.attempt = study_id, attempt
         self._engine = connect(url)
         self._done = threading.Event()
+        self._patience: float | None = None  # None: whatever the driver does now may take its time
+        self._progress_at = 0.0
         self._beat = threading.Thread(target=self._beat_on, name="lease", daemon=True)
 
     def check(self) -> None:
@@ -83,6 +118,20 @@ class Lease:
             whom = f"process {by.pid} on {by.host}" if by is not None else "another driver"
             raise FencedError(f"study {self.study_id} was taken over by {whom}; this driver writes nothing more")
 
+    def progress(self) -> None:
+        """The driver's loop has come round once more."""
+        self._progress_at = time.monotonic()
+
+    @contextmanager
+    def watched(self, patience_seconds: float) -> Iterator[None]:
+        """Within this, a driver that does not call `progress` for so long falls silent, so that it is replaced."""
+        self.progress()
+        self._patience = patience_seconds
+        try:
+            yield
+        finally:
+            self._patience = None
+
     def __enter__(self) -> Lease:
         self._beat.start()
         return self
@@ -96,10 +145,15 @@ class Lease:
 
     def _beat_on(self) -> None:
         while not self._done.wait(BEAT_SECONDS):
+            if self._hangs():
+                continue
             try:
-                self._change(beat_at=time.time())
+                self._change(beat_at=database_now())
             except sa.exc.OperationalError:
                 continue  # the database is locked or away; `check` is what counts
+
+    def _hangs(self) -> bool:
+        return self._patience is not None and time.monotonic() - self._progress_at > self._patience
 
     def _change(self, **values: object) -> None:
         mine = (_LEASES.c.study_id == self.study_id) & (_LEASES.c.attempt == self.attempt)
@@ -107,21 +161,22 @@ class Lease:
             connection.execute(sa.update(_LEASES).where(mine).values(**values))
 
 
-def acquire(url: str, study_id: str) -> Lease:
+def acquire(url: str, study_id: str, job: str = "") -> Lease:
     """The lease of a study for this process. Raises ConflictError, which names the owner, while another one lives."""
-    engine, owner = connect(url), str(Owner.this_process())
+    engine, owner = connect(url), str(Owner.this_process(job))
     try:
         with engine.begin() as connection:
-            row = connection.execute(sa.select(_LEASES).where(_LEASES.c.study_id == study_id)).one_or_none()
+            row = connection.execute(_row_of(study_id)).one_or_none()
             if row is None:
-                values = {"study_id": study_id, "attempt": 1, "owner": owner, "beat_at": time.time()}
+                values = {"study_id": study_id, "attempt": 1, "owner": owner, "beat_at": database_now()}
                 connection.execute(sa.insert(_LEASES).values(**values))
                 return Lease(url, study_id, 1)
-            _refuse_living(row, study_id)
+            if (holding := _holding(row)) is not None and holding.lives():
+                raise ConflictError(_refusal(study_id, holding))
             taken = connection.execute(
                 sa.update(_LEASES)
                 .where((_LEASES.c.study_id == study_id) & (_LEASES.c.attempt == row.attempt))
-                .values(attempt=row.attempt + 1, owner=owner, beat_at=time.time())
+                .values(attempt=row.attempt + 1, owner=owner, beat_at=database_now())
             )
             if taken.rowcount == 0:
                 raise ConflictError(f"study {study_id} was taken over by another driver just now")
@@ -132,29 +187,45 @@ def acquire(url: str, study_id: str) -> Lease:
         engine.dispose()
 
 
-def holder(url: str, study_id: str) -> Owner | None:
-    """Who drives a study, as far as is known; None: nobody."""
-    engine = connect(url)
+def holding(engine: sa.Engine, study_id: str) -> Holding | None:
+    """Whose a study's lease is, alive or not; None: nobody's. The engine is one of `database.connect`."""
+    with engine.connect() as connection:
+        row = connection.execute(_row_of(study_id)).one_or_none()
+    return _holding(row) if row is not None else None
+
+
+def holder(engine: sa.Engine, study_id: str) -> Owner | None:
+    """Who drives a study, as far as is known; None: nobody. The engine is one of `database.connect`."""
+    found = holding(engine, study_id)
+    return found.owner if found is not None and found.lives() else None
+
+
+def _row_of(study_id: str) -> sa.Select[tuple[int, str, float]]:
+    silent = (database_now() - _LEASES.c.beat_at).label("silent")
+    return sa.select(_LEASES.c.attempt, _LEASES.c.owner, silent).where(_LEASES.c.study_id == study_id)
+
+
+def _holding(row: sa.Row[tuple[int, str, float]]) -> Holding | None:
+    return Holding(int(row.attempt), Owner.parse(row.owner), float(row.silent)) if row.owner else None
+
+
+def _refusal(study_id: str, holding: Holding) -> str:
+    owner, silent = holding.owner, holding.silent_seconds
+    said = f"study {study_id} is being driven by process {owner.pid} on {owner.host}"
+    if silent > 2 * BEAT_SECONDS:
+        left = STALE_SECONDS - silent
+        return f"{said}, which has said nothing for {silent:.0f} s; try again in {max(1.0, left):.0f} s"
+    return f"{said}; stop it (dialin stop {study_id}), or wait until it has ended"
+
+
+@cache
+def _place() -> tuple[str, str]:
+    """What process ids depend on: the id of the system's boot, and the PID namespace; empty where there are none."""
     try:
-        with engine.connect() as connection:
-            row = connection.execute(sa.select(_LEASES).where(_LEASES.c.study_id == study_id)).one_or_none()
-    finally:
-        engine.dispose()
-    return Owner.parse(row.owner) if row is not None and _lives(row) else None
-
-
-def _refuse_living(row: sa.Row[tuple[str, int, str, float]], study_id: str) -> None:
-    if _lives(row):
-        owner, age = Owner.parse(row.owner), time.time() - row.beat_at
-        raise ConflictError(
-            f"study {study_id} is being driven by process {owner.pid} on {owner.host}, which last said so {age:.0f} s "
-            f"ago; it can be taken over {STALE_SECONDS:.0f} s after its last word"
-        )
-
-
-def _lives(row: sa.Row[tuple[str, int, str, float]]) -> bool:
-    fresh = time.time() - row.beat_at < STALE_SECONDS
-    return bool(row.owner) and fresh and not Owner.parse(row.owner).is_gone()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return boot, str(Path("/proc/self/ns/pid").readlink()).rpartition("[")[2].rstrip("]")
+    except OSError:
+        return "", ""
 
 
 def _started(pid: int) -> int:

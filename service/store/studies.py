@@ -65,6 +65,11 @@ class Studies:
     def __init__(self, url: str) -> None:
         self._engine = connect(url)
 
+    @property
+    def engine(self) -> sa.Engine:
+        """For what else is in that database."""
+        return self._engine
+
     def __enter__(self) -> Studies:
         return self
 

@@ -82,6 +82,11 @@ class Submissions:
     def __init__(self, url: str) -> None:
         self._engine = connect(url)
 
+    @property
+    def engine(self) -> sa.Engine:
+        """For what else is in that database."""
+        return self._engine
+
     def __enter__(self) -> Submissions:
         return self
 
