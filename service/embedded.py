@@ -8,93 +8,27 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
 import sqlite3
-import subprocess
 import sys
-import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 from filelock import FileLock, Timeout
 
 from service.api.serve import check_exposure
 from service.cluster.local import local_shape
-from service.errors import ConflictError, ServerError, UsageError
-from service.guard import PATIENCE_SECONDS, family_listens
+from service.errors import ConflictError, UsageError
 from service.interrupts import Interrupts
-from service.scratch import scratch_folder
+from service.scratch import remove_scratch, scratch_for_ray
 from service.settings import OutputFolder, ServerSettings, Settings
+from service.supervisor.part import Part, probe_http
 
-START_SECONDS = 120.0
-MOST_STARTS, WITHIN_SECONDS = 5, 60.0  # of one part, before it is given up
 _ROOT = str(Path(__file__).parents[1])
 _OBJECT_STORE_BYTES = 80 * 2**20
-
-
-@dataclass
-class Part:
-    """One of the processes. `answers`: whether whatever listens on its port is ready."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    log: Path
-    port: int
-    answers: Callable[[], bool]
-    process: subprocess.Popen[bytes] | None = None
-    starts: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_STARTS))
-
-    def start(self) -> None:
-        """Start it, and wait until it answers. Raises ServerError, with the end of its log, when it does not."""
-        now = time.monotonic()
-        if len(self.starts) == MOST_STARTS and now - self.starts[0] < WITHIN_SECONDS:
-            raise ServerError(f"{self.name} ended {MOST_STARTS} times within {WITHIN_SECONDS:.0f} s\n{self.tail()}")
-        self.starts.append(now)
-        guarded = [sys.executable, "-P", "-m", "service.guard", *self.command]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                guarded,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=dict(self.environment),
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not (self._listens() and self.answers()):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise ServerError(f"{self.name} did not start\n{self.tail()}")
-            time.sleep(0.1)
-
-    def _listens(self) -> bool:
-        """Whether it is this part that has the port: somebody else's server may have taken it, and answers as well."""
-        return self.process is not None and family_listens(self.process.pid, self.port)
-
-    def ask_to_end(self) -> None:
-        if self.process is not None and self.process.stdin is not None:
-            self.process.stdin.close()
-
-    def wait(self) -> None:
-        """Its guard needs a while to end it, and is killed when it needs longer."""
-        if self.process is None:
-            return
-        try:
-            self.process.wait(3 * PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def tail(self) -> str:
-        """The last lines of its log."""
-        return "\n".join(f"  {line}" for line in self.log.read_text(errors="replace").splitlines()[-15:])
 
 
 @dataclass(frozen=True)
@@ -178,7 +112,7 @@ def _parts(
     command = [sys.executable, "-P", "-m", "service.api.serve", "--host", host, "--port", str(port)]
     named = f"127.0.0.1:{port}" if shown == "127.0.0.1" else f"{shown}:{port}"
     health = f"http://{named}/healthz"
-    parts.append(Part("the API", command, environment, folder / "api.log", port, lambda: _answers(health)))
+    parts.append(Part("the API", command, environment, folder / "api.log", port, lambda: probe_http(health)))
     return parts, Addresses(api, mlflow, ray)
 
 
@@ -213,27 +147,25 @@ def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folde
     # Seven processes that run jobs of MLflow's (evaluations of language models), of which we have none.
     environment = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return Part(
-        "MLflow", command, environment, folder / "mlflow.log", port, lambda: _answers(f"http://{address}/health")
+        "MLflow", command, environment, folder / "mlflow.log", port, lambda: probe_http(f"http://{address}/health")
     )
 
 
 def _ray(port: int, environment: Mapping[str, str], folder: Path, stack: ExitStack) -> Part:
-    # A short path: the sockets below it must fit into 107 characters.
-    parent = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
-    temporary = scratch_folder("dialin-head-", parent)
-    stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+    temporary = scratch_for_ray("dialin-head-")
+    stack.callback(remove_scratch, temporary)
     shape = local_shape()
     command = [
         *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         *("--port", "0", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)),
         *("--dashboard-agent-listen-port", "0", "--min-worker-port", "0", "--max-worker-port", "0"),
-        *("--ray-client-server-port", str(_free_port()), "--temp-dir", str(temporary)),
+        *("--ray-client-server-port", str(_free_port()), "--temp-dir", str(temporary / "ray")),
         *("--num-cpus", str(int(max(1, shape.cpus))), "--num-gpus", str(int(shape.gpus))),
         *("--object-store-memory", str(_OBJECT_STORE_BYTES)),
     ]
     token = environment["RAY_AUTH_TOKEN"]
     version = f"http://127.0.0.1:{port}/api/version"
-    return Part("Ray", command, dict(environment), folder / "ray.log", port, lambda: _answers(version, token))
+    return Part("Ray", command, dict(environment), folder / "ray.log", port, lambda: probe_http(version, token))
 
 
 def _welcome(settings: Settings, addresses: Addresses) -> Iterator[str]:
@@ -257,15 +189,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _answers(url: str, token: str | None = None) -> bool:
-    headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-    try:
-        with urlopen(Request(url, headers=headers), timeout=2.0) as response:
-            return bool(response.status == 200)
-    except (URLError, OSError):
-        return False
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -16,7 +16,7 @@ FILES = sorted((ROOT / "service").rglob("*.py"))
 MAY_IMPORT = {
     "errors": set(),
     "bundles": {"errors"},
-    "scratch": set(),
+    "scratch": {"errors"},
     "settings": {"errors"},
     "interrupts": set(),
     "spec": {"bundles", "errors"},
@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "web": {"errors", "planning", "results", "search", "spec"},
     "api": {"bundles", "calibration", "cluster", "continuing", "errors", "history", "journal", "planning", "reconciler", "results", "search",
             "settings", "spec", "store", "tracking", "views", "web"},
-    "embedded": {"api", "cluster", "errors", "guard", "interrupts", "scratch", "settings"},
+    "supervisor": {"errors", "guard"},
+    "embedded": {"api", "cluster", "errors", "interrupts", "scratch", "settings", "supervisor"},
     "transport": {"errors"},
     "submitting": {"bundles", "errors", "spec"},
     "client": {"errors", "submitting", "transport"},

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from service.planning import ClusterShape
-from service.scratch import scratch_folder
+from service.scratch import remove_scratch, scratch_for_ray
 
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's least; trials share their data through the page cache
 _TOKEN = secrets.token_hex(32)  # one a process: Ray reads it once
@@ -69,9 +67,7 @@ def local_cluster(shape: ClusterShape) -> Iterator[None]:
     _have_the_token_read()
     import ray
 
-    # A short path: the sockets below it must fit into 107 characters.
-    parent = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
-    folder = scratch_folder("dialin-ray-", parent)
+    folder = scratch_for_ray("dialin-ray-")
     try:
         ray.init(
             address="local",
@@ -82,10 +78,10 @@ def local_cluster(shape: ClusterShape) -> Iterator[None]:
             logging_level=logging.ERROR,
             configure_logging=True,
             object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
+            _temp_dir=str(folder / "ray"),
         )
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         yield
     finally:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_scratch(folder)

@@ -20,7 +20,7 @@ from service.errors import DataError, FunctionError, UsageError
 from service.objectives.base import Metrics, NoMoreEpochsError
 from service.objectives.function_trial import Checkpoint, Exchange, FunctionTrial, TrialStoppedError
 from service.planning import Resources
-from service.scratch import scratch_folder
+from service.scratch import remove_scratch, scratch_folder
 from service.spec.domains import Scalar
 from service.spec.findings import Finding
 from service.spec.functions import check_function
@@ -134,7 +134,7 @@ class FunctionRun:
                     "let it look at trial.should_stop after each report",
                     file=sys.stderr,
                 )
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        remove_scratch(self._scratch)
 
     def _begin(self) -> threading.Thread:
         objective = self._objective

@@ -150,8 +150,8 @@ def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
     import http.server
     import threading
 
-    from service.embedded import Part
     from service.errors import ServerError
+    from service.supervisor.part import Part
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -166,7 +166,7 @@ def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
         program = "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), None)"
         command = [sys.executable, "-c", program, str(other.server_port)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        part = Part("MLflow", command, environment, tmp_path / "log", other.server_port, lambda: True)
+        part = Part("MLflow", command, environment, tmp_path / "log", other.server_port, lambda: "")
         with pytest.raises(ServerError, match=r"MLflow did not start\n(.|\n)*Address already in use"):
             part.start()
         part.ask_to_end()
