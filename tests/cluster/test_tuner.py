@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.planning import ClusterShape, Resources
 from service.search.records import Decision, State, Trial
 from tests import others
 from tests.conftest import ROOT
+from tests.strangers import NEEDS_ROOT, as_nobody, reached_by_nobody
 
 pytestmark = others.RAY
 
@@ -163,12 +165,16 @@ def test_the_cluster_is_ours_alone(cluster):
         not (Path.home() / ".ray" / "auth_token").exists()
         or os.environ["RAY_AUTH_TOKEN"] not in (Path.home() / ".ray" / "auth_token").read_text()
     )
-    session = (
-        Path(cluster.get_runtime_context().get_temp_dir())
-        if hasattr(cluster.get_runtime_context(), "get_temp_dir")
-        else None
-    )
-    assert session is None or session.name.startswith("dialin-ray-")
+
+
+@NEEDS_ROOT
+def test_nobody_else_can_enter_its_folder(cluster):
+    (sockets,) = {Path(node["RayletSocketName"]).parent for node in cluster.nodes()}
+    private = next(parent for parent in sockets.parents if parent.name.startswith("dialin-ray-"))
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert sockets.parents[1].parent == private  # Ray's own folder is the one inside
+    assert reached_by_nobody(private) == reached_by_nobody(private, "-writable") == []
+    assert as_nobody("ls", str(sockets)).returncode != 0
 
 
 def test_the_shape_of_this_machine(monkeypatch):
