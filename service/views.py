@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from service.errors import NotFoundError
 from service.history import ReadBack
 from service.planning import Plan
-from service.search.ranking import LOSS, peak_of
+from service.search.ranking import LOSS, best_value, peak_of
 from service.search.records import TrialRecord
 from service.spec import lint
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
@@ -79,31 +79,45 @@ def trial_data(back: ReadBack, number: int) -> dict[str, Any]:
 
 def record_data(trial: TrialRecord, maximize: bool) -> dict[str, Any]:
     """One trial's record, for machines. A value that is not finite is null."""
+    return {name: read(trial, maximize) for name, read in RECORD_FIELDS.items()}
+
+
+def _values_data(trial: TrialRecord) -> dict[str, float | None]:
+    return {str(epoch): _finite(value) for epoch, value in trial.values.items()}
+
+
+def _best_epoch(trial: TrialRecord, maximize: bool) -> int | None:
     peak = peak_of(trial.values, maximize)
-    loss = trial.metrics.get(LOSS)
-    finite = {epoch: value for epoch, value in trial.values.items() if value == value and abs(value) != float("inf")}
-    return {
-        "trial": trial.number,
-        "state": trial.state.value,
-        "reason": trial.reason,
-        "continues": trial.continues,
-        "value": None if peak is None else peak.value,
-        "best_epoch": None if peak is None else peak.epoch,
-        "loss": loss if loss is not None and math.isfinite(loss) else None,
-        "epochs": trial.epochs_done,
-        "values": {str(epoch): finite.get(epoch) for epoch in trial.values},
-        "params": dict(trial.params),
-        "seed": trial.seed,
-        "started_at": trial.started_at,
-        "ended_at": trial.ended_at,
-        "findings": [_finding_data(finding) for finding in trial.findings],
-    }
+    return None if peak is None else peak.epoch
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _finding_data(finding: Finding) -> dict[str, Any]:
     rule = finding.rule
     about = {"severity": rule.severity, "cause": rule.cause, "remedy": rule.remedy, "source": rule.source}
     return {**finding.to_data(), **about, "text": finding.text()}
+
+
+# Each field of a trial for machines by itself: who shows few fields of many trials makes only those.
+RECORD_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
+    "trial": lambda trial, _: trial.number,
+    "state": lambda trial, _: trial.state.value,
+    "reason": lambda trial, _: trial.reason,
+    "continues": lambda trial, _: trial.continues,
+    "value": lambda trial, maximize: best_value(trial.values, maximize),
+    "best_epoch": lambda trial, maximize: _best_epoch(trial, maximize),
+    "loss": lambda trial, _: _finite(trial.metrics.get(LOSS)),
+    "epochs": lambda trial, _: trial.epochs_done,
+    "values": lambda trial, _: _values_data(trial),
+    "params": lambda trial, _: dict(trial.params),
+    "seed": lambda trial, _: trial.seed,
+    "started_at": lambda trial, _: trial.started_at,
+    "ended_at": lambda trial, _: trial.ended_at,
+    "findings": lambda trial, _: [_finding_data(finding) for finding in trial.findings],
+}
 
 
 def knobs_data() -> list[dict[str, Any]]:

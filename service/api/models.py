@@ -203,11 +203,13 @@ class CurvePoint(BaseModel):
 
 
 class BestCurve(BaseModel):
-    """Every new best value of any trial, complete or not, and the last value of all."""
+    """Every new best value of any trial, complete or not, and the last value of all. `left_out`: how many of them are
+    not among the points, where there are thousands."""
 
     metric: str
     mode: Literal["max", "min"]
     points: list[CurvePoint]
+    left_out: int
 
 
 class PlanDocument(BaseModel):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -13,7 +13,7 @@ from service.errors import NoResultError
 from service.store.tokens import Identity, Role
 from service.web.backend import Caller
 
-_ALL = 1_000_000  # trials: a study has no more
+T = TypeVar("T")
 
 
 class PageBackend:
@@ -39,8 +39,10 @@ class PageBackend:
         return self._service.study(study_id)
 
     def trials(self, study_id: str) -> Sequence[Mapping[str, Any]]:
-        trials: Sequence[Mapping[str, Any]] = self._service.trials(study_id, limit=_ALL)["trials"]
-        return trials
+        return self._service.trial_rows(study_id)
+
+    def derived(self, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
+        return self._service.derived(study_id, key, make)
 
     def curve(self, study_id: str) -> Mapping[str, Any]:
         return self._service.curve(study_id)

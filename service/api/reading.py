@@ -1,4 +1,4 @@
-"""What is stored of studies, read at most once a second however many ask."""
+"""What is stored of studies, read at most once a second however many ask, and then only what may have changed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from service.api.best_curve import BestCurve, Point
+from service.api.trial_view import TrialView
 from service.calibration import from_data
 from service.history import ReadBack, result_of
-from service.journal import read_journal
 from service.search.records import TrialRecord
 from service.search.storage import open_storage
-from service.search.trial_rows import read_study
+from service.search.trial_rows import TrialReader
 from service.settings import OutputFolder, Settings
 from service.spec import stored_spec
 from service.store.studies import StudyRow
@@ -25,135 +26,148 @@ from service.tracking.mirror import lag_of
 from service.tracking.position import read_position
 
 FRESH_SECONDS = 1.0
-MOST_KEPT = 128
+MOST_BYTES = 128 * 2**20  # of trials that are kept, of all studies together
+MOST_STUDIES = 1024  # that anything is kept of
+_BYTES_A_RUN = 150  # of MLflow's: its id, by the trial's number
 
 T = TypeVar("T")
-
-
-class Cache(Generic[T]):
-    """Values by key, each made by one caller at a time and kept for a while, as long as its stamp is the same."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[object, float, T]] = OrderedDict()
-        self._making: dict[str, threading.Lock] = {}
-
-    def get(self, key: str, stamp: object, make: Callable[[T | None], T], seconds: float = FRESH_SECONDS) -> T:
-        """`make` gets what was kept under the key before, if anything."""
-        with self._lock:
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
-            with self._lock:
-                before = self._kept.get(key)
-            if before is not None and before[0] == stamp and self._clock() - before[1] < seconds:
-                return before[2]
-            value = make(before[2] if before is not None else None)
-            with self._lock:
-                self._kept[key] = (stamp, self._clock(), value)
-                self._kept.move_to_end(key)
-                while len(self._kept) > MOST_KEPT:
-                    gone, _ = self._kept.popitem(last=False)
-                    self._making.pop(gone, None)
-            return value
-
-
-@dataclass(frozen=True)
-class Point:
-    """A new best value: after so many epochs of all trials together, and seconds since the first of them."""
-
-    trial: int
-    epoch: int
-    epochs_total: int
-    trials_total: int
-    seconds: float
-    value: float
-    best: float
+Runs = tuple[str, str, Mapping[str, str]]
 
 
 @dataclass
-class Course:
-    """How the best value of a study came about, as far as its journal was read."""
+class _Value(Generic[T]):
+    """A value with the stamp that it was read at."""
 
-    maximize: bool
-    offset: int = 0
-    seen: set[tuple[int, int]] = field(default_factory=set)
-    trials: set[int] = field(default_factory=set)
-    began: float | None = None
-    best: float | None = None
-    points: list[Point] = field(default_factory=list)
-    last: Point | None = None
+    stamp: object = None
+    at: float = float("-inf")
+    value: T | None = None
 
-    def read_on(self, journal: Path) -> Course:
-        while True:
-            events, offset = read_journal(journal, self.offset)
-            for _, event in events:
-                if event["kind"] == "epoch":
-                    self._take_in(event)
-            if offset == self.offset:
-                return self
-            self.offset = offset
 
-    def _take_in(self, event: Mapping[str, Any]) -> None:
-        trial, epoch, value = int(event["trial"]), int(event["epoch"]), event.get("value")
-        self.began = self.began if self.began is not None else float(event["time"])
-        if (trial, epoch) in self.seen:
-            return
-        self.seen.add((trial, epoch))
-        self.trials.add(trial)
-        if value is None:
-            return
-        better = self.best is None or (value > self.best if self.maximize else value < self.best)
-        self.best = value if better else self.best
-        seconds = round(float(event["time"]) - self.began, 3)
-        self.last = Point(trial, epoch, len(self.seen), len(self.trials), seconds, value, self.best or 0.0)
-        if better:
-            self.points.append(self.last)
+class _Kept:
+    """What is kept of one study. `lock`: held by whoever reads it anew."""
+
+    def __init__(self, reader: TrialReader) -> None:
+        self.lock = threading.Lock()
+        self.reader = reader
+        self.view = _Value[TrialView]()
+        self.lag, self.runs, self.curve = _Value[int](), _Value[Runs](), _Value[BestCurve]()
+
+    @property
+    def bytes(self) -> int:
+        """About so much memory."""
+        runs = len(self.runs.value[2]) if self.runs.value is not None else 0
+        curve = self.curve.value.bytes if self.curve.value is not None else 0
+        view = self.view.value.bytes if self.view.value is not None else 0
+        return self.reader.bytes + view + curve + runs * _BYTES_A_RUN
 
 
 class Reader:
-    """Studies as they are stored, for many who ask at once."""
+    """Studies as they are stored, for many who ask at once. What is kept of those that nobody has asked for the longest
+    is let go when all together take more than `most_bytes`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES
+    ) -> None:
+        self._settings, self._clock, self._most_bytes = settings, clock, most_bytes
         self._out = OutputFolder(settings.out)
         self._storage = open_storage(settings.database)
-        self._records: Cache[list[TrialRecord]] = Cache()
-        self._courses: Cache[Course] = Cache()
-        self._lags: Cache[int] = Cache()
-        self._runs: Cache[tuple[str, str, Mapping[str, str]]] = Cache()
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._outcomes: OrderedDict[str, tuple[object, Any]] = OrderedDict()
 
-    def records(self, row: StudyRow) -> list[TrialRecord]:
-        """Its trials, by number; of one that is under way at most a second old."""
-        seconds = FRESH_SECONDS if row.state in ACTIVE else float("inf")
-        return self._records.get(row.id, _stamp(row), lambda _: read_study(self._storage, row.id), seconds)
+    def view(self, row: StudyRow) -> TrialView:
+        """Its trials; of a study that is under way at most a second old."""
+        with self._one(row) as kept:
+            seconds = FRESH_SECONDS if row.state in ACTIVE else float("inf")
+            return self._fresh(kept.view, _stamp(row), lambda old: _view_of(row, kept.reader.read(), old), seconds)
+
+    def records(self, row: StudyRow) -> Sequence[TrialRecord]:
+        """Its trials, by number."""
+        return self.view(row).records
+
+    def outcome(self, row: StudyRow, make: Callable[[TrialView], T]) -> T:
+        """Something small that follows from its trials. Of a study that has ended it is kept when its trials are not:
+        a list of many would read all their trials each time."""
+        stamp = _stamp(row)
+        if row.state in ACTIVE:
+            return make(self.view(row))
+        with self._lock:
+            found = self._outcomes.get(row.id)
+        if found is None or found[0] != stamp:
+            found = (stamp, make(self.view(row)))
+            with self._lock:
+                self._outcomes[row.id] = found
+                self._outcomes.move_to_end(row.id)
+                while len(self._outcomes) > MOST_STUDIES:
+                    self._outcomes.popitem(last=False)
+        outcome: T = found[1]
+        return outcome
 
     def read_back(self, row: StudyRow) -> ReadBack:
-        spec, trials = stored_spec(row.spec), self.records(row)
-        file = self._out.study(row.id).calibration
-        calibration = from_data(json.loads(file.read_text())) if file.exists() else None
-        return ReadBack(row, spec, trials, result_of(row, spec, trials, self._settings), calibration, self.lag(row))
+        """The study as `dialin show` has it."""
+        view, spec = self.view(row), stored_spec(row.spec)
+        folder = self._out.study(row.id)
+        key = ("back", row.state, row.reason, row.ended_at, row.spec, folder.best_config.exists())
+        result = view.derived(key, lambda: result_of(row, spec, view.records, self._settings))
+        calibration = from_data(json.loads(folder.calibration.read_text())) if folder.calibration.exists() else None
+        return ReadBack(row, spec, view.records, result, calibration, self.lag(row))
 
-    def points(self, row: StudyRow, maximize: bool) -> Sequence[Point]:
-        """Every new best value, and the last value of all."""
+    def points(self, row: StudyRow, maximize: bool) -> tuple[Sequence[Point], int]:
+        """Every new best value and the last value of all, and how many were left out where there are very many."""
         journal = self._out.study(row.id).journal
-        course = self._courses.get(row.id, maximize, lambda old: (old or Course(maximize)).read_on(journal))
-        tail = [course.last] if course.last is not None and course.last not in course.points[-1:] else []
-        return [*course.points, *tail]
+        with self._one(row) as kept:
+            curve = self._fresh(kept.curve, maximize, lambda old: (old or BestCurve(maximize)).read_on(journal))
+            return curve.shown()
 
     def lag(self, row: StudyRow) -> int:
         """Events that MLflow has not got yet."""
-        return self._lags.get(row.id, "", lambda _: lag_of(self._out.study(row.id).spool))
+        with self._one(row) as kept:
+            return self._fresh(kept.lag, "", lambda _: lag_of(self._out.study(row.id).spool))
 
-    def mlflow_runs(self, row: StudyRow) -> tuple[str, str, Mapping[str, str]]:
+    def mlflow_runs(self, row: StudyRow) -> Runs:
         """MLflow's ids of the study's experiment, of its parent run, and of its trials' runs by number; empty while the
         mirror has not got so far."""
 
-        def read(_: object) -> tuple[str, str, Mapping[str, str]]:
+        def read(_: object) -> Runs:
             position = read_position(self._out.study(row.id).spool)
             return position.experiment, position.parent, position.runs
 
-        return self._runs.get(row.id, "", read)
+        with self._one(row) as kept:
+            return self._fresh(kept.runs, "", read)
+
+    @contextmanager
+    def _one(self, row: StudyRow) -> Iterator[_Kept]:
+        """What is kept of a study, for one caller at a time."""
+        with self._lock:
+            kept = self._kept.setdefault(row.id, _Kept(TrialReader(self._storage, row.id)))
+            self._kept.move_to_end(row.id)
+        with kept.lock:
+            yield kept
+        with self._lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget who was asked for the longest ago, but not the last one: it would be read again each time."""
+        whole = sum(kept.bytes for kept in self._kept.values())
+        while len(self._kept) > 1 and (whole > self._most_bytes or len(self._kept) > MOST_STUDIES):
+            _, gone = self._kept.popitem(last=False)
+            whole -= gone.bytes
+
+    def _fresh(
+        self, kept: _Value[T], stamp: object, make: Callable[[T | None], T], seconds: float = FRESH_SECONDS
+    ) -> T:
+        """The value, read again by `make` where its stamp is another one, or it is older than `seconds`."""
+        if kept.value is None or kept.stamp != stamp or self._clock() - kept.at >= seconds:
+            kept.value = make(kept.value)
+            kept.stamp, kept.at = stamp, self._clock()
+        return kept.value
+
+
+def _view_of(row: StudyRow, records: Sequence[TrialRecord], before: TrialView | None) -> TrialView:
+    maximize = stored_spec(row.spec).objective.mode == "max"
+    if before is not None and before.records is records and before.maximize is maximize:
+        return before
+    return TrialView(records, maximize)
 
 
 def _stamp(row: StudyRow) -> tuple[object, ...]:

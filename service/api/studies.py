@@ -7,12 +7,13 @@ import binascii
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from service.api.reading import Reader
+from service.api.trial_view import TrialRow, TrialView
 from service.bundles import MOST_BYTES as MOST_BUNDLE_BYTES
 from service.bundles import unpack
 from service.continuing import extended, resolve_warm_start
@@ -27,12 +28,13 @@ from service.errors import (
     UsageError,
     did_you_mean,
 )
+from service.history import ReadBack
 from service.planning import ClusterShape, plan_study
 from service.results.claims import judge
 from service.results.diagnosis import diagnose
 from service.results.export import best_config
 from service.results.summary import find_best
-from service.search.records import State, TrialRecord
+from service.search.records import State
 from service.settings import OutputFolder, ServerSettings, Settings, StudyFolder
 from service.spec import parse_spec, stored_spec, to_yaml
 from service.spec.reading import read_yaml
@@ -40,15 +42,18 @@ from service.spec.study_spec import ObjectiveSpec, PythonSpec, StudySpec
 from service.store.studies import StudyRow, StudyState
 from service.store.submissions import ACTIVE, Entry, Submissions
 from service.store.tokens import Identity, Role
-from service.views import plan_data, record_data
+from service.views import plan_data
 
-SORTS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
-    "number": lambda trial: trial["trial"],
-    "value": lambda trial: trial["value"],
-    "epochs": lambda trial: trial["epochs"],
-    "state": lambda trial: trial["state"],
-    "started_at": lambda trial: trial["started_at"],
-    "ended_at": lambda trial: trial["ended_at"],
+T = TypeVar("T")
+
+# What trials can be sorted by, and the field of a trial that it is.
+SORTS: Mapping[str, str] = {
+    "number": "trial",
+    "value": "value",
+    "epochs": "epochs",
+    "state": "state",
+    "started_at": "started_at",
+    "ended_at": "ended_at",
 }
 API = "/api/v1"
 
@@ -139,16 +144,15 @@ class StudyService:
     def study(self, study_id: str) -> dict[str, Any]:
         """A study with its specification and what is said of it."""
         entry = self.entry(study_id)
-        back = self.reader.read_back(entry.study)
-        claim = judge(back.spec, back.spec.claim, back.trials).text() if back.spec.claim is not None else None
+        back, view = self.reader.read_back(entry.study), self.reader.view(entry.study)
         return {
             **self._data(entry),
             "spec": entry.study.spec,
             "test": entry.study.summary.get("test"),
             "epochs": dict(back.result.epochs),
-            "claim": claim,
+            "claim": view.derived(("claim", entry.study.spec), lambda: _verdict(back)),
             "calibration": list(back.calibration.lines()) if back.calibration is not None else [],
-            "doctor": [found.text(len(back.trials)) for found in diagnose(back.trials)],
+            "doctor": view.derived("doctor", lambda: [each.text(len(view)) for each in diagnose(view.records)]),
         }
 
     def trials(
@@ -166,21 +170,28 @@ class StudyService:
             raise UsageError(f"sort {sort!r}: {did_you_mean(key, SORTS)}, with a dash before it for downwards")
         wanted = {_trial_state(state) for state in states}
         begin = _read_cursor(cursor, int)
-        trials = [trial for trial in self._trials(study_id) if not wanted or trial["state"] in wanted]
-        known = [trial for trial in trials if SORTS[key](trial) is not None]
-        known.sort(key=lambda trial: trial["trial"])
-        known.sort(key=SORTS[key], reverse=downwards)
-        ordered = [*known, *[trial for trial in trials if SORTS[key](trial) is None]]
+        view, link = self._trials(study_id)
+        ordered = view.ordered(SORTS[key], downwards, wanted)
         start = begin[0] if begin is not None else 0
+        shown = [{**view.data(index), "link": link(view.records[index].number)} for index in ordered[start:][:limit]]
         more = start + limit < len(ordered)
-        return {"trials": ordered[start : start + limit], "next": _cursor(start + limit) if more else None}
+        return {"trials": shown, "next": _cursor(start + limit) if more else None}
+
+    def trial_rows(self, study_id: str) -> Sequence[TrialRow]:
+        """All trials, by number; each field is worked out when it is asked for."""
+        view, link = self._trials(study_id)
+        return view.rows(link)
+
+    def derived(self, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` makes of a study's trials, made once as long as they are the same ones."""
+        return self.reader.view(self.entry(study_id).study).derived(key, make)
 
     def trial(self, study_id: str, number: int) -> dict[str, Any]:
-        trials = self._trials(study_id)
-        if not 0 <= number < len(trials):
-            there = f"0 to {len(trials) - 1}" if trials else "none"
+        view, link = self._trials(study_id)
+        if not 0 <= number < len(view):
+            there = f"0 to {len(view) - 1}" if len(view) else "none"
             raise NotFoundError(f"no trial {number} in {study_id}; there are {there}")
-        return trials[number]
+        return {**view.data(number), "link": link(number)}
 
     def best(self, study_id: str) -> dict[str, Any]:
         """The best configuration so far. Raises NoResultError, with the reason."""
@@ -196,14 +207,17 @@ class StudyService:
         back = self.reader.read_back(self.entry(study_id).study)
         if back.result.best is None:
             raise NoResultError(_why_no_result(study_id, back.row.state, back.row.reason))
-        return best_config(back.spec, back.trials[back.result.best.trial], back.result)
+        result, record = back.result, back.trials[back.result.best.trial]
+        key = ("yaml", back.row.spec, str(result.test))
+        return self.reader.view(back.row).derived(key, lambda: best_config(back.spec, record, result))
 
     def curve(self, study_id: str) -> dict[str, Any]:
         """How the best value came about."""
         row = self.entry(study_id).study
         objective = stored_spec(row.spec).objective
-        points = self.reader.points(row, objective.mode == "max")
-        return {"metric": objective.metric, "mode": objective.mode, "points": [asdict(point) for point in points]}
+        points, left_out = self.reader.points(row, objective.mode == "max")
+        data = [vars(point).copy() for point in points]
+        return {"metric": objective.metric, "mode": objective.mode, "points": data, "left_out": left_out}
 
     def log(self, study_id: str, tail: int) -> str:
         """The last lines of the driver's log; empty before there is one."""
@@ -299,14 +313,11 @@ class StudyService:
         if not who.may(Role.ADMIN) and entry.submission.owner != who.name:
             raise ForbiddenError(f"study {entry.study.id} is {entry.submission.owner}'s; only they can {action} it")
 
-    def _trials(self, study_id: str) -> list[dict[str, Any]]:
+    def _trials(self, study_id: str) -> tuple[TrialView, Callable[[int], str | None]]:
+        """A study's trials, and where MLflow shows one of them, by its number."""
         row = self.entry(study_id).study
-        maximize = stored_spec(row.spec).objective.mode == "max"
         experiment, _, runs = self.reader.mlflow_runs(row)
-        return [
-            {**record_data(record, maximize), "link": self._run_link(experiment, runs.get(str(record.number), ""))}
-            for record in self.reader.records(row)
-        ]
+        return self.reader.view(row), lambda number: self._run_link(experiment, runs.get(str(number), ""))
 
     def _data(self, entry: Entry) -> dict[str, Any]:
         study, submission = entry.study, entry.submission
@@ -348,9 +359,8 @@ class StudyService:
         if study.state is StudyState.COMPLETE and "trials" in summary:
             # What its driver said at its end: a list of many studies would read all their trials otherwise.
             best = summary.get("best") or {}
-            return {**_counts(()), **summary["trials"]}, best.get("value")
-        found = find_best(stored_spec(study.spec), self.reader.records(study))
-        return _counts(self.reader.records(study)), found.value if found is not None else None
+            return {**dict.fromkeys((state.value for state in State), 0), **summary["trials"]}, best.get("value")
+        return self.reader.outcome(study, lambda view: (dict(view.counts()), _best_value(study, view)))
 
     def _run_link(self, experiment: str, run: str) -> str | None:
         server = self._settings.mlflow_uri
@@ -373,11 +383,15 @@ def _seconds(entry: Entry) -> float:
     return round(before + time.time() - submission.began_at, 3)
 
 
-def _counts(records: Sequence[TrialRecord]) -> dict[str, int]:
-    counts = dict.fromkeys((state.value for state in State), 0)
-    for record in records:
-        counts[record.state.value] += 1
-    return counts
+def _best_value(study: StudyRow, view: TrialView) -> float | None:
+    spec = stored_spec(study.spec)
+    found = view.derived(("best", study.spec), lambda: find_best(spec, view.records))
+    return found.value if found is not None else None
+
+
+def _verdict(back: ReadBack) -> str | None:
+    """How the study's claim was judged, where it has one."""
+    return judge(back.spec, back.spec.claim, back.trials).text() if back.spec.claim is not None else None
 
 
 def _why_no_result(study_id: str, state: StudyState, reason: str) -> str:

@@ -68,6 +68,7 @@ class TrialReader:
         self._unfinished: dict[int, _Stamp] = {}  # by the storage's own id
         self._by_number: dict[int, TrialRecord] = {}
         self._records: tuple[TrialRecord, ...] = ()
+        self.bytes = 0  # about so much memory is taken by what was read
 
     def read(self) -> Sequence[TrialRecord]:
         """Every trial by number; none while the storage does not know the study. The same object as long as nothing has
@@ -82,12 +83,22 @@ class TrialReader:
                 self._unfinished[trial_id] = stamp
             else:
                 self._unfinished.pop(trial_id, None)
-            if self._by_number.get(record.number) != record:
+            before = self._by_number.get(record.number)
+            if before != record:
+                self.bytes += _bytes_of(record) - (_bytes_of(before) if before is not None else 0)
                 self._by_number[record.number] = record
                 has_changed = True
         if has_changed:
             self._records = tuple(self._by_number[number] for number in sorted(self._by_number))
         return self._records
+
+
+def _bytes_of(record: TrialRecord) -> int:
+    """About so much memory; each of the parts was measured."""
+    text = len(record.reason) + len(record.checkpoint or "")
+    return (
+        900 + text + 64 * (len(record.params) + len(record.values) + len(record.metrics)) + 900 * len(record.findings)
+    )
 
 
 class _Source(Protocol):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 
+T = TypeVar("T")
 Data = Mapping[str, Any]
 
 ACTIONS = ("stop", "resume", "extend", "archive")
@@ -47,7 +48,10 @@ class Backend(Protocol):
         """A study with its specification. Raises NotFoundError."""
 
     def trials(self, study_id: str) -> Sequence[Data]:
-        """All trials, by number."""
+        """All trials, by number. Their fields are worked out when they are asked for."""
+
+    def derived(self, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` makes of a study's trials: made once for each key, as long as the trials are the same."""
 
     def curve(self, study_id: str) -> Data:
         """The best value so far: `{"metric", "mode", "points"}`."""

@@ -24,7 +24,7 @@ Place = Callable[[Trial], float]
 
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 446, 34, 236
-MOST_CURVES, MOST_EPOCHS, MOST_DOTS = 150, 120, 600
+MOST_CURVES, MOST_EPOCHS, MOST_DOTS, MOST_RUNGS = 150, 120, 600, 12
 STATES = ("complete", "stopped", "diverged", "failed", "running", "waiting")
 _ABOVE = {"stopped": 0, "diverged": 1, "failed": 1, "waiting": 2, "complete": 3, "running": 4}
 
@@ -64,19 +64,28 @@ def learning_curves(
     trials: Sequence[Trial], metric: str, *, rungs: Sequence[int], epochs: int, best: int | None, mode: str
 ) -> Markup:
     """Each trial's values by epoch; those that were stopped in grey, the rungs as vertical lines, the best one bold."""
-    with_values = [trial for trial in trials if _finite(trial)]
+    with_values = [trial for trial in trials if trial["value"] is not None]
     if not with_values:
         return _empty("learning-curves", "Learning curves", "no epoch has been reported yet")
     shown = _most_telling(with_values, best, mode)
     across = Scale(0, max(epochs, *(max(_finite(trial)) for trial in shown)), LEFT, RIGHT)
     up = scale_over((value for trial in shown for value in _finite(trial).values()), BOTTOM, TOP, log=None)
-    marks = [_rung(across(rung), rung) for rung in rungs if rung < across.high]
+    drawn = _spread_out([rung for rung in rungs if rung < across.high], MOST_RUNGS)
+    marks = [_rung(across(rung), rung) for rung in drawn]
     shown.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0), trial["trial"]))
     marks += [_curve(trial, across, up, trial["trial"] == best) for trial in shown]
     of = f"{len(shown)} of {len(with_values)} trials" if len(shown) < len(with_values) else _count(len(shown), "trial")
-    rung_text = f", compared after epochs {', '.join(map(str, rungs))}" if rungs else ""
+    some = f" ({len(drawn)} of {len(rungs)} rungs)" if len(drawn) < len(rungs) else ""
+    rung_text = f", compared after epochs {', '.join(map(str, drawn))}{some}" if drawn else ""
     about = f"{metric} by epoch of {of}{rung_text}"
     return _chart("learning-curves", "Learning curves", about, _axes(across, up, "epoch", metric), *marks)
+
+
+def _spread_out(rungs: Sequence[int], most: int) -> Sequence[int]:
+    """At most so many of them, the first and the last among them."""
+    if len(rungs) <= most:
+        return rungs
+    return [rungs[round(index * (len(rungs) - 1) / (most - 1))] for index in range(most)]
 
 
 def _curve(trial: Trial, across: Scale, up: Scale, is_best: bool) -> Markup:

@@ -37,7 +37,7 @@ def study_context(backend: Backend, caller: Caller, study_id: str, knob: str | N
     spec = _read(study["spec"])
     knobs = _knobs(spec)
     chosen = next((known for known in knobs if known.name == knob), _first_choice(knobs))
-    leaders = _leaders(trials, study["mode"])
+    leaders = _leaders(backend, study, trials)
     best = _best(leaders)
     number = None if best is None else best["trial"]
     return {
@@ -49,7 +49,7 @@ def study_context(backend: Backend, caller: Caller, study_id: str, knob: str | N
         "knobs": knobs,
         "chosen": chosen,
         "charts": _charts(backend, study, trials, spec, chosen, number),
-        "reasons": why_ended(trials),
+        "reasons": backend.derived(study_id, "reasons", lambda: why_ended(trials)),
         "yaml": backend.best_config(study_id),
         "log": backend.log(study_id, LOG_LINES).splitlines(),
         "actions": allowed_actions(study, caller),
@@ -74,6 +74,13 @@ def _read(text: str) -> StudySpec | None:
         return None
 
 
+@lru_cache(maxsize=64)
+def _rungs(text: str) -> tuple[int, ...]:
+    """The epochs at which trials are compared; those of a long training may be many."""
+    spec = _read(text)
+    return rungs_for(spec) if spec is not None else ()
+
+
 def _knobs(spec: StudySpec | None) -> list[charts.Knob]:
     if spec is None:
         return []
@@ -89,14 +96,18 @@ def _first_choice(knobs: Sequence[charts.Knob]) -> charts.Knob | None:
 _RANGES = FloatRange | IntRange | RangeTested
 
 
-def _leaders(trials: Sequence[Data], mode: str) -> list[Data]:
+def _leaders(backend: Backend, study: Data, trials: Sequence[Data]) -> list[Data]:
     """The best trials, the best first."""
 
-    def key(trial: Data) -> tuple[int, float, float, int, int]:
+    def key(index: int) -> tuple[int, float, float, int, int]:
+        trial = trials[index]
         reached = trial["best_epoch"], trial["trial"]
-        return rank_key(trial["state"], trial["value"], trial["loss"], *reached, mode == "max")
+        return rank_key(trial["state"], trial["value"], trial["loss"], *reached, study["mode"] == "max")
 
-    return heapq.nsmallest(LEADERS, (trial for trial in trials if trial["value"] is not None), key=key)
+    def find() -> list[int]:
+        return heapq.nsmallest(LEADERS, (i for i, trial in enumerate(trials) if trial["value"] is not None), key=key)
+
+    return [trials[index] for index in backend.derived(study["id"], ("leaders", study["mode"]), find)]
 
 
 def _best(leaders: Sequence[Data]) -> Data | None:
@@ -112,13 +123,19 @@ def _charts(
     knob: charts.Knob | None,
     best: int | None,
 ) -> dict[str, Markup]:
-    metric, mode = study["metric"], study["mode"]
-    rungs = rungs_for(spec) if spec is not None else ()
+    """Drawn once, as long as the trials are the same: each takes longer than all else on the page."""
+    study_id, metric, mode = study["id"], study["metric"], study["mode"]
+    rungs = _rungs(study["spec"])
     epochs = spec.budget.epochs if spec is not None else 1
+
+    def curves() -> Markup:
+        return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, best=best, mode=mode)
+
     drawn = {
-        "best": charts.best_curve(backend.curve(study["id"])),
-        "curves": charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, best=best, mode=mode),
+        "best": charts.best_curve(backend.curve(study_id)),
+        "curves": backend.derived(study_id, ("curves", best, study["spec"]), curves),
     }
     if knob is not None:
-        drawn["knob"] = charts.knob_values(trials, knob, metric, best)
+        key = ("knob", knob.name, best, study["spec"])
+        drawn["knob"] = backend.derived(study_id, key, lambda: charts.knob_values(trials, knob, metric, best))
     return drawn
