@@ -49,6 +49,7 @@ class StudyDriver:
         self._failures: list[str] = []
         self._mirrored: set[int] = set()
         self._losses: Counter[int] = Counter()
+        self._restarted: set[int] = set()  # trials that train epochs again, as far as was said
         self._over: str | None = None
 
     @property
@@ -139,6 +140,7 @@ class StudyDriver:
                 self._study.measured(trial, report.metrics)
             return Decision(True, report.ended, State.COMPLETE)
         epoch, metrics, findings = report.epoch, report.metrics, report.findings
+        self._note_lost_epochs(trial, epoch)
         if findings:
             self._study.diagnosed(trial, findings)
         # The mirror's spool first: a crash in between repeats an epoch there, which the recorder drops; the other way
@@ -163,6 +165,18 @@ class StudyDriver:
         self._listener.decided(trial, epoch, decision)
         return decision
 
+    def _note_lost_epochs(self, trial: Trial, epoch: int) -> None:
+        """Say so when a trial that was to go on trains epochs again."""
+        if epoch > trial.epochs_done or trial.number in self._restarted:
+            return
+        self._restarted.add(trial.number)
+        where = (
+            f"its newest readable checkpoint is of epoch {epoch - 1}" if epoch > 1 else "no checkpoint of it is left"
+        )
+        self._listener.note(
+            f"trial {trial.number} trains again from epoch {epoch} of the {trial.epochs_done} that it had reported: {where}"
+        )
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Whole in spite of Ctrl-C, and only while the study is ours."""
@@ -173,7 +187,8 @@ class StudyDriver:
     def _fail(self, trial: Trial, traceback: str) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"trial-{trial.number:04d}.log"
-        log.write_text(traceback)
+        with log.open("a", errors="backslashreplace") as opened:  # behind what the trial has printed
+            opened.write(f"{traceback}\n")
         lines = [line.strip() for line in traceback.splitlines() if line.strip()]
         reason = f"{lines[-1] if lines else 'no traceback'} (log: {log})"
         self._failures.append(reason)

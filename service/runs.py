@@ -369,6 +369,7 @@ def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialP
         checkpoints=folder.checkpoints,
         rungs=plan.waits_at,
         compared_at=plan.rungs,
+        logs=folder.logs,
     )
 
 

@@ -18,6 +18,7 @@ import pytest
 from service import runs
 from service.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
 from service.history import list_studies, read_back, sync_study
+from service.objectives.checkpoints import checkpoint_folder
 from service.runs import extend_study, resume_study, run_study
 from service.settings import Settings
 from service.spec import load_spec, parse_spec
@@ -426,7 +427,7 @@ def test_a_study_whose_best_checkpoint_is_damaged_is_complete_without_a_test(set
     search = runs._test
 
     def damage_first(best, trainer, trial_plan):
-        state = Path(best.checkpoint) / "state.json"
+        state = checkpoint_folder(trial_plan.checkpoints, best.checkpoint) / "state.json"
         state.write_text(state.read_text()[:10])
         return search(best, trainer, trial_plan)
 

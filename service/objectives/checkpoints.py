@@ -14,21 +14,27 @@ DIGESTS = "digests.json"
 KEPT = 2  # of a trial: the newest, and the one before in case that is damaged
 
 
-def checkpoint_folder(trial: Path, epoch: int) -> Path:
-    """Where the state after `epoch` lies in the folder of a trial."""
-    return trial / f"epoch-{epoch:04d}"
+def checkpoint_name(number: int, epoch: int) -> str:
+    """What a study's storage keeps of the state of a trial after `epoch`: its place below the study's checkpoints."""
+    return f"{number:04d}/epoch-{epoch:04d}"
+
+
+def checkpoint_folder(checkpoints: Path, stored: str) -> Path:
+    """Where a stored checkpoint lies below the study's checkpoints. Absolute paths, as earlier versions stored them,
+    are read by their last two parts: a study that was copied or moved uses its own files and no one else's."""
+    return checkpoints.joinpath(*Path(stored).parts[-2:])
 
 
 def epoch_of(folder: Path) -> int:
-    """The inverse of `checkpoint_folder`."""
+    """The epoch in the name of a checkpoint's folder."""
     return int(folder.name.removeprefix("epoch-"))
 
 
-def newest_first(checkpoint: str | None) -> list[Path]:
-    """A trial's checkpoint, and those before it; none of none."""
-    if checkpoint is None:
+def newest_first(checkpoints: Path, stored: str | None) -> list[Path]:
+    """A trial's checkpoint, and those before it; an empty list for a trial that has none."""
+    if stored is None:
         return []
-    newest = Path(checkpoint)
+    newest = checkpoint_folder(checkpoints, stored)
     found = (folder for folder in newest.parent.glob("epoch-*") if epoch_of(folder) < epoch_of(newest))
     return [newest, *sorted(found, key=epoch_of, reverse=True)]
 

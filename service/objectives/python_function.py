@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from service.errors import DataError, FunctionError, UsageError
 from service.objectives.base import Metrics, NoMoreEpochsError
-from service.objectives.function_trial import Checkpoint, Exchange, FunctionTrial, TrialStoppedError
+from service.objectives.function_trial import Checkpoint, Exchange, FunctionTrial, TrialStoppedError, number
 from service.planning import Resources
 from service.scratch import remove_scratch, scratch_folder
 from service.spec.domains import Scalar
@@ -82,6 +82,7 @@ class FunctionRun:
         self._checkpoint = Checkpoint(self._scratch)
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
+        self._returned = ""  # a number that the function returned, in words: it may have been meant as a report
 
     def epoch(self) -> Metrics:
         """The next epoch that was not reported before. Raises FunctionError, whose text is the function's traceback."""
@@ -95,8 +96,11 @@ class FunctionRun:
         if self._failure is not None:
             raise FunctionError(self._failure)
         if not self._done:
-            raise FunctionError(f"{name} returned and had reported nothing; it calls trial.report(epoch, value)")
-        raise NoMoreEpochsError(f"{name} returned after epoch {self._done} of {self._objective.epochs}")
+            raise FunctionError(
+                f"{name} returned{self._returned} and had reported nothing; it calls trial.report(epoch, value)"
+            )
+        unread = f"; what it returned,{self._returned}, is not read: it reports values" if self._returned else ""
+        raise NoMoreEpochsError(f"{name} returned after epoch {self._done} of {self._objective.epochs}{unread}")
 
     def save(self, folder: Path) -> None:
         saved, state = self._checkpoint.newest()
@@ -145,7 +149,8 @@ class FunctionRun:
 
     def _call(self, trial: FunctionTrial) -> None:
         try:
-            load_function(self._objective.file, self._objective.function)(dict(self._params), trial)
+            returned = load_function(self._objective.file, self._objective.function)(dict(self._params), trial)
+            self._returned = _number_text(returned)
         except TrialStoppedError:
             pass
         except BaseException as error:  # noqa: BLE001  a person's code: whatever it raises is this trial's failure
@@ -155,6 +160,14 @@ class FunctionRun:
                 print(f"{self._objective.function} {said}:\n{self._failure}", file=sys.stderr)
         finally:
             self._exchange.end()
+
+
+def _number_text(returned: object) -> str:
+    """A number, with a space before it; empty for anything else, such as a model, which nobody takes for a report."""
+    try:
+        return f" {number('returned', returned):g}"
+    except TypeError:
+        return ""
 
 
 def load_function(file: Path, function: str) -> Callable[[dict[str, Scalar], FunctionTrial], Any]:

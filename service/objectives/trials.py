@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from service.errors import DataError
 from service.objectives.base import Metrics, NoMoreEpochsError, Objective, Run
 from service.objectives.checkpoints import (
     checkpoint_folder,
+    checkpoint_name,
     epoch_of,
     keep_newest,
     load_checkpoint,
     newest_first,
     save_checkpoint,
 )
+from service.objectives.trial_log import TrialLog
 from service.planning import Resources
 from service.search.records import Report, Trial
 from service.spec.domains import Scalar
@@ -35,8 +38,9 @@ CHECKPOINT_SHARE = 0.05  # of a trial's time, at most
 class TrialPlan:
     """What all trials of a study have in common. Picklable.
 
-    `checkpoints` is a folder that every node sees. The state is saved at `rungs`, where a trial may have to wait, after
-    the last epoch, and when `target` is met. At `compared_at` a trial may have to stop.
+    `checkpoints` is a folder that every node sees, `logs` another one, for what trials print; None: that is not kept.
+    The state is saved at `rungs`, where a trial may have to wait, after the last epoch, and when `target` is met. At
+    `compared_at` a trial may have to stop.
     """
 
     objective: Objective
@@ -48,6 +52,7 @@ class TrialPlan:
     checkpoints: Path
     rungs: tuple[int, ...] = ()
     compared_at: tuple[int, ...] = ()
+    logs: Path | None = None
 
 
 class TrialRun:
@@ -61,14 +66,20 @@ class TrialRun:
         self._save_seconds = 0.0
         self._metrics: Metrics = {}
         self._raised: Exception | None = None
+        self._log = None if plan.logs is None else TrialLog(log_file(plan.logs, trial.number))
         self.epoch = trial.epochs_done
 
     def step(self) -> list[Report]:
         """One more epoch, and those after it that fit into `TOGETHER_SECONDS`, up to the next one that something has to
         be decided after: a rung, the end, a target that is met, a number that is none, a finding.
 
-        What a person's code raises comes after the epochs before it were handed out: at the next call.
+        What a person's code raises comes after the epochs before it were handed out: at the next call. What it prints
+        goes to the trial's log.
         """
+        with self._captured():
+            return self._step()
+
+    def _step(self) -> list[Report]:
         if self._raised is not None:
             raise self._raised
         began, reports = time.monotonic(), [self._next()]
@@ -92,7 +103,7 @@ class TrialRun:
             return Report(self.epoch, self._metrics, ended=str(end))
         self._metrics = metrics
         self.epoch += 1
-        checkpoint = str(self._save(self._run)) if self._due(metrics) else None
+        checkpoint = self._save(self._run) if self._due(metrics) else None
         return Report(self.epoch, metrics, checkpoint, tuple(self._run.findings()))
 
     def _wants_decision(self, report: Report) -> bool:
@@ -102,13 +113,17 @@ class TrialRun:
 
     def close(self) -> None:
         if self._run is not None:
-            self._run.close()
+            with self._captured():
+                self._run.close()
             self._run = None
+
+    def _captured(self) -> AbstractContextManager[None]:
+        return self._log.captured() if self._log is not None else nullcontext()
 
     def _start(self) -> Run:
         run = self._plan.objective.start(self._trial.params, self._trial.seed, self._plan.resources)
         self.epoch = 0
-        for folder in newest_first(self._trial.checkpoint):
+        for folder in newest_first(self._plan.checkpoints, self._trial.checkpoint):
             try:
                 load_checkpoint(run, folder)
             except DataError as error:
@@ -134,21 +149,27 @@ class TrialRun:
         target, value = self._plan.target, metrics.get(self._plan.metric, math.nan)
         return target is not None and (value >= target if self._plan.maximize else value <= target)
 
-    def _save(self, run: Run) -> Path:
+    def _save(self, run: Run) -> str:
         began = time.monotonic()
-        target = checkpoint_folder(self._plan.checkpoints / f"{self._trial.number:04d}", self.epoch)
+        name = checkpoint_name(self._trial.number, self.epoch)
+        target = self._plan.checkpoints / name
         save_checkpoint(run, target)
         keep_newest(target.parent)
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - began
-        return target
+        return name
+
+
+def log_file(logs: Path, number: int) -> Path:
+    """Where what a trial prints is kept, and the traceback of one that has failed."""
+    return logs / f"trial-{number:04d}.log"
 
 
 def evaluate_checkpoint(plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
     """Metrics on the test split of the best epoch's weights in a checkpoint. Reads the test split."""
     run = plan.objective.start(trial.params, trial.seed, plan.resources)
     try:
-        load_checkpoint(run, Path(checkpoint))
+        load_checkpoint(run, checkpoint_folder(plan.checkpoints, checkpoint))
         return run.test()
     finally:
         run.close()

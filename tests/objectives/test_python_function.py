@@ -171,6 +171,7 @@ def test_what_it_raises_has_its_own_traceback_and_can_be_sent(objective):
         ("exit('no gpu')", "SystemExit: no gpu"),
         ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("pass", "train returned and had reported nothing; it calls trial.report(epoch, value)"),
+        ("return 0.7", "train returned 0.7 and had reported nothing; it calls trial.report(epoch, value)"),
     ],
 )  # fmt: skip
 def test_mistakes(objective, body, last):
@@ -212,6 +213,14 @@ def test_returning_early_is_an_end(objective):
     for _ in range(2):
         with pytest.raises(NoMoreEpochsError, match="train returned after epoch 2 of 4"):
             run.epoch()
+    run.close()
+
+
+def test_a_number_that_is_returned_early_is_not_passed_over_in_silence(objective):
+    run = start(objective("def train(config, trial):\n    trial.report(1, 0.5)\n    return 0.75\n"))
+    run.epoch()
+    with pytest.raises(NoMoreEpochsError, match="; what it returned, 0.75, is not read: it reports values"):
+        run.epoch()
     run.close()
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from service.objectives import trials
+from service.objectives import trial_log, trials
 from service.objectives.inline import run_inline
+from service.objectives.trial_log import TrialLog
 from service.objectives.trials import TrialPlan, TrialRun, evaluate_checkpoint
 from service.planning import Resources
 from service.search.records import Decision, State, Trial
@@ -53,9 +56,9 @@ class CountingRun:
         self.objective.closed += 1
 
 
-def make_plan(tmp_path, values, target=None, fail_at=None, compared_at=()):
+def make_plan(tmp_path, values, target=None, fail_at=None, compared_at=(), logs=None):
     objective = Counting(values, fail_at)
-    return TrialPlan(objective, Resources(), len(values), "val_accuracy", True, target, tmp_path, (), compared_at)
+    return TrialPlan(objective, Resources(), len(values), "val_accuracy", True, target, tmp_path, (), compared_at, logs)
 
 
 def saved(plan, trial=None):
@@ -136,6 +139,57 @@ def test_a_trial_goes_on_from_its_checkpoint(tmp_path):
     (done,) = TrialRun(plan, trial).step()
     assert (done.epoch, done.metrics) == (3, {"val_accuracy": 0.3})
     assert evaluate_checkpoint(plan, trial, trial.checkpoint) == {"accuracy": 0.2}
+
+
+def test_a_copied_study_goes_on_from_its_own_checkpoint(tmp_path):
+    """Neither from the original's, nor from the start: absolute paths of the original are stored in older studies."""
+    first, copied = make_plan(tmp_path / "a", [0.1, 0.2, 0.3]), make_plan(tmp_path / "b", [0.1, 0.2, 0.3, 0.4])
+    saved(first)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / "0003" / "epoch-0003" / "digests.json").write_text("{}")  # told from the original's by this
+    (tmp_path / "a" / "0003" / "epoch-0003" / "epoch").write_text("damaged")
+    for stored in ("0003/epoch-0003", str(tmp_path / "a" / "0003" / "epoch-0003")):
+        (done,) = TrialRun(copied, Trial(3, {}, 1, epochs_done=3, checkpoint=stored)).step()
+        assert done.epoch == 4
+        assert done.checkpoint == "0003/epoch-0004"
+
+
+def test_what_a_trial_prints_is_kept_in_its_log(tmp_path, capsys):
+    plan = make_plan(tmp_path / "checkpoints", [0.1, 0.2], logs=tmp_path / "logs")
+    epoch = CountingRun.epoch
+
+    def talking(self):
+        print(f"epoch {self.done + 1} \udcff")
+        sys.stderr.write("a warning\n")
+        return epoch(self)
+
+    run = TrialRun(plan, Trial(3, {}, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CountingRun, "epoch", talking)
+        run.step()
+    print("between two trials")
+    run.close()
+    log = (tmp_path / "logs" / "trial-0003.log").read_text()
+    assert log == "epoch 1 \\udcff\na warning\nepoch 2 \\udcff\na warning\n"
+    assert "between two trials" in capsys.readouterr().out
+
+
+def test_a_trial_that_prints_nothing_has_no_log(tmp_path):
+    run = TrialRun(make_plan(tmp_path / "checkpoints", [0.1], logs=tmp_path / "logs"), Trial(3, {}, 1))
+    run.step()
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_log_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_log, "MOST_BYTES", 4096)
+    for _ in range(2):  # taken up twice: the bound is of the file
+        with TrialLog(tmp_path / "log").captured():
+            for number in range(2000):
+                print(f"line {number}")
+    text = (tmp_path / "log").read_text()
+    assert text.startswith("line 0\nline 1\n")
+    assert text.count("is not kept]") == 2
+    assert len(text) < 4096 + 200
 
 
 class OneTrial:

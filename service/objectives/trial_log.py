@@ -1,0 +1,80 @@
+"""What the code of a trial prints, kept in the trial's log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+MOST_BYTES = 1024 * 1024  # of one trial; a loop that prints each batch must not fill the disk
+
+
+class TrialLog:
+    """Appends what is written to Python's standard output and error while `captured()` to `file`, and passes it on to
+    where it would have gone. The file is made by the first text. What native code or other processes write to the
+    file descriptors themselves is not seen.
+
+    Beyond `MOST_BYTES` the log says so once and takes no more. A log that cannot be written costs the trial nothing.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._size: int | None = None  # of the file; None before the first text
+        self._is_full = False
+
+    @contextmanager
+    def captured(self) -> Iterator[None]:
+        """Python's streams are those of the whole process: only one trial at a time may be captured in it."""
+        before = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = _Copied(before[0], self), _Copied(before[1], self)  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+
+    def append(self, text: str) -> None:
+        data = text.encode(errors="backslashreplace")
+        with self._lock:
+            if self._is_full or not data:
+                return
+            try:
+                self._write(data)
+            except OSError:
+                self._is_full = True  # the disk is; the trial goes on
+
+    def _write(self, data: bytes) -> None:
+        if self._size is None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._size = self._file.stat().st_size if self._file.exists() else 0
+        if self._size + len(data) > MOST_BYTES:
+            self._is_full = True
+            data = data[: max(0, MOST_BYTES - self._size)]
+            data += f"\n[what this trial prints beyond {MOST_BYTES // 1024} KiB is not kept]\n".encode()
+        with self._file.open("ab") as opened:
+            opened.write(data)
+        self._size += len(data)
+
+
+class _Copied:
+    """A text stream whose writes are appended to a trial's log too; in everything else the stream itself."""
+
+    def __init__(self, stream: TextIO, log: TrialLog) -> None:
+        self._stream, self._log = stream, log
+
+    def write(self, text: str) -> int:
+        self._log.append(text)
+        try:
+            return self._stream.write(text)
+        except UnicodeEncodeError:  # a text that no encoding has, such as half of a surrogate pair
+            return self._stream.write(text.encode(errors="backslashreplace").decode())
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
