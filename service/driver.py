@@ -174,7 +174,7 @@ class StudyDriver:
             f"its newest readable checkpoint is of epoch {epoch - 1}" if epoch > 1 else "no checkpoint of it is left"
         )
         self._listener.note(
-            f"trial {trial.number} trains again from epoch {epoch} of the {trial.epochs_done} that it had reported: {where}"
+            f"trial {trial.number} trains again from epoch {epoch}, of {trial.epochs_done} that it had reported: {where}"
         )
 
     @contextmanager

@@ -63,7 +63,7 @@ def test_a_trial_is_told_and_mirrored(make_driver):
 
 
 def test_a_trial_that_trains_epochs_again_is_told_of_once(make_driver):
-    driver, study, _ = make_driver()
+    driver, _, _ = make_driver()
     first = driver.ask()
     driver.report(first, [Report(epoch, metrics(0.1), f"0000/epoch-{epoch:04d}") for epoch in (1, 2, 3)])
     driver.lost(first, "killed")
@@ -72,7 +72,7 @@ def test_a_trial_that_trains_epochs_again_is_told_of_once(make_driver):
     driver.report(again, [Report(1, metrics(0.1), None)])
     driver.report(again, [Report(2, metrics(0.1), None)])
     notes = [text for (text,) in driver._listener.named("note") if "trains again" in text]
-    assert notes == ["trial 0 trains again from epoch 1 of the 3 that it had reported: no checkpoint of it is left"]
+    assert notes == ["trial 0 trains again from epoch 1, of 3 that it had reported: no checkpoint of it is left"]
 
 
 def test_the_mirror_hurries_once_the_last_trial_has_ended(make_driver):

@@ -30,7 +30,7 @@ class TrialLog:
     def captured(self) -> Iterator[None]:
         """Python's streams are those of the whole process: only one trial at a time may be captured in it."""
         before = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = _Copied(before[0], self), _Copied(before[1], self)  # type: ignore[assignment]
+        sys.stdout, sys.stderr = _Copied(before[0], self), _Copied(before[1], self)
         try:
             yield
         finally:
