@@ -173,9 +173,8 @@ class StudyDriver:
         where = (
             f"its newest readable checkpoint is of epoch {epoch - 1}" if epoch > 1 else "no checkpoint of it is left"
         )
-        self._listener.note(
-            f"trial {trial.number} trains again from epoch {epoch}, of {trial.epochs_done} that it had reported: {where}"
-        )
+        reported = f"{trial.epochs_done} that it had reported"
+        self._listener.note(f"trial {trial.number} trains again from epoch {epoch}, of {reported}: {where}")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
