@@ -81,7 +81,7 @@ class StudyInfo:
 @dataclass(frozen=True)
 class Best:
     """The best configuration: its trial, the value of its metric, the epoch that reached it, every knob, and what it
-    reached on the test split; None while that was not read."""
+    reached on the test split; None while that was not read for this trial."""
 
     trial: int
     value: float

@@ -97,7 +97,9 @@ class StudyDriver:
                     decision = self._take_in(trial, report)
                     if decision.stop:
                         break
-                outcome = Outcome(decision.state, decision.reason, early=report.ended is not None)
+                outcome = Outcome(
+                    decision.state, decision.reason, early=report.ended is not None, by_asha=decision.by_asha
+                )
                 if decision.stop:
                     self._study.tell(trial, outcome)
             # Of its end the mirror hears when that is stored: it never takes one back.
@@ -124,15 +126,16 @@ class StudyDriver:
         self._fence()
         for trial in self._live.values():
             self._study.interrupt(trial)
-        for number in sorted({*self._live, *(trial.number for trial, _ in self._study.waiting())}):
+        for number in sorted({*self._live, *(trial.number for trial, *_ in self._study.waiting())}):
             self._mirror.trial_ended(number, "interrupted", "the study was interrupted")
         self._live.clear()
 
     def finish(self) -> None:
         """End the trials that still wait at a rung: nothing more is trained."""
         with self._writing():
-            for trial, place in self._study.waiting():
-                self._end(trial, Outcome(State.STOPPED, f"{place}; {self._over}" if self._over else place))
+            for trial, place, by_asha in self._study.waiting():
+                reason = f"{place}; {self._over}" if self._over else place
+                self._end(trial, Outcome(State.STOPPED, reason, by_asha=by_asha))
 
     def _take_in(self, trial: Trial, report: Report) -> Decision:
         if report.ended is not None:

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 from service.calibration import from_data
 from service.errors import ConflictError, NotFoundError
+from service.results.looks import looks_of
 from service.results.summary import Result, summarize
 from service.search.records import TrialRecord
 from service.search.storage import open_storage
 from service.search.trial_rows import read_study
 from service.settings import OutputFolder, Settings
 from service.spec import parse_spec
+from service.spec.range_tests import Calibration
 from service.spec.study_spec import StudySpec
 from service.store.leases import holder
 from service.store.studies import Studies, StudyRow
@@ -89,9 +91,8 @@ def read_back(settings: Settings, reference: str) -> ReadBack:
     trials = read_study(open_storage(settings.database), row.id)
     file = out.study(row.id).calibration
     calibration = from_data(json.loads(file.read_text())) if file.exists() else None
-    return ReadBack(
-        row, spec, trials, result_of(row, spec, trials, settings), calibration, lag_of(out.study(row.id).spool)
-    )
+    result = result_of(row, spec, trials, settings, calibration)
+    return ReadBack(row, spec, trials, result, calibration, lag_of(out.study(row.id).spool))
 
 
 def _find(settings: Settings, reference: str) -> StudyRow:
@@ -105,7 +106,13 @@ def _studies(settings: Settings, reference: str) -> Studies:
     return Studies(settings.database)
 
 
-def result_of(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], settings: Settings) -> Result:
+def result_of(
+    row: StudyRow,
+    spec: StudySpec,
+    trials: Sequence[TrialRecord],
+    settings: Settings,
+    calibration: Calibration | None,
+) -> Result:
     """The outcome of a study as it is stored."""
     best_config = OutputFolder(settings.out).study(row.id).best_config
     return summarize(
@@ -113,7 +120,8 @@ def result_of(row: StudyRow, spec: StudySpec, trials: Sequence[TrialRecord], set
         row.id,
         row.state.value,
         trials,
-        test=row.summary.get("test"),
+        looks=looks_of(row.summary),
+        range_tests=calibration.epochs if calibration is not None else 0.0,
         seconds=row.summary.get("seconds", 0.0),
         paths={**paths_of(settings), "best_config": str(best_config) if best_config.exists() else None},
         reason=row.reason,

@@ -15,6 +15,7 @@ from service.history import ReadBack
 from service.output import console, exit_code, print_json, print_text
 from service.planning import ClusterShape, Plan, plan_study
 from service.progress import Progress, StudyClock
+from service.results.looks import looks_of
 from service.results.summary import Best, Result
 from service.search.ranking import LOSS
 from service.search.records import Outcome, State, Trial, TrialRecord
@@ -102,9 +103,9 @@ def _result(study: StudyHandle, detail: Mapping[str, Any]) -> Result:
         metric=info.metric,
         mode=info.mode,
         best=best,
-        test=detail["test"],
+        looks=looks_of({"test_looks": detail.get("test_looks", ())}),
         trials={end: int(info.trials.get(end, 0)) for end in _ENDS},
-        epochs={kind: int(detail["epochs"][kind]) for kind in ("trained", "full")},
+        epochs={kind: float(count) for kind, count in detail["epochs"].items()},
         seconds=float(info.seconds),
         paths={"best_config": None, "mlflow": None, "storage": None},
         reason=info.reason,

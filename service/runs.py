@@ -6,10 +6,11 @@ spec -> plan -> [ ask -> train -> report -> decide ]* -> tell -> result
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,7 @@ from service.results.claims import judge
 from service.results.export import write_best_config
 from service.results.figures import plot_range_tests
 from service.results.leaderboard import describe
+from service.results.looks import Look, look_at, looks_of
 from service.results.summary import Result, summarize
 from service.search.records import State, Trial, TrialRecord
 from service.search.storage import fence, open_storage
@@ -80,7 +82,7 @@ class Ending:
 
     state: StudyState
     reason: str = ""
-    test: Mapping[str, float] | None = None
+    looks: Sequence[Look] = ()
 
 
 def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: str | Site = "ray") -> Result:
@@ -182,11 +184,11 @@ def _drive(
                     fence=lease.check,
                     allowance=lambda: site.allowance(row.id),
                 )
-                ending = _search(driver, study, trainer, trial_plan)
+                ending = _search(driver, study, trainer, trial_plan, looks_of(row.summary))
             with interrupts.shield():
                 lease.check()
                 records = study.trials()
-                result = _keep(ending, spec, records, row.id, settings, time.monotonic() - began)
+                result = _keep(ending, plan, records, row.id, settings, time.monotonic() - began)
                 # The row last: until it says so the study can be resumed, and then does the rest of this again.
                 _end_mirror(mirror, spec, result, records, folder)
                 studies.end(row.id, ending.state, ending.reason, result.to_data())
@@ -251,22 +253,26 @@ def _calibrate(plan: Plan, trainer: Runner, trial_plan: TrialPlan, folder: Study
     return calibrated
 
 
-def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: TrialPlan) -> Ending:
-    """The loop with its end: train until the driver wants no more, then test the best."""
+def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: TrialPlan, looks: Sequence[Look]) -> Ending:
+    """The loop with its end: train until the driver wants no more, then test the best, unless one of the earlier
+    `looks` was at it."""
     try:
         trainer.train(driver, trial_plan)
         driver.finish()
         if driver.broken is not None:
-            return Ending(StudyState.FAILED, driver.broken)
+            return Ending(StudyState.FAILED, driver.broken, looks)
         best = study.best()
         if best is None:
-            return Ending(StudyState.FAILED, driver.over or "no trial was trained to its full length")
+            return Ending(StudyState.FAILED, driver.over or "no trial was trained to its full length", looks)
         exhausted = "every configuration of the space has been tried" if study.exhausted else ""
-        test, untested = _test(best, trainer, trial_plan)
-        return Ending(StudyState.COMPLETE, "; ".join(filter(None, (driver.over, exhausted, untested))), test)
+        untested = ""
+        if look_at(looks, best.number) is None:
+            test, untested = _test(best, trainer, trial_plan)
+            looks = [*looks, Look(best.number, test)] if test is not None else looks
+        return Ending(StudyState.COMPLETE, "; ".join(filter(None, (driver.over, exhausted, untested))), looks)
     except KeyboardInterrupt:
         driver.interrupt()
-        return Ending(StudyState.INTERRUPTED, "interrupted")
+        return Ending(StudyState.INTERRUPTED, "interrupted", looks)
 
 
 def _test(best: TrialRecord, trainer: Runner, trial_plan: TrialPlan) -> tuple[Metrics | None, str]:
@@ -412,14 +418,14 @@ def _subject(spec: StudySpec) -> dict[str, Scalar]:
 
 def _keep(
     ending: Ending,
-    spec: StudySpec,
+    plan: Plan,
     records: Sequence[TrialRecord],
     study_id: str,
     settings: Settings,
     seconds: float,
 ) -> Result:
     """The result, and the best configuration as a file; the checkpoints of trials that never go on are removed."""
-    out = OutputFolder(settings.out)
+    spec, out = plan.spec, OutputFolder(settings.out)
     for record in records:
         if record.state in (State.STOPPED, State.DIVERGED, State.FAILED):
             shutil.rmtree(out.study(study_id).checkpoints / f"{record.number:04d}", ignore_errors=True)
@@ -430,7 +436,8 @@ def _keep(
         study_id,
         ending.state.value,
         records,
-        test=ending.test,
+        looks=ending.looks,
+        range_tests=plan.calibration.epochs if plan.calibration is not None else 0.0,
         seconds=seconds,
         paths=paths,
         reason=ending.reason,
@@ -453,12 +460,16 @@ def _end_mirror(
     metrics["seconds"] = result.seconds
     if result.best is not None:
         metrics[f"best_{result.metric}"] = result.best.value
+    # A score of an earlier look must not stand beside another best trial, and MLflow forgets no metric.
+    metrics |= {f"test_{name}": math.nan for look in result.looks for name in look.values}
     metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}
+    metrics["test_looks"] = float(len(result.looks))
     claim = judge(spec, spec.claim, records).text() if spec.claim is not None else ""
     # MLflow shows the note, in Markdown, on the page of the run.
     tags = {"mlflow.note.content": describe(result, records, claim)}
     if result.best is not None:
         tags["dialin.best_trial"] = str(result.best.trial)
+        tags["dialin.test_trial"] = "none" if result.test_trial is None else str(result.test_trial)
     files = [folder.best_config, folder.calibration, folder.range_tests_plot]
     mirror.study_ended(result.state, result.reason, metrics, tags, [str(file) for file in files if file.exists()])
 

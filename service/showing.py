@@ -15,7 +15,7 @@ from service.history import ReadBack
 from service.planning import Plan
 from service.results.claims import judge
 from service.results.diagnosis import diagnose
-from service.results.summary import Result, figure
+from service.results.summary import Result, epochs_text, figure
 from service.search.ranking import best_value
 from service.search.records import TrialRecord
 from service.spec import lint
@@ -68,15 +68,14 @@ def _show_best(console: Console, spec: StudySpec, result: Result) -> None:
         _say(console, f"  and {len(best.params) - len(named)} knobs that the space does not name, at their defaults")
     _say(console, f"\n{_words(result.metric):<20} {figure(best.value)}")
     if result.test is not None and "accuracy" in result.test:
-        _say(console, f"{'test accuracy':<20} {result.test['accuracy']:.4f}   on images that the search never saw")
+        seen = f"trial {result.test_trial} on images that the search never saw, {result.test_count}"
+        _say(console, f"{'test accuracy':<20} {result.test['accuracy']:.4f}   {seen}")
 
 
 def _trials_line(result: Result) -> str:
     names = {"complete": "trained to the end", "stopped": "stopped early", "diverged": "diverged", "failed": "failed"}
     counts = ", ".join(f"{count} {names[state]}" for state, count in result.trials.items() if count)
-    trained, full = result.epochs["trained"], result.epochs["full"]
-    saved = f", {1 - trained / full:.0%} saved by stopping early" if full else ""
-    epochs = f"{trained} of {full}{saved}, in {result.seconds:.0f} s"
+    epochs = f"{epochs_text(result.epochs)}, in {result.seconds:.0f} s"
     return f"{'trials':<20} {counts or 'none ended'}\n{'epochs trained':<20} {epochs}"
 
 

@@ -129,15 +129,12 @@ def study_logs(settings: Settings, reference: str, tail: int) -> Mapping[str, st
 
 
 def best_yaml(settings: Settings, reference: str) -> str:
-    """The best configuration of a study as a specification: the file that its driver has left, or what it would write
-    now. Raises NotFoundError, and NoResultError while no trial has reported a finite value."""
+    """The best configuration of a study as a specification, as its trials have it now. Raises NotFoundError, and
+    NoResultError while no trial has reported a finite value."""
     back = read_back(settings, reference)
     best = back.result.best
     if best is None:
         raise NoResultError(f"study {back.row.id} has no best configuration: no trial has reported a finite value yet")
-    file = OutputFolder(settings.out).study(back.row.id).best_config
-    if back.row.state in _ENDED and file.exists():
-        return file.read_text()
     return best_config(back.spec, back.trials[best.trial], back.result)
 
 

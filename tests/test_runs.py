@@ -19,6 +19,7 @@ from service import runs
 from service.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
 from service.history import list_studies, read_back, sync_study
 from service.objectives.checkpoints import checkpoint_folder
+from service.objectives.trials import evaluate_checkpoint
 from service.runs import extend_study, resume_study, run_study
 from service.settings import Settings
 from service.spec import load_spec, parse_spec
@@ -112,6 +113,27 @@ def test_a_study_from_beginning_to_end(settings, runner):
 
 def _text(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_the_test_split_is_read_once_for_each_best_trial(settings, monkeypatch):
+    tested = []
+
+    def evaluate(plan, trial, checkpoint):
+        tested.append(trial.number)
+        return evaluate_checkpoint(plan, trial, checkpoint)
+
+    monkeypatch.setattr(runs, "evaluate_checkpoint", evaluate)
+    middling, bad, good = ({"lr": lr} for lr in (0.01, 1e-4, 0.1))
+    spec = make_spec(f"search.enqueue={[middling, bad, good]}", "budget.trials=1", space="\n  lr: [1e-4, 0.01, 0.1]\n")
+    result = run_study(spec, settings, Silent(), "inline")
+    assert (tested, result.test_count) == ([0], "the only look")
+    result = extend_study(result.study_id, settings, Silent(), "inline", trials="+1")
+    assert (result.best.trial, tested, result.test_count) == (0, [0], "the only look")
+    result = extend_study(result.study_id, settings, Silent(), "inline", trials="+1")
+    assert (result.best.trial, tested, result.test_trial) == (2, [0, 2], 2)
+    assert [look.trial for look in result.looks] == [0, 2]
+    assert result.test_count.startswith("look 2; look 1 was ")
+    assert read_back(settings, result.study_id).result == result
 
 
 @pytest.mark.parametrize("runner", ["inline", "ray"])

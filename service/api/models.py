@@ -141,12 +141,29 @@ class Study(BaseModel):
 
 class EpochCounts(BaseModel):
     trained: int
+    repeated: int = Field(description="Trained again after a crash, from an older checkpoint.")
+    range_tests: float = Field(description="What range tests of the learning rate took.")
     full: int = Field(description="What all trials would have taken at their full length.")
+    saved: int = Field(description="What trials were spared that early stopping ended; of no other trials.")
+    saved_share: float = Field(description="saved / (trained + repeated + range_tests + saved).")
+
+
+class TestLook(BaseModel):
+    """One look at the test split: the metrics of one trial's model. There is one look at a trial at most."""
+
+    trial: int
+    values: dict[str, float]
+
+
+TEST = "The best trial's metrics on the test split, read once for each best trial; null: not read for this one."
+LOOKS = "Every look at the test split, the first one first: more than one where an extension found another best trial."
 
 
 class StudyInFull(Study):
     spec: str = Field(description="YAML.")
-    test: dict[str, float] | None = Field(description="The best trial on the test split, read once at the end.")
+    test: dict[str, float] | None = Field(description=TEST)
+    test_trial: int | None = Field(description="The trial that `test` belongs to.")
+    test_looks: list[TestLook] = Field(description=LOOKS)
     epochs: EpochCounts
     claim: str | None
     calibration: list[str]
@@ -188,7 +205,9 @@ class Best(BaseModel):
     params: dict[str, str | int | float | bool | None]
     metric: str
     mode: Literal["max", "min"]
-    test: dict[str, float] | None
+    test: dict[str, float] | None = Field(description=TEST)
+    test_trial: int | None = Field(description="The trial that `test` belongs to.")
+    test_looks: list[TestLook] = Field(description=LOOKS)
     state: StudyStateName
 
 

@@ -107,9 +107,10 @@ class Reader:
         """The study as `dialin show` has it."""
         view, spec = self.view(row), stored_spec(row.spec)
         folder = self._out.study(row.id)
-        key = ("back", row.state, row.reason, row.ended_at, row.spec, folder.best_config.exists())
-        result = view.derived(key, lambda: result_of(row, spec, view.records, self._settings))
         calibration = from_data(json.loads(folder.calibration.read_text())) if folder.calibration.exists() else None
+        range_tests = 0.0 if calibration is None else calibration.epochs
+        key = ("back", row.state, row.reason, row.ended_at, row.spec, folder.best_config.exists(), range_tests)
+        result = view.derived(key, lambda: result_of(row, spec, view.records, self._settings, calibration))
         return ReadBack(row, spec, view.records, result, calibration, self.lag(row))
 
     def points(self, row: StudyRow, maximize: bool) -> tuple[Sequence[Point], int]:

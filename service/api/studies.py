@@ -33,7 +33,7 @@ from service.planning import ClusterShape, plan_study
 from service.results.claims import judge
 from service.results.diagnosis import diagnose
 from service.results.export import best_config
-from service.results.summary import find_best
+from service.results.summary import find_best, test_data
 from service.search.records import State
 from service.settings import OutputFolder, ServerSettings, Settings, StudyFolder
 from service.spec import parse_spec, stored_spec, to_yaml
@@ -148,7 +148,7 @@ class StudyService:
         return {
             **self._data(entry),
             "spec": entry.study.spec,
-            "test": entry.study.summary.get("test"),
+            **test_data(back.result),
             "epochs": dict(back.result.epochs),
             "claim": view.derived(("claim", entry.study.spec), lambda: _verdict(back)),
             "calibration": list(back.calibration.lines()) if back.calibration is not None else [],
@@ -199,7 +199,7 @@ class StudyService:
         best = back.result.best
         if best is None:
             raise NoResultError(_why_no_result(study_id, back.row.state, back.row.reason))
-        about = {"metric": back.result.metric, "mode": back.result.mode, "test": back.result.test}
+        about = {"metric": back.result.metric, "mode": back.result.mode, **test_data(back.result)}
         return {**asdict(best), "params": dict(best.params), **about, "state": back.row.state.value}
 
     def best_yaml(self, study_id: str) -> str:

@@ -29,7 +29,7 @@ def best_config(spec: StudySpec, record: TrialRecord, result: Result) -> str:
         f"# Best of study {result.study_id}: trial {best.trial}, {result.metric} {best.value:.6g}, epoch {best.epoch}."
     ]
     if result.test is not None:
-        lines.append(f"# On the test split, read once: {_test_line(result.test)}.")
+        lines.append(f"# On the test split ({result.test_count}): {_test_line(result.test)}.")
     lines.append("# Train it again: dialin run best_config.yaml")
     return "\n".join(lines) + "\n" + to_yaml(reproduction)
 

@@ -51,20 +51,24 @@ class Report:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do after a report, and why. `state` is the end to tell when `stop` is true."""
+    """What to do after a report, and why. `state` is the end to tell when `stop` is true; `by_asha`: early stopping
+    ends the trial, not the study's end or the trial itself."""
 
     stop: bool
     reason: str
     state: State = State.RUNNING
+    by_asha: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. `early`: complete, though not at its full length: it has no more epochs to train."""
+    """How a trial ended. `early`: complete, though not at its full length: it has no more epochs to train. `by_asha`:
+    as in Decision."""
 
     state: State
     reason: str = ""
     early: bool = False
+    by_asha: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class TrialRecord:
     continues: int | None = None  # the trial whose training this one goes on with, in a study that was extended
     began: int = 0  # and the epochs that were done by then
     early: bool = False  # complete before its full length, by its own doing
+    by_asha: bool | None = None  # of a stopped one: whether early stopping did it; None: older versions did not say
+    repeated: int = 0  # epochs that were trained again, from a checkpoint, after they had been reported
 
     @property
     def epochs_done(self) -> int:

@@ -33,6 +33,7 @@ from service.search.ranking import best_of, best_value
 from service.search.records import Decision, Outcome, Seen, State, Trial, TrialRecord
 from service.search.samplers import Proposer
 from service.search.trial_rows import (
+    BY_ASHA,
     CHECKPOINT,
     CONTINUES,
     EARLY,
@@ -41,6 +42,7 @@ from service.search.trial_rows import (
     METRICS,
     PARAMS,
     REASON,
+    REPEATED,
     SEED,
     read_trials,
 )
@@ -64,6 +66,7 @@ class _Kept:
     checkpoint: tuple[int, str | None] = (0, None)
     findings: list[Finding] = field(default_factory=list)
     began: int = 0  # epochs done by the trial that it continues
+    repeated: int = 0  # epochs trained again after they had been reported
 
 
 class Study:
@@ -144,6 +147,8 @@ class Study:
             raise KeyError(f"trial {trial.number} is not being trained")
         values, began = self._values(trial.number), self._kept[trial.number].began
         if epoch in values or epoch <= began:
+            self._kept[trial.number].repeated += 1
+            self._ledger.set_attribute(self._ids[trial.number], REPEATED, self._kept[trial.number].repeated)
             return Decision(False, "reported before")
         before = max(values, default=began)
         self._ledger.set_value(self._ids[trial.number], epoch, value)
@@ -180,6 +185,8 @@ class Study:
         with self._ledger.batch():
             self._ledger.set_attribute(self._ids[number], REASON, reason)
             self._ledger.set_attribute(self._ids[number], END, state.value)
+            if state is State.STOPPED:
+                self._ledger.set_attribute(self._ids[number], BY_ASHA, outcome.by_asha)
             if outcome.early:
                 self._ledger.set_attribute(self._ids[number], EARLY, True)
             self._set(number, state, _END_STATES[state], best if state is State.COMPLETE else None)
@@ -195,10 +202,10 @@ class Study:
         self.interrupt(trial)
         self._unfinished.append(trial.number)
 
-    def waiting(self) -> list[tuple[Trial, str]]:
-        """The trials that wait at a rung, each with what keeps it there."""
+    def waiting(self) -> list[tuple[Trial, str, bool]]:
+        """The trials that wait at a rung, each with its place there and whether that keeps it from going on."""
         return [
-            (self._trial(number), self._place(rung, number))
+            (self._trial(number), self._place(rung, number), not self._passes(rung, number))
             for number, rung in self._promotions.waiting.items()
             if self._seen[number].state is State.WAITING
         ]
@@ -322,7 +329,7 @@ class Study:
         state = record.state if record.state in _END_STATES else State.WAITING
         self._seen[number] = Seen(record.params, values, state)
         checkpoint = (record.checkpoint_epoch, record.checkpoint)
-        self._kept[number] = _Kept(record.seed, checkpoint, [*record.findings], record.began)
+        self._kept[number] = _Kept(record.seed, checkpoint, [*record.findings], record.began, record.repeated)
         self._asha.replay(values, record.began)
         if record.continues is not None:
             self._continuations += 1
@@ -356,7 +363,7 @@ class Study:
         decision = self._verdict(number, last, values[last], rung, recorded=True)
         if not decision.stop:
             return trial
-        self.tell(trial, Outcome(decision.state, decision.reason))
+        self.tell(trial, Outcome(decision.state, decision.reason, by_asha=decision.by_asha))
         return None
 
     def _verdict(self, number: int, epoch: int, value: float, rung: int | None, recorded: bool = False) -> Decision:
@@ -378,7 +385,7 @@ class Study:
             better = "below" if self._maximize else "above"
             cutoff = f"{verdict.cutoff:.4g}, the cutoff of rung {rung} over {verdict.compared} trials"
             reason = f"{self._plan.spec.objective.metric} {value:.4g} is {better} {cutoff}"
-            return Decision(True, reason, State.STOPPED)
+            return Decision(True, reason, State.STOPPED, by_asha=True)
         return Decision(False, f"passed rung {rung}")
 
     def _rest(self, number: int, rung: int, value: float) -> Decision:
@@ -389,6 +396,9 @@ class Study:
             self._promotions.leave(number)
             return Decision(False, f"goes on: {self._place(rung, number)}")
         return Decision(True, f"waits: {self._place(rung, number)}", State.WAITING)
+
+    def _passes(self, rung: int, number: int) -> bool:
+        return self._promotions.place(rung, number)[0] <= self._promotions.passing(rung, generous=True)
 
     def _place(self, rung: int, number: int) -> str:
         place, of = self._promotions.place(rung, number)

@@ -21,6 +21,7 @@ PARAMS, SEED, REASON, END, CHECKPOINT, FINDINGS = (
     f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint", "findings")
 )
 METRICS, CONTINUES, EARLY = "dialin:metrics", "dialin:continues", "dialin:early"
+BY_ASHA, REPEATED = "dialin:by_asha", "dialin:repeated"
 
 IDS_AT_ONCE = 500  # in one statement: SQLite takes a limited number of parameters
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
@@ -250,6 +251,8 @@ def _record(
         continues=continues.get("trial"),
         began=continues.get("epochs", 0),
         early=stored.get(EARLY, False),
+        by_asha=stored.get(BY_ASHA),
+        repeated=stored.get(REPEATED, 0),
     )
 
 

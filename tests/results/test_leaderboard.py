@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from service.results.leaderboard import describe
+from service.results.looks import Look
 from service.results.summary import summarize
 from service.search.ranking import ranked
 from tests.factories import make_spec
@@ -18,9 +19,11 @@ def test_complete_trials_come_first_and_the_best_of_them_at_the_top():
 
 
 def test_the_note_names_the_end_and_the_best():
-    text = describe(summarize(make_spec(), "small-abc", "complete", RECORDS, test={"accuracy": 0.88}), RECORDS)
-    assert text.startswith(
-        "**small-abc** complete\n\n2 complete, 1 stopped, 1 diverged, 1 failed; 21 of 45 epochs trained."
+    text = describe(
+        summarize(make_spec(), "small-abc", "complete", RECORDS, looks=[Look(1, {"accuracy": 0.88})]), RECORDS
     )
-    assert "on the test split: accuracy 0.8800." in text
+    assert text.startswith(
+        "**small-abc** complete\n\n2 complete, 1 stopped, 1 diverged, 1 failed; epochs trained: 21 of 45, 28% saved by stopping early."
+    )
+    assert "Trial 1 on the test split (the only look): accuracy 0.8800." in text
     assert text.splitlines()[-4].startswith("| 1 | 0.9000 | 9 | complete |")

@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+
+import pytest
 
 from service.results.export import best_config
-from service.results.summary import find_best, summarize
+from service.results.leaderboard import describe
+from service.results.looks import Look
+from service.results.summary import count_epochs, epochs_text, find_best, summarize
 from service.search.records import State, TrialRecord
 from service.spec import parse_spec
 from tests.factories import make_spec
@@ -42,25 +47,79 @@ def test_a_failed_trial_is_not_the_best_configuration():
 
 def test_the_object_for_machines():
     result = summarize(
-        make_spec(), "small-abc", "complete", RECORDS, test={"accuracy": 0.88, "loss": 0.4}, seconds=1.23456
+        make_spec(), "small-abc", "complete", RECORDS, looks=[Look(1, {"accuracy": 0.88, "loss": 0.4})], seconds=1.23456
     )
     data = json.loads(json.dumps(result.to_data()))
-    assert list(data) == ["study_id", "state", "metric", "mode", "best", "test", "trials", "epochs", "seconds", "paths"]
+    assert list(data) == [
+        "study_id",
+        "state",
+        "metric",
+        "mode",
+        "best",
+        "test",
+        "test_trial",
+        "test_looks",
+        "trials",
+        "epochs",
+        "seconds",
+        "paths",
+    ]
     assert data["best"] == {"trial": 1, "value": 0.9, "epoch": 4, "params": PARAMS}
     assert data["trials"] == {"complete": 2, "stopped": 1, "diverged": 1, "failed": 1}
-    assert data["epochs"] == {"trained": 21, "full": 45}
+    assert data["test"] == {"accuracy": 0.88, "loss": 0.4}
+    assert data["test_trial"] == 1
+    assert data["epochs"] == {
+        "trained": 21, "repeated": 0, "range_tests": 0.0, "full": 45, "saved": 8, "saved_share": 0.2759,
+    }  # fmt: skip
     assert data["seconds"] == 1.235
 
 
 def test_the_best_configuration_is_a_specification_of_that_one_trial():
     spec = make_spec("budget.target=0.99")
-    result = summarize(spec, "small-abc", "complete", RECORDS, test={"accuracy": 0.88})
+    result = summarize(spec, "small-abc", "complete", RECORDS, looks=[Look(1, {"accuracy": 0.88})])
     text = best_config(spec, RECORDS[1], result)
     assert text.startswith(
-        "# Best of study small-abc: trial 1, val_accuracy 0.9, epoch 4.\n# On the test split, read once"
+        "# Best of study small-abc: trial 1, val_accuracy 0.9, epoch 4.\n# On the test split (the only look): accuracy 0.88."
     )
     again = parse_spec(text)
     assert {name: domain.value for name, domain in again.space.items()} == PARAMS
     assert (again.search.trial_seed, again.budget.trials, again.budget.epochs) == (8, 1, 9)
     assert (again.early_stopping.asha, again.budget.target) == (None, None)
     assert again.objective == spec.objective
+
+
+def test_a_test_score_is_shown_only_beside_the_trial_that_was_tested():
+    found = summarize(make_spec(), "small-abc", "running", RECORDS, looks=[Look(0, {"accuracy": 0.88})])
+    assert (found.best.trial, found.test, found.test_trial, found.test_count) == (1, None, None, "")
+    assert "0.88" not in best_config(make_spec(), RECORDS[1], found)
+    assert "0.88" not in describe(found, RECORDS)
+    assert found.to_data()["test_looks"] == [{"trial": 0, "values": {"accuracy": 0.88}}]
+
+
+WAITED = [TrialRecord(n, State.WAITING, PARAMS, n, {1: 0.5}) for n in range(3)]
+ENDED = [replace(record, state=State.STOPPED, by_asha=True) for record in WAITED]
+
+
+@pytest.mark.parametrize(
+    ("records", "overrides", "range_tests", "saved", "text"),
+    [
+        (ENDED, (), 0.0, 24, "3 of 27, 89% saved by stopping early"),
+        (ENDED, (), 9.0, 24, "3 of 27, and 9 in range tests, 67% saved by stopping early"),
+        ([replace(ENDED[0], repeated=7)], (), 0.0, 8, "1 of 9, and 7 repeated after a crash, 50% saved by stopping early"),
+        (WAITED, (), 0.0, 0, "3 of 27"),
+        ([replace(record, state=State.DIVERGED) for record in WAITED], (), 0.0, 0, "3 of 27"),
+        ([replace(record, state=State.FAILED) for record in WAITED], (), 0.0, 0, "3 of 27"),
+        ([replace(record, state=State.COMPLETE, early=True) for record in WAITED], (), 0.0, 0, "3 of 27"),
+        ([replace(record, by_asha=False) for record in ENDED], (), 0.0, 0, "3 of 27"),
+        ([replace(record, by_asha=None) for record in ENDED], (), 0.0, 24, "3 of 27, 89% saved by stopping early"),
+        ([replace(ENDED[0], by_asha=None, values={1: 0.5, 2: 0.5})], (), 0.0, 0, "2 of 9"),
+        ([replace(ENDED[0], by_asha=None)], ("early_stopping.asha=off",), 0.0, 0, "1 of 9"),
+        ([], (), 0.0, 0, "0 of 0"),
+    ],
+    ids=["asha", "range tests", "repeated", "waiting", "diverged", "failed", "returned", "the study's end", "older",
+         "older, between rungs", "older, without", "none"],
+)  # fmt: skip
+def test_saved_is_only_what_early_stopping_spared(records, overrides, range_tests, saved, text):
+    counted = count_epochs(make_spec(*overrides), records, range_tests)
+    assert counted["saved"] == saved
+    assert epochs_text(counted) == text

@@ -258,7 +258,7 @@ def test_a_trial_waits_at_a_rung_until_it_is_among_the_best_there(storage):
         (3, 9),
     ]  # fmt: skip
     assert study.finished
-    assert next((trial.number, reason) for trial, reason in study.waiting()) == (
+    assert next((trial.number, reason) for trial, reason, _ in study.waiting()) == (
         0,
         "val_accuracy 0.1 is place 4 of 6 at rung 3, where 2 go on",
     )
@@ -292,7 +292,7 @@ def test_rungs_and_waiting_trials_come_out_as_they_were(storage):
     for _ in range(3):
         train(first, first.ask(), rising(tops[_]))
     second = Study.open(plan, storage, "s")
-    assert [trial.number for trial, _ in second.waiting()] == [0, 1, 2]
+    assert [trial.number for trial, *_ in second.waiting()] == [0, 1, 2]
     assert train_all(second, top_of) == [(1, 9), (3, 3), (4, 3), (5, 3), (3, 9)]
 
 
@@ -350,7 +350,7 @@ def test_in_an_extended_study_the_best_go_on(storage):
     tops = [0.3, 0.9, 0.5, 0.6, 0.2, 0.1]
     first = Study.open(short, storage, "s")
     train_all(first, lambda trial: tops[trial.number])
-    for trial, _ in first.waiting():
+    for trial, *_ in first.waiting():
         first.tell(trial, Outcome(State.STOPPED, "complete"))
     longer = make_plan("budget.trials=6", "budget.epochs=27", "early_stopping.asha.rungs=[3, 9]")
     second = Study.open(longer, storage, "s")

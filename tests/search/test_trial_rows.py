@@ -66,7 +66,7 @@ class Driven:
             self.running.pop(trial.number)
 
     def end_waiting(self) -> None:
-        for trial, place in self.study.waiting():
+        for trial, place, _ in self.study.waiting():
             self.study.tell(trial, Outcome(State.STOPPED, place))
 
     def extend(self) -> None:
