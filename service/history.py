@@ -13,10 +13,10 @@ from service.errors import ConflictError, NotFoundError
 from service.results.looks import looks_of
 from service.results.summary import Result, summarize
 from service.search.records import TrialRecord
-from service.search.storage import open_storage
-from service.search.trial_rows import read_study
+from service.search.storage import BaseStorage, close_storage, open_storage
+from service.search.trial_rows import TrialReader
 from service.settings import OutputFolder, Settings
-from service.spec import parse_spec
+from service.spec import stored_spec
 from service.spec.range_tests import Calibration
 from service.spec.study_spec import StudySpec
 from service.store.leases import holder
@@ -85,14 +85,39 @@ def list_studies(settings: Settings) -> list[dict[str, Any]]:
 
 def read_back(settings: Settings, reference: str) -> ReadBack:
     """A study by id, name or `last`. Raises NotFoundError."""
-    out = OutputFolder(settings.out)
-    row = _find(settings, reference)
-    spec = parse_spec(row.spec)
-    trials = read_study(open_storage(settings.database), row.id)
-    file = out.study(row.id).calibration
-    calibration = from_data(json.loads(file.read_text())) if file.exists() else None
-    result = result_of(row, spec, trials, settings, calibration)
-    return ReadBack(row, spec, trials, result, calibration, lag_of(out.study(row.id).spool))
+    with LocalReader(settings, reference) as reader:
+        return reader.read_back(reference)
+
+
+class LocalReader:
+    """Studies below `settings.out`, read as often as one likes: the database stays open, and of trials only those are
+    read again that may have changed. A context manager. Raises NotFoundError where there is no database yet."""
+
+    def __init__(self, settings: Settings, reference: str) -> None:
+        self._settings, self._out = settings, OutputFolder(settings.out)
+        self.studies = _studies(settings, reference)
+        self._storage: BaseStorage | None = None
+        self._trials: dict[str, TrialReader] = {}
+
+    def __enter__(self) -> LocalReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._storage is not None:
+            close_storage(self._storage)
+        self.studies.close()
+
+    def read_back(self, reference: str) -> ReadBack:
+        """A study by id, name or `last`. Raises NotFoundError."""
+        row = self.studies.find(reference)
+        spec = stored_spec(row.spec)
+        if self._storage is None:
+            self._storage = open_storage(self._settings.database)
+        trials = self._trials.setdefault(row.id, TrialReader(self._storage, row.id)).read()
+        folder = self._out.study(row.id)
+        calibration = from_data(json.loads(folder.calibration.read_text())) if folder.calibration.exists() else None
+        result = result_of(row, spec, trials, self._settings, calibration)
+        return ReadBack(row, spec, trials, result, calibration, lag_of(folder.spool))
 
 
 def _find(settings: Settings, reference: str) -> StudyRow:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 
 from service import objectives
@@ -34,7 +34,7 @@ from service.results.leaderboard import describe
 from service.results.looks import Look, look_at, looks_of
 from service.results.summary import Result, summarize
 from service.search.records import State, Trial, TrialRecord
-from service.search.storage import fence, open_storage
+from service.search.storage import fence, opened_storage
 from service.search.study import Study
 from service.search.trial_rows import read_finished, read_study
 from service.settings import OutputFolder, Settings, StudyFolder
@@ -162,8 +162,8 @@ def _drive(
         _storage_named(row.id),
         acquire(url, row.id) as lease,
         _marked(row, studies, lease),
+        opened_storage(url) as storage,
     ):
-        storage = open_storage(url)
         fence(storage, lease.check_within)
         listener.planned(row.id, plan, read_study(storage, row.id))
         trial_plan = _trial_plan(plan, objective, folder)
@@ -173,18 +173,18 @@ def _drive(
                 plan = _calibrate(plan, trainer, trial_plan, folder, listener)
                 others = read_finished(storage, spec.search.warm_start)
                 # In line the same seed gives the same trials; beside each other they come in no order anyway.
-                study = Study.open(plan, storage, row.id, others, ahead=not site.inline)
-                driver = StudyDriver(
-                    plan,
-                    study,
-                    mirror,
-                    listener,
-                    folder.logs,
-                    interrupts,
-                    fence=lease.check,
-                    allowance=lambda: site.allowance(row.id),
-                )
-                ending = _search(driver, study, trainer, trial_plan, looks_of(row.summary))
+                with closing(Study.open(plan, storage, row.id, others, ahead=not site.inline)) as study:
+                    driver = StudyDriver(
+                        plan,
+                        study,
+                        mirror,
+                        listener,
+                        folder.logs,
+                        interrupts,
+                        fence=lease.check,
+                        allowance=lambda: site.allowance(row.id),
+                    )
+                    ending = _search(driver, study, trainer, trial_plan, looks_of(row.summary))
             with interrupts.shield():
                 lease.check()
                 records = study.trials()

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from service.cluster.local import local_shape
 from service.errors import ConflictError, NoResultError
-from service.history import ReadBack, read_back
+from service.history import LocalReader, ReadBack, read_back
 from service.planning import plan_study
 from service.progress import Progress, StudyClock
 from service.results.export import best_config
 from service.search.records import Outcome, State, Trial, TrialRecord
 from service.settings import OutputFolder, Settings
 from service.store.leases import Owner, holder
-from service.store.studies import Studies, StudyState
+from service.store.studies import StudyState
 from service.store.submissions import Submissions
 
 POLL_SECONDS = 1.0
@@ -46,7 +46,7 @@ class Follower:
     def take(self, records: Sequence[TrialRecord]) -> None:
         for record in records:
             before = self._told.get(record.number)
-            if before != record:
+            if before is not record and before != record:
                 self._tell(before, record)
                 self._told[record.number] = record
 
@@ -83,10 +83,10 @@ def looks(settings: Settings, study_id: str, sleep: Callable[[float], None] = ti
     """How a study stands, now and once a second until it has ended. Raises NotFoundError, and ConflictError when nobody
     drives it."""
     alone = 0
-    with Studies(settings.database) as studies:
-        while (back := read_back(settings, study_id)).row.state not in _ENDED:
+    with LocalReader(settings, study_id) as reader:
+        while (back := reader.read_back(study_id)).row.state not in _ENDED:
             # Nobody may hold the lease for a moment when a study has just begun or is just over.
-            driven = back.row.state is not StudyState.RUNNING or holder(studies.engine, back.row.id) is not None
+            driven = back.row.state is not StudyState.RUNNING or holder(reader.studies.engine, study_id) is not None
             alone = 0 if driven else alone + 1
             if alone > 1:
                 raise ConflictError(_nobody(back.row.id))
@@ -114,10 +114,11 @@ def stop_study(settings: Settings, reference: str, sleep: Callable[[float], None
     if owner is None:
         raise ConflictError(_nobody(back.row.id))
     _terminate(owner, back.row.id)
-    while (back := read_back(settings, back.row.id)).row.state not in _ENDED:
-        if owner.is_gone() and read_back(settings, back.row.id).row.state not in _ENDED:
-            raise ConflictError(f"process {owner.pid} has ended without a word; {_nobody(back.row.id)}")
-        sleep(STOP_POLL_SECONDS)
+    with LocalReader(settings, back.row.id) as reader:
+        while (back := reader.read_back(back.row.id)).row.state not in _ENDED:
+            if owner.is_gone() and reader.read_back(back.row.id).row.state not in _ENDED:
+                raise ConflictError(f"process {owner.pid} has ended without a word; {_nobody(back.row.id)}")
+            sleep(STOP_POLL_SECONDS)
     return back
 
 

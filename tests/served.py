@@ -85,4 +85,4 @@ def serving(out: Path, *, allow_code: bool = False) -> Iterator[str]:
         thread.join(30)
         socket.close()
         jobs.close()
-        app.state.parts.submissions.__exit__(None, None, None)
+        app.state.parts.close()

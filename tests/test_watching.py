@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import math
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -239,3 +241,23 @@ def test_the_list_of_a_state(settings, row, dialin):
     out = ("--out", str(settings.out), "--json")
     assert [study["study_id"] for study in json.loads(dialin("list", *out, "--state", "running").stdout)] == [row.id]
     assert json.loads(dialin("list", *out, "--state", "complete", "--state", "failed").stdout) == []
+
+
+def test_looking_on_opens_nothing_anew(settings, row):
+    """Each look opened an engine of Optuna's that nobody closed, once a second."""
+    folder = Path("/proc/self/fd")
+    with acquire(settings.database, row.id):
+        looking = looks(settings, row.id, sleep=lambda _: None)
+        next(looking)
+        engines: list[sa.Engine] = []
+        sa.event.listen(sa.pool.Pool, "connect", lambda *_: engines.append(1))
+        gc.disable()  # which would close some of what is left open
+        try:
+            before = len(list(folder.iterdir()))
+            for _ in range(50):
+                next(looking)
+            assert len(list(folder.iterdir())) == before
+        finally:
+            gc.enable()
+        assert len(engines) == 0
+        looking.close()

@@ -50,6 +50,12 @@ class Parts:
     reconciler: Reconciler
     gate: Gate
 
+    def close(self) -> None:
+        """Close the connections to the database; what is used again opens new ones."""
+        self.service.reader.close()
+        self.submissions.close()
+        self.tokens.close()
+
 
 def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: str = "127.0.0.1") -> FastAPI:
     """An application over a database and a cluster. `host`: where it will listen; only on loopback is it open while
@@ -63,6 +69,7 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
         yield
         parts.reconciler.close()
         thread.join(timeout=5)
+        parts.close()
 
     app = FastAPI(
         title="dialin",

@@ -16,7 +16,7 @@ from service.api.trial_view import TrialView
 from service.calibration import from_data
 from service.history import ReadBack, result_of
 from service.search.records import TrialRecord
-from service.search.storage import open_storage
+from service.search.storage import close_storage, open_storage
 from service.search.trial_rows import TrialReader
 from service.settings import OutputFolder, Settings
 from service.spec import stored_spec
@@ -74,6 +74,10 @@ class Reader:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._outcomes: OrderedDict[str, tuple[object, Any]] = OrderedDict()
+
+    def close(self) -> None:
+        """Close the connections; who reads again opens new ones."""
+        close_storage(self._storage)
 
     def view(self, row: StudyRow) -> TrialView:
         """Its trials; of a study that is under way at most a second old."""

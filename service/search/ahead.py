@@ -52,6 +52,10 @@ class Ahead:
         self._between = math.inf  # seconds between two asks, a running mean
         self._seconds = 0.0  # that making proposals took, the last time
 
+    def close(self) -> None:
+        """End the thread, once what it is making is made. Nothing is proposed any more."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
     def prepare(self, number: int, seen: Mapping[int, Seen], reports: int) -> None:
         """Begin to propose trial `number` with what is known now, `reports` of it; unless that is being done, or was
         done a moment ago."""

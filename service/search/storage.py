@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage as BaseStorage
+from optuna.storages import RDBStorage
 
 SQLITE_BUSY_SECONDS = 60
 MOST_OPENINGS = 8  # of a database whose tables others are making
@@ -31,8 +32,25 @@ def open_storage(url: str) -> BaseStorage:
         _use_write_ahead_log(Path(target.database))
     storage = _opened(url, {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}})
     sqlalchemy.event.listen(storage.engine, "connect", _relax_fsync)
-    storage.engine.dispose()
+    close_storage(storage)
     return storage
+
+
+@contextmanager
+def opened_storage(url: str) -> Iterator[BaseStorage]:
+    """`open_storage`, closed at the end."""
+    storage = open_storage(url)
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Close its connections to a database; it opens new ones when it is used again."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def fence(storage: BaseStorage, check: Callable[[sqlalchemy.Connection], None]) -> None:

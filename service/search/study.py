@@ -110,6 +110,11 @@ class Study:
         """The study of that id, made when the storage has none."""
         return cls(plan, storage, _find_or_create(storage, study_id, plan.spec.objective.mode), others, ahead)
 
+    def close(self) -> None:
+        """End the thread that makes proposals ahead. What is stored stays; the storage stays open."""
+        if self._ahead is not None:
+            self._ahead.close()
+
     def ask(self) -> Trial | None:
         """The next trial to train: one that an earlier driver left unfinished, else one that waits at a rung and is
         among the best there, else a new one. None: there is none now; `finished` says whether there may be later."""

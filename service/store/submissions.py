@@ -91,6 +91,9 @@ class Submissions:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._engine.dispose()
 
     def submit(

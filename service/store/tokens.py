@@ -68,6 +68,9 @@ class Tokens:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._engine.dispose()
 
     def create(self, name: str, role: str) -> str:

@@ -70,7 +70,9 @@ def jobs() -> FakeJobs:
 @pytest.fixture
 def app(settings, jobs):
     # Once an hour: nothing is started behind a test's back.
-    return create_app(settings, ServerSettings(poll_seconds=3600), jobs)
+    app = create_app(settings, ServerSettings(poll_seconds=3600), jobs)
+    yield app
+    app.state.parts.close()
 
 
 @pytest.fixture

@@ -170,3 +170,13 @@ def test_more_proposals_of_the_model_are_others_and_good_ones():
     assert firsts < 10
     random_ones = [height({"lr": 10 ** generator.uniform(-4, 0), "dropout": generator.uniform(0, 0.5)}) for _ in found]
     assert np.median([height(each) for each in found]) > np.quantile(random_ones, 0.8)
+
+
+def test_a_study_that_is_closed_leaves_no_thread():
+    others = set(threading.enumerate())
+    plan = plan_study(load_spec("synthetic", ["budget.trials=3", "early_stopping=off"]), ClusterShape(2))
+    study = Study.open(plan, optuna.storages.InMemoryStorage(), "s", ahead=True)
+    study.ask()
+    assert set(threading.enumerate()) - others
+    study.close()
+    assert not set(threading.enumerate()) - others
