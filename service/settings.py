@@ -68,7 +68,10 @@ class ServerSettings:
     `max_running`: studies at a time at most; None: as many as have room for a trial. `max_attempts`: drivers of one
     study that may die in a row. `allowed_hosts`: names that requests may be addressed to. `max_trials`: of one study.
     `max_studies`: queued or running, of one token. `reads`, `writes`: requests a second of one caller, with ten
-    seconds' worth at once. `poll_seconds`: between two looks at what is wanted and what runs."""
+    seconds' worth at once; `anonymous`: the same of one address, by callers who are not known. `max_streams`: event
+    streams at a time, `max_streams_per_caller` of one caller. `max_connections`: at a time, fewer where the process may
+    not have as many files open; `max_connections_per_address` of one address, by default half of them. `poll_seconds`:
+    between two looks at what is wanted and what runs."""
 
     ray_address: str | None = None
     max_running: int | None = None
@@ -78,6 +81,11 @@ class ServerSettings:
     max_studies: int = 100
     reads: float = 500.0
     writes: float = 50.0
+    anonymous: float = 50.0
+    max_streams: int = 200
+    max_streams_per_caller: int = 50
+    max_connections: int = 1000
+    max_connections_per_address: int | None = None
     poll_seconds: float = 1.0
 
     @classmethod
@@ -114,7 +122,7 @@ def _positive(name: str, text: str) -> float:
 
 
 def _names(name: str, text: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
     if "*" in names:
         raise UsageError(f"{name}={text!r}; name the hosts: a server for every host can be called by any page")
     return names
@@ -129,6 +137,11 @@ _SERVER: Mapping[str, tuple[str, Callable[[str, str], Any]]] = {
     "max_studies": ("DIALIN_MAX_STUDIES", _count),
     "reads": ("DIALIN_READS_PER_SECOND", _positive),
     "writes": ("DIALIN_WRITES_PER_SECOND", _positive),
+    "anonymous": ("DIALIN_ANONYMOUS_PER_SECOND", _positive),
+    "max_streams": ("DIALIN_MAX_STREAMS", _count),
+    "max_streams_per_caller": ("DIALIN_MAX_STREAMS_PER_CALLER", _count),
+    "max_connections": ("DIALIN_MAX_CONNECTIONS", _count),
+    "max_connections_per_address": ("DIALIN_MAX_CONNECTIONS_PER_ADDRESS", _count),
     "poll_seconds": ("DIALIN_POLL_SECONDS", _positive),
 }
 

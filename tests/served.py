@@ -14,6 +14,8 @@ from pathlib import Path
 import uvicorn
 
 from service.api.app import create_app
+from service.api.connections import ConnectionLimits
+from service.api.serve import configured
 from service.cluster.jobs import JobInfo
 from service.planning import ClusterShape
 from service.settings import ServerSettings, Settings
@@ -74,7 +76,7 @@ def serving(out: Path, *, allow_code: bool = False) -> Iterator[str]:
     settings = Settings(out, out / "data", allow_code=allow_code)
     jobs = ProcessJobs(settings)
     app = create_app(settings, ServerSettings(poll_seconds=0.1), jobs)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=2)
+    config = configured(app, "127.0.0.1", 0, ConnectionLimits())
     server, socket = uvicorn.Server(config), config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, name="server")
     thread.start()

@@ -6,20 +6,20 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import about, models, problems, routes
 from service.api.auth import Gate
+from service.api.edge import Addressed, Anonymous, Bodies, Headers
 from service.api.metrics import Figures
 from service.api.page_backend import PageBackend
 from service.api.recent import Recent
 from service.api.studies import API, StudyService
+from service.bundles import MOST_BYTES as MOST_BUNDLE_BYTES
 from service.cluster.jobs import Jobs
 from service.cluster.local import local_shape
-from service.errors import ClusterError, UsageError
+from service.errors import ClusterError
 from service.history import sync_study
 from service.planning import ClusterShape
 from service.reconciler import Reconciler
@@ -28,14 +28,7 @@ from service.store.submissions import Submissions
 from service.store.tokens import Tokens
 from service.tracking.mirror import answers
 from service.web import pages
-
-_HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; "
-    "base-uri 'none'; object-src 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",
-    "x-frame-options": "DENY",
-}
+from service.web.responses import MAX_FORM_BYTES
 
 
 @dataclass(frozen=True)
@@ -94,8 +87,11 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
     _describe(app)
     # The last one is asked first.
     app.add_middleware(Recent, gate=parts.gate)
-    app.add_middleware(_Headers)
-    app.add_middleware(_Hosts, names=frozenset([*LOOPBACK, *server.allowed_hosts, host]))
+    app.add_middleware(Bodies, most=_most_bytes)
+    app.add_middleware(Anonymous, gate=parts.gate)
+    own = frozenset(name.lower() for name in server.allowed_hosts)
+    app.add_middleware(Addressed, names=own | {*LOOPBACK, host.lower()}, own=own)
+    app.add_middleware(Headers)
     return app
 
 
@@ -111,8 +107,13 @@ def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) ->
         abandoned=lambda study_id: _write_the_rest(settings, study_id),
     )
     service = StudyService(settings, server, submissions, _shape_of(jobs), reconciler.wake)
-    gate = Gate(tokens, is_open=host in LOOPBACK, reads=server.reads, writes=server.writes)
+    gate = Gate(tokens, is_open=host in LOOPBACK, reads=server.reads, writes=server.writes, anonymous=server.anonymous)
     return Parts(settings, server, submissions, tokens, service, reconciler, gate)
+
+
+def _most_bytes(path: str) -> int | None:
+    """How large a request's body may be. Most paths take none, or a specification, alone or in a form."""
+    return MOST_BUNDLE_BYTES if path == f"{API}/bundles" else MAX_FORM_BYTES
 
 
 def _shape_of(jobs: Jobs) -> Callable[[], ClusterShape]:
@@ -181,39 +182,3 @@ def _describe(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-class _Hosts:
-    """Answers only what was sent to one of the server's names: a page from elsewhere may have made a name of its own
-    point here."""
-
-    def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
-        self._app, self._names = app, names
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            shown = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-            name = urlsplit(f"//{shown}").hostname if "@" not in shown else None
-            if name not in self._names:
-                error = UsageError(f"host {shown[:80]!r} is none of this server's names; see DIALIN_ALLOWED_HOSTS")
-                await problems.answer(error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-class _Headers:
-    """Adds what every answer carries."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._extra = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                there = {name.lower() for name, _ in message.get("headers", [])}
-                more = [pair for pair in self._extra if pair[0] not in there]
-                message["headers"] = [*message.get("headers", []), *more]
-            await send(message)
-
-        await self._app(scope, receive, sending if scope["type"] == "http" else send)

@@ -57,10 +57,12 @@ class PageBackend:
         return self._service.log(study_id, tail)
 
     def plan(self, caller: Caller, text: str) -> Mapping[str, Any]:
-        return self._service.plan(text)
+        with self._gate.planning(caller.name):
+            return self._service.plan(text)
 
     def submit(self, caller: Caller, text: str, key: str, priority: int) -> str:
-        study, _ = self._service.submit(_identity(caller), text, priority=priority, key=key)
+        with self._gate.planning(caller.name):
+            study, _ = self._service.submit(_identity(caller), text, priority=priority, key=key)
         return str(study["id"])
 
     def act(self, caller: Caller, study_id: str, action: str, change: Mapping[str, str]) -> None:

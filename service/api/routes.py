@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from service.api import models
+from service.api.auth import Gate
 from service.api.streaming import event_stream
 from service.api.studies import StudyService
 from service.bundles import MOST_BYTES as MOST_BUNDLE_BYTES
@@ -59,7 +60,13 @@ def service_of(request: Request) -> StudyService:
     return service
 
 
+def gate_of(request: Request) -> Gate:
+    gate: Gate = request.app.state.parts.gate
+    return gate
+
+
 Who = Annotated[Identity, Depends(identity_of)]
+Admission = Annotated[Gate, Depends(gate_of)]
 Service = Annotated[StudyService, Depends(service_of)]
 BundleDigest = Annotated[str | None, Query(max_length=64, description="Files that were sent before, by their digest.")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=128)]
@@ -80,7 +87,7 @@ async def body_of(request: Request, most: int) -> bytes:
     """The body of a request. Raises TooLargeError before more than `most` bytes were read."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:
-        raise TooLargeError(f"{declared} bytes were sent; at most {most} are taken")
+        raise TooLargeError(f"{int(declared)} bytes were sent; at most {most} are taken")
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
@@ -113,6 +120,7 @@ router = APIRouter(dependencies=[Depends(identity_of)])
 )
 async def submit(
     identity: Who,
+    gate: Admission,
     service: Service,
     text: Spec,
     priority: Annotated[int, Query(ge=-100, le=100)] = 0,
@@ -121,9 +129,12 @@ async def submit(
 ) -> Response:
     if key is not None and not key.isprintable():
         raise UsageError("Idempotency-Key: printable characters only")
-    study, is_new = await run_in_threadpool(
-        lambda: service.submit(identity, text, priority=priority, key=key, bundle=bundle)
-    )
+
+    def submitted() -> tuple[dict[str, Any], bool]:
+        with gate.planning(identity.name):
+            return service.submit(identity, text, priority=priority, key=key, bundle=bundle)
+
+    study, is_new = await run_in_threadpool(submitted)
     return JSONResponse(study, 201 if is_new else 200, {"Location": study["links"]["self"]})
 
 
@@ -134,8 +145,12 @@ async def submit(
     openapi_extra=_SPEC_BODY,
     summary="Say what a specification would do; nothing is kept",
 )
-async def plan(service: Service, text: Spec, bundle: BundleDigest = None) -> Response:
-    return JSONResponse(await run_in_threadpool(service.plan, text, bundle))
+async def plan(identity: Who, gate: Admission, service: Service, text: Spec, bundle: BundleDigest = None) -> Response:
+    def planned() -> dict[str, Any]:
+        with gate.planning(identity.name):
+            return service.plan(text, bundle)
+
+    return JSONResponse(await run_in_threadpool(planned))
 
 
 @router.post(

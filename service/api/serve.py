@@ -6,10 +6,14 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from service.api.app import create_app
+from service.api.connections import ConnectionLimits, protocol
+from service.api.sparing import OneAMinute
 from service.cluster.jobs import RayJobs
 from service.errors import DialinError, UsageError
 from service.settings import LOOPBACK, ServerSettings, Settings
@@ -22,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(OneAMinute())
     try:
         serve(arguments.host, arguments.port, Settings.read(), ServerSettings.read())
     except DialinError as error:
@@ -36,8 +42,26 @@ def serve(host: str, port: int, settings: Settings, server: ServerSettings) -> N
         raise UsageError("DIALIN_RAY_ADDRESS is not set; `dialin up` starts a Ray of its own")
     check_exposure(host, settings, server)
     app = create_app(settings, server, RayJobs(server.ray_address), host=host)
-    # Event streams are endless: they must not keep a server that is to end.
-    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=2)
+    limits = ConnectionLimits.within(server.max_connections, server.max_connections_per_address)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(configured(app, host, port, limits)).run()
+
+
+def configured(app: ASGIApp, host: str, port: int, limits: ConnectionLimits) -> uvicorn.Config:
+    """How uvicorn serves an application here."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=protocol(limits),
+        ws="none",
+        backlog=128,  # fewer than there are files to spare: all of them may be accepted at once
+        log_config=None,  # our own handlers, which write sparingly
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,  # event streams are endless: they must not keep a server that is to end
+    )
 
 
 def check_exposure(host: str, settings: Settings, server: ServerSettings) -> None:

@@ -1,4 +1,4 @@
-"""How the page answers: templates with their helpers, headers, forms of its own origin only, errors as pages."""
+"""How the page answers: templates with their helpers, headers, forms, errors as pages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from service.errors import DialinError, ForbiddenError, TooLargeError, UnauthorizedError
+from service.errors import DialinError, TooLargeError, UnauthorizedError, UsageError
 from service.web import charts, words
 
 STATIC = Path(__file__).parent / "static"
-MAX_FORM_BYTES = 2_000_000
+MAX_FORM_BYTES, MAX_FIELDS = 2_000_000, 20
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; "
     "base-uri 'none'; object-src 'none'",
@@ -84,30 +84,22 @@ def _accepts(request: Request) -> str:
 
 
 async def form(request: Request) -> Mapping[str, str]:
-    """The fields of a form that this page itself has sent. Raises ForbiddenError for one from elsewhere, so that no
-    other site can act in a person's name."""
-    return dict(parse_qsl(await plain_text(request), keep_blank_values=True, max_num_fields=20))
+    """The fields of a form. Raises UsageError for what is none of this page's."""
+    text = await plain_text(request)
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        raise UsageError(f"a form of more than {MAX_FIELDS} fields") from None
 
 
 async def plain_text(request: Request) -> str:
-    """The body of a request that this page itself has sent. Raises as `form`."""
-    check_origin(request)
+    """The body of a request. Raises TooLargeError."""
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > MAX_FORM_BYTES:
             raise TooLargeError(f"a form of more than {MAX_FORM_BYTES:,} bytes")
     return content.decode("utf-8", "replace")
-
-
-def check_origin(request: Request) -> None:
-    """Raises ForbiddenError for a request that another site had a browser send."""
-    site = request.headers.get("sec-fetch-site")  # a page cannot forge it; behind a proxy the origin tells less
-    if site is not None and site not in ("same-origin", "none"):
-        raise ForbiddenError(f"a form from another site ({site})")
-    origin = request.headers.get("origin")
-    if site is None and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise ForbiddenError(f"a form from another site ({origin})")
 
 
 def local_path(wanted: str) -> str:

@@ -1,0 +1,47 @@
+"""A log that nobody who asks can fill: of each kind of record that requests cause, one a minute."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from cachetools import LRUCache
+
+QUIET_SECONDS = 60.0
+_CAUSED_BY_REQUESTS = ("uvicorn", "dialin.api", "asyncio", "py.warnings")
+
+
+class OneAMinute(logging.Filter):
+    """Lets the first record of a kind through, and then one in QUIET_SECONDS, which says how many it stands for. A kind
+    is a logger, its message before the values, and where an exception came from."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kinds: LRUCache[object, tuple[float, int]] = LRUCache(256)  # when the last one was let through, and since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(_CAUSED_BY_REQUESTS):
+            return True
+        kind, now = _kind_of(record), self._clock()
+        with self._lock:
+            at, left_out = self._kinds.get(kind, (-QUIET_SECONDS, 0))
+            if now - at < QUIET_SECONDS:
+                self._kinds[kind] = (at, left_out + 1)
+                return False
+            self._kinds[kind] = (now, 0)
+        if left_out:
+            record.msg = f"{record.msg} ({left_out} more like this since the last one)"
+        return True
+
+
+def _kind_of(record: logging.LogRecord) -> object:
+    error = record.exc_info[1] if record.exc_info else None
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace is not None else None
+    return record.name, str(record.msg)[:80], type(error), place
