@@ -40,7 +40,7 @@ _AWAY = (ServerError, RateLimitedError)  # what may be over in a while
 class StudyInfo:
     """A study as the server last told it. Times in seconds since 1970; `seconds`: how long it was driven, as of its
     last end; `owner`: None of one that was run without the server; `trials`: how many are in each state, and `budget`;
-    `best`: the best value of `metric` so far; `links`: paths on the server, but for `mlflow`."""
+    `best`: the best value of `metric` so far; `links`: paths on the server; `mlflow` may be an address elsewhere."""
 
     id: str
     name: str

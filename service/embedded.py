@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from service.cluster.local import local_shape
 from service.errors import ConflictError, UsageError
 from service.interrupts import Interrupts
 from service.scratch import remove_scratch, scratch_for_ray
-from service.settings import OutputFolder, ServerSettings, Settings
+from service.settings import MLFLOW_PATH, MLFLOW_SECRET, OutputFolder, ServerSettings, Settings
 from service.supervisor.part import Part, probe_http
 
 _ROOT = str(Path(__file__).parents[1])
@@ -90,9 +89,12 @@ def _parts(
     parts = []
     environment = _environment(settings)
     mlflow, ray = settings.mlflow_uri, server.ray_address
+    environment.pop(MLFLOW_SECRET, None)
     if mlflow is None:
         mlflow_port = _free_port(5000)
         mlflow = f"http://127.0.0.1:{mlflow_port}"
+        # Made once, so that a part that is started again knows it; in the environment, which only our account can read.
+        environment[MLFLOW_SECRET] = secrets.token_urlsafe(32)
         parts.append(_mlflow(settings, mlflow_port, environment, folder))
     environment["DIALIN_MLFLOW_URI"] = mlflow
     if ray is None:
@@ -109,6 +111,8 @@ def _parts(
     environment["DIALIN_RAY_ADDRESS"] = ray
     shown = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
     api = f"http://{shown}:{port}"
+    if MLFLOW_SECRET in environment:
+        mlflow = f"{api}{MLFLOW_PATH}/"
     command = [sys.executable, "-P", "-m", "service.api.serve", "--host", host, "--port", str(port)]
     named = f"127.0.0.1:{port}" if shown == "127.0.0.1" else f"{shown}:{port}"
     health = f"http://{named}/healthz"
@@ -132,22 +136,14 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folder: Path) -> Part:
-    out, address = OutputFolder(settings.out), f"127.0.0.1:{port}"
-    # Kept in the file: its readers never wait for its writer, and a commit is one write to the log. Where somebody has
-    # the file just now, it stays as it is.
-    with closing(sqlite3.connect(out.mlflow_database, timeout=60)) as connection, suppress(sqlite3.OperationalError):
-        connection.execute("PRAGMA journal_mode=WAL")
+    out, secret = OutputFolder(settings.out), environment[MLFLOW_SECRET]
     command = [
-        *(sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{out.mlflow_database}"),
-        *("--artifacts-destination", str(out.mlflow_artifacts), "--workers", "1"),
-        # A page from elsewhere that somebody has open must not reach it.
-        *("--allowed-hosts", f"{address},localhost:{port}", "--cors-allowed-origins", f"http://{address}"),
+        *(sys.executable, "-P", "-m", "service.tracking.mlflow_server", "--port", str(port)),
+        *("--database", str(out.mlflow_database), "--artifacts", str(out.mlflow_artifacts)),
     ]
-    # Seven processes that run jobs of MLflow's (evaluations of language models), of which we have none.
-    environment = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    address = f"http://127.0.0.1:{port}"
     return Part(
-        "MLflow", command, environment, folder / "mlflow.log", port, lambda: probe_http(f"http://{address}/health")
+        "MLflow", command, environment, folder / "mlflow.log", port, lambda: probe_http(f"{address}/health", secret)
     )
 
 

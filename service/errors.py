@@ -17,6 +17,7 @@
     ├── ClusterError            the cluster that trained is gone
     ├── StorageError            nothing can be written: a disk is full
     ├── ServerError             a server cannot be reached, or answers what cannot be understood
+    │   └── ServerTimeoutError  a server behind the one that was asked does not answer in time
     └── StudyFailedError        the study ended without a result
 
 Server and client raise the same classes: `by_code` gives the class back from the code sent over the wire.
@@ -151,6 +152,11 @@ class StorageError(DialinError):
 class ServerError(DialinError):
     code = "server"
     status = 502
+
+
+class ServerTimeoutError(ServerError):
+    code = "server_timeout"
+    status = 504
 
 
 class StudyFailedError(DialinError):

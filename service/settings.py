@@ -13,6 +13,8 @@ from typing import Any
 from service.errors import UsageError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # this machine, for itself only
+MLFLOW_SECRET = "DIALIN_MLFLOW_SECRET"
+MLFLOW_PATH = "/mlflow"  # of the server, under which it passes requests on to an MLflow of its own
 _SWITCH = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
@@ -22,13 +24,15 @@ class Settings:
     (DIALIN_DATA_DIR); by default a folder of `out`. `mlflow_uri`: MLflow's server (DIALIN_MLFLOW_URI); None: a database
     in `out`. `allow_code`: whether a server takes specifications that name a person's own function, and runs it
     (DIALIN_ALLOW_CODE; off). `database_url`: the studies' database as an SQLAlchemy URL (DIALIN_DATABASE_URL); None: a
-    SQLite file in `out`."""
+    SQLite file in `out`. `mlflow_secret`: what MLflow's server of `dialin up` wants to be shown, which makes it anew at
+    each start and tells only its own parts (DIALIN_MLFLOW_SECRET); None: MLflow is somebody else's."""
 
     out: Path
     data_dir: Path
     mlflow_uri: str | None = None
     allow_code: bool = False
     database_url: str | None = field(default=None, repr=False)  # there may be a password in it
+    mlflow_secret: str | None = field(default=None, repr=False)
 
     @property
     def database(self) -> str:
@@ -57,6 +61,7 @@ class Settings:
             environ.get("DIALIN_MLFLOW_URI") or None,
             _switch("DIALIN_ALLOW_CODE", environ),
             environ.get("DIALIN_DATABASE_URL") or None,
+            environ.get(MLFLOW_SECRET) or None,
         )
 
 

@@ -1,6 +1,6 @@
 """A server's answers over HTTP: asked again where that is safe, and its errors raised as what the server raised.
 
-The only module that knows httpx.
+The only module of the client that knows httpx.
 """
 
 from __future__ import annotations

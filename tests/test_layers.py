@@ -73,9 +73,9 @@ DOORS = {
     "pydantic": {"api", "spec"},
     "fastapi": {"api", "web"},
     "starlette": {"api", "web"},
-    "uvicorn": {"api"},
+    "uvicorn": {"api", "tracking"},
     "psutil": {"guard"},
-    "httpx": {"transport"},
+    "httpx": {"api", "transport"},
     "pandas": {"client"},
 }
 

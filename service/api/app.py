@@ -13,6 +13,7 @@ from service.api import about, models, problems, routes
 from service.api.auth import Gate
 from service.api.edge import Addressed, Anonymous, Bodies, Headers
 from service.api.metrics import Figures
+from service.api.mlflow_proxy import MlflowProxy
 from service.api.page_backend import PageBackend
 from service.api.recent import Recent
 from service.api.studies import API, StudyService
@@ -23,7 +24,7 @@ from service.errors import ClusterError
 from service.history import sync_study
 from service.planning import ClusterShape
 from service.reconciler import Reconciler
-from service.settings import LOOPBACK, ServerSettings, Settings
+from service.settings import LOOPBACK, MLFLOW_PATH, ServerSettings, Settings
 from service.store.submissions import Submissions
 from service.store.tokens import Tokens
 from service.tracking.mirror import answers
@@ -54,6 +55,7 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
     """An application over a database and a cluster. `host`: where it will listen; only on loopback is it open while
     there is no token. Its reconciler runs as long as the application does."""
     parts = _parts(settings, server, jobs, host)
+    mlflow = _mlflow_proxy(settings, parts.gate)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +64,8 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
         yield
         parts.reconciler.close()
         thread.join(timeout=5)
+        if mlflow is not None:
+            await mlflow.close()
         parts.close()
 
     app = FastAPI(
@@ -83,6 +87,9 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
     app.include_router(about.health, prefix=API, tags=["server"])
     app.include_router(about.health, include_in_schema=False)
     app.include_router(pages.router(PageBackend(parts.service, parts.gate)))
+    app.state.mlflow_link = parts.service.mlflow_link
+    if mlflow is not None:
+        app.mount(MLFLOW_PATH, mlflow)
     app.state.parts = parts
     _describe(app)
     # The last one is asked first.
@@ -111,8 +118,18 @@ def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) ->
     return Parts(settings, server, submissions, tokens, service, reconciler, gate)
 
 
+def _mlflow_proxy(settings: Settings, gate: Gate) -> MlflowProxy | None:
+    """The way to an MLflow that answers this server only; None for one that people reach by themselves."""
+    if settings.mlflow_uri is None or settings.mlflow_secret is None:
+        return None
+    return MlflowProxy(gate, settings.mlflow_uri, settings.mlflow_secret)
+
+
 def _most_bytes(path: str) -> int | None:
-    """How large a request's body may be. Most paths take none, or a specification, alone or in a form."""
+    """How large a request's body may be. Most paths take none, or a specification, alone or in a form; the way to
+    MLflow limits what it passes on by itself."""
+    if path.startswith(f"{MLFLOW_PATH}/"):
+        return None
     return MOST_BUNDLE_BYTES if path == f"{API}/bundles" else MAX_FORM_BYTES
 
 
@@ -163,7 +180,9 @@ def _ray(jobs: Jobs) -> str:
 
 def _mlflow(settings: Settings) -> str:
     uri = settings.mlflow_uri
-    return "ok" if uri is None or not uri.startswith("http") or answers(uri) else f"does not answer at {uri}"
+    if uri is None or not uri.startswith("http") or answers(uri, secret=settings.mlflow_secret):
+        return "ok"
+    return f"does not answer at {uri}"
 
 
 def _describe(app: FastAPI) -> None:

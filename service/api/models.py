@@ -69,7 +69,9 @@ class Links(BaseModel):
     events: str
     logs: str
     page: str
-    mlflow: str | None = Field(description="The study's run in MLflow, once it is there.")
+    mlflow: str | None = Field(
+        description="The study's run in MLflow, once it is there: a path of this server, or an address."
+    )
 
 
 class Study(BaseModel):
@@ -190,7 +192,7 @@ class Trial(BaseModel):
     started_at: float | None
     ended_at: float | None
     findings: list[dict[str, Any]]
-    link: str | None = Field(description="Its run in MLflow, once it is there.")
+    link: str | None = Field(description="Its run in MLflow, once it is there: a path of this server, or an address.")
 
 
 class TrialPage(BaseModel):

@@ -35,7 +35,7 @@ from service.results.diagnosis import diagnose
 from service.results.export import best_config
 from service.results.summary import find_best, test_data
 from service.search.records import State
-from service.settings import OutputFolder, ServerSettings, Settings, StudyFolder
+from service.settings import MLFLOW_PATH, OutputFolder, ServerSettings, Settings, StudyFolder
 from service.spec import parse_spec, stored_spec, to_yaml
 from service.spec.reading import read_yaml
 from service.spec.study_spec import ObjectiveSpec, PythonSpec, StudySpec
@@ -56,6 +56,7 @@ SORTS: Mapping[str, str] = {
     "ended_at": "ended_at",
 }
 API = "/api/v1"
+_TRAINING = "workflowType=machine_learning"
 
 
 class StudyService:
@@ -362,11 +363,22 @@ class StudyService:
             return {**dict.fromkeys((state.value for state in State), 0), **summary["trials"]}, best.get("value")
         return self.reader.outcome(study, lambda view: (dict(view.counts()), _best_value(study, view)))
 
+    @property
+    def mlflow_link(self) -> str | None:
+        """Where people open MLflow: a path of this server, or the address of another one; None: nowhere on the web.
+        After the fragment stands what has MLflow show training runs, and not chats with a language model."""
+        root = self._mlflow_root()
+        return None if root is None else f"{root}/#/experiments?{_TRAINING}"
+
     def _run_link(self, experiment: str, run: str) -> str | None:
+        root = self._mlflow_root()
+        return None if root is None or not run else f"{root}/#/experiments/{experiment}/runs/{run}?{_TRAINING}"
+
+    def _mlflow_root(self) -> str | None:
         server = self._settings.mlflow_uri
-        if server is None or not server.startswith("http") or not run:
+        if server is None or not server.startswith("http"):
             return None
-        return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+        return server.rstrip("/") if self._settings.mlflow_secret is None else MLFLOW_PATH
 
 
 def _need(who: Identity, role: Role, what: str) -> None:

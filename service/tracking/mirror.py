@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from service.spec.domains import Scalar
 from service.tracking.position import read_position
@@ -151,10 +151,11 @@ def recorder_command(folder: Path, uri: str, artifacts: Path | None, patience_se
     return [*command, "--artifacts", str(artifacts)] if artifacts is not None else command
 
 
-def answers(uri: str, timeout_seconds: float = 2.0) -> bool:
-    """Whether MLflow's server at an address says that it is well."""
+def answers(uri: str, timeout_seconds: float = 2.0, secret: str | None = None) -> bool:
+    """Whether MLflow's server at an address says that it is well. `secret`: what that of `dialin up` wants to see."""
+    headers = {"Authorization": f"Bearer {secret}"} if secret is not None else {}
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_seconds) as response:
+        with urlopen(Request(f"{uri.rstrip('/')}/health", headers=headers), timeout=timeout_seconds) as response:
             return bool(response.status == 200)
     except (OSError, ValueError, HTTPException):
         return False

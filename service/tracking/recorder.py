@@ -19,6 +19,7 @@ import sqlite3
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from service.settings import LOOPBACK
+from service.settings import LOOPBACK, MLFLOW_SECRET
+from service.tracking.mlflow_access import use_secret
 from service.tracking.recording import Recorder
 
 PAUSE_SECONDS = 1.0  # between steps, so that batches grow while a study runs
@@ -157,7 +159,7 @@ class LazyClient:
 
     def __getattr__(self, name: str) -> Any:
         if self._client is None:
-            self._client = _sqlite_client(self._uri) if self._uri.startswith(SQLITE) else _client(self._uri)
+            self._client = sqlite_client(self._uri) if self._uri.startswith(SQLITE) else _client(self._uri)
             # MLflow's modules are 300,000 objects that the collector would go through time and again, and a trial's
             # points are a thousand.
             gc.freeze()
@@ -165,12 +167,14 @@ class LazyClient:
         return getattr(self._client, name)
 
 
-def _sqlite_client(uri: str) -> Any:
+def sqlite_client(uri: str, open_store: Callable[[str], Any] | None = None) -> Any:
+    """An MlflowClient on a SQLite file. `open_store`: makes MLflow's store at a URI, where the file is missing; by
+    default it is the client's."""
     database = uri.removeprefix(SQLITE)
     # Two processes that migrate one new database at the same time ruin it: MLflow locks only a part of that.
     with FileLock(f"{database}.lock", timeout=OPENING_SECONDS):
         if not Path(database).exists():
-            _make_database(Path(database))
+            _make_database(Path(database), open_store or (lambda new: _client(new)._tracking_client.store))
         client = _client(uri)
         # In the write-ahead log a commit costs half, and who looks at the pages does not hold us up.
         with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as connection:
@@ -178,13 +182,12 @@ def _sqlite_client(uri: str) -> Any:
     return client
 
 
-def _make_database(database: Path) -> None:
+def _make_database(database: Path, open_store: Callable[[str], Any]) -> None:
     """A new database, whole or not at all: MLflow cannot mend one whose migrations were cut off in the middle."""
     partial = database.with_name(f"{database.name}.partial")
     for left_over in (partial, partial.with_name(f"{partial.name}-journal")):
         left_over.unlink(missing_ok=True)
-    store = _client(f"{SQLITE}{partial}")._tracking_client.store
-    store.engine.dispose()
+    open_store(f"{SQLITE}{partial}").engine.dispose()
     partial.rename(database)
 
 
@@ -215,6 +218,8 @@ def _prepare_environment() -> None:
             "GIT_PYTHON_REFRESH": "quiet",
         }
     )
+    if secret := os.environ.pop(MLFLOW_SECRET, None):
+        use_secret(secret)
 
 
 def _say(text: str) -> None:

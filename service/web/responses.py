@@ -50,7 +50,8 @@ class PageRoute(APIRoute):
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> Response:
     """A template as a page. One that has not changed since the browser asked last is not sent again."""
-    text = _TEMPLATES.get_template(template).render(path=request.url.path, now=time.time(), **context)
+    mlflow = getattr(request.app.state, "mlflow_link", None)
+    text = _TEMPLATES.get_template(template).render(path=request.url.path, now=time.time(), mlflow=mlflow, **context)
     etag = f'W/"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"'
     if status == 200 and request.method == "GET" and request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"ETag": etag})
@@ -109,7 +110,9 @@ def local_path(wanted: str) -> str:
 
 
 def web_link(url: str | None) -> str | None:
-    """A link that may be shown: to the web, and nothing that a browser would run."""
+    """A link that may be shown: to the web or a path of this site, and nothing that a browser would run."""
+    if url and url.startswith("/"):
+        return url if local_path(url) == url else None
     return url if url and urlsplit(url).scheme in ("http", "https") else None
 
 

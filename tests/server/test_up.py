@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.errors import NoResultError
@@ -99,6 +102,110 @@ def test_a_study_that_cannot_run_says_why(client, tmp_path):
     with pytest.raises(NoResultError, match="is failed"):
         study.best()
     assert "none.npz" in study.logs()
+
+
+AS_NOBODY = """
+import json, sys, urllib.error, urllib.request
+
+direct, server = sys.argv[1:]
+said = {}
+def ask(name, url, method="GET", content=None):
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, content, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            said[name] = [response.status, response.read(2000).decode(errors="replace")]
+    except urllib.error.HTTPError as error:
+        said[name] = [error.code, error.read().decode(errors="replace")]
+
+change = json.dumps({"name": "evil", "artifact_location": "file:///tmp/evil"}).encode()
+create = "/api/2.0/mlflow/experiments/create"
+ask("health", direct + "/health")
+ask("search", direct + "/api/2.0/mlflow/experiments/search?max_results=10")
+ask("create", direct + create, "POST", change)
+ask("traces", direct + "/v1/traces", "POST", b"{}")
+ask("through", server + "/mlflow" + create, "POST", change)
+ask("plain", server + "/mlflow/api/2.0/mlflow/experiments/search?max_results=10")
+for pid in sys.stdin.read().split():
+    try:
+        open(f"/proc/{pid}/environ").read()
+        said[pid] = "read"
+    except (PermissionError, FileNotFoundError):
+        pass
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes another user")
+def test_another_user_of_the_machine_reaches_mlflow_by_way_of_the_server_only(up):
+    """This server is open, so the other user is somebody there; but where files lie is not theirs to say."""
+    import json
+
+    mlflow = up.pid_of("mlflow")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", AS_NOBODY, mlflow_address(mlflow), up.url],
+        user="nobody",
+        group="nogroup",
+        extra_groups=[],
+        input=" ".join(map(str, up.family())),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    said = json.loads(done.stdout)
+    assert {said[name][0] for name in ("health", "search", "create", "traces")} == {401}, said
+    assert said["through"][0] == 403
+    assert "artifact_location='file:///tmp/evil': where files lie is for the server to say" in said["through"][1]
+    assert said["plain"][0] == 200
+    assert "evil" not in said["plain"][1]
+    assert not {str(pid) for pid in up.family()} & set(said)
+
+
+def test_the_secret_is_in_no_command_line_and_in_no_job_that_ray_shows(up, client, tmp_path):
+    environment = dict(
+        line.split("=", 1) for line in Path(f"/proc/{up.pid_of('api')}/environ").read_text().split("\0") if "=" in line
+    )
+    secret = environment["DIALIN_MLFLOW_SECRET"]
+    study = client.submit(write(tmp_path, SLOW % ("shown", 2)))
+    wait_until(lambda: study.refresh().info.best is not None, 60, "a report")
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in up.family() if Path(f"/proc/{pid}").exists()]
+    assert lines
+    assert not any(secret.encode() in line for line in lines)
+    asked = urllib.request.Request(f"{environment['DIALIN_RAY_ADDRESS']}/api/jobs/")
+    asked.add_header("Authorization", f"Bearer {environment['RAY_AUTH_TOKEN']}")
+    with urllib.request.urlopen(asked, timeout=30) as response:
+        jobs = response.read().decode()
+    assert study.id in jobs
+    assert secret not in jobs
+    study.wait(progress=False, timeout=120)
+
+
+def test_the_link_of_a_study_leads_through_the_server_to_its_run(up, client, tmp_path):
+    from mlflow import MlflowClient
+
+    study = client.submit(write(tmp_path, SLOW % ("linked", 2)))
+    study.wait(progress=False, timeout=120)
+    wait_until(lambda: study.refresh().info.mirror_lag == 0, 60, "MLflow has everything")
+    link = study.info.links["mlflow"]
+    found = re.fullmatch(r"/mlflow/#/experiments/(\d+)/runs/(\w+)\?workflowType=machine_learning", link)
+    assert found, link
+    assert study.link("mlflow") == up.url + link
+    mlflow = MlflowClient(tracking_uri=f"{up.url}/mlflow")
+    run = mlflow.get_run(found[2])
+    assert (run.info.experiment_id, run.info.status, run.info.run_name) == (found[1], "FINISHED", study.id)
+    path = mlflow.download_artifacts(run.info.run_id, "best_config.yaml", str(tmp_path))
+    assert Path(path).read_text() == study.best_yaml()
+    mlflow.set_tag(run.info.run_id, "liked", "yes")
+    mlflow.log_text(run.info.run_id, "mine", "notes/own.txt")
+    assert [each.path for each in mlflow.list_artifacts(run.info.run_id, "notes")] == ["notes/own.txt"]
+    assert mlflow.get_run(run.info.run_id).data.tags["liked"] == "yes"
+
+
+def mlflow_address(pid: int) -> str:
+    """Where MLflow listens, as the kernel says."""
+    (port,) = {one.laddr.port for one in psutil.Process(pid).net_connections("tcp") if one.status == "LISTEN"}
+    return f"http://127.0.0.1:{port}"
 
 
 def test_all_parts_listen_on_loopback_only(up):

@@ -95,6 +95,9 @@ document.addEventListener("submit", async (event) => {
 // A link from another site arrives without the cookie. Asked from here, the server knows who this is.
 const signIn = main.querySelector("[data-sign-in]");
 if (signIn) {
+  // What stands after the # of an address is known to the browser only: MLflow's pages are told apart by it.
+  const wanted = signIn.dataset.signIn + location.hash;
+  signIn.elements.next.value = wanted;
   const answer = await fetch("/api/v1/session").catch(() => null);
-  if (answer?.ok && !document.activeElement?.value) location.replace(signIn.dataset.signIn);
+  if (answer?.ok && !document.activeElement?.value) location.replace(wanted);
 }
