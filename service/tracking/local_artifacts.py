@@ -63,6 +63,8 @@ def _confined(root: Path) -> type:
 
         def _check(self, path: str | None = None) -> None:
             if not path_inside(root, Path(self.artifact_dir, path or "")):
-                raise MlflowException(f"artifact {path or ''!r} is not in the server's own folder", PERMISSION_DENIED)
+                raise MlflowException(
+                    f"{path or 'where it keeps its files'!r} is not in the server's own folder", PERMISSION_DENIED
+                )
 
     return ConfinedRepository
