@@ -30,6 +30,7 @@ bench: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/scheduler.py
 	$(BIN)/python tests/benchmarks/recorder.py
 	$(BIN)/python tests/benchmarks/load.py
+	$(BIN)/python tests/benchmarks/large_study.py
 	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/doctor.py
 	$(BIN)/python tests/benchmarks/range_test.py

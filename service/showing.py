@@ -16,7 +16,7 @@ from service.planning import Plan
 from service.results.claims import judge
 from service.results.diagnosis import diagnose
 from service.results.summary import Result, epochs_text, figure
-from service.search.ranking import best_value
+from service.search.ranking import best_value, ranked
 from service.search.records import TrialRecord
 from service.spec import lint
 from service.spec.domains import Fixed
@@ -24,6 +24,8 @@ from service.spec.range_tests import Calibration
 from service.spec.study_spec import ObjectiveSpec, StudySpec
 from service.tracking.mirror import sqlite_uri, ui_command
 from service.views import domain_text, find_trial, knobs_data, value_text, when_text, why
+
+MOST_SHOWN, BEST_SHOWN, NEWEST_SHOWN = 100, 40, 20  # trials of a study: a terminal has no use for thousands of lines
 
 
 def show_claim(console: Console, spec: StudySpec, records: Sequence[TrialRecord], verdict: str = "") -> None:
@@ -178,14 +180,27 @@ def show_study(console: Console, back: ReadBack) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("trial", "state", "epochs", back.spec.objective.metric, "why it ended"):
         table.add_column(title, overflow="fold")
-    for trial in back.trials:
+    trials = _telling(back)
+    for trial in trials:
         value = best_value(trial.values, back.spec.objective.mode == "max")
         shown = "" if value is None else figure(value)
         table.add_row(str(trial.number), trial.state.value, str(trial.epochs_done), shown, why(trial))
     _say(console, "")
     console.print(table)
+    if len(trials) < len(back.trials):
+        shown = f"the {BEST_SHOWN} best and the {NEWEST_SHOWN} newest of {len(back.trials)} trials are shown"
+        _say(console, f"{shown}; all of them: dialin show {back.row.id} --json")
     if back.mirror_lag:
         _say(console, f"MLflow lags by {back.mirror_lag} events; write them with: dialin sync {back.row.id}")
+
+
+def _telling(back: ReadBack) -> Sequence[TrialRecord]:
+    """The trials that are shown: all by number, or of many the best ones, from the best, and the newest."""
+    if len(back.trials) <= MOST_SHOWN:
+        return back.trials
+    best = [record for record, _ in ranked(back.trials, back.spec.objective.mode)[:BEST_SHOWN]]
+    taken = {record.number for record in best}
+    return [*best, *[record for record in back.trials if record.number not in taken][-NEWEST_SHOWN:]]
 
 
 def show_knobs(console: Console) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.search.records import TrialRecord
@@ -30,36 +31,49 @@ class Diagnosis:
 def diagnose(records: Sequence[TrialRecord]) -> list[Diagnosis]:
     """The diseases of a study, the most frequent first."""
     counts = Counter(finding.code for record in records for finding in record.findings)
+    columns = _varying(records) if any(count >= FEWEST for count in counts.values()) else {}
     found = []
     for code, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        sick = [record for record in records if any(finding.code == code for finding in record.findings)]
-        well = [record for record in records if record not in sick]
-        common = _common(sick, well) if len(sick) >= FEWEST and well else ()
-        found.append(Diagnosis(code, tuple(record.number for record in sick), common))
+        is_sick = [any(finding.code == code for finding in record.findings) for record in records]
+        sick = tuple(itertools.compress((record.number for record in records), is_sick))
+        common = _common(columns, is_sick) if FEWEST <= len(sick) < len(records) else ()
+        found.append(Diagnosis(code, sick, common))
     return found
 
 
-def _common(sick: Sequence[TrialRecord], well: Sequence[TrialRecord]) -> tuple[str, ...]:
+def _varying(records: Sequence[TrialRecord]) -> Mapping[str, Sequence[object]]:
+    """The values of the knobs that are not the same in all trials; `_ABSENT` where a trial has not that knob."""
+    names = dict.fromkeys(name for record in records for name in record.params)
+    columns = {name: [record.params.get(name, _ABSENT) for record in records] for name in names}
+    return {name: column for name, column in columns.items() if any(value != column[0] for value in column)}
+
+
+def _common(columns: Mapping[str, Sequence[object]], is_sick: Sequence[bool]) -> tuple[str, ...]:
     """What tells the sick from the well, one knob at a time, the sharpest two."""
     candidates: list[tuple[float, str]] = []
-    for name in sick[0].params:
-        values = [record.params.get(name) for record in sick]
-        others = [record.params[name] for record in well if name in record.params]
-        if not others or len(set(map(str, [*values, *others]))) == 1:
-            continue
-        candidates += _splits(name, values, others)
+    for name, column in columns.items():
+        values = list(itertools.compress(column, is_sick))
+        others = [value for value, sick in zip(column, is_sick, strict=True) if not sick and value is not _ABSENT]
+        if _ABSENT not in values and others:
+            candidates += _splits(name, values, others)
     return tuple(text for _, text in sorted(candidates)[:2])
 
 
 def _splits(name: str, values: Sequence[object], others: Sequence[object]) -> list[tuple[float, str]]:
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    plain = [value for value in others if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers, plain = _numbers(values), _numbers(others)
     if len(numbers) == len(values) and len(plain) == len(others):
-        above = sum(other >= min(numbers) for other in plain) / len(plain)
-        below = sum(other <= max(numbers) for other in plain) / len(plain)
-        choices = [(above, f"{name} >= {min(numbers):.3g}"), (below, f"{name} <= {max(numbers):.3g}")]
+        low, high = min(numbers), max(numbers)
+        above, below = sum(other >= low for other in plain), sum(other <= high for other in plain)
+        choices = [(above / len(plain), f"{name} >= {low:.3g}"), (below / len(plain), f"{name} <= {high:.3g}")]
         return [choice for choice in choices if choice[0] <= APART]
-    if len(set(map(str, values))) == 1:
+    if all(value == values[0] for value in values):
         share = sum(other == values[0] for other in others) / len(others)
         return [(share, f"{name} {values[0]}")] if share <= APART else []
     return []
+
+
+def _numbers(values: Sequence[object]) -> list[float]:
+    return [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+
+
+_ABSENT = object()
