@@ -253,12 +253,12 @@ def _watch(arguments: argparse.Namespace) -> int:
 
 
 def _show_end(arguments: argparse.Namespace, back: Any, result: Any) -> int:
-    from service.showing import show_claim, show_result
+    from service.showing import mirror_line, show_claim, show_result
 
     if arguments.json:
         print_json(result.to_data())
         return exit_code(result.state)
-    show_result(console(), back.spec, result)
+    show_result(console(), back.spec, result, mirror_line(back))
     show_claim(console(), back.spec, back.trials)
     if result.state == "interrupted":
         console().print(f"go on with it         dialin resume {result.study_id}", markup=False)
@@ -299,10 +299,10 @@ def _sync(arguments: argparse.Namespace) -> int:
 
     left = sync_study(_settings(arguments), arguments.study)
     if arguments.json:
-        print_json({"left": left})
+        print_json({"left": left.events, "note": left.text()})
     else:
-        print("everything is in MLflow" if left == 0 else f"{left} events are not in MLflow yet; they are kept on disk")
-    return 0 if left == 0 else 1
+        print(f"{left.text()}; it is kept on disk, and written by the next sync" if left else "everything is in MLflow")
+    return 1 if left else 0
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -393,13 +393,13 @@ def _best(arguments: argparse.Namespace) -> None:
         print_text(text, "yaml" if arguments.json else None)
         return
     from service.history import read_back
-    from service.showing import show_result
+    from service.showing import mirror_line, show_result
 
     back = read_back(_settings(arguments), arguments.study)
     if arguments.json:
         print_json(back.result.to_data())
     else:
-        show_result(console(), back.spec, back.result)
+        show_result(console(), back.spec, back.result, mirror_line(back))
 
 
 def _up(arguments: argparse.Namespace) -> None:

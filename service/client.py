@@ -18,7 +18,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin
@@ -61,6 +61,7 @@ class StudyInfo:
     mirror_lag: int
     archived: bool
     links: Mapping[str, str | None]
+    mirror_note: str = ""  # how far MLflow lags and why, in words
 
     @property
     def ended(self) -> bool:
@@ -391,7 +392,8 @@ class StudyHandle:
 def study_info(data: Any) -> StudyInfo:
     """A study from a server's answer; what a newer server says beside it is left out. Raises ServerError."""
     try:
-        info = StudyInfo(**{field.name: data[field.name] for field in fields(StudyInfo)})
+        known = [field.name for field in fields(StudyInfo) if field.name in data or field.default is MISSING]
+        info = StudyInfo(**{name: data[name] for name in known})
         info.line()
         _path(info.id)
     except (KeyError, TypeError, ValueError, AttributeError, NotFoundError) as error:

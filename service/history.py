@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import Timeout
+
 from service.calibration import from_data
 from service.errors import ConflictError, NotFoundError
+from service.results.claims import judge
+from service.results.leaderboard import describe
 from service.results.looks import looks_of
 from service.results.summary import Result, summarize
 from service.search.records import TrialRecord
-from service.search.storage import BaseStorage, close_storage, open_storage
-from service.search.trial_rows import TrialReader
-from service.settings import OutputFolder, Settings
-from service.spec import stored_spec
+from service.search.storage import BaseStorage, close_storage, open_storage, opened_storage
+from service.search.trial_rows import TrialReader, read_study
+from service.settings import OutputFolder, Settings, StudyFolder
+from service.spec import sampler_of, searched, stored_spec
+from service.spec.domains import Scalar
 from service.spec.range_tests import Calibration
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import PythonSpec, StudySpec
 from service.store.leases import holder
-from service.store.studies import Studies, StudyRow
-from service.tracking.mirror import lag_of, sqlite_uri, sync
+from service.store.studies import Studies, StudyRow, StudyState
+from service.tracking.events import StudyEnded
+from service.tracking.lag import Lag, read_lag, recorder_lock
+from service.tracking.mirror import sqlite_uri
+from service.tracking.process import sync
+from service.tracking.rebuilding import append, rebuild, study_ended, study_started, survey
+from service.tracking.spool import has_spool
+
+ENDED = (StudyState.COMPLETE, StudyState.FAILED, StudyState.INTERRUPTED)
 
 
 class Lines(Protocol):
@@ -32,8 +47,8 @@ class Lines(Protocol):
 
 @dataclass(frozen=True)
 class ReadBack:
-    """One study as the disk or a server has it. `mirror_lag`: events that MLflow has not got yet. `verdict`: how its
-    claim was judged, where that was done elsewhere."""
+    """One study as the disk or a server has it. `mirror_lag`: events that MLflow has not got yet; `mirror_note`: that
+    and why, in words. `verdict`: how its claim was judged, where that was done elsewhere."""
 
     row: StudyRow
     spec: StudySpec
@@ -42,6 +57,7 @@ class ReadBack:
     calibration: Lines | None = None
     mirror_lag: int = 0
     verdict: str = ""
+    mirror_note: str = ""
 
 
 def mlflow_target(settings: Settings) -> tuple[str, Path | None]:
@@ -63,16 +79,93 @@ def paths_of(settings: Settings) -> dict[str, str | None]:
     }
 
 
-def sync_study(settings: Settings, reference: str) -> int:
-    """Write what MLflow has not got of a study yet; how many events are left after it. Raises NotFoundError, and
-    ConflictError while its driver lives: that one's recorder writes."""
+def sync_study(settings: Settings, reference: str) -> Lag:
+    """Write what MLflow has not got of a study yet; what is left after it. A spool that is missing or damaged is made
+    again first. Raises NotFoundError, and ConflictError while its driver lives: that one's recorder writes."""
     with _studies(settings, reference) as studies:
         row = studies.find(reference)
         owner = holder(studies.engine, row.id)
     if owner is not None:
         raise ConflictError(f"study {row.id} is being driven by process {owner.pid} on {owner.host}, which writes it")
     folder = OutputFolder(settings.out).study(row.id).spool
-    return sync(folder, *mlflow_target(settings)) if folder.exists() else 0
+    complete_spool(settings, row)
+    if not has_spool(folder):
+        return Lag()
+    left = sync(folder, *mlflow_target(settings))
+    return replace(read_lag(folder), events=left)
+
+
+def complete_spool(settings: Settings, row: StudyRow, *, patience_seconds: float = 30.0) -> None:
+    """Have the spool of a study say what the study's storage knows, where it does not: lines are damaged, all of it is
+    gone, or nobody wrote down how the study ended. Only for whoever drives the study, or while nobody does: what a
+    recorder at work still has to say is waited for, and after `patience_seconds` nothing is changed."""
+    folder = OutputFolder(settings.out).study(row.id).spool
+    found = survey(folder)
+    has_ended = row.state in ENDED
+    if found.whole and (found.ended or not has_ended):
+        return
+    with opened_storage(settings.database) as storage:
+        records = read_study(storage, row.id)
+    if not found.lines and not records:
+        return  # it was never driven
+    spec = stored_spec(row.spec)
+    with suppress(Timeout), recorder_lock(folder, patience_seconds):
+        if not found.whole:
+            started = study_started(row.id, row.name, row.created_at, params_of(spec), row.spec)
+            rebuild(folder, started, spec.objective.metric, records)
+        if has_ended:
+            around = OutputFolder(settings.out).study(row.id)
+            result = result_of(row, spec, records, settings, _calibration(around))
+            append(folder, [ending_of(spec, result, records, around, row.ended_at)])
+
+
+def mirror_standing(settings: Settings, row: StudyRow) -> Lag:
+    """How far MLflow is behind a study, and why."""
+    folder = OutputFolder(settings.out).study(row.id).spool
+    if row.state in ENDED and row.summary.get("trials") and not has_spool(folder):
+        return Lag(unknown=True)
+    return read_lag(folder)
+
+
+def params_of(spec: StudySpec) -> dict[str, Scalar]:
+    """What MLflow shows as the parameters of a study, as far as its specification says it."""
+    objective = spec.objective
+    subject = {"python": objective.python} if isinstance(objective, PythonSpec) else {"dataset": objective.dataset}
+    return {
+        **subject,
+        "metric": objective.metric,
+        "mode": objective.mode,
+        "sampler": sampler_of(spec),
+        "seed": spec.search.seed,
+        "trials": spec.budget.trials,
+        "epochs": spec.budget.epochs,
+        "searched": ", ".join(searched(spec)),
+    }
+
+
+def ending_of(
+    spec: StudySpec, result: Result, records: Sequence[TrialRecord], folder: StudyFolder, ended_at: float | None
+) -> StudyEnded:
+    """What MLflow is told of a study's end."""
+    metrics = {f"trials_{state}": float(count) for state, count in result.trials.items()}
+    metrics |= {f"epochs_{kind}": float(count) for kind, count in result.epochs.items()}
+    metrics["seconds"] = result.seconds
+    if result.best is not None:
+        metrics[f"best_{result.metric}"] = result.best.value
+    # A score of an earlier look must not stand beside another best trial, and MLflow forgets no metric.
+    metrics |= {f"test_{name}": math.nan for look in result.looks for name in look.values}
+    metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}
+    metrics["test_looks"] = float(len(result.looks))
+    claim = judge(spec, spec.claim, records).text() if spec.claim is not None else ""
+    # MLflow shows the note, in Markdown, on the page of the run.
+    tags = {"mlflow.note.content": describe(result, records, claim)}
+    if result.best is not None:
+        tags["dialin.best_trial"] = str(result.best.trial)
+        tags["dialin.test_trial"] = "none" if result.test_trial is None else str(result.test_trial)
+    files = [folder.best_config, folder.calibration, folder.range_tests_plot]
+    there = [str(file) for file in files if file.exists()]
+    at = time.time() if ended_at is None else ended_at
+    return study_ended(result.state, result.reason, at, metrics, tags, there)
 
 
 def list_studies(settings: Settings) -> list[dict[str, Any]]:
@@ -80,7 +173,7 @@ def list_studies(settings: Settings) -> list[dict[str, Any]]:
     if not settings.has_database:
         return []
     with Studies(settings.database) as studies:
-        return [_line(row) for row in studies.list()]
+        return [{**_line(row), "mirror_lag": mirror_standing(settings, row).events} for row in studies.list()]
 
 
 def read_back(settings: Settings, reference: str) -> ReadBack:
@@ -115,20 +208,20 @@ class LocalReader:
             self._storage = open_storage(self._settings.database)
         trials = self._trials.setdefault(row.id, TrialReader(self._storage, row.id)).read()
         folder = self._out.study(row.id)
-        calibration = from_data(json.loads(folder.calibration.read_text())) if folder.calibration.exists() else None
+        calibration = _calibration(folder)
         result = result_of(row, spec, trials, self._settings, calibration)
-        return ReadBack(row, spec, trials, result, calibration, lag_of(folder.spool))
-
-
-def _find(settings: Settings, reference: str) -> StudyRow:
-    with _studies(settings, reference) as studies:
-        return studies.find(reference)
+        lag = mirror_standing(self._settings, row)
+        return ReadBack(row, spec, trials, result, calibration, lag.events, mirror_note=lag.text())
 
 
 def _studies(settings: Settings, reference: str) -> Studies:
     if not settings.has_database:
         raise NotFoundError(f"no study {reference!r}: there is none in {settings.out}")
     return Studies(settings.database)
+
+
+def _calibration(folder: StudyFolder) -> Calibration | None:
+    return from_data(json.loads(folder.calibration.read_text())) if folder.calibration.exists() else None
 
 
 def result_of(

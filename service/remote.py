@@ -20,7 +20,7 @@ from service.results.summary import Best, Result
 from service.search.ranking import LOSS
 from service.search.records import Outcome, State, Trial, TrialRecord
 from service.settings import ServerAddress
-from service.showing import show_claim, show_list, show_result, show_study, show_trial
+from service.showing import mirror_line, show_claim, show_list, show_result, show_study, show_trial
 from service.spec import stored_spec
 from service.spec.findings import RULES, Finding
 from service.spec.study_spec import StudySpec
@@ -51,7 +51,9 @@ def read_remote(study: StudyHandle, trials: Sequence[Mapping[str, Any]]) -> Read
         lines = detail["calibration"]
         calibration = _Lines(tuple(map(str, lines))) if lines else None
         result = _result(study, detail)
-        return ReadBack(row, spec, records, result, calibration, info.mirror_lag, detail["claim"] or "")
+        return ReadBack(
+            row, spec, records, result, calibration, info.mirror_lag, detail["claim"] or "", info.mirror_note
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(f"the server answers with a study that cannot be read: {error!r}") from error
 
@@ -148,6 +150,7 @@ def _row(study: StudyHandle) -> dict[str, Any]:
         "ended_at": info.ended_at,
         "owner": info.owner,
         "priority": info.priority,
+        "mirror_lag": info.mirror_lag,
     }
 
 
@@ -164,7 +167,7 @@ def _show(client: Client, arguments: Namespace) -> None:
     if arguments.json:
         print_json(study_data(back))
         return
-    show_study(console(), back)
+    show_study(console(), back, is_here=False)
     _say_links(study)
 
 
@@ -181,7 +184,7 @@ def _print_result(study: StudyHandle, trials: Sequence[Mapping[str, Any]], argum
     if arguments.json:
         print_json(back.result.to_data())
         return
-    show_result(console(), back.spec, back.result)
+    show_result(console(), back.spec, back.result, mirror_line(back, is_here=False))
     if back.trials:
         show_claim(console(), back.spec, back.trials, back.verdict)
     _say_links(study)

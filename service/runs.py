@@ -6,7 +6,6 @@ spec -> plan -> [ ask -> train -> report -> decide ]* -> tell -> result
 from __future__ import annotations
 
 import errno
-import math
 import os
 import shutil
 import time
@@ -20,17 +19,15 @@ from service.cluster.local import local_cluster, local_shape
 from service.continuing import extended, resolve_warm_start
 from service.driver import StudyDriver
 from service.errors import ConflictError, DataError, FencedError, NotFoundError, StorageError, UsageError
-from service.history import mlflow_target, paths_of
+from service.history import complete_spool, ending_of, mlflow_target, params_of, paths_of
 from service.interrupts import Interrupts
 from service.journal import Journal, Listener
 from service.objectives.base import Metrics, Objective
 from service.objectives.inline import run_inline, sweep_inline
 from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
 from service.planning import ClusterShape, Plan, plan_study
-from service.results.claims import judge
 from service.results.export import write_best_config
 from service.results.figures import plot_range_tests
-from service.results.leaderboard import describe
 from service.results.looks import Look, look_at, looks_of
 from service.results.summary import Result, summarize
 from service.search.records import State, Trial, TrialRecord
@@ -38,10 +35,10 @@ from service.search.storage import fence, opened_storage
 from service.search.study import Study
 from service.search.trial_rows import read_finished, read_study
 from service.settings import OutputFolder, Settings, StudyFolder
-from service.spec import parse_spec, sampler_of, searched, to_yaml
+from service.spec import parse_spec, to_yaml
 from service.spec.domains import RangeTested, Scalar
 from service.spec.range_tests import Calibration, Curve, Sweep
-from service.spec.study_spec import PythonSpec, StudySpec
+from service.spec.study_spec import StudySpec
 from service.store.leases import Lease, acquire
 from service.store.studies import Studies, StudyRow, StudyState
 from service.tracking.mirror import Mirror
@@ -167,7 +164,7 @@ def _drive(
         fence(storage, lease.check_within)
         listener.planned(row.id, plan, read_study(storage, row.id))
         trial_plan = _trial_plan(plan, objective, folder)
-        with _mirrored(plan, row.id, settings) as mirror:
+        with _mirrored(plan, row, settings) as mirror:
             with _runner(site, plan, folder) as trainer:
                 interrupts.install()  # Ray takes SIGTERM for itself when it starts
                 plan = _calibrate(plan, trainer, trial_plan, folder, listener)
@@ -380,23 +377,14 @@ def _trial_plan(plan: Plan, objective: Objective, folder: StudyFolder) -> TrialP
 
 
 @contextmanager
-def _mirrored(plan: Plan, study_id: str, settings: Settings) -> Iterator[Mirror]:
+def _mirrored(plan: Plan, row: StudyRow, settings: Settings) -> Iterator[Mirror]:
     """The study's way to MLflow; whatever escapes ends its run there too, unless the study is no longer ours."""
     spec = plan.spec
-    mirror = Mirror(OutputFolder(settings.out).study(study_id).spool, *mlflow_target(settings))
-    params: dict[str, Scalar] = {
-        **_subject(spec),
-        "metric": spec.objective.metric,
-        "mode": spec.objective.mode,
-        "sampler": sampler_of(spec),
-        "seed": spec.search.seed,
-        "trials": spec.budget.trials,
-        "epochs": spec.budget.epochs,
-        "rungs": ", ".join(map(str, plan.rungs)) or "none",
-        "concurrency": plan.concurrency,
-        "searched": ", ".join(searched(spec)),
-    }
-    mirror.study_started(study_id, spec.name, params, {"spec": to_yaml(spec)})
+    complete_spool(settings, replace(row, state=StudyState.RUNNING), patience_seconds=0.0)
+    mirror = Mirror(OutputFolder(settings.out).study(row.id).spool, *mlflow_target(settings))
+    rungs = ", ".join(map(str, plan.rungs)) or "none"
+    params: dict[str, Scalar] = {**params_of(spec), "rungs": rungs, "concurrency": plan.concurrency}
+    mirror.study_started(row.id, spec.name, params, {"spec": to_yaml(spec)})
     mirror.start()
     try:
         yield mirror
@@ -409,11 +397,6 @@ def _mirrored(plan: Plan, study_id: str, settings: Settings) -> Iterator[Mirror]
             mirror.study_ended(state.value, reason, {}, {}, [])
         mirror.close(INTERRUPTED_MIRROR_SECONDS)
         raise
-
-
-def _subject(spec: StudySpec) -> dict[str, Scalar]:
-    objective = spec.objective
-    return {"python": objective.python} if isinstance(objective, PythonSpec) else {"dataset": objective.dataset}
 
 
 def _keep(
@@ -455,27 +438,11 @@ def _end_mirror(
     records: Sequence[TrialRecord],
     folder: StudyFolder,
 ) -> None:
-    metrics = {f"trials_{state}": float(count) for state, count in result.trials.items()}
-    metrics |= {f"epochs_{kind}": float(count) for kind, count in result.epochs.items()}
-    metrics["seconds"] = result.seconds
-    if result.best is not None:
-        metrics[f"best_{result.metric}"] = result.best.value
-    # A score of an earlier look must not stand beside another best trial, and MLflow forgets no metric.
-    metrics |= {f"test_{name}": math.nan for look in result.looks for name in look.values}
-    metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}
-    metrics["test_looks"] = float(len(result.looks))
-    claim = judge(spec, spec.claim, records).text() if spec.claim is not None else ""
-    # MLflow shows the note, in Markdown, on the page of the run.
-    tags = {"mlflow.note.content": describe(result, records, claim)}
-    if result.best is not None:
-        tags["dialin.best_trial"] = str(result.best.trial)
-        tags["dialin.test_trial"] = "none" if result.test_trial is None else str(result.test_trial)
-    files = [folder.best_config, folder.calibration, folder.range_tests_plot]
-    mirror.study_ended(result.state, result.reason, metrics, tags, [str(file) for file in files if file.exists()])
+    mirror.ended(ending_of(spec, result, records, folder, None))
 
 
 def _close_mirror(mirror: Mirror, result: Result, listener: Listener) -> None:
     """Give MLflow a while to get all of it."""
     interrupted = result.state == StudyState.INTERRUPTED
     if not mirror.close(INTERRUPTED_MIRROR_SECONDS if interrupted else MIRROR_SECONDS) and not interrupted:
-        listener.note(f"MLflow lags by {mirror.lag()} events; they are kept on disk and are still being written")
+        listener.note(f"{mirror.standing().text()}; `dialin sync {result.study_id}` writes what is left")

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from service.history import ReadBack
+from service.history import ENDED, ReadBack
 from service.planning import Plan
 from service.results.claims import judge
 from service.results.diagnosis import diagnose
@@ -41,8 +41,18 @@ def show_claim(console: Console, spec: StudySpec, records: Sequence[TrialRecord]
         _say(console, f"how to read it       {spec.claim.read}")
 
 
-def show_result(console: Console, spec: StudySpec, result: Result) -> None:
-    """The end of a run: the best configuration, its figures, what was saved, and where everything lies."""
+def mirror_line(back: ReadBack, *, is_here: bool = True) -> str:
+    """How far MLflow is behind a study, and who changes that: `is_here`, a command; else the server. Empty when MLflow
+    has everything."""
+    if not back.mirror_note or back.row.state not in ENDED:
+        return back.mirror_note
+    who = f"`dialin sync {back.row.id}` writes what is missing" if is_here else "the server goes on writing"
+    return f"{back.mirror_note}; {who}"
+
+
+def show_result(console: Console, spec: StudySpec, result: Result, lag: str = "") -> None:
+    """The end of a run: the best configuration, its figures, what was saved, and where everything lies. `lag`: how far
+    MLflow is behind it."""
     _say(console, f"study {result.study_id} {result.state}{f': {result.reason}' if result.reason else ''}")
     if result.best is None:
         _say(console, "no trial has reported a finite value yet, so there is no best configuration")
@@ -51,7 +61,9 @@ def show_result(console: Console, spec: StudySpec, result: Result) -> None:
     _say(console, _trials_line(result))
     if result.paths.get("best_config"):
         _say(console, f"best configuration   {_short_path(result.paths['best_config'])}")
-    if result.paths.get("mlflow"):
+    if lag:
+        _say(console, lag)
+    elif result.paths.get("mlflow"):
         place = str(result.paths["mlflow"])
         _say(console, f"see every trial      {ui_command(place if '://' in place else sqlite_uri(Path(place)))}")
 
@@ -141,14 +153,21 @@ def show_list(console: Console, rows: Sequence[Mapping[str, Any]], states: Seque
         _say(console, "no studies yet; start with: dialin run digits")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("study", "state", "best", "trials", "started"):
+    lags = any(_lags(row) for row in rows)
+    for title in ("study", "state", "best", "trials", "started", *(["MLflow"] if lags else [])):
         table.add_column(title)
     for row in rows:
         best = "" if row["best"] is None else f"{row['metric']} {figure(row['best'])}"
         trials = str(sum(row["trials"].values())) if row["trials"] else ""
         started = datetime.datetime.fromtimestamp(row["created_at"]).strftime("%Y-%m-%d %H:%M")
-        table.add_row(row["study_id"], row["state"], best, trials, started)
+        lag = [f"lags by {row['mirror_lag']} events" if _lags(row) else ""] if lags else []
+        table.add_row(row["study_id"], row["state"], best, trials, started, *lag)
     console.print(table)
+
+
+def _lags(row: Mapping[str, Any]) -> bool:
+    """Whether MLflow lacks something of a study that has ended; of one that runs it always does."""
+    return bool(row["mirror_lag"]) and row["state"] in ENDED
 
 
 def show_trial(console: Console, back: ReadBack, number: int) -> None:
@@ -170,8 +189,8 @@ def show_trial(console: Console, back: ReadBack, number: int) -> None:
         _say(console, "the doctor found nothing")
 
 
-def show_study(console: Console, back: ReadBack) -> None:
-    show_result(console, back.spec, back.result)
+def show_study(console: Console, back: ReadBack, *, is_here: bool = True) -> None:
+    show_result(console, back.spec, back.result, mirror_line(back, is_here=is_here))
     show_claim(console, back.spec, back.trials, back.verdict)
     for line in back.calibration.lines() if back.calibration is not None else ():
         _say(console, line)
@@ -190,8 +209,6 @@ def show_study(console: Console, back: ReadBack) -> None:
     if len(trials) < len(back.trials):
         shown = f"the {BEST_SHOWN} best and the {NEWEST_SHOWN} newest of {len(back.trials)} trials are shown"
         _say(console, f"{shown}; all of them: dialin show {back.row.id} --json")
-    if back.mirror_lag:
-        _say(console, f"MLflow lags by {back.mirror_lag} events; write them with: dialin sync {back.row.id}")
 
 
 def _telling(back: ReadBack) -> Sequence[TrialRecord]:

@@ -59,6 +59,7 @@ def study_data(back: ReadBack) -> dict[str, Any]:
         **back.result.to_data(),
         "reason": back.row.reason,
         "mirror_lag": back.mirror_lag,
+        "mirror_note": back.mirror_note,
         "trial_list": [record_data(t, back.spec.objective.mode == "max") for t in back.trials],
     }
 

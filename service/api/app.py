@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from service.api import about, models, problems, routes
 from service.api.auth import Gate
 from service.api.edge import Addressed, Anonymous, Bodies, Headers
+from service.api.keeper import MirrorKeeper
 from service.api.metrics import Figures
 from service.api.mlflow_proxy import MlflowProxy
 from service.api.page_backend import PageBackend
@@ -21,7 +22,6 @@ from service.bundles import MOST_BYTES as MOST_BUNDLE_BYTES
 from service.cluster.jobs import Jobs
 from service.cluster.local import local_shape
 from service.errors import ClusterError
-from service.history import sync_study
 from service.planning import ClusterShape
 from service.reconciler import Reconciler
 from service.settings import LOOPBACK, MLFLOW_PATH, ServerSettings, Settings
@@ -42,6 +42,7 @@ class Parts:
     tokens: Tokens
     service: StudyService
     reconciler: Reconciler
+    keeper: MirrorKeeper
     gate: Gate
 
     def close(self) -> None:
@@ -53,17 +54,23 @@ class Parts:
 
 def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: str = "127.0.0.1") -> FastAPI:
     """An application over a database and a cluster. `host`: where it will listen; only on loopback is it open while
-    there is no token. Its reconciler runs as long as the application does."""
+    there is no token. Its reconciler and its keeper run as long as the application does."""
     parts = _parts(settings, server, jobs, host)
     mlflow = _mlflow_proxy(settings, parts.gate)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        thread = threading.Thread(target=parts.reconciler.run, name="reconciler", daemon=True)
-        thread.start()
+        threads = [
+            threading.Thread(target=parts.reconciler.run, name="reconciler", daemon=True),
+            threading.Thread(target=parts.keeper.run, name="keeper", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
         yield
         parts.reconciler.close()
-        thread.join(timeout=5)
+        parts.keeper.close()
+        for thread in threads:
+            thread.join(timeout=5)
         if mlflow is not None:
             await mlflow.close()
         parts.close()
@@ -105,17 +112,19 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
 def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) -> Parts:
     settings.out.mkdir(parents=True, exist_ok=True)
     submissions, tokens = Submissions(settings.database), Tokens(settings.database)
+    keeper = MirrorKeeper(settings)
     reconciler = Reconciler(
         submissions,
         jobs,
         max_running=server.max_running,
         max_attempts=server.max_attempts,
         poll_seconds=server.poll_seconds,
-        abandoned=lambda study_id: _write_the_rest(settings, study_id),
+        # A study that ended without its driver's word must not be running in MLflow for ever.
+        abandoned=lambda _study_id: keeper.wake(),
     )
     service = StudyService(settings, server, submissions, _shape_of(jobs), reconciler.wake)
     gate = Gate(tokens, is_open=host in LOOPBACK, reads=server.reads, writes=server.writes, anonymous=server.anonymous)
-    return Parts(settings, server, submissions, tokens, service, reconciler, gate)
+    return Parts(settings, server, submissions, tokens, service, reconciler, keeper, gate)
 
 
 def _mlflow_proxy(settings: Settings, gate: Gate) -> MlflowProxy | None:
@@ -148,12 +157,6 @@ def _shape_of(jobs: Jobs) -> Callable[[], ClusterShape]:
         return last
 
     return shape
-
-
-def _write_the_rest(settings: Settings, study_id: str) -> None:
-    """A study that ended without its driver's word must not be running in MLflow for ever. In a thread: MLflow may be
-    slow, or away."""
-    threading.Thread(target=sync_study, args=(settings, study_id), daemon=True).start()
 
 
 def _readiness(parts: Parts, jobs: Jobs) -> Callable[[], dict[str, str]]:

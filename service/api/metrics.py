@@ -60,5 +60,5 @@ class Figures(Collector):
             records = self._service.reader.records(row)
             ends.update(record.state.value for record in records)
             epochs += sum(len(record.values) for record in records)
-            lag += self._service.reader.lag(row)
+            lag += self._service.reader.lag(row).events
         return ends, epochs, lag

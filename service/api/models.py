@@ -94,6 +94,7 @@ class Study(BaseModel):
     attempts: int = Field(description="Drivers that it has had.")
     concurrency: int | None = Field(description="Trials that may run at a time now: its share of the cluster.")
     mirror_lag: int = Field(description="Events that MLflow has not got yet.")
+    mirror_note: str = Field(description="How far MLflow lags and why, in words; empty when it has everything.")
     archived: bool
     links: Links
 
@@ -125,6 +126,7 @@ class Study(BaseModel):
                 "attempts": 1,
                 "concurrency": 2,
                 "mirror_lag": 0,
+                "mirror_note": "",
                 "archived": False,
                 "links": {
                     "self": "/api/v1/studies/digits-small-4f7k2m",

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from service.api.best_curve import BestCurve, Point
 from service.api.trial_view import TrialView
 from service.calibration import from_data
-from service.history import ReadBack, result_of
+from service.history import ReadBack, mirror_standing, result_of
 from service.search.records import TrialRecord
 from service.search.storage import close_storage, open_storage
 from service.search.trial_rows import TrialReader
@@ -22,7 +22,7 @@ from service.settings import OutputFolder, Settings
 from service.spec import stored_spec
 from service.store.studies import StudyRow
 from service.store.submissions import ACTIVE
-from service.tracking.mirror import lag_of
+from service.tracking.lag import Lag
 from service.tracking.position import read_position
 
 FRESH_SECONDS = 0.5  # and as long again in the response cache
@@ -50,7 +50,7 @@ class _Kept:
         self.lock = threading.Lock()
         self.reader = reader
         self.view = _Value[TrialView]()
-        self.lag, self.runs, self.curve = _Value[int](), _Value[Runs](), _Value[BestCurve]()
+        self.lag, self.runs, self.curve = _Value[Lag](), _Value[Runs](), _Value[BestCurve]()
 
     @property
     def bytes(self) -> int:
@@ -115,7 +115,8 @@ class Reader:
         range_tests = 0.0 if calibration is None else calibration.epochs
         key = ("back", row.state, row.reason, row.ended_at, row.spec, folder.best_config.exists(), range_tests)
         result = view.derived(key, lambda: result_of(row, spec, view.records, self._settings, calibration))
-        return ReadBack(row, spec, view.records, result, calibration, self.lag(row))
+        lag = self.lag(row)
+        return ReadBack(row, spec, view.records, result, calibration, lag.events, mirror_note=lag.text())
 
     def points(self, row: StudyRow, maximize: bool) -> tuple[Sequence[Point], int]:
         """Every new best value and the last value of all, and how many were left out where there are very many."""
@@ -124,10 +125,10 @@ class Reader:
             curve = self._fresh(kept.curve, maximize, lambda old: (old or BestCurve(maximize)).read_on(journal))
             return curve.shown()
 
-    def lag(self, row: StudyRow) -> int:
-        """Events that MLflow has not got yet."""
+    def lag(self, row: StudyRow) -> Lag:
+        """How far MLflow is behind the study, and why."""
         with self._one(row) as kept:
-            return self._fresh(kept.lag, "", lambda _: lag_of(self._out.study(row.id).spool))
+            return self._fresh(kept.lag, row.state, lambda _: mirror_standing(self._settings, row))
 
     def mlflow_runs(self, row: StudyRow) -> Runs:
         """MLflow's ids of the study's experiment, of its parent run, and of its trials' runs by number; empty while the

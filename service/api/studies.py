@@ -325,6 +325,7 @@ class StudyService:
         spec = stored_spec(study.spec)
         counts, best = self._outcome(study)
         experiment, parent, _ = self.reader.mlflow_runs(study)
+        lag = self.reader.lag(study)
         own = f"{API}/studies/{study.id}"
         began = submission.started_at if submission is not None else study.created_at
         return {
@@ -344,7 +345,8 @@ class StudyService:
             "ended_at": study.ended_at,
             "attempts": submission.attempt if submission is not None else 1,
             "concurrency": submission.concurrency if submission is not None and study.state in ACTIVE else None,
-            "mirror_lag": self.reader.lag(study),
+            "mirror_lag": lag.events,
+            "mirror_note": lag.text(),
             "archived": submission.archived if submission is not None else False,
             "links": {
                 "self": own,

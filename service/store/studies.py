@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -55,6 +55,15 @@ class StudyRow:
     spec: str
     summary: Mapping[str, Any]
     created_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a study stands, and since when; the least that tells one end of it from another."""
+
+    id: str
+    state: StudyState
     ended_at: float | None
 
 
@@ -110,6 +119,21 @@ class Studies:
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(STUDIES).order_by(STUDIES.c.created_at.desc()))
             return [row_of(dict(row._mapping)) for row in found]
+
+    def get(self, study_id: str) -> StudyRow:
+        """The study of that id. Raises NotFoundError."""
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(STUDIES).where(STUDIES.c.id == study_id)).one_or_none()
+        if found is None:
+            raise NotFoundError(f"no study {study_id!r}")
+        return row_of(dict(found._mapping))
+
+    def standings(self) -> Sequence[Standing]:
+        """Of all studies whose turn has come, the newest first."""
+        wanted = sa.select(STUDIES.c.id, STUDIES.c.state, STUDIES.c.ended_at).order_by(STUDIES.c.created_at.desc())
+        with self._engine.connect() as connection:
+            found = connection.execute(wanted.where(STUDIES.c.state != StudyState.QUEUED.value))
+            return [Standing(row.id, StudyState(row.state), row.ended_at) for row in found]
 
     def _change(self, study_id: str, values: Mapping[str, Any]) -> None:
         with self._engine.begin() as connection:

@@ -21,6 +21,7 @@ STATUS = {
     "failed": "FAILED",
 }
 RUNNING = "RUNNING"
+PARAM_CHARACTERS = 6000  # MLflow refuses a longer one, and all that is sent with it
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Point:
 
 @dataclass
 class Change:
-    """What is to be written about one run; `trial` None: the study's own. Times in milliseconds since 1970."""
+    """What is to be written about one run; `trial` None: the study's own. Times in milliseconds since 1970. `rebuilt`:
+    there are points whose times are not those of the first report, and MLflow may have some of them already."""
 
     trial: str | None
     started_at: int
@@ -45,6 +47,7 @@ class Change:
     files: list[str] = field(default_factory=list)
     status: str | None = None
     ended_at: int | None = None
+    rebuilt: bool = False
 
     def copy(self) -> Change:
         """One that can be used up without this one being so."""
@@ -82,6 +85,9 @@ class _Folding:
 
     def _start_study(self, event: StudyStarted) -> None:
         self.position.study, self.position.name = event["study"], event["name"]
+        self.position.rebuilt = event.get("rebuilt", False)
+        if self.position.rebuilt:
+            self.position.epochs, self.position.damaged = {}, 0  # all of it is told again
         change = self._reopen(None, event["time"])
         change.params.update(_texts(event["params"]))
         change.tags.update(event["tags"])
@@ -97,6 +103,7 @@ class _Folding:
         self.position.epochs[trial] = epoch
         change = self._reopen(trial, time)
         change.points += [Point(name, value, time, epoch) for name, value in event["metrics"].items()]
+        change.rebuilt = change.rebuilt or self.position.rebuilt
 
     def _end_trial(self, event: TrialEnded) -> None:
         change = self._close(str(event["trial"]), event["state"], event["reason"], event["time"])
@@ -143,4 +150,8 @@ class _Folding:
 def _texts(params: Mapping[str, Scalar]) -> dict[str, str]:
     """As YAML writes them: MLflow keeps texts, and the best configuration should read the same there."""
     named = {None: "null", True: "true", False: "false"}
-    return {name: named[v] if v is None or isinstance(v, bool) else str(v) for name, v in params.items()}
+    texts = {name: named[v] if v is None or isinstance(v, bool) else str(v) for name, v in params.items()}
+    return {
+        name: text if len(text) <= PARAM_CHARACTERS else text[: PARAM_CHARACTERS - 4] + " ..."
+        for name, text in texts.items()
+    }

@@ -6,8 +6,8 @@ position and writes to MLflow whenever MLflow is there. Times are in millisecond
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, NotRequired, TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from service.spec.domains import Scalar
 
@@ -19,6 +19,7 @@ class StudyStarted(TypedDict):
     time: int
     params: Mapping[str, Scalar]
     tags: Mapping[str, str]
+    rebuilt: NotRequired[bool]  # what follows was made from the study's storage: MLflow may have it with other times
 
 
 class TrialStarted(TypedDict):
@@ -56,3 +57,101 @@ class StudyEnded(TypedDict):
 
 
 Event = StudyStarted | TrialStarted | EpochReported | TrialEnded | StudyEnded
+
+
+def parse_event(data: Any) -> Event:
+    """The event that a line of JSON holds; what is not known of it is left out, and what no database takes of its texts
+    is replaced. Raises ValueError for what is no event."""
+    shape = _SHAPES.get(data["kind"]) if isinstance(data, dict) and isinstance(data.get("kind"), str) else None
+    if shape is None:
+        raise ValueError("no event")
+    event = {"kind": data["kind"]}
+    for name, (read, optional) in shape.items():
+        if name in data:
+            event[name] = read(data[name])
+        elif not optional:
+            raise ValueError(f"an event {data['kind']} without {name!r}")
+    return cast("Event", event)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.80}; a text")
+    # Databases refuse half a surrogate pair and NUL, and would do so for ever.
+    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def _whole(most: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if type(value) is not int or not 0 <= value <= most:
+            raise ValueError(f"{value!r:.80}; a whole number from 0 to {most}")
+        return value
+
+    return read
+
+
+def _number(value: Any) -> float:
+    # What JSON has no number for, as nan, is a text.
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r:.80}; a number")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
+
+
+def _scalar(value: Any) -> Scalar:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _text(value)
+
+
+def _flag(value: Any) -> bool:
+    return value is True
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r:.80}; a list")
+    return [_text(each) for each in value]
+
+
+def _named(read: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    def read_all(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r:.80}; values by name")
+        return {_text(name): read(each) for name, each in value.items()}
+
+    return read_all
+
+
+_TIME = (_whole(253_402_300_799_999), False)  # the end of the year 9999
+_COUNT = (_whole(2**31 - 1), False)
+_TEXT, _TAGS, _PARAMS, _METRICS = (
+    (_text, False),
+    (_named(_text), False),
+    (_named(_scalar), False),
+    (_named(_number), False),
+)
+_SHAPES: Mapping[str, Mapping[str, tuple[Callable[[Any], Any], bool]]] = {
+    "study_started": {
+        "study": _TEXT,
+        "name": _TEXT,
+        "time": _TIME,
+        "params": _PARAMS,
+        "tags": _TAGS,
+        "rebuilt": (_flag, True),
+    },
+    "trial_started": {"trial": _COUNT, "time": _TIME, "params": _PARAMS},
+    "epoch": {"trial": _COUNT, "epoch": _COUNT, "time": _TIME, "metrics": _METRICS},
+    # Events of an older spool have no tags.
+    "trial_ended": {"trial": _COUNT, "time": _TIME, "state": _TEXT, "reason": _TEXT, "tags": (_named(_text), True)},
+    "study_ended": {
+        "time": _TIME,
+        "state": _TEXT,
+        "reason": _TEXT,
+        "metrics": _METRICS,
+        "tags": _TAGS,
+        "artifacts": (_texts, False),
+    },
+}

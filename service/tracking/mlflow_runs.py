@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import getpass
+import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from service.tracking.changes import RUNNING, Change
 from service.tracking.transaction import one_transaction
 
 METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes at most 1000 things in all
 TAG_CHARACTERS = 8000
+SERVED = "mlflow-artifacts"  # the scheme of an artifact location that a server resolves
+MOST_REFUSALS = 3
 REFUSED = "INVALID_PARAMETER_VALUE"  # and would be for ever: a deleted run, a param that changes
 SOURCE = {"mlflow.source.name": "dialin", "mlflow.source.type": "LOCAL"}  # columns of MLflow's table
 
@@ -41,6 +46,7 @@ class MlflowRuns:
         self._client = client
         self._artifacts = artifacts
         self._flush: Callable[[], None] | None = None
+        self._refused: Counter[str] = Counter()  # how often a file could not be written
 
     def experiment(self, name: str) -> str:
         """The id of the experiment of this name; made, or brought back from MLflow's bin, when it is not there."""
@@ -132,6 +138,8 @@ class MlflowRuns:
     def _log(self, run: str, change: Change) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
+        if change.rebuilt:
+            self._leave_out_what_is_there(run, change)
         while change.points or change.params or change.tags:
             points, params, tags = (
                 change.points[:METRICS_A_CALL],
@@ -157,6 +165,15 @@ class MlflowRuns:
             if change.points or change.params or change.tags:
                 self.flush()
 
+    def _leave_out_what_is_there(self, run: str, change: Change) -> None:
+        """Of points that were rebuilt, those that MLflow has: there the time is another, so it would keep both."""
+        there = {
+            name: {point.step for point in self._client.get_metric_history(run, name)}
+            for name in {point.name for point in change.points}
+        }
+        change.points[:] = [point for point in change.points if point.step not in there[point.name]]
+        change.rebuilt = False
+
     def _turn_params_to_tags(self, run: str, change: Change) -> bool:
         """MLflow never changes a param: one that differs (a study that was extended) becomes a tag. Whether any did."""
         there = self._client.get_run(run).data.params
@@ -175,11 +192,39 @@ class MlflowRuns:
 
     def _put_files(self, run: str, change: Change) -> None:
         while change.files:
-            if Path(change.files[0]).exists():
-                self._client.log_artifact(run, change.files[0])
+            file = Path(change.files[0])
+            if file.exists():
+                self._put_file(run, file)
             else:
-                _say(f"run {run}: {change.files[0]} is not there any more")
+                _say(f"run {run}: {file} is not there any more")
             del change.files[0]
+
+    def _put_file(self, run: str, file: Path) -> None:
+        """Put a file on a run. One that cannot be put there, though MLflow answers, is left out after a few attempts:
+        it lies in the study's folder, and the rest of the study is worth having. Raises what MLflow does until then."""
+        there = self._client.get_run(run).info.artifact_uri
+        try:
+            if (folder := self._served_folder(there)) is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, folder / file.name)
+            else:
+                self._client.log_artifact(run, str(file))
+        except Exception as error:
+            self._client.get_run(run)  # raises when it is MLflow that is away
+            self._refused[str(file)] += 1
+            if self._refused[str(file)] < MOST_REFUSALS:
+                raise
+            _say(f"run {run}: {file} is left out, as it cannot be written to {there}: {error}")
+            self._client.set_tag(run, f"dialin.left_out.{file.stem}", f"{file}: {error}"[:TAG_CHARACTERS])
+
+    def _served_folder(self, uri: str) -> Path | None:
+        """Where a server keeps the artifacts of an address that only it can resolve, when MLflow is the database that
+        it works on; None when MLflow's client finds the way."""
+        parts = urlsplit(uri)
+        if parts.scheme != SERVED or self._artifacts is None:
+            return None
+        folder = (self._artifacts / parts.path.lstrip("/")).resolve()
+        return folder if folder.is_relative_to(self._artifacts.resolve()) else None
 
 
 @contextmanager

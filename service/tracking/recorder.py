@@ -4,8 +4,9 @@
 
 While MLflow does not answer it tries again, ever more slowly, and loses nothing (`recording.py` says how). It ends when
 the spool says that the study has ended, or when standard input closes, after writing what is there; a study whose
-driver died without a word is ended as interrupted, so that no run stays RUNNING. Exit code 0: all written; 3: gave up
-with something left.
+driver died without a word is ended as interrupted, so that no run stays RUNNING. One recorder a spool: it holds a lock
+beside it, and ends when that lock's file is not there any more. Exit code 0: all written; 3: gave up with something
+left; 4: the spool was deleted under it, or a call to MLflow never returned.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import gc
 import os
 import random
+import resource
 import signal
 import sqlite3
 import sys
@@ -28,6 +30,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from service.settings import LOOPBACK, MLFLOW_SECRET
+from service.tracking.lag import LOCK, clear_trouble, note_trouble, one_line
 from service.tracking.mlflow_access import use_secret
 from service.tracking.recording import Recorder
 
@@ -37,7 +40,9 @@ BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.5, 15.0
 TERMINATED_PATIENCE_SECONDS = 2.0
 HTTP_WORKERS = 4  # a call is mostly waiting; a server on this machine shares its cores with us
 LOOPBACK_WORKERS = 2
-SOME_LEFT = 3
+SOME_LEFT, BROKEN_OFF = 3, 4
+HANGING_SECONDS = 300.0  # without a call that returned, while one is under way
+MOST_MEMORY = 1 << 30  # bytes; four times what it takes. An answer without an end must not take the machine's
 SQLITE = "sqlite:///"
 OPENING_SECONDS = 60.0
 
@@ -69,18 +74,88 @@ class Finishing:
                 return
 
 
-def run(recorder: Recorder, finishing: Finishing) -> int:
+class Turn:
+    """A recorder's time with a spool: its lock, and for whoever looks from outside when it last got something done (the
+    time of the lock's file) and what went wrong since. A context manager; `taken` says whether the turn was had."""
+
+    def __init__(self, folder: Path, finishing: Finishing) -> None:
+        self._folder, self._finishing = folder, finishing
+        self._path = folder / LOCK
+        self._lock = FileLock(self._path)
+        self._held: os.stat_result | None = None
+        self._moved_at: float | None = None  # None: no call is under way
+        self.taken = False
+
+    def __enter__(self) -> Turn:
+        self.taken = _take_turn(self._lock, self._finishing)
+        if self.taken:
+            self._held = self._found()
+            threading.Thread(target=self._end_when_hanging, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the lock still is where the next recorder would look for it."""
+        found = self._found()
+        return found is not None and self._held is not None and os.path.samestat(found, self._held)
+
+    def moved(self) -> None:
+        """A call to MLflow was made."""
+        self._moved_at = time.monotonic()
+        with suppress(OSError):
+            os.utime(self._path)
+
+    def begin(self) -> None:
+        self._moved_at = time.monotonic()
+
+    def end(self, error: Exception | None = None) -> None:
+        """A step is over. `error`: why it failed."""
+        self._moved_at = None
+        if error is None:
+            clear_trouble(self._folder)
+        else:
+            text = f"{type(error).__name__}: {error}"
+            note_trouble(self._folder, text)
+            _say(one_line(text))
+
+    def _found(self) -> os.stat_result | None:
+        try:
+            return self._path.stat()
+        except OSError:
+            return None
+
+    def _end_when_hanging(self) -> None:
+        while True:
+            time.sleep(1.0)
+            since = self._moved_at
+            if since is not None and time.monotonic() - since > HANGING_SECONDS:
+                text = f"MLflow has not answered for {HANGING_SECONDS:.0f} s"
+                note_trouble(self._folder, text)
+                _say(text)
+                os._exit(BROKEN_OFF)
+
+
+def run(recorder: Recorder, finishing: Finishing, turn: Turn) -> int:
     """Step until all is written and nothing more will come. Returns the exit code."""
     backoff, failing_since = BACKOFF_SECONDS, None
     while True:
+        if not turn.is_ours:
+            _say("the spool's folder was deleted or replaced; this recorder ends")
+            return BROKEN_OFF
         try:
+            turn.begin()
             written = recorder.step()
             if finishing.asked and written == 0:
                 recorder.abandon()
+                turn.end()
                 return 0
+            turn.end()
         except Exception as error:  # noqa: BLE001  whatever MLflow raises, the spool waits
             failing_since = failing_since or time.monotonic()
-            _say(f"{type(error).__name__}: {error}")
+            turn.end(error)
             if _out_of_patience(finishing, failing_since):
                 return SOME_LEFT
             _back_off(finishing, backoff)
@@ -118,16 +193,14 @@ def main() -> int:
     threading.Thread(target=_watch_stdin, args=(finishing, arguments.patience), daemon=True).start()
     os.nice(10)  # training goes first
     _prepare_environment()
-    lock = FileLock(arguments.spool / "recorder.lock")
-    if not _take_turn(lock, finishing):
-        _say("another recorder is at work on this spool")
-        return SOME_LEFT
-    try:
+    _limit_memory()
+    with Turn(arguments.spool, finishing) as turn:
+        if not turn.taken:
+            _say("another recorder is at work on this spool")
+            return SOME_LEFT
         uri = arguments.uri
-        recorder = Recorder(arguments.spool, LazyClient(uri), arguments.artifacts, uri, workers_for(uri))
-        return run(recorder, finishing)
-    finally:
-        lock.release()
+        recorder = Recorder(arguments.spool, LazyClient(uri), arguments.artifacts, uri, workers_for(uri), turn.moved)
+        return run(recorder, finishing, turn)
 
 
 def workers_for(uri: str) -> int:
@@ -216,10 +289,20 @@ def _prepare_environment() -> None:
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "MLFLOW_LOGGING_LEVEL": "WARNING",
             "GIT_PYTHON_REFRESH": "quiet",
+            "OPENBLAS_NUM_THREADS": "1",  # of whose memory there would be one a core
         }
     )
     if secret := os.environ.pop(MLFLOW_SECRET, None):
         use_secret(secret)
+
+
+def _limit_memory() -> None:
+    """Of what this process allocates, not of what it maps: a larger answer is a MemoryError, as any other error of
+    MLflow's, and the rest of the machine goes on."""
+    with suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = MOST_MEMORY if most == resource.RLIM_INFINITY else min(MOST_MEMORY, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 
 def _say(text: str) -> None:

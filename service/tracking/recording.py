@@ -7,6 +7,7 @@ that was written before is left out.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,22 +16,36 @@ from pathlib import Path
 from typing import Any
 
 from service.tracking.changes import Change, fold
-from service.tracking.events import Event, StudyEnded
+from service.tracking.events import StudyEnded
 from service.tracking.mlflow_runs import MlflowRuns, RunGoneError
 from service.tracking.position import FILE, Position, read_position, write_position
-from service.tracking.spool import count_events, read_events, spool_bytes
+from service.tracking.spool import Part, count_events, is_line_start, read_events
 
 EVENTS_A_STEP = 2000
 TRIALS_A_FLUSH = 8  # in one transaction: with more, their points no longer fit into the cache, which costs a sixth
 
 
+class HeadlessError(Exception):
+    """A spool does not say which study it is of."""
+
+
 class Recorder:
     """Writes one spool to one MLflow. `client` is an MlflowClient; `step` raises whatever it raises, and goes on from
     there at its next call. With more than one of `workers`, trials are written at the same time: good over a network,
-    where a call is mostly waiting; SQLite takes one writer. Not thread safe itself; one a spool at a time."""
+    where a call is mostly waiting; SQLite takes one writer. `moved` is told of every call that was made. Not thread
+    safe itself; one a spool at a time."""
 
-    def __init__(self, folder: Path, client: Any, artifacts: Path | None, uri: str = "", workers: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        client: Any,
+        artifacts: Path | None,
+        uri: str = "",
+        workers: int = 1,
+        moved: Callable[[], None] = lambda: None,
+    ) -> None:
         self._folder = folder
+        self._moved = moved
         self._pool = ThreadPoolExecutor(workers, "recorder") if workers > 1 else None
         self._runs = MlflowRuns(client, artifacts)
         self._uri = uri
@@ -51,18 +66,19 @@ class Recorder:
     def step(self, limit: int = EVENTS_A_STEP) -> int:
         """Write the next part of the spool; how many events it had.
 
-        Raises RunGoneError when runs that were written are not there any more; the next call begins anew."""
+        Raises RunGoneError when runs that were written are not there any more; the next call begins anew. Raises
+        HeadlessError when the event that began the study is damaged."""
         try:
             if not self._pending:
                 if not self._adopted and self._saved.study:
                     self._adopt()
                     self._saved = self._next.copy()
-                events, offset = read_events(self._folder, self._saved.offset, limit)
-                if offset == self._saved.offset:
+                part = read_events(self._folder, self._saved.offset, limit)
+                if part.offset == self._saved.offset:
                     return 0
                 if not (self._folder / FILE).exists():
                     write_position(self._folder, self._saved)  # whoever comes after us knows that we were here
-                self._plan(events, offset)
+                self._plan(part)
             return self._carry_out()
         except RunGoneError:
             self._start_again()
@@ -81,20 +97,26 @@ class Recorder:
             "tags": {},
             "artifacts": [],
         }
-        self._plan([ended], self._saved.offset)
+        self._plan(Part([ended], self._saved.offset))
         self._carry_out()
 
     def _where_we_were(self) -> Position:
         saved = read_position(self._folder)
-        if saved.uri != self._uri or saved.offset > spool_bytes(self._folder):
+        if saved.uri != self._uri or not is_line_start(self._folder, saved.offset):
             return Position(uri=self._uri)  # another MLflow, or another spool: all of it is to be written
         return saved
 
-    def _plan(self, events: list[Event], offset: int) -> None:
+    def _plan(self, part: Part) -> None:
         """Fold the events into calls. The study's run is there before its trials are, and ends after them."""
         self._next = self._saved.copy()
-        self._next.offset, self._events = offset, len(events)
-        changes = fold(events, self._next)
+        self._next.offset, self._events = part.offset, len(part.events) + part.damaged
+        changes = fold(part.events, self._next)
+        self._next.damaged += part.damaged
+        if part.damaged:
+            text = f"{part.damaged} damaged lines left out before byte {part.offset}, {self._next.damaged} so far"
+            print(f"{self._folder}: {text}", file=sys.stderr, flush=True)
+        if not self._next.study:
+            raise HeadlessError("the first event of the spool is damaged; `dialin sync` makes it again")
         own = [change for change in changes if change.trial is None]
         trials = changes[len(own) :]
         one_by_one: list[Callable[[], None]] = [partial(self._ensure_and_write, change) for change in trials]
@@ -121,6 +143,7 @@ class Recorder:
             try:
                 call()
                 made.add(id(call))
+                self._moved()
             except Exception as error:  # noqa: BLE001  raised below, in the thread that asked
                 errors.append(error)
 
@@ -165,6 +188,7 @@ class Recorder:
                         for change in part:
                             write(change)
                         self._runs.flush()
+                        self._moved()
         except Exception:  # noqa: BLE001  nothing was written; what it was about is found out one by one
             self._next.runs = runs
             self._adopted = False  # what was found and mended within it was undone, too

@@ -6,98 +6,192 @@ import errno
 import json
 import math
 import os
-import sys
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, NamedTuple
 
-from service.tracking.events import Event
+from service.tracking.events import Event, parse_event
 
 FILE = "events.jsonl"
+LONGEST_LINE = 1 << 20  # bytes; what is longer was not written by `append`
+TEXT_CHARACTERS, SHORT_CHARACTERS = 8000, 200  # of one text in an event; of one in an event that would be too long
+BYTES_A_PART = 16 << 20
+_CHUNK = 1 << 20
+
+
+class Part(NamedTuple):
+    """Some events of a spool, the byte offset behind them, and how many damaged lines were left out between them."""
+
+    events: list[Event]
+    offset: int
+    damaged: int = 0
 
 
 class Spool:
     """The driver's end. `append` hands the event to the operating system before it returns: a killed process loses
-    nothing. Raises OSError when the disk takes no more. Thread safe; one writer a folder."""
+    nothing. Raises OSError when the disk takes no more. Thread safe; one writer a folder.
+
+    A file that is deleted while it is open is written again, whole, by `append` or `restore`, whichever is next."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
-        _cut_torn_line(path)
-        self._file = path.open("ab", buffering=0)
+        self._path = folder / FILE
+        _cut_torn_line(self._path)
+        self._file = self._path.open("a+b", buffering=0)
         self._lock = threading.Lock()
 
     def append(self, event: Event) -> None:
-        line = json.dumps(_encode(event), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = encode(event)
         with self._lock:
+            self._restore()
             written = self._file.write(line)
             if written != len(line):  # the disk is full; half a line would spoil the next one
                 self._file.truncate(self._file.seek(0, os.SEEK_END) - (written or 0))
-                raise OSError(errno.ENOSPC, f"{self._file.name}: no space left for an event", str(self._file.name))
+                raise OSError(errno.ENOSPC, f"{self._path}: no space left for an event", str(self._path))
+
+    def restore(self) -> bool:
+        """Write the file again where somebody has deleted it; whether that was so."""
+        with self._lock:
+            return self._restore()
 
     def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+    def _restore(self) -> bool:
+        if self._file.closed or self._is_there():
+            return False
+        for _ in range(5):
+            with suppress(OSError):  # whoever deletes the folder is still at it: the open file has all of it until then
+                self._write_again()
+                return True
+            time.sleep(0.01)
+        return True
+
+    def _is_there(self) -> bool:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116  asked for every event: half the time of pathlib's
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(self._file.fileno()))
+
+    def _write_again(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_name(f"{FILE}.partial")
+        again, offset = partial.open("w+b", buffering=0), 0
+        while chunk := os.pread(self._file.fileno(), _CHUNK, offset):
+            offset += again.write(chunk) or 0
+        partial.replace(self._path)
+        again.close()
         self._file.close()
+        self._file = self._path.open("a+b", buffering=0)
 
 
-def read_events(folder: Path, offset: int, limit: int) -> tuple[list[Event], int]:
-    """Up to `limit` whole events from a byte offset on, and the offset behind them. A line under way is left alone, a
-    damaged one left out."""
-    path = folder / FILE
-    if not path.exists():
-        return [], offset
+def read_events(folder: Path, offset: int, limit: int) -> Part:
+    """Up to `limit` whole events from a byte offset on. A line under way is left alone, a damaged one left out: what
+    comes behind it is worth having all the same. What was rebuilt begins a part of its own."""
     events: list[Event] = []
-    with path.open("rb") as file:
+    damaged, end = 0, offset + BYTES_A_PART
+    with suppress(FileNotFoundError), (folder / FILE).open("rb") as file:
         file.seek(offset)
-        for line in file:
-            if len(events) == limit or not line.endswith(b"\n"):
+        while len(events) < limit and offset < end:
+            line, length = _read_line(file)
+            if not length:
                 break
-            offset += len(line)
             try:
-                events.append(cast("Event", _decode(json.loads(line))))
-            except (ValueError, TypeError, AttributeError, KeyError):
-                # A power cut can leave such a line; what comes behind it is worth having all the same.
-                print(f"{path}: the line that ends at byte {offset} is damaged and left out", file=sys.stderr)
-    return events, offset
+                event = parse_event(json.loads(line))
+            except (ValueError, RecursionError):
+                damaged, offset = damaged + 1, offset + length
+                continue
+            if event.get("rebuilt") and (events or damaged):
+                break
+            events.append(event)
+            offset += length
+    return Part(events, offset, damaged)
+
+
+def has_spool(folder: Path) -> bool:
+    return (folder / FILE).exists()
 
 
 def count_events(folder: Path, offset: int) -> int:
-    """How many whole events lie behind a byte offset."""
-    path = folder / FILE
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read().count(b"\n")
+    """How many whole events lie behind a byte offset; all, for an offset that is none of this spool's."""
+    count = 0
+    with suppress(FileNotFoundError), (folder / FILE).open("rb") as file:
+        file.seek(offset if _begins_line(file, offset) else 0)
+        while chunk := file.read(_CHUNK):
+            count += chunk.count(b"\n")
+    return count
 
 
-def spool_bytes(folder: Path) -> int:
-    """The size of the spool; 0 when there is none."""
-    path = folder / FILE
-    return path.stat().st_size if path.exists() else 0
+def is_line_start(folder: Path, offset: int) -> bool:
+    """Whether a line of the spool begins at a byte offset, or could: at its end."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            return _begins_line(file, offset)
+    except FileNotFoundError:
+        return offset == 0
+
+
+def _begins_line(file: BinaryIO, offset: int) -> bool:
+    if offset == 0:
+        return True
+    if offset > os.fstat(file.fileno()).st_size:
+        return False
+    file.seek(offset - 1)
+    return file.read(1) == b"\n"
+
+
+def _read_line(file: BinaryIO) -> tuple[bytes, int]:
+    """The next line and its length in bytes; no line where it is too long, no length where it has not ended."""
+    line = file.readline(LONGEST_LINE + 1)
+    length = len(line)
+    if line.endswith(b"\n"):
+        return line, length
+    while len(line) > LONGEST_LINE:
+        line = file.readline(LONGEST_LINE + 1)
+        length += len(line)
+        if line.endswith(b"\n"):
+            return b"", length
+    return b"", 0
 
 
 def _cut_torn_line(path: Path) -> None:
     """A process that died while it wrote leaves half a line; the next event must not be glued to it."""
     if not path.exists():
         return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = end
+        while start > 0:
+            start = max(0, start - _CHUNK)
+            file.seek(start)
+            newline = file.read(min(_CHUNK, end - start)).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+        file.truncate(0)
 
 
-def _encode(event: Event) -> dict[str, Any]:
-    # JSON has no NaN; a metric that was one is the very thing that must not get lost.
-    metrics = cast("Mapping[str, float] | None", event.get("metrics"))
-    if metrics is None:
-        return dict(event)
-    return {**event, "metrics": {name: v if math.isfinite(v) else str(v) for name, v in metrics.items()}}
+def encode(event: Event) -> bytes:
+    """A line of at most `LONGEST_LINE` bytes: long texts are cut, and of what is too long even so the head is kept."""
+    data = dict(event)
+    for most in (TEXT_CHARACTERS, SHORT_CHARACTERS):
+        line = json.dumps(_shortened(data, most), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        if len(line) <= LONGEST_LINE:
+            return line
+    head = {name: {} if isinstance(value, Mapping) else value for name, value in data.items()}
+    return json.dumps(_shortened(head, SHORT_CHARACTERS), separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def _decode(data: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(data["kind"], str):  # KeyError and TypeError: what is JSON and no event
-        raise TypeError(f"kind {data['kind']!r}; a name")
-    if "metrics" in data:
-        data["metrics"] = {name: float(value) for name, value in data["metrics"].items()}
-    return data
+def _shortened(value: Any, most: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= most else value[: most - 4] + " ..."
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no NaN; a metric that was one is the very thing that must not get lost
+    if isinstance(value, Mapping):
+        return {name: _shortened(each, most) for name, each in value.items()}
+    return [_shortened(each, most) for each in value] if isinstance(value, list) else value

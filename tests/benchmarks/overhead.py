@@ -240,7 +240,7 @@ class Watcher:
             self._thread.start()
 
     def _watch(self) -> None:
-        from service.tracking.mirror import lag_of
+        from service.tracking.lag import lag_of
 
         (spool,) = self._out.glob("studies/*/spool")
         while lag_of(spool):

@@ -19,7 +19,7 @@ from service.search.storage import open_storage, sqlite_url
 from service.search.trial_rows import read_study
 from service.settings import OutputFolder
 from service.store.studies import Studies, StudyRow
-from service.tracking.mirror import lag_of
+from service.tracking.lag import lag_of
 from service.tracking.spool import read_events
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ class Place:
         row = self.row
         if row is None:
             return []
-        events, _ = read_events(self.out.study(row.id).spool, 0, 10**9)
+        events = read_events(self.out.study(row.id).spool, 0, 10**9).events
         return [(int(event["trial"]), int(event["epoch"])) for event in events if event["kind"] == "epoch"]  # type: ignore[typeddict-item]
 
 

@@ -27,7 +27,11 @@ class FakeRun:
 
     def seen(self):
         info = SimpleNamespace(
-            run_id=self.id, start_time=self.started_at, status=self.status, lifecycle_stage=self.stage
+            run_id=self.id,
+            start_time=self.started_at,
+            status=self.status,
+            lifecycle_stage=self.stage,
+            artifact_uri=f"file:///nowhere/{self.id}",
         )
         return SimpleNamespace(info=info, data=SimpleNamespace(tags=dict(self.tags), params=dict(self.params)))
 
@@ -139,6 +143,12 @@ class FakeMlflow:
 
     def get_run(self, run_id):
         return self.at("get_run", lambda: self._run(run_id).seen())
+
+    def get_metric_history(self, run_id, name):
+        def history():
+            return [SimpleNamespace(step=step) for key, _, _, step in self._run(run_id).points if key == name]
+
+        return self.at("get_metric_history", history)
 
     def update_run(self, run_id, status):
         return self.at("update_run", lambda: setattr(self._run(run_id), "status", status))

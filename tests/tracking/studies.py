@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from service.tracking.mirror import Mirror, sqlite_uri
+from service.tracking.recorder import Turn
 
 ENDS = {"complete": "FINISHED", "stopped": "KILLED", "diverged": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
 
@@ -58,6 +59,19 @@ def contents(client, trials, epochs):
 def drain(recorder):
     while recorder.step(limit=4):
         pass
+
+
+def kill_recorder(mirror):
+    """Kill it, as somebody might; its id."""
+    process = mirror._recorder._process
+    process.kill()
+    process.wait()
+    return process.pid
+
+
+def turn_on(folder, finishing):
+    """A recorder's turn with a spool."""
+    return Turn(folder, finishing).__enter__()
 
 
 def alive(pid):

@@ -12,12 +12,13 @@ import threading
 
 import pytest
 
-from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, sync
+from service.tracking.mirror import Mirror, sqlite_uri
 from service.tracking.position import read_position
+from service.tracking.process import recorder_command, sync
 from service.tracking.recording import Recorder
 from service.tracking.spool import FILE
 from tests import others
-from tests.tracking.studies import client_of, contents, drain, fill, wait_for
+from tests.tracking.studies import client_of, contents, drain, fill, kill_recorder, wait_for
 
 pytestmark = others.MLFLOW
 PARAMS = {"lr": 0.1, "nesterov": True, "optimizer": "sgd"}
@@ -226,8 +227,7 @@ def test_a_recorder_that_was_killed_is_replaced_when_the_study_ends(database, tm
     mirror.study_started("digits-abc", "digits", {"sampler": "tpe", "seed": 0}, {})
     mirror.start()
     wait_for(lambda: mirror.lag() == 0)
-    mirror._recorder.kill()
-    mirror._recorder.wait()
+    kill_recorder(mirror)
     mirror.trial_started(0, PARAMS)
     mirror.trial_ended(0, "complete", "reason 0")
     mirror.study_ended("complete", "", {}, {}, [])

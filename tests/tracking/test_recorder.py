@@ -15,13 +15,14 @@ import pytest
 import sqlalchemy
 
 from service.tracking import mlflow_runs, recorder, recording
-from service.tracking.mirror import Mirror, recorder_command, sqlite_uri, ui_command
+from service.tracking.mirror import Mirror, sqlite_uri, ui_command
+from service.tracking.process import recorder_command
 from service.tracking.recorder import Finishing, run
 from service.tracking.recording import Recorder
 from service.tracking.spool import read_events
 from service.tracking.transaction import one_transaction
 from tests import others
-from tests.tracking.studies import ENDS, alive, client_of, contents, drain, fill, wait_for
+from tests.tracking.studies import ENDS, alive, client_of, contents, drain, fill, kill_recorder, turn_on, wait_for
 
 pytestmark = others.MLFLOW
 
@@ -154,7 +155,7 @@ def test_it_gives_up_only_when_told_to_finish(tmp_path):
     recorder = Recorder(tmp_path / "spool", down, None)
     finishing = Finishing()
     finishing.ask(patience_seconds=0.0)
-    assert run(recorder, finishing) == 3
+    assert run(recorder, finishing, turn_on(tmp_path / "spool", finishing)) == 3
     assert Mirror(tmp_path / "spool", "unused").lag() > 0
 
 
@@ -170,7 +171,7 @@ def test_the_process_ends_by_itself_and_nothing_lags(database, tmp_path):
     assert mirror.lag() > 0
     mirror.study_ended("complete", "", {}, {}, [])
     assert mirror.close(60)
-    assert mirror._recorder.returncode == 0
+    assert mirror._recorder._process.returncode == 0
     contents(client_of(database), 5, 3)
 
 
@@ -197,7 +198,7 @@ def test_a_dead_driver_lets_the_recorder_finish(database, tmp_path):
         "import os, sys, pathlib; from service.tracking.mirror import Mirror; "
         "from tests.tracking.studies import fill; folder = pathlib.Path(sys.argv[1]); "
         "mirror = Mirror(folder, sys.argv[2]); fill(folder, end=False); mirror.start(); "
-        "print(mirror._recorder.pid, flush=True); os.kill(os.getpid(), 9)"
+        "print(mirror._recorder._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     driver = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "spool"), sqlite_uri(database)], capture_output=True, text=True
@@ -302,9 +303,8 @@ def test_what_comes_when_the_last_trial_has_ended_is_written_at_once(database, t
     monkeypatch.setattr(recorder, "PAUSE_SECONDS", 3600.0)
     mirror = fill(tmp_path / "spool", trials=1, end=False)
     finishing = Finishing()
-    thread = threading.Thread(
-        target=run, args=(Recorder(tmp_path / "spool", client_of(database), None), finishing), daemon=True
-    )
+    writer = Recorder(tmp_path / "spool", client_of(database), None)
+    thread = threading.Thread(target=run, args=(writer, finishing, turn_on(tmp_path / "spool", finishing)), daemon=True)
     thread.start()
     wait_for(lambda: mirror.lag() == 0)
     mirror.trial_started(1, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
@@ -325,11 +325,10 @@ def test_the_driver_tells_it_by_its_standard_input(told, is_near):
 
 
 def test_a_driver_hurries_a_recorder_that_is_no_more(database, tmp_path):
-    mirror = fill(tmp_path / "spool", trials=1, end=False)
-    mirror._uri = sqlite_uri(database)
+    fill(tmp_path / "spool", trials=1, end=False)
+    mirror = Mirror(tmp_path / "spool", sqlite_uri(database))
     mirror.start()
-    mirror._recorder.kill()
-    mirror._recorder.wait()
+    kill_recorder(mirror)
     mirror.hurry()
     mirror.study_ended("complete", "", {}, {}, [])
     assert mirror.close(90)  # another one wrote it all

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import threading
 
 import pytest
 
+from service.tracking.lag import clear_trouble, note_trouble, read_lag
 from service.tracking.position import Position, read_position, write_position
-from service.tracking.spool import FILE, Spool, count_events, read_events
+from service.tracking.spool import FILE, Spool, count_events, is_line_start, read_events
 
 
 def epoch(number, **metrics):
@@ -18,12 +20,12 @@ def test_events_come_back_in_order_and_from_where_one_was(tmp_path):
     spool = Spool(tmp_path)
     for number in range(5):
         spool.append(epoch(number))
-    events, offset = read_events(tmp_path, 0, 3)
+    events, offset, _ = read_events(tmp_path, 0, 3)
     assert [event["epoch"] for event in events] == [0, 1, 2]
     assert count_events(tmp_path, offset) == 2
-    rest, end = read_events(tmp_path, offset, 100)
+    rest, end, _ = read_events(tmp_path, offset, 100)
     assert [event["epoch"] for event in rest] == [3, 4]
-    assert read_events(tmp_path, end, 100) == ([], end)
+    assert read_events(tmp_path, end, 100) == ([], end, 0)
 
 
 def test_what_is_not_finite_survives_and_the_file_is_plain_json(tmp_path):
@@ -44,7 +46,7 @@ def test_a_line_under_way_is_left_alone_and_a_torn_one_cut(tmp_path):
     Spool(tmp_path).append(epoch(1))
     with (tmp_path / FILE).open("ab") as file:
         file.write(b'{"kind": "epo')
-    events, offset = read_events(tmp_path, 0, 10)
+    events, offset, _ = read_events(tmp_path, 0, 10)
     assert len(events) == 1
     again = Spool(tmp_path)
     again.append(epoch(2))
@@ -62,7 +64,7 @@ def test_many_threads_write_whole_lines(tmp_path):
 
 
 def test_nothing_there_is_nothing_to_read(tmp_path):
-    assert read_events(tmp_path / "none", 0, 5) == ([], 0)
+    assert read_events(tmp_path / "none", 0, 5) == ([], 0, 0)
     assert count_events(tmp_path / "none", 0) == 0
     assert read_position(tmp_path) == Position()
 
@@ -74,3 +76,108 @@ def test_a_position_is_kept(tmp_path):
     copy = position.copy()
     copy.runs["1"] = "b"
     assert position.runs == {"0": "a"}
+
+
+DAMAGED = {
+    "no time": b'{"kind": "trial_started", "trial": 1, "params": {}}',
+    "trial null": b'{"kind": "epoch", "trial": null, "epoch": 1, "time": 5, "metrics": {"loss": 1}}',
+    "trial true": b'{"kind": "epoch", "trial": true, "epoch": 1, "time": 5, "metrics": {"loss": 1}}',
+    "time beyond any": b'{"kind": "epoch", "trial": 1, "epoch": 1, "time": 1e300, "metrics": {"loss": 1}}',
+    "metric no number": b'{"kind": "epoch", "trial": 1, "epoch": 1, "time": 5, "metrics": {"loss": []}}',
+    "metric beyond any": b'{"kind": "epoch", "trial": 1, "epoch": 1, "time": 5, "metrics": {"loss": %s}}'
+    % (b"9" * 400),
+    "params a list": b'{"kind": "trial_started", "trial": 1, "time": 5, "params": []}',
+    "another kind": b'{"kind": "lunch", "time": 5}',
+    "kind a list": b'{"kind": [], "time": 5}',
+    "nested 3,000 deep": b'{"kind": "study_ended", "tags": ' + b"[" * 3000 + b"]" * 3000 + b"}",
+    "nested 300,000 deep": b"[" * 300_000,
+    "3 MB": b'{"kind": "trial_ended", "trial": 1, "time": 5, "state": "failed", "reason": "%s"}' % (b"x" * 3_000_000),
+    "no UTF-8": b'{"kind": "lunch\xff\xfe"}',
+    "no JSON": b"\0\0\0",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_line_costs_itself_and_is_counted(tmp_path, line):
+    Spool(tmp_path).append(epoch(1))
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(line + b"\n")
+    Spool(tmp_path).append(epoch(2))
+    events, offset, damaged = read_events(tmp_path, 0, 10)
+    assert [event["epoch"] for event in events] == [1, 2]
+    assert (offset, damaged) == ((tmp_path / FILE).stat().st_size, 1)
+
+
+def test_texts_of_any_length_and_any_characters_fit_into_a_line_and_into_a_database(tmp_path):
+    spool = Spool(tmp_path)
+    reason = "\udcff\0" + "x" * 3_000_000
+    spool.append({"kind": "trial_ended", "trial": 1, "time": 5, "state": "failed", "reason": reason, "tags": {}})
+    many = {f"knob_{number}": "y" * 9000 for number in range(1000)}
+    spool.append({"kind": "trial_started", "trial": 2, "time": 5, "params": many})
+    (ended, started), _, damaged = read_events(tmp_path, 0, 10)
+    assert damaged == 0
+    assert ended["reason"].startswith("?\ufffdxxx")
+    assert ended["reason"].endswith("x ...")
+    assert 7000 < len(ended["reason"]) <= 8000
+    assert set(started["params"]) == set(many)
+    ended["reason"].encode()
+
+
+def test_what_is_deleted_while_it_is_open_is_written_again_whole(tmp_path):
+    spool = Spool(tmp_path / "studies" / "one")
+    for number in range(3):
+        spool.append(epoch(number))
+    shutil.rmtree(tmp_path / "studies")
+    spool.append(epoch(3))
+    assert [event["epoch"] for event in read_events(tmp_path / "studies" / "one", 0, 10).events] == [0, 1, 2, 3]
+    assert spool.restore() is False
+    (tmp_path / "studies" / "one" / FILE).unlink()
+    assert spool.restore() is True
+    assert count_events(tmp_path / "studies" / "one", 0) == 4
+
+
+POSITIONS = {
+    "a list": b"[1, 2]",
+    "a number": b"7",
+    "binary": bytes(range(256)),
+    "runs null": b'{"offset": 1, "study": "s", "runs": null}',
+    "runs of numbers": b'{"offset": 1, "study": "s", "runs": {"0": 5}}',
+    "epochs of texts": b'{"offset": 1, "study": "s", "epochs": {"0": "5"}}',
+    "offset a text": b'{"offset": "1"}',
+    "offset below 0": b'{"offset": -5}',
+    "offset true": b'{"offset": true}',
+    "nested": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", POSITIONS.values(), ids=POSITIONS)
+def test_a_position_that_cannot_be_is_the_beginning(tmp_path, text):
+    Spool(tmp_path).append(epoch(1))
+    (tmp_path / "position.json").write_bytes(text)
+    assert read_position(tmp_path) == Position()
+    assert read_lag(tmp_path).events == 1
+
+
+@pytest.mark.parametrize("offset", [10**15, 7], ids=["behind its end", "within a line"])
+def test_an_offset_of_another_spool_says_nothing_of_this_one(tmp_path, offset):
+    Spool(tmp_path).append(epoch(1))
+    write_position(tmp_path, Position(offset=offset))
+    assert read_lag(tmp_path).events == 1
+    assert not is_line_start(tmp_path, offset)
+
+
+def test_a_lag_in_words_with_its_cause_and_without_a_password(tmp_path):
+    assert read_lag(tmp_path).text() == ""
+    spool = Spool(tmp_path)
+    spool.append(epoch(1))
+    assert read_lag(tmp_path).text() == "MLflow lags by 1 event"
+    spool.append(epoch(2))
+    note_trouble(tmp_path, "ConnectionError: http://me:secret@mlflow:5000/api\x1b[2J is away\nand more")
+    assert read_lag(tmp_path).text() == (
+        "MLflow lags by 2 events (ConnectionError: http://***@mlflow:5000/api [2J is away)"
+    )
+    write_position(tmp_path, Position(offset=(tmp_path / FILE).stat().st_size, damaged=3))
+    assert read_lag(tmp_path).text() == "3 lines of its spool are damaged and left out of MLflow"
+    clear_trouble(tmp_path)
+    assert not (tmp_path / "recorder.trouble").exists()

@@ -1,0 +1,170 @@
+"""MLflow catches up with studies that nobody drives. Recorders are played by small scripts here."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from service.api import keeper
+from service.api.keeper import MirrorKeeper
+from service.settings import OutputFolder, Settings
+from service.spec import to_yaml
+from service.store.leases import acquire
+from service.store.studies import Studies, StudyState
+from service.tracking.lag import recorder_lock
+from service.tracking.position import Position, write_position
+from service.tracking.spool import Spool, read_events
+from tests.factories import make_spec
+
+WRITES = """
+import sys
+from pathlib import Path
+from service.tracking.position import Position, write_position
+folder = Path(sys.argv[1])
+write_position(folder, Position(offset=(folder / "events.jsonl").stat().st_size, study="s", ended=True))
+"""
+
+
+@pytest.fixture
+def settings(tmp_path):
+    settings = Settings(tmp_path, tmp_path / "data")
+    tmp_path.mkdir(exist_ok=True)
+    return settings
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Every recorder that was started, by its spool folder; which code it runs is for a test to say."""
+    started, code = [], {"": WRITES}
+
+    def command(folder, uri, artifacts, patience):
+        started.append(folder.parent.name)
+        return [sys.executable, "-c", code.get(folder.parent.name, code[""]), str(folder)]
+
+    monkeypatch.setattr(keeper, "recorder_command", command)
+    monkeypatch.setattr(keeper, "FIRST_PAUSE", 0.2)
+    return started, code
+
+
+@pytest.fixture
+def keep(settings):
+    kept = []
+
+    def make():
+        kept.append(MirrorKeeper(settings, poll_seconds=0.02))
+        return kept[-1]
+
+    yield make
+    for one in kept:
+        one.close()
+        one.run()  # as it ends
+
+
+def study(settings, name, state=StudyState.COMPLETE, ends=True):
+    """A study that MLflow has nothing of."""
+    with Studies(settings.database) as studies:
+        row = studies.create(name, to_yaml(make_spec(f"name={name}")))
+        if state is not StudyState.RUNNING:
+            studies.end(row.id, state, "so it was", {})
+    folder = OutputFolder(settings.out).study(row.id).spool
+    spool = Spool(folder)
+    spool.append({"kind": "study_started", "study": row.id, "name": name, "time": 5, "params": {}, "tags": {}})
+    if ends:
+        ended = {"state": state.value, "reason": "", "metrics": {}, "tags": {}, "artifacts": []}
+        spool.append({"kind": "study_ended", "time": 6, **ended})
+    spool.close()
+    return row.id, folder
+
+
+def steps(keeper, until, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline
+        keeper.step()
+        time.sleep(0.02)
+
+
+def test_every_study_that_has_ended_is_written_a_few_at_a_time_and_once(settings, commands, keep):
+    started, _ = commands
+    ids = {study(settings, f"s{number}")[0] for number in range(5)}
+    one = keep()
+    one.step()
+    assert len(started) == keeper.MOST_RECORDERS
+    steps(one, lambda: len(started) == 5 and not one._attempts)
+    assert set(started) == ids
+    for _ in range(10):
+        one.step()
+    assert len(started) == 5
+
+
+def test_a_study_that_goes_on_and_ends_again_is_looked_at_again(settings, commands, keep):
+    started, _ = commands
+    study_id, folder = study(settings, "s")
+    one = keep()
+    steps(one, lambda: one._written)
+    with Studies(settings.database) as studies:
+        studies.end(study_id, StudyState.COMPLETE, "", {})
+    (folder / "position.json").unlink()
+    steps(one, lambda: len(started) == 2)
+
+
+def test_a_study_that_is_driven_or_recorded_is_left_alone(settings, commands, keep):
+    started, _ = commands
+    driven, _ = study(settings, "driven", StudyState.RUNNING, ends=False)
+    _, recorded = study(settings, "recorded")
+    one = keep()
+    with acquire(settings.database, driven), recorder_lock(recorded, 0.0):
+        for _ in range(5):
+            one.step()
+        assert started == []
+    steps(one, lambda: sorted(name.partition("-")[0] for name in started) == ["driven", "recorded"])
+
+
+def test_recorders_that_fail_come_ever_more_rarely_one_at_a_time_and_hold_up_no_other(settings, commands, keep):
+    started, code = commands
+    bad, _ = study(settings, "bad")
+    code[bad] = "raise SystemExit(3)"
+    one = keep()
+    steps(one, lambda: started.count(bad) == 3)
+    assert one._failures[bad].count >= 2
+    pause = one._failures[bad].not_before - time.monotonic()
+    assert pause <= 0.2 * 2 ** one._failures[bad].count
+    good, _ = study(settings, "good")
+    steps(one, lambda: good in started and not one._attempts)
+    assert one._all.count == 0 or started[-1] == bad
+
+
+def test_of_two_servers_over_one_folder_one_keeps_up(settings, commands, keep):
+    started, _ = commands
+    first, second = keep(), keep()
+    first.step()
+    study(settings, "s")
+    for _ in range(5):
+        second.step()
+    assert started == []
+    steps(first, lambda: len(started) == 1)
+
+
+def test_how_a_study_ended_is_told_when_its_driver_could_not(settings, commands, keep):
+    started, _ = commands
+    _, folder = study(settings, "s", StudyState.FAILED, ends=False)
+    write_position(folder, Position(offset=(folder / "events.jsonl").stat().st_size, study="s"))  # all that was said
+    one = keep()
+    steps(one, lambda: started)
+    last = read_events(folder, 0, 10).events[-1]
+    assert (last["kind"], last["state"], last["reason"]) == ("study_ended", "failed", "so it was")
+
+
+def test_a_study_whose_row_cannot_be_read_costs_the_others_nothing(settings, commands, keep):
+    started, _ = commands
+    broken, _ = study(settings, "broken", StudyState.FAILED, ends=False)
+    with Studies(settings.database) as studies:
+        row = replace(studies.get(broken), spec="space: [")
+        studies.go_on(broken, row.spec)
+        studies.end(broken, StudyState.FAILED, "", {})
+    good, _ = study(settings, "good")
+    one = keep()
+    steps(one, lambda: good in started)
