@@ -8,18 +8,21 @@ default.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Container, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
+from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from service.planning import Plan, seed_of_trial
 from service.search.encoding import Chosen, Encoding, Key
+from service.search.ranking import best_value
 from service.search.records import Seen, State
 from service.search.spaces import distribution, suggest
 from service.spec import active_params, sampler_of, searched
@@ -28,8 +31,7 @@ from service.spec.range_tests import at_share
 from service.spec.study_spec import StudySpec
 
 TPE_STARTUP_TRIALS = 10
-MOST_KEPT, KEPT, BEST_KEPT = 400, 300, 75  # of TPE's history: it is thinned to so many when it gets so long
-MOST_ASKED = 200
+MOST_SHOWN, BEST_SHOWN = 300, 75  # trials that TPE sees at most, and the best ones among them
 ATTEMPTS = 20  # at a configuration that was not tried yet
 SMALL = 4096  # a finite space of at most so many configurations is known to be exhausted
 
@@ -164,78 +166,96 @@ class RandomSampler:
 
 
 class TpeSampler:
-    """Optuna's TPE (Bergstra et al. 2011, Watanabe 2023) over a history kept for it in memory.
+    """Optuna's TPE (Bergstra et al. 2011, Watanabe 2023) over what each trial has reported so far.
 
-    What it takes grows with the history, so a long one is thinned: the best trials stay, and of the others, which only
-    say where most have been, a random part."""
+    A trial that waits at a rung is shown to it as one that was pruned there, anew for each suggestion: under promotion
+    most trials wait until the study ends, and without them TPE would know only of the few that were trained to the end.
+    What a suggestion costs grows with the trials shown, so of many the best are shown, and of the others, which only
+    say where most have been, a random part.
+    """
 
     def __init__(self, plan: Plan, proposer: Proposer, others: Sequence[Seen]) -> None:
         self._spec, self._proposer = plan.spec, proposer
         self._names = searched(plan.spec)
         self._maximize = plan.spec.objective.mode == "max"
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # the history is no study that anybody should hear of
-        self._history = self._new_history()
-        self._told: set[int] = set()
-        self._kept: list[FrozenTrial] = []
-        self._asked = 0  # since the history was renewed: each leaves a row that TPE looks at and leaves out
-        for one in others:
-            self._tell(one)
+        found = (self._shown_as(index - len(others), one) for index, one in enumerate(others))
+        self._others = [shown for shown in found if shown is not None]
+        self._shown: dict[int, _Shown | None] = {}  # by trial number; None: says nothing
+        self._stamps: dict[int, tuple[State, int]] = {}  # the state and the number of values that it was made from
 
     def propose(self, number: int, seen: Mapping[int, Seen], tried: Set[Key], attempt: int) -> Chosen:
-        for other, one in seen.items():
-            if other not in self._told and one.state not in (State.RUNNING, State.WAITING):
-                self._tell(one)
-                self._told.add(other)
-        self._asked += 1
-        if len(self._kept) > MOST_KEPT or self._asked > MOST_ASKED:
-            self._renew(seed_of_trial(self._spec.search.seed, number))
-        seed = (seed_of_trial(self._spec.search.seed, number) + attempt) % 2**32  # numpy's limit
-        self._history.sampler = TPESampler(
-            n_startup_trials=TPE_STARTUP_TRIALS, multivariate=False, constant_liar=False, seed=seed
+        seed = seed_of_trial(self._spec.search.seed, number)
+        history = optuna.create_study(
+            direction=StudyDirection.MAXIMIZE if self._maximize else StudyDirection.MINIMIZE,
+            storage=_History(self._history(seen, seed)),
+            sampler=TPESampler(
+                n_startup_trials=TPE_STARTUP_TRIALS,
+                multivariate=False,
+                constant_liar=False,
+                seed=(seed + attempt) % 2**32,  # numpy's limit
+            ),
         )
-        asked = self._history.ask()
+        asked = history.ask()
         chosen: Chosen = {}
         for name in self._names:
             domain = self._spec.space[name]
             params = active_params(self._spec, chosen)
             if holds(domain.when, params):
                 chosen[name] = self._proposer.suggest(asked, name, domain, params)
-        # The row of this ask only carried the suggestions; the trial comes back through `seen` when it has ended.
-        self._history.tell(asked, state=TrialState.FAIL)
         return chosen
 
-    def _new_history(self) -> optuna.Study:
-        direction = StudyDirection.MAXIMIZE if self._maximize else StudyDirection.MINIMIZE
-        return optuna.create_study(direction=direction, storage=optuna.storages.InMemoryStorage())
+    def _history(self, seen: Mapping[int, Seen], seed: int) -> list[FrozenTrial]:
+        """The trials to show, by number."""
+        for number, one in seen.items():
+            stamp = (one.state, len(one.values))
+            if self._stamps.get(number) != stamp:
+                self._stamps[number] = stamp
+                self._shown[number] = self._shown_as(number, one)
+        known = [*self._others, *(self._shown[number] for number in sorted(self._shown))]
+        there = [shown for shown in known if shown is not None]
+        if len(there) > MOST_SHOWN:
+            order = np.argsort([-shown.rank for shown in there], kind="stable")
+            rest = np.random.default_rng(seed).permutation(order[BEST_SHOWN:])[: MOST_SHOWN - BEST_SHOWN]
+            there = [there[index] for index in sorted([*order[:BEST_SHOWN], *rest])]
+        return [shown.trial for shown in there]
 
-    def _renew(self, seed: int) -> None:
-        """The history without the rows of asks, and no longer than it may be, in the order in which it came."""
-        if len(self._kept) > MOST_KEPT:
-            self._thin(seed)
-        self._history, self._asked = self._new_history(), 0
-        self._history.add_trials(self._kept)
-
-    def _thin(self, seed: int) -> None:
-        values = np.array([_rank_value(trial, self._maximize) for trial in self._kept])
-        order = np.argsort(-values, kind="stable")
-        others = np.random.default_rng(seed).permutation(order[BEST_KEPT:])[: KEPT - BEST_KEPT]
-        self._kept = [self._kept[index] for index in sorted([*order[:BEST_KEPT], *others])]
-
-    def _tell(self, one: Seen) -> None:
-        finite = [value for value in one.values.values() if value == value and abs(value) != float("inf")]
+    def _shown_as(self, number: int, one: Seen) -> _Shown | None:
+        """A trial in Optuna's terms; None for one that failed, is being trained, or has reported nothing."""
+        best = best_value(one.values, self._maximize)
         complete = one.state is State.COMPLETE
-        if one.state is State.FAILED or (complete and not finite):
-            return
+        waits_unseen = one.state is State.WAITING and not one.values
+        if one.state in (State.FAILED, State.RUNNING) or waits_unseen or (complete and best is None):
+            return None
         found = self._proposer.parameters(one.params)
         trial = create_trial(
             state=TrialState.COMPLETE if complete else TrialState.PRUNED,
-            value=(max(finite) if self._maximize else min(finite)) if complete else None,
+            value=best if complete else None,
             params=found,
             distributions=self._proposer.distributions(found),
             intermediate_values=dict(one.values),
         )
-        self._kept.append(trial)
-        self._history.add_trial(trial)
+        trial.number = number  # TPE weighs trials by their age
+        return _Shown(trial, _rank_value(trial, self._maximize))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    trial: FrozenTrial
+    rank: float  # higher is better
+
+
+class _History(InMemoryStorage):
+    """A storage in which TPE finds the trials that it is to know of. Those of suggestions are kept beside them."""
+
+    def __init__(self, shown: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._shown = shown
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._shown if states is None or trial.state in states]
 
 
 def _rank_value(trial: FrozenTrial, maximize: bool) -> float:
