@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -18,7 +19,8 @@ from service.api.connections import ConnectionLimits
 from service.api.serve import configured
 from service.cluster.jobs import JobInfo
 from service.planning import ClusterShape
-from service.settings import ServerSettings, Settings
+from service.settings import MLFLOW_SECRET, ServerSettings, Settings
+from tests.embedded_mlflow import Mlflow
 
 ROOT = Path(__file__).parent.parent
 _DRIVER = """
@@ -45,6 +47,8 @@ class ProcessJobs:
 
     def __init__(self, settings: Settings) -> None:
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "DIALIN_OUT": str(settings.out)}
+        if settings.mlflow_uri is not None and settings.mlflow_secret is not None:
+            self._environment |= {"DIALIN_MLFLOW_URI": settings.mlflow_uri, MLFLOW_SECRET: settings.mlflow_secret}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def submit(self, job: str, study_id: str) -> None:
@@ -71,9 +75,11 @@ class ProcessJobs:
 
 
 @contextmanager
-def serving(out: Path, *, allow_code: bool = False) -> Iterator[str]:
-    """The address of a server over this folder."""
+def serving(out: Path, *, allow_code: bool = False, mlflow: Mlflow | None = None) -> Iterator[str]:
+    """The address of a server over this folder, without MLflow or with one that it is the way to."""
     settings = Settings(out, out / "data", allow_code=allow_code)
+    if mlflow is not None:
+        settings = replace(settings, mlflow_uri=mlflow.uri, mlflow_secret=mlflow.secret)
     jobs = ProcessJobs(settings)
     app = create_app(settings, ServerSettings(poll_seconds=0.1), jobs)
     config = configured(app, "127.0.0.1", 0, ConnectionLimits())

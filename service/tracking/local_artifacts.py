@@ -63,8 +63,7 @@ def _confined(root: Path) -> type:
 
         def _check(self, path: str | None = None) -> None:
             if not path_inside(root, Path(self.artifact_dir, path or "")):
-                raise MlflowException(
-                    f"{path or 'where it keeps its files'!r} is not in the server's own folder", PERMISSION_DENIED
-                )
+                what = f"artifact {path!r}" if path else "where this run's artifacts should be"
+                raise MlflowException(f"{what} is not in the server's own folder", PERMISSION_DENIED)
 
     return ConfinedRepository
