@@ -44,6 +44,14 @@ _PAGE = (
     "form-action 'none'; base-uri 'none'; object-src 'none'"
 )
 _NOTHING = "default-src 'none'; sandbox; frame-ancestors 'none'"
+_CODES = {  # MLflow's, by status
+    400: "BAD_REQUEST",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "ENDPOINT_NOT_FOUND",
+    413: "INVALID_PARAMETER_VALUE",
+    429: "REQUEST_LIMIT_EXCEEDED",
+}
 _NO_HARM = "studies go on, and it gets everything later"
 log = logging.getLogger("dialin.api")
 
@@ -197,6 +205,8 @@ def _is_page(path: str) -> bool:
 
 
 def _refusal(request: Request, error: DialinError) -> Response:
-    """An error as the caller reads it: a page for a person's browser, which leads to where one signs in."""
-    is_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
-    return error_page(request, error) if is_page else problems.answer(error)
+    """An error as the caller reads it: a page for a person's browser, which leads to where one signs in; for a program
+    a problem document that MLflow's clients and pages understand as well."""
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        return error_page(request, error)
+    return problems.answer(error, error_code=_CODES.get(error.status, "TEMPORARILY_UNAVAILABLE"), message=str(error))

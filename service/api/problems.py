@@ -34,8 +34,8 @@ def problem(status: int, code: str, detail: str, errors: list[dict[str, Any]] | 
     }
 
 
-def answer(error: DialinError) -> Response:
-    """What a client gets for an error of the tree."""
+def answer(error: DialinError, **members: str) -> Response:
+    """What a client gets for an error of the tree. `members`: that the document has besides."""
     errors = []
     if isinstance(error, SpecError):
         errors = [{"path": each.path, "line": each.line, "message": each.message} for each in error.problems]
@@ -44,7 +44,8 @@ def answer(error: DialinError) -> Response:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
-    return _response(error.status, error.code, str(error), errors, headers)
+    document = problem(error.status, error.code, str(error), errors)
+    return JSONResponse({**document, **members}, error.status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from service.tracking.changes import RUNNING, Change
+from service.tracking.local_artifacts import path_inside
 from service.tracking.transaction import one_transaction
 
 METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes at most 1000 things in all
@@ -206,6 +207,7 @@ class MlflowRuns:
         try:
             if (folder := self._served_folder(there)) is not None:
                 folder.mkdir(parents=True, exist_ok=True)
+                (folder / file.name).unlink(missing_ok=True)  # were it a link, its target would be written
                 shutil.copy2(file, folder / file.name)
             else:
                 self._client.log_artifact(run, str(file))
@@ -223,8 +225,9 @@ class MlflowRuns:
         parts = urlsplit(uri)
         if parts.scheme != SERVED or self._artifacts is None:
             return None
-        folder = (self._artifacts / parts.path.lstrip("/")).resolve()
-        return folder if folder.is_relative_to(self._artifacts.resolve()) else None
+        root = self._artifacts.resolve()
+        folder = root / parts.path.lstrip("/")
+        return folder if path_inside(root, folder) else None
 
 
 @contextmanager

@@ -138,6 +138,7 @@ def test_where_files_lie_is_never_the_callers(client, mlflow, people):
         assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
         said = f"{name}={place!r}: where files lie is for the server to say; leave {name} out"
         assert answer.json()["detail"] == said
+        assert (answer.json()["error_code"], answer.json()["message"]) == ("PERMISSION_DENIED", said)  # for MLflow's
     assert mlflow.asked == []
 
 

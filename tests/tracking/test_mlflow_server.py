@@ -15,7 +15,7 @@ import pytest
 
 from service.settings import MLFLOW_SECRET
 from service.tracking.local_artifacts import path_inside
-from service.tracking.mirror import recorder_command
+from service.tracking.process import recorder_command
 from tests import others
 from tests.embedded_mlflow import running_mlflow
 from tests.tracking.studies import contents, fill
