@@ -107,7 +107,7 @@ def _parts(
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for this machine only, so Ray listens on loopback only
         }
-        parts.append(_ray(ray_port, environment, folder, stack))
+        parts.append(_ray(ray_port, _for_drivers(environment, settings), folder, stack))
     environment["DIALIN_RAY_ADDRESS"] = ray
     shown = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
     api = f"http://{shown}:{port}"
@@ -118,6 +118,12 @@ def _parts(
     health = f"http://{named}/healthz"
     parts.append(Part("the API", command, environment, folder / "api.log", port, lambda: probe_http(health)))
     return parts, Addresses(api, mlflow, ray)
+
+
+def _for_drivers(environment: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Without the server's own access to the database where drivers run other people's code: they are given theirs."""
+    hidden = {"DIALIN_DATABASE_URL"} if settings.allow_code else set()
+    return {name: value for name, value in environment.items() if name not in hidden}
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -29,7 +30,7 @@ SHARE_SECONDS = 2.0  # between two looks at what the study may have of the clust
 def main() -> int:
     """Drive the study to its end, or until this is not the driver that is wanted. Returns the exit code."""
     study_id, job = os.environ[STUDY], os.environ[JOB]
-    settings = Settings.read()
+    settings = _with_own_access(Settings.read(), study_id)
     _write_to(OutputFolder(settings.out).study(study_id).logs / "driver.log")
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} job {job} begins", flush=True)
     with Submissions(settings.database) as submissions:
@@ -72,6 +73,12 @@ def _share(submissions: Submissions) -> Callable[[str], int | None]:
         return seen[1]
 
     return share
+
+
+def _with_own_access(settings: Settings, study_id: str) -> Settings:
+    """With the database as this driver may use it, where its server has left that in the study's folder."""
+    given = OutputFolder(settings.out).study(study_id).database_url
+    return replace(settings, database_url=given.read_text()) if given.exists() else settings
 
 
 def _write_to(log: Path) -> None:

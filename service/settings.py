@@ -189,6 +189,11 @@ class StudyFolder:
         return self.root / "logs"
 
     @property
+    def database_url(self) -> Path:
+        """What a driver on a server that runs other people's code is given in place of DIALIN_DATABASE_URL."""
+        return self.root / "database_url"
+
+    @property
     def journal(self) -> Path:
         return self.root / "journal.jsonl"
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from service.api import about, models, problems, routes
 from service.api.auth import Gate
+from service.api.driver_access import JobsWithOwnRoles
 from service.api.edge import Addressed, Anonymous, Bodies, Headers
 from service.api.keeper import MirrorKeeper
 from service.api.metrics import Figures
@@ -113,6 +114,8 @@ def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) ->
     settings.out.mkdir(parents=True, exist_ok=True)
     submissions, tokens = Submissions(settings.database), Tokens(settings.database)
     keeper = MirrorKeeper(settings)
+    if settings.allow_code and settings.database_url is not None:
+        jobs = JobsWithOwnRoles(jobs, settings, submissions)
     reconciler = Reconciler(
         submissions,
         jobs,
