@@ -2,7 +2,7 @@
 
 from service.spec.active import active_params, complete, sampler_of, searched
 from service.spec.lint import LintWarning, lint
-from service.spec.parsing import load_spec, parse_spec, spec_from_data, stored_spec, to_data, to_yaml
+from service.spec.parsing import load_spec, parse_spec, spec_from_data, stored_spec, to_block_yaml, to_data, to_yaml
 from service.spec.study_spec import StudySpec
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "searched",
     "spec_from_data",
     "stored_spec",
+    "to_block_yaml",
     "to_data",
     "to_yaml",
 ]

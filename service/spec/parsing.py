@@ -94,7 +94,19 @@ def to_data(spec: StudySpec) -> dict[str, Any]:
 
 def to_yaml(spec: StudySpec) -> str:
     """YAML that reads back as the same specification."""
-    return yaml.dump(to_data(spec), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
+    return _dump(to_data(spec), None)
+
+
+def to_block_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML with one key a line."""
+    return _dump(data, False)
+
+
+def _dump(data: Mapping[str, Any], flow: bool | None) -> str:
+    """Sections are in an order that is read from the top, and no letter is escaped. `flow` as PyYAML has it."""
+    return yaml.dump(
+        dict(data), Dumper=_Dumper, sort_keys=False, default_flow_style=flow, width=100, allow_unicode=True
+    )
 
 
 def _content(path: Path, source: str) -> bytes | None:
