@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from service.errors import UnreadableError, reading
 from service.planning import Plan, seed_of_trial
 from service.spec import active_params, searched
 from service.spec.domains import Choice, Fixed, FloatRange, IntRange, RangeTested, Scalar
 from service.spec.knobs import CATALOGUE
 from service.spec.range_tests import Calibration, Curve, Method, RateBounds, Reading, Sweep, read_curves
 from service.spec.study_spec import StudySpec
+from service.texts import one_line
 
 MOST_COMBINATIONS = 24
 SHARE = 1 / 20  # of the study's epochs, which the tests may cost where the space does not say how long they are
@@ -26,13 +28,18 @@ RunTests = Callable[[Sequence[tuple[Params, int]], Sweep], Sequence[Curve]]
 
 def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float], file: Path) -> Plan:
     """The plan with the bounds of its range tests; as it was when its space asks for none. What was found is kept in
-    `file` and read from there the next time. `cost_in_epochs`: of so many test steps of a configuration."""
+    `file` and read from there the next time; where the file is damaged the tests are run again, and a warning says so.
+    `cost_in_epochs`: of so many test steps of a configuration."""
     domain = plan.spec.space.get("lr")
     if not isinstance(domain, RangeTested):
         return plan
-    if file.exists():
-        return replace(plan, calibration=from_data(json.loads(file.read_text())))
+    kept = read_calibration(file)
+    if isinstance(kept, Calibration):
+        return replace(plan, calibration=kept)
     calibration = _calibrate(plan, domain, run_tests, cost_in_epochs)
+    if kept is not None:
+        warning = f"{kept.text}; they were run again"
+        calibration = replace(calibration, warnings=(warning, *calibration.warnings))
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(calibration)))
@@ -144,6 +151,28 @@ def _read(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -
         f"range test of {name}: {'; '.join(reading.doubts)}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
     )
     return RateBounds(combination, *fallback, reading, curves), [warning]
+
+
+@dataclass(frozen=True)
+class UnreadableCalibration:
+    """In place of range tests whose file is damaged: why they cannot be read. What they cost is not known then."""
+
+    text: str
+    epochs: float = 0.0
+
+    def lines(self) -> list[str]:
+        return [self.text]
+
+
+def read_calibration(file: Path) -> Calibration | UnreadableCalibration | None:
+    """The range tests that are kept in a file; None when there is none."""
+    if not file.exists():
+        return None
+    try:
+        with reading(f"the range tests in {file}"):
+            return from_data(json.loads(file.read_text()))
+    except UnreadableError as error:
+        return UnreadableCalibration(one_line(error, 300))
 
 
 def from_data(data: Mapping[str, Any]) -> Calibration:

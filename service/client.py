@@ -40,7 +40,8 @@ _AWAY = (ServerError, RateLimitedError)  # what may be over in a while
 class StudyInfo:
     """A study as the server last told it. Times in seconds since 1970; `seconds`: how long it was driven, as of its
     last end; `owner`: None of one that was run without the server; `trials`: how many are in each state, and `budget`;
-    `best`: the best value of `metric` so far; `links`: paths on the server; `mlflow` may be an address elsewhere."""
+    `best`: the best value of `metric` so far; `links`: paths on the server; `mlflow` may be an address elsewhere;
+    `unreadable`: what of it the server cannot read as it is stored."""
 
     id: str
     name: str
@@ -62,6 +63,7 @@ class StudyInfo:
     archived: bool
     links: Mapping[str, str | None]
     mirror_note: str = ""  # how far MLflow lags and why, in words
+    unreadable: str = ""
 
     @property
     def ended(self) -> bool:
@@ -75,7 +77,8 @@ class StudyInfo:
             parts.append(f"best {self.metric} {self.best:.4g}")
         if self.ended:
             parts.append(f"{self.seconds:.0f} s")
-        why = f" ({self.reason})" if self.reason else ""
+        reason = f"unreadable: {self.unreadable}" if self.unreadable else self.reason
+        why = f" ({reason})" if reason else ""
         return f"study {self.id} {self.state}{why}: {', '.join(parts)}"
 
 

@@ -8,7 +8,7 @@ import re
 from service.errors import NotFoundError, Problem, SpecError, UsageError
 from service.planning import rungs_for
 from service.settings import Settings
-from service.spec import parse_spec, spec_from_data, to_data
+from service.spec import spec_from_data, spec_of_study, to_data
 from service.spec.study_spec import StudySpec
 from service.store.studies import Studies, StudyState
 
@@ -26,7 +26,7 @@ def resolve_warm_start(spec: StudySpec, settings: Settings) -> StudySpec:
         rows = [studies.find(reference) for reference in spec.search.warm_start]
     problems = []
     for index, row in enumerate(rows):
-        path, measured = f"search.warm_start.{index}", parse_spec(row.spec).objective.metric
+        path, measured = f"search.warm_start.{index}", spec_of_study(row.id, row.spec).objective.metric
         if measured != spec.objective.metric:
             problems.append(Problem(path, f"study {row.id} measured {measured}, this one {spec.objective.metric}"))
         if row.state is StudyState.RUNNING:

@@ -9,13 +9,15 @@
     ├── NotFoundError           no study or trial of that name
     ├── ConflictError           the study is not in a state that allows this
     │   ├── FencedError         another driver has taken the study over
-    │   └── NoResultError       the study has no best configuration (yet)
+    │   ├── NoResultError       the study has no best configuration (yet)
+    │   └── UnreadableError     what is stored of a study is damaged, or of another version
     ├── UnauthorizedError       a server does not know who is asking
     ├── ForbiddenError          it does, and they may not do this
     ├── RateLimitedError        too many requests, or too many studies at a time
     ├── TooLargeError           more was sent than is taken
     ├── ClusterError            the cluster that trained is gone
     ├── StorageError            nothing can be written: a disk is full
+    │   └── DatabaseError       the studies' database is damaged, gone, or of another version
     ├── ServerError             a server cannot be reached, or answers what cannot be understood
     │   └── ServerTimeoutError  a server behind the one that was asked does not answer in time
     └── StudyFailedError        the study ended without a result
@@ -26,7 +28,8 @@ Server and client raise the same classes: `by_code` gives the class back from th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -110,6 +113,10 @@ class NoResultError(ConflictError):
     code = "no_result"
 
 
+class UnreadableError(ConflictError):
+    code = "unreadable"
+
+
 class UnauthorizedError(DialinError):
     code = "unauthorized"
     status = 401
@@ -149,6 +156,11 @@ class StorageError(DialinError):
     status = 507
 
 
+class DatabaseError(StorageError):
+    code = "database"
+    status = 500
+
+
 class ServerError(DialinError):
     code = "server"
     status = 502
@@ -163,6 +175,15 @@ class StudyFailedError(DialinError):
     code = "study_failed"
     status = 500
     exit_code = 1
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Have what stored data of a wrong shape raises come out as an UnreadableError that says what could not be read."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise UnreadableError(f"{what} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def by_code(code: str) -> type[DialinError]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ from typing import Any, Protocol
 
 from filelock import Timeout
 
-from service.calibration import from_data
-from service.errors import ConflictError, NotFoundError
+from service.calibration import UnreadableCalibration, read_calibration
+from service.errors import ConflictError, DatabaseError, NotFoundError
 from service.results.claims import judge
 from service.results.leaderboard import describe
 from service.results.looks import looks_of
@@ -23,7 +22,7 @@ from service.search.records import TrialRecord
 from service.search.storage import BaseStorage, close_storage, open_storage, opened_storage
 from service.search.trial_rows import TrialReader, read_study
 from service.settings import OutputFolder, Settings, StudyFolder
-from service.spec import sampler_of, searched, stored_spec
+from service.spec import damage_of, sampler_of, searched, spec_of_study
 from service.spec.domains import Scalar
 from service.spec.range_tests import Calibration
 from service.spec.study_spec import PythonSpec, StudySpec
@@ -108,14 +107,14 @@ def complete_spool(settings: Settings, row: StudyRow, *, patience_seconds: float
         records = read_study(storage, row.id)
     if not found.lines and not records:
         return  # it was never driven
-    spec = stored_spec(row.spec)
+    spec = spec_of_study(row.id, row.spec)
     with suppress(Timeout), recorder_lock(folder, patience_seconds):
         if not found.whole:
             started = study_started(row.id, row.name, row.created_at, params_of(spec), row.spec)
             rebuild(folder, started, spec.objective.metric, records)
         if has_ended:
             around = OutputFolder(settings.out).study(row.id)
-            result = result_of(row, spec, records, settings, _calibration(around))
+            result = result_of(row, spec, records, settings, read_calibration(around.calibration))
             append(folder, [ending_of(spec, result, records, around, row.ended_at)])
 
 
@@ -169,15 +168,32 @@ def ending_of(
 
 
 def list_studies(settings: Settings) -> list[dict[str, Any]]:
-    """The studies below `settings.out`, the newest first; none when there is nothing yet."""
-    if not settings.has_database:
-        return []
-    with Studies(settings.database) as studies:
-        return [{**_line(row), "mirror_lag": mirror_standing(settings, row).events} for row in studies.list()]
+    """The studies below `settings.out`, the newest first; none when there is nothing yet. Raises DatabaseError where
+    there are studies' folders and a database that knows of none."""
+    rows = []
+    if settings.has_database:
+        with Studies(settings.database) as studies:
+            rows = studies.list()
+    if not rows:
+        _check_not_lost(settings)
+    return [{**_line(row), "mirror_lag": mirror_standing(settings, row).events} for row in rows]
+
+
+def _check_not_lost(settings: Settings) -> None:
+    folder = OutputFolder(settings.out).root / "studies"
+    left = sum(one.is_dir() for one in folder.iterdir()) if folder.is_dir() else 0
+    if left and settings.database_url is None:
+        database = OutputFolder(settings.out).database
+        state = "knows no study" if database.exists() else "is not there"
+        raise DatabaseError(
+            f"{database} {state}, but {folder} holds the folders of {left}; restore a copy of it; "
+            "the folders still hold the journals, logs and checkpoints"
+        )
 
 
 def read_back(settings: Settings, reference: str) -> ReadBack:
-    """A study by id, name or `last`. Raises NotFoundError."""
+    """A study by id, name or `last`. Raises NotFoundError, and UnreadableError for one that is damaged or of another
+    version."""
     with LocalReader(settings, reference) as reader:
         return reader.read_back(reference)
 
@@ -201,14 +217,14 @@ class LocalReader:
         self.studies.close()
 
     def read_back(self, reference: str) -> ReadBack:
-        """A study by id, name or `last`. Raises NotFoundError."""
+        """A study by id, name or `last`. Raises as the function of that name."""
         row = self.studies.find(reference)
-        spec = stored_spec(row.spec)
+        spec = spec_of_study(row.id, row.spec)
         if self._storage is None:
             self._storage = open_storage(self._settings.database)
         trials = self._trials.setdefault(row.id, TrialReader(self._storage, row.id)).read()
         folder = self._out.study(row.id)
-        calibration = _calibration(folder)
+        calibration = read_calibration(folder.calibration)
         result = result_of(row, spec, trials, self._settings, calibration)
         lag = mirror_standing(self._settings, row)
         return ReadBack(row, spec, trials, result, calibration, lag.events, mirror_note=lag.text())
@@ -216,12 +232,9 @@ class LocalReader:
 
 def _studies(settings: Settings, reference: str) -> Studies:
     if not settings.has_database:
+        _check_not_lost(settings)
         raise NotFoundError(f"no study {reference!r}: there is none in {settings.out}")
     return Studies(settings.database)
-
-
-def _calibration(folder: StudyFolder) -> Calibration | None:
-    return from_data(json.loads(folder.calibration.read_text())) if folder.calibration.exists() else None
 
 
 def result_of(
@@ -229,7 +242,7 @@ def result_of(
     spec: StudySpec,
     trials: Sequence[TrialRecord],
     settings: Settings,
-    calibration: Calibration | None,
+    calibration: Calibration | UnreadableCalibration | None,
 ) -> Result:
     """The outcome of a study as it is stored."""
     best_config = OutputFolder(settings.out).study(row.id).best_config
@@ -253,6 +266,7 @@ def _line(row: StudyRow) -> dict[str, Any]:
         "name": row.name,
         "state": row.state.value,
         "reason": row.reason,
+        "unreadable": row.damage or damage_of(row.spec),
         "metric": row.summary.get("metric"),
         "best": best.get("value"),
         "trials": row.summary.get("trials"),

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from service.cluster.jobs import JobInfo, Jobs
-from service.errors import ClusterError, DialinError
+from service.errors import ClusterError, DatabaseError, DialinError
 from service.planning import ClusterShape
-from service.spec import stored_spec
+from service.spec import damage_of, stored_spec
 from service.store.leases import holder
 from service.store.studies import StudyState
 from service.store.submissions import ACTIVE, ENDING, Entry, Submission, Submissions
@@ -64,6 +64,7 @@ class Reconciler:
         self._stopping: set[str] = set()
         self.seen_at: float | None = None  # when everything was last looked at
         self.trouble = ""  # why not since then
+        self.unreadable: Mapping[str, str] = {}  # studies that cannot be scheduled as they are stored, and why
 
     def wake(self) -> None:
         """Something has changed: look now."""
@@ -74,7 +75,7 @@ class Reconciler:
         while not self._ended.is_set():
             try:
                 self.step()
-            except (ClusterError, sa.exc.SQLAlchemyError) as error:
+            except (ClusterError, DatabaseError, sa.exc.SQLAlchemyError) as error:
                 self._note(str(error).partition("\n")[0])
             except Exception as error:  # the loop must survive
                 log.exception("a step failed")
@@ -90,6 +91,7 @@ class Reconciler:
         """One look at everything, and what follows from it."""
         entries = [(entry, entry.submission) for entry in self._submissions.unsettled() if entry.submission is not None]
         shape = self._jobs.shape() if entries else ClusterShape(0.0)
+        self._look_for_damage([entry for entry, _ in entries])
         for entry, submission in entries:
             self._guarded(self._see_to, entry, submission)
         self._start_some(shape)
@@ -100,10 +102,20 @@ class Reconciler:
         """One study's trouble is not the others'."""
         try:
             action(entry, submission)
-        except (ClusterError, sa.exc.SQLAlchemyError):
+        except (ClusterError, DatabaseError, sa.exc.SQLAlchemyError):
             raise
         except DialinError as error:
             log.warning("study %s: %s", entry.study.id, error)
+        except Exception:  # the others go on
+            log.exception("study %s", entry.study.id)
+
+    def _look_for_damage(self, entries: Sequence[Entry]) -> None:
+        """Note which studies cannot be read; each is said once. They are not started, and keep nobody from being so."""
+        found = {each.study.id: text for each in entries if (text := each.study.damage or damage_of(each.study.spec))}
+        for study_id, text in found.items():
+            if self.unreadable.get(study_id) != text:
+                log.warning("study %s cannot be read as it is stored: %s", study_id, text)
+        self.unreadable = found
 
     def _see_to(self, entry: Entry, submission: Submission) -> None:
         if not submission.job:
@@ -171,7 +183,7 @@ class Reconciler:
         ]
         waiting.sort(key=lambda pair: (-pair[1].priority, pair[0].study.created_at))
         for entry, submission in waiting:
-            if not submission.wanted or submission.not_before > self._clock():
+            if not submission.wanted or submission.not_before > self._clock() or damage_of(entry.study.spec):
                 continue
             if not self._has_room(shape, [*running, entry]):
                 break  # those behind it wait for it: a large study would never come to its turn
@@ -209,8 +221,13 @@ def job_id(study_id: str, attempt: int) -> str:
 
 
 def demand_of(entry: Entry) -> Demand:
-    """What a study would take of the cluster if it were alone."""
-    spec = stored_spec(entry.study.spec)
+    """What a study would take of the cluster if it were alone. One whose specification cannot be read has a driver of
+    another version, if any: it keeps what it has."""
+    try:
+        spec = stored_spec(entry.study.spec)
+    except DialinError:
+        share = entry.submission.concurrency if entry.submission is not None else None
+        return Demand(1.0, 0.0, share or 1)
     asked = spec.resources
     return Demand(asked.cpus, asked.gpus or 0.0, min(asked.concurrency or spec.budget.trials, spec.budget.trials))
 

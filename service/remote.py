@@ -21,7 +21,7 @@ from service.search.ranking import LOSS
 from service.search.records import Outcome, State, Trial, TrialRecord
 from service.settings import ServerAddress
 from service.showing import mirror_line, show_claim, show_list, show_result, show_study, show_trial
-from service.spec import stored_spec
+from service.spec import spec_of_study
 from service.spec.findings import RULES, Finding
 from service.spec.study_spec import StudySpec
 from service.store.studies import StudyRow, StudyState
@@ -38,12 +38,12 @@ def run(verb: str, address: ServerAddress, arguments: Namespace) -> int:
 
 
 def read_remote(study: StudyHandle, trials: Sequence[Mapping[str, Any]]) -> ReadBack:
-    """A study as `service.history` reads it from disk, with these of its trials. Raises ServerError for an answer that
-    cannot be read."""
+    """A study as `service.history` reads it from disk, with these of its trials. Raises UnreadableError for one that is
+    damaged or of another version, ServerError for an answer that cannot be read."""
     detail = study.detail()
     info = study.info
     try:
-        spec = stored_spec(detail["spec"])
+        spec = spec_of_study(info.id, detail["spec"])
         row = StudyRow(
             info.id, info.name, StudyState(info.state), info.reason, detail["spec"], {}, info.created_at, info.ended_at
         )
@@ -142,6 +142,7 @@ def _row(study: StudyHandle) -> dict[str, Any]:
         "name": info.name,
         "state": info.state,
         "reason": info.reason,
+        "unreadable": info.unreadable,
         "metric": info.metric,
         "best": info.best,
         "trials": {end: info.trials.get(end, 0) for end in _ENDS},
@@ -197,7 +198,7 @@ def _watch(client: Client, arguments: Namespace) -> int:
 def _follow(study: StudyHandle, arguments: Namespace) -> int:
     """Show what happens in a study until it has ended, and what came out."""
     if not study.info.ended:
-        spec = stored_spec(study.detail()["spec"])
+        spec = spec_of_study(study.id, study.detail()["spec"])
         clock = StudyClock(study.info.started_at or time.time())
         with Progress(console(stderr=arguments.json), clock, late=True) as progress:
             replay = Replay(progress, study, spec, clock)

@@ -35,7 +35,7 @@ from service.search.storage import fence, opened_storage
 from service.search.study import Study
 from service.search.trial_rows import read_finished, read_study
 from service.settings import OutputFolder, Settings, StudyFolder
-from service.spec import parse_spec, to_yaml
+from service.spec import spec_of_study, to_yaml
 from service.spec.domains import RangeTested, Scalar
 from service.spec.range_tests import Calibration, Curve, Sweep
 from service.spec.study_spec import StudySpec
@@ -134,7 +134,7 @@ def _go_on(
     site = _site(runner)
     with Interrupts() as interrupts, _studies(settings) as studies:
         row = studies.find(reference)
-        spec = next_spec(row, parse_spec(row.spec))
+        spec = next_spec(row, spec_of_study(row.id, row.spec))
         plan, objective = _prepare(spec, settings, listener.note, site)
         row = replace(row, spec=to_yaml(spec))
         return _drive(row, plan, objective, studies, listener, interrupts, site, settings)

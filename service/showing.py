@@ -163,6 +163,9 @@ def show_list(console: Console, rows: Sequence[Mapping[str, Any]], states: Seque
         lag = [f"lags by {row['mirror_lag']} events" if _lags(row) else ""] if lags else []
         table.add_row(row["study_id"], row["state"], best, trials, started, *lag)
     console.print(table)
+    for row in rows:
+        if row.get("unreadable"):
+            _say(console, f"{row['study_id']} cannot be read as it is stored: {row['unreadable']}")
 
 
 def _lags(row: Mapping[str, Any]) -> bool:
@@ -206,6 +209,8 @@ def show_study(console: Console, back: ReadBack, *, is_here: bool = True) -> Non
         table.add_row(str(trial.number), trial.state.value, str(trial.epochs_done), shown, why(trial))
     _say(console, "")
     console.print(table)
+    if back.row.damage:
+        _say(console, f"of its row in the database this cannot be read: {back.row.damage}")
     if len(trials) < len(back.trials):
         shown = f"the {BEST_SHOWN} best and the {NEWEST_SHOWN} newest of {len(back.trials)} trials are shown"
         _say(console, f"{shown}; all of them: dialin show {back.row.id} --json")

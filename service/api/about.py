@@ -13,6 +13,7 @@ from service.views import knobs_data
 
 router = APIRouter(dependencies=[Depends(identity_of)])
 health = APIRouter()
+MOST_WARNINGS = 20  # studies that are named
 _TEXT = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -45,7 +46,12 @@ async def healthz() -> Response:
 def readyz(request: Request) -> Response:
     parts = request.app.state.readiness()
     ready = all(text == "ok" for text in parts.values())
-    return JSONResponse({"status": "ok" if ready else "unavailable", **parts}, 200 if ready else 503)
+    unreadable = sorted(request.app.state.parts.reconciler.unreadable)  # why they are is not everybody's to know
+    warnings = [f"study {study} cannot be read as it is stored" for study in unreadable[:MOST_WARNINGS]]
+    if len(unreadable) > MOST_WARNINGS:
+        warnings.append(f"and {len(unreadable) - MOST_WARNINGS} more cannot")
+    status = "ok" if ready else "unavailable"
+    return JSONResponse({"status": status, **parts, "warnings": warnings}, 200 if ready else 503)
 
 
 @health.get(

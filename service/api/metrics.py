@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.api.studies import StudyService
+from service.errors import UnreadableError
 from service.reconciler import Reconciler
 from service.search.records import State
 from service.store.studies import StudyState
@@ -57,8 +59,9 @@ class Figures(Collector):
         found = {entry.study.id: entry.study for entry in self._submissions.page(limit=MOST_STUDIES)}
         found |= {entry.study.id: entry.study for entry in self._submissions.unsettled()}
         for row in found.values():
-            records = self._service.reader.records(row)
-            ends.update(record.state.value for record in records)
-            epochs += sum(len(record.values) for record in records)
-            lag += self._service.reader.lag(row).events
+            with suppress(UnreadableError):  # the others are counted
+                records = self._service.reader.records(row)
+                ends.update(record.state.value for record in records)
+                epochs += sum(len(record.values) for record in records)
+                lag += self._service.reader.lag(row).events
         return ends, epochs, lag

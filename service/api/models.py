@@ -81,6 +81,7 @@ class Study(BaseModel):
     name: str
     state: StudyStateName
     reason: str = Field(description="Why it ended, or why it has not begun again yet.")
+    unreadable: str = Field(description="What of it cannot be read as it is stored, and why; empty: all of it can.")
     owner: str | None = Field(description="Whose token submitted it; null: it was run without the server.")
     priority: int
     metric: str
@@ -105,6 +106,7 @@ class Study(BaseModel):
                 "name": "digits-small",
                 "state": "running",
                 "reason": "",
+                "unreadable": "",
                 "owner": "ana",
                 "priority": 0,
                 "metric": "val_accuracy",
@@ -289,9 +291,11 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Each part: `ok`, or what is wrong with it."""
+    """Each part: `ok`, or what is wrong with it. `warnings`: what is wrong with single studies, which are then not
+    scheduled; the server is ready all the same."""
 
     status: Literal["ok", "unavailable"]
     database: str
     ray: str
     mlflow: str
+    warnings: list[str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import OrderedDict
@@ -13,13 +12,14 @@ from typing import Any, Generic, TypeVar
 
 from service.api.best_curve import BestCurve, Point
 from service.api.trial_view import TrialView
-from service.calibration import from_data
+from service.calibration import read_calibration
+from service.errors import reading
 from service.history import ReadBack, mirror_standing, result_of
 from service.search.records import TrialRecord
 from service.search.storage import close_storage, open_storage
 from service.search.trial_rows import TrialReader
 from service.settings import OutputFolder, Settings
-from service.spec import stored_spec
+from service.spec import damage_of, stored_spec
 from service.store.studies import StudyRow
 from service.store.submissions import ACTIVE
 from service.tracking.lag import Lag
@@ -111,7 +111,7 @@ class Reader:
         """The study as `dialin show` has it."""
         view, spec = self.view(row), stored_spec(row.spec)
         folder = self._out.study(row.id)
-        calibration = from_data(json.loads(folder.calibration.read_text())) if folder.calibration.exists() else None
+        calibration = read_calibration(folder.calibration)
         range_tests = 0.0 if calibration is None else calibration.epochs
         key = ("back", row.state, row.reason, row.ended_at, row.spec, folder.best_config.exists(), range_tests)
         result = view.derived(key, lambda: result_of(row, spec, view.records, self._settings, calibration))
@@ -127,7 +127,7 @@ class Reader:
 
     def lag(self, row: StudyRow) -> Lag:
         """How far MLflow is behind the study, and why."""
-        with self._one(row) as kept:
+        with self._one(row) as kept, reading("how far MLflow has come"):
             return self._fresh(kept.lag, row.state, lambda _: mirror_standing(self._settings, row))
 
     def mlflow_runs(self, row: StudyRow) -> Runs:
@@ -136,9 +136,9 @@ class Reader:
 
         def read(_: object) -> Runs:
             position = read_position(self._out.study(row.id).spool)
-            return position.experiment, position.parent, position.runs
+            return position.experiment, position.parent, dict(position.runs)
 
-        with self._one(row) as kept:
+        with self._one(row) as kept, reading("what MLflow has of it"):
             return self._fresh(kept.runs, "", read)
 
     @contextmanager
@@ -171,7 +171,8 @@ class Reader:
 
 
 def _view_of(row: StudyRow, records: Sequence[TrialRecord], before: TrialView | None) -> TrialView:
-    maximize = stored_spec(row.spec).objective.mode == "max"
+    # Of one whose specification cannot be read nobody knows what is better; its trials are counted all the same.
+    maximize = bool(damage_of(row.spec)) or stored_spec(row.spec).objective.mode == "max"
     if before is not None and before.records is records and before.maximize is maximize:
         return before
     return TrialView(records, maximize)

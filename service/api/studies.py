@@ -25,6 +25,7 @@ from service.errors import (
     Problem,
     SpecError,
     TooLargeError,
+    UnreadableError,
     UsageError,
     did_you_mean,
 )
@@ -36,12 +37,14 @@ from service.results.export import best_config
 from service.results.summary import find_best, test_data
 from service.search.records import State
 from service.settings import MLFLOW_PATH, OutputFolder, ServerSettings, Settings, StudyFolder
-from service.spec import parse_spec, stored_spec, to_yaml
+from service.spec import damage_of, parse_spec, spec_of_study, stored_spec, to_yaml
 from service.spec.reading import read_yaml
 from service.spec.study_spec import ObjectiveSpec, PythonSpec, StudySpec
 from service.store.studies import StudyRow, StudyState
 from service.store.submissions import ACTIVE, Entry, Submissions
 from service.store.tokens import Identity, Role
+from service.texts import one_line
+from service.tracking.lag import Lag
 from service.views import plan_data
 
 T = TypeVar("T")
@@ -57,6 +60,16 @@ SORTS: Mapping[str, str] = {
 }
 API = "/api/v1"
 _TRAINING = "workflowType=machine_learning"
+_NOTHING_SAID: Mapping[str, Any] = {
+    "test": None,
+    "test_trial": None,
+    "test_looks": [],
+    "epochs": {"trained": 0, "repeated": 0, "range_tests": 0.0, "full": 0, "saved": 0, "saved_share": 0.0},
+    "claim": None,
+    "calibration": [],
+    "doctor": [],
+}
+_NO_RUNS: tuple[str, Mapping[str, str]] = ("", {})
 
 
 class StudyService:
@@ -145,13 +158,16 @@ class StudyService:
     def study(self, study_id: str) -> dict[str, Any]:
         """A study with its specification and what is said of it."""
         entry = self.entry(study_id)
-        back, view = self.reader.read_back(entry.study), self.reader.view(entry.study)
+        data = {**self._data(entry), "spec": entry.study.spec}
+        return {**data, **_tried(lambda: self._said(study_id), _NOTHING_SAID, [])}
+
+    def _said(self, study_id: str) -> Mapping[str, Any]:
+        row = self._readable(study_id)
+        back, view = self.reader.read_back(row), self.reader.view(row)
         return {
-            **self._data(entry),
-            "spec": entry.study.spec,
             **test_data(back.result),
             "epochs": dict(back.result.epochs),
-            "claim": view.derived(("claim", entry.study.spec), lambda: _verdict(back)),
+            "claim": view.derived(("claim", row.spec), lambda: _verdict(back)),
             "calibration": list(back.calibration.lines()) if back.calibration is not None else [],
             "doctor": view.derived("doctor", lambda: [each.text(len(view)) for each in diagnose(view.records)]),
         }
@@ -196,7 +212,7 @@ class StudyService:
 
     def best(self, study_id: str) -> dict[str, Any]:
         """The best configuration so far. Raises NoResultError, with the reason."""
-        back = self.reader.read_back(self.entry(study_id).study)
+        back = self.reader.read_back(self._readable(study_id))
         best = back.result.best
         if best is None:
             raise NoResultError(_why_no_result(study_id, back.row.state, back.row.reason))
@@ -205,7 +221,7 @@ class StudyService:
 
     def best_yaml(self, study_id: str) -> str:
         """The best configuration as a specification that trains it again."""
-        back = self.reader.read_back(self.entry(study_id).study)
+        back = self.reader.read_back(self._readable(study_id))
         if back.result.best is None:
             raise NoResultError(_why_no_result(study_id, back.row.state, back.row.reason))
         result, record = back.result, back.trials[back.result.best.trial]
@@ -214,7 +230,7 @@ class StudyService:
 
     def curve(self, study_id: str) -> dict[str, Any]:
         """How the best value came about."""
-        row = self.entry(study_id).study
+        row = self._readable(study_id)
         objective = stored_spec(row.spec).objective
         points, left_out = self.reader.points(row, objective.mode == "max")
         data = [vars(point).copy() for point in points]
@@ -242,9 +258,10 @@ class StudyService:
         if action == "stop":
             entry = self._submissions.want(study_id, False)
         elif action == "resume":
+            self._readable(study_id)
             entry = self._submissions.want(study_id, True)
         else:
-            spec = extended(stored_spec(entry.study.spec), change.get("trials"), change.get("epochs"))
+            spec = extended(stored_spec(self._readable(study_id).spec), change.get("trials"), change.get("epochs"))
             self._check_size(spec)
             entry = self._submissions.extend(study_id, to_yaml(spec), entry)
         self._changed()
@@ -253,6 +270,12 @@ class StudyService:
     def archive(self, who: Identity, study_id: str) -> None:
         self._check_owner(who, self.entry(study_id), "archive")
         self._submissions.archive(study_id)
+
+    def _readable(self, study_id: str) -> StudyRow:
+        """A study's row, where its specification can be read. Raises UnreadableError."""
+        row = self.entry(study_id).study
+        spec_of_study(study_id, row.spec)
+        return row
 
     def data(self, study_id: str) -> dict[str, Any]:
         """A study in short."""
@@ -316,16 +339,18 @@ class StudyService:
 
     def _trials(self, study_id: str) -> tuple[TrialView, Callable[[int], str | None]]:
         """A study's trials, and where MLflow shows one of them, by its number."""
-        row = self.entry(study_id).study
-        experiment, _, runs = self.reader.mlflow_runs(row)
+        row = self._readable(study_id)
+        experiment, runs = _tried(lambda: self.reader.mlflow_runs(row)[::2], _NO_RUNS, [])
         return self.reader.view(row), lambda number: self._run_link(experiment, runs.get(str(number), ""))
 
     def _data(self, entry: Entry) -> dict[str, Any]:
         study, submission = entry.study, entry.submission
-        spec = stored_spec(study.spec)
-        counts, best = self._outcome(study)
-        experiment, parent, _ = self.reader.mlflow_runs(study)
-        lag = self.reader.lag(study)
+        damage = [text for text in (study.damage, damage_of(study.spec)) if text]
+        spec = stored_spec(study.spec) if not damage_of(study.spec) else None
+        nothing: tuple[dict[str, int], float | None] = (dict.fromkeys((state.value for state in State), 0), None)
+        counts, best = _tried(lambda: self._outcome(study, spec), nothing, damage)
+        experiment, parent = _tried(lambda: self.reader.mlflow_runs(study)[:2], ("", ""), damage)
+        lag = _tried(lambda: self.reader.lag(study), Lag(), damage)
         own = f"{API}/studies/{study.id}"
         began = submission.started_at if submission is not None else study.created_at
         return {
@@ -333,12 +358,13 @@ class StudyService:
             "name": study.name,
             "state": study.state.value,
             "reason": study.reason,
+            "unreadable": "; ".join(damage),
             "owner": submission.owner if submission is not None else None,
             "priority": submission.priority if submission is not None else 0,
-            "metric": spec.objective.metric,
-            "mode": spec.objective.mode,
+            "metric": spec.objective.metric if spec is not None else str(study.summary.get("metric", "")),
+            "mode": spec.objective.mode if spec is not None else "max",
             "best": best,
-            "trials": {**counts, "budget": spec.budget.trials},
+            "trials": {**counts, "budget": spec.budget.trials if spec is not None else sum(counts.values())},
             "seconds": _seconds(entry),
             "created_at": study.created_at,
             "started_at": began,
@@ -356,14 +382,14 @@ class StudyService:
             },
         }
 
-    def _outcome(self, study: StudyRow) -> tuple[dict[str, int], float | None]:
-        """How many trials are in each state, and the best value."""
+    def _outcome(self, study: StudyRow, spec: StudySpec | None) -> tuple[dict[str, int], float | None]:
+        """How many trials are in each state, and the best value, where the specification says what is better."""
         summary = study.summary
         if study.state is StudyState.COMPLETE and "trials" in summary:
             # What its driver said at its end: a list of many studies would read all their trials otherwise.
             best = summary.get("best") or {}
             return {**dict.fromkeys((state.value for state in State), 0), **summary["trials"]}, best.get("value")
-        return self.reader.outcome(study, lambda view: (dict(view.counts()), _best_value(study, view)))
+        return self.reader.outcome(study, lambda view: (dict(view.counts()), _best_value(spec, study, view)))
 
     @property
     def mlflow_link(self) -> str | None:
@@ -383,6 +409,15 @@ class StudyService:
         return server.rstrip("/") if self._settings.mlflow_secret is None else MLFLOW_PATH
 
 
+def _tried(make: Callable[[], T], otherwise: T, damage: list[str]) -> T:
+    """A part of what is said of a study; where it cannot be read, something else and why, in `damage`."""
+    try:
+        return make()
+    except UnreadableError as error:
+        damage.append(one_line(error))
+        return otherwise
+
+
 def _need(who: Identity, role: Role, what: str) -> None:
     if not who.may(role):
         raise ForbiddenError(f"{who.name} is a {who.role.value} and may not {what}; a {role.value} may")
@@ -397,8 +432,9 @@ def _seconds(entry: Entry) -> float:
     return round(before + time.time() - submission.began_at, 3)
 
 
-def _best_value(study: StudyRow, view: TrialView) -> float | None:
-    spec = stored_spec(study.spec)
+def _best_value(spec: StudySpec | None, study: StudyRow, view: TrialView) -> float | None:
+    if spec is None:
+        return None
     found = view.derived(("best", study.spec), lambda: find_best(spec, view.records))
     return found.value if found is not None else None
 

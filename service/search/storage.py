@@ -14,6 +14,9 @@ import sqlalchemy
 from optuna.storages import BaseStorage as BaseStorage
 from optuna.storages import RDBStorage
 
+from service.errors import DatabaseError
+from service.store.database import explain_errors, explained
+
 SQLITE_BUSY_SECONDS = 60
 MOST_OPENINGS = 8  # of a database whose tables others are making
 
@@ -23,16 +26,31 @@ def open_storage(url: str) -> BaseStorage:
 
     A SQLite file is switched to write-ahead logging: readers never wait for the driver, and a commit is one write to
     the log. Once a call has returned, a killed process loses nothing of it.
+
+    Raises DatabaseError for one that is damaged, gone, or was made by another version; the storage does so, too.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     target = sqlalchemy.make_url(url)
-    if target.get_backend_name() != "sqlite":
-        return _opened(url)
-    if target.database:
-        _use_write_ahead_log(Path(target.database))
+    try:
+        storage = _opened_file(url, target.database) if target.get_backend_name() == "sqlite" else _opened(url)
+    except RuntimeError as error:  # Optuna's word for tables of another version
+        raise DatabaseError(f"{_named(target)} was made by another version of Optuna: {error}") from error
+    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError) as error:
+        behind = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        if (ours := explained(getattr(behind, "orig", None) or error, target)) is not None:
+            raise ours from error
+        raise
+    explain_errors(storage.engine)
+    return storage
+
+
+def _opened_file(url: str, database: str | None) -> RDBStorage:
+    if database:
+        _use_write_ahead_log(Path(database))
     storage = _opened(url, {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}})
     sqlalchemy.event.listen(storage.engine, "connect", _relax_fsync)
-    close_storage(storage)
+    storage.remove_session()
+    storage.engine.dispose()
     return storage
 
 
@@ -51,6 +69,10 @@ def close_storage(storage: BaseStorage) -> None:
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _named(target: sqlalchemy.URL) -> str:
+    return target.database if target.get_backend_name() == "sqlite" and target.database else str(target)
 
 
 def fence(storage: BaseStorage, check: Callable[[sqlalchemy.Connection], None]) -> None:

@@ -25,6 +25,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
+from service.errors import reading
 from service.planning import Plan, seed_of_trial
 from service.search.ahead import Ahead
 from service.search.asha import Asha, Promotions, reached
@@ -100,7 +101,9 @@ class Study:
         self._outgrown: list[int] = []  # complete at a shorter length, in a study without early stopping
         self._continuations = 0
         self._exhausted = False
-        for record in read_trials(storage, optuna_id):
+        with reading("the trials of the study"):
+            records = read_trials(storage, optuna_id)
+        for record in records:
             self._take_over(record)
 
     @classmethod

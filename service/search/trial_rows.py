@@ -13,6 +13,7 @@ from optuna.distributions import json_to_distribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from service.errors import reading
 from service.search import tables
 from service.search.records import Seen, State, TrialRecord
 from service.spec.findings import Finding
@@ -73,7 +74,12 @@ class TrialReader:
 
     def read(self) -> Sequence[TrialRecord]:
         """Every trial by number; none while the storage does not know the study. The same object as long as nothing has
-        changed; the record of a trial that has not changed is the same object too."""
+        changed; the record of a trial that has not changed is the same object too. Raises UnreadableError where rows
+        hold what nobody has written so."""
+        with reading(f"the trials of study {self._study_id}"):
+            return self._read_on()
+
+    def _read_on(self) -> Sequence[TrialRecord]:
         if self._source is None and (source := _source(self._storage, self._study_id)) is not None:
             self._source = source
         found = list(self._source.changed(self._last_id, self._unfinished)) if self._source is not None else []

@@ -2,7 +2,17 @@
 
 from service.spec.active import active_params, complete, sampler_of, searched
 from service.spec.lint import LintWarning, lint
-from service.spec.parsing import load_spec, parse_spec, spec_from_data, stored_spec, to_block_yaml, to_data, to_yaml
+from service.spec.parsing import (
+    damage_of,
+    load_spec,
+    parse_spec,
+    spec_from_data,
+    spec_of_study,
+    stored_spec,
+    to_block_yaml,
+    to_data,
+    to_yaml,
+)
 from service.spec.study_spec import StudySpec
 
 __all__ = [
@@ -10,12 +20,14 @@ __all__ = [
     "StudySpec",
     "active_params",
     "complete",
+    "damage_of",
     "lint",
     "load_spec",
     "parse_spec",
     "sampler_of",
     "searched",
     "spec_from_data",
+    "spec_of_study",
     "stored_spec",
     "to_block_yaml",
     "to_data",

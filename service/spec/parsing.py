@@ -11,13 +11,14 @@ import yaml
 from pydantic import ValidationError
 
 import search_spaces
-from service.errors import Problem, SpecError, did_you_mean
+from service.errors import DialinError, Problem, SpecError, UnreadableError, did_you_mean, reading
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested, allows
 from service.spec.functions import check_function, resolve_function, split_function
 from service.spec.knobs import CATALOGUE
 from service.spec.reading import MAX_BYTES, Document, read_value, read_yaml
 from service.spec.space_parsing import parse_space
 from service.spec.study_spec import LEAST_SHARE, SECTIONS, ObjectiveSpec, PythonSpec, Section, StudySpec
+from service.texts import one_line
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic")
 _NAME = "1 to 64 of a-z, 0-9, - and _, a letter or digit first"
@@ -66,8 +67,26 @@ def parse_spec(
 
 @lru_cache(maxsize=512)
 def stored_spec(text: str) -> StudySpec:
-    """The specification in a text that `to_yaml` made, read once. Raises SpecError."""
-    return parse_spec(text)
+    """The specification in a text that `to_yaml` made, read once. Raises SpecError, as for one of another version."""
+    with reading("the specification"):
+        return parse_spec(text)
+
+
+@lru_cache(maxsize=512)
+def damage_of(text: str) -> str:
+    """Why a stored specification cannot be read, in a line; empty for one that can."""
+    try:
+        stored_spec(text)
+    except DialinError as error:
+        return one_line(f"the specification: {error}")
+    return ""
+
+
+def spec_of_study(study_id: str, text: str) -> StudySpec:
+    """The specification that is stored of a study. Raises UnreadableError, which names the study."""
+    if damage := damage_of(text):
+        raise UnreadableError(f"study {study_id} cannot be read as it is stored: {damage}")
+    return stored_spec(text)
 
 
 def spec_from_data(data: Mapping[str, Any], source: str = "") -> StudySpec:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
+from service.errors import DatabaseError
+from service.texts import one_line
+
 BUSY_SECONDS = 60  # how long a statement waits for a SQLite file that somebody else has locked
 
 METADATA = sa.MetaData()
+
+_DAMAGED = ("file is not a database", "malformed", "disk I/O error", "not a database")
+_GONE = ("unable to open database", "readonly database", "no such table", "UndefinedTable")
+_OTHER_VERSION = ("no such column", "has no column", "UndefinedColumn")
+_NOT_NULL = re.compile(r"NOT NULL constraint failed: (\w+)\.(\w+)|null value in column \"(\w+)\" of relation \"(\w+)\"")
 
 
 class database_now(sa.sql.functions.FunctionElement[float]):  # noqa: N801  reads as the SQL function that it is
@@ -48,9 +59,13 @@ def serialized(engine: sa.Engine, key: str) -> Iterator[sa.Connection]:
 
 
 def connect(url: str) -> sa.Engine:
-    """An engine with every table of `METADATA` there."""
+    """An engine with every table of `METADATA` there. What it raises for a database that is damaged, gone or of another
+    version is a DatabaseError."""
     arguments = {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
     engine = sa.create_engine(url, connect_args=arguments)
+    explain_errors(engine)
+    if url.startswith("sqlite"):
+        sa.event.listen(engine, "connect", _read_any_bytes)
     for _ in METADATA.tables:
         # Another process can make a table between the look and the making; what else is wrong will be so again.
         with suppress(sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
@@ -58,3 +73,59 @@ def connect(url: str) -> sa.Engine:
             return engine
     METADATA.create_all(engine)
     return engine
+
+
+def explain_errors(engine: sa.Engine) -> None:
+    """Have an engine raise DatabaseError where `explained` has one."""
+
+    def handle(context: sa.engine.ExceptionContext) -> None:
+        error = explained(context.original_exception, engine.url)
+        if error is not None:
+            raise error from context.original_exception
+
+    sa.event.listen(engine, "handle_error", handle)
+
+
+def explained(error: BaseException, url: sa.URL | str) -> DatabaseError | None:
+    """What a database's error means for whoever reads it: which database, what is wrong with it, what to do. None for
+    an error that may be over at the next try, such as a lock, and for one of ours."""
+    said = f"{type(error).__name__}: {error}"
+    target = sa.make_url(url)
+    name = target.render_as_string(hide_password=True)
+    remedy = "restore a copy of it"
+    if target.get_backend_name() == "sqlite" and target.database:
+        name, remedy = target.database, _remedy(Path(target.database))
+    if any(text in said for text in _DAMAGED):
+        return DatabaseError(f"{name} is damaged ({_first_line(error)}); {remedy}")
+    if any(text in said for text in _GONE):
+        return DatabaseError(
+            f"{name} is gone, is not what it was, or may not be opened ({_first_line(error)}); {remedy}"
+        )
+    if any(text in said for text in _OTHER_VERSION) or _wants_more(said):
+        text = "was made by another version of dialin, or of Optuna"
+        return DatabaseError(f"{name} {text} ({_first_line(error)}); use that version with it, or another folder")
+    return None
+
+
+def _remedy(database: Path) -> str:
+    studies = database.parent / "studies"
+    kept = f"; the folders in {studies} still hold the journals, logs and checkpoints" if studies.is_dir() else ""
+    return f"restore a copy of it, or use another folder{kept}"
+
+
+def _wants_more(said: str) -> bool:
+    """Whether a value is missing in a column that only a newer version knows."""
+    found = _NOT_NULL.search(said)
+    if found is None:
+        return False
+    table, column = (found[1], found[2]) if found[1] else (found[4], found[3])
+    return table in METADATA.tables and column not in METADATA.tables[table].c
+
+
+def _first_line(error: BaseException) -> str:
+    return one_line(str(error).partition("\n")[0], 200)
+
+
+def _read_any_bytes(connection: sqlite3.Connection, _record: Any) -> None:
+    """A damaged text is read as far as it is one: it must not keep the rows beside it from being read."""
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from service.errors import NotFoundError, did_you_mean
 from service.store.database import METADATA, connect
+from service.texts import one_line
 
 _ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # nothing that reads like another
 
@@ -46,7 +47,8 @@ class StudyState(StrEnum):
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One study. Times in seconds since 1970; `spec` is YAML; `summary` is what its driver last said of it."""
+    """One study. Times in seconds since 1970; `spec` is YAML; `summary` is what its driver last said of it. `damage`:
+    what of the stored row could not be read; then a default stands in its place, for a state that of a failed study."""
 
     id: str
     name: str
@@ -56,6 +58,7 @@ class StudyRow:
     summary: Mapping[str, Any]
     created_at: float
     ended_at: float | None
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,8 @@ class Studies:
 
     def end(self, study_id: str, state: StudyState, reason: str, summary: Mapping[str, Any]) -> None:
         """Note how a driver left the study. Raises NotFoundError for an unknown id."""
-        change = {"state": state.value, "reason": reason, "summary": json.dumps(dict(summary)), "ended_at": time.time()}
-        self._change(study_id, change)
+        ended = {"state": state.value, "reason": one_line(reason), "ended_at": time.time()}
+        self._change(study_id, {**ended, "summary": json.dumps(dict(summary))})
 
     def go_on(self, study_id: str, spec: str) -> None:
         """Note that a study runs again, by this specification. Raises NotFoundError for an unknown id."""
@@ -133,7 +136,7 @@ class Studies:
         wanted = sa.select(STUDIES.c.id, STUDIES.c.state, STUDIES.c.ended_at).order_by(STUDIES.c.created_at.desc())
         with self._engine.connect() as connection:
             found = connection.execute(wanted.where(STUDIES.c.state != StudyState.QUEUED.value))
-            return [Standing(row.id, StudyState(row.state), row.ended_at) for row in found]
+            return [Standing(row.id, _state_of(row.state), row.ended_at) for row in found]
 
     def _change(self, study_id: str, values: Mapping[str, Any]) -> None:
         with self._engine.begin() as connection:
@@ -150,8 +153,78 @@ def new_id(name: str) -> str:
 
 
 def columns_of(row: StudyRow) -> dict[str, Any]:
-    return {**vars(row), "state": row.state.value, "summary": json.dumps(dict(row.summary))}
+    columns = {**vars(row), "state": row.state.value, "summary": json.dumps(dict(row.summary))}
+    del columns["damage"]
+    return columns
 
 
 def row_of(columns: Mapping[str, Any]) -> StudyRow:
-    return StudyRow(**{**columns, "state": StudyState(columns["state"]), "summary": json.loads(columns["summary"])})
+    """The row in these columns. What cannot be read is named in `damage`: no row keeps the others from being read."""
+    damage: list[str] = []
+    if columns["state"] not in list(StudyState):
+        damage.append(f"state {one_line(columns['state'], 40)!r}; allowed: {', '.join(StudyState)}")
+    state = _state_of(columns["state"])
+    summary = _read_summary(columns["summary"], damage)
+    created_at = number(columns, "created_at", 0.0, damage)
+    ended_at = None if columns["ended_at"] is None else number(columns, "ended_at", 0.0, damage)
+    study_id, name, reason, spec = (str(columns[name]) for name in ("id", "name", "reason", "spec"))
+    return StudyRow(study_id, name, state, reason, spec, summary, created_at, ended_at, "; ".join(damage))
+
+
+def _state_of(text: str) -> StudyState:
+    """What cannot be read as a state is that of a failed study: nothing is done about it until somebody resumes it."""
+    return StudyState(text) if text in list(StudyState) else StudyState.FAILED
+
+
+def number(columns: Mapping[str, Any], name: str, otherwise: float, damage: list[str]) -> float:
+    """A column's number; `otherwise`, and a word in `damage`, where it holds none: SQLite takes any text in a column of
+    numbers."""
+    value = columns[name]
+    if isinstance(value, int | float) and value == value:
+        return value
+    damage.append(f"{name} {one_line(value, 40)!r} is no number")
+    return otherwise
+
+
+def _read_summary(text: object, damage: list[str]) -> dict[str, Any]:
+    try:
+        summary = json.loads(str(text))
+    except (ValueError, RecursionError) as error:
+        damage.append(f"summary is not JSON: {one_line(error, 100)}")
+        return {}
+    if not isinstance(summary, dict):
+        damage.append(f"summary {one_line(text, 40)!r} is no object")
+        return {}
+    wrong = [name for name, fits in _SUMMARY.items() if summary.get(name) is not None and not fits(summary[name])]
+    damage += [f"{name} in its summary is {one_line(summary[name], 40)!r}" for name in wrong]
+    return {name: value for name, value in summary.items() if name not in wrong}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _maps_to_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_best(value: object) -> bool:
+    return isinstance(value, dict) and _is_number(value.get("value")) and isinstance(value.get("trial", 0), int)
+
+
+def _are_looks(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(look, dict) and isinstance(look.get("trial"), int) and _maps_to_numbers(look.get("values"))
+        for look in value
+    )
+
+
+# What is read of a summary, and what it has to be.
+_SUMMARY: Mapping[str, Callable[[object], bool]] = {
+    "seconds": _is_number,
+    "trials": _maps_to_numbers,
+    "test": _maps_to_numbers,
+    "test_looks": _are_looks,
+    "best": _is_best,
+    "metric": lambda value: isinstance(value, str),
+}

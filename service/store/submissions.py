@@ -11,14 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.errors import ConflictError, NotFoundError, RateLimitedError
 from service.store.database import METADATA, connect, serialized
-from service.store.studies import STUDIES, StudyRow, StudyState, columns_of, new_id, row_of
+from service.store.studies import STUDIES, StudyRow, StudyState, columns_of, new_id, number, row_of
+from service.texts import one_line
 
 _SUBMISSIONS = sa.Table(
     "dialin_submissions",
@@ -191,7 +192,7 @@ class Submissions:
         with self._held(study_id) as (connection, entry):
             if entry.submission is None or entry.submission.job != job or entry.study.state is StudyState.COMPLETE:
                 return
-            _set_study(connection, study_id, state=state.value, reason=reason, ended_at=time.time())
+            _set_study(connection, study_id, state=state.value, reason=one_line(reason), ended_at=time.time())
 
     def settle(self, submission: Submission, state: StudyState | None = None, reason: str = "") -> bool:
         """The job is gone and nothing is left to do. `state`: how the study ended, where its driver did not say."""
@@ -272,7 +273,7 @@ class Submissions:
                 connection.execute(
                     sa.update(STUDIES)
                     .where((STUDIES.c.id == submission.study_id) & is_open)
-                    .values(state=state.value, reason=reason, ended_at=ended_at)
+                    .values(state=state.value, reason=one_line(reason), ended_at=ended_at)
                 )
         return True
 
@@ -369,6 +370,16 @@ def _entries(connection: sa.Connection, *where: sa.ColumnElement[bool], limit: i
 
 
 def _entry(columns: dict[str, Any]) -> Entry:
+    """A study with its submission. What cannot be read of either is named in the study's `damage`."""
     study = row_of({column.name: columns[column.name] for column in STUDIES.c})
     values = {column.name: columns[f"submission_{column.name}"] for column in _SUBMISSIONS.c}
-    return Entry(study, Submission(**values) if values["study_id"] is not None else None)
+    if values["study_id"] is None:
+        return Entry(study, None)
+    damage = [study.damage] if study.damage else []
+    for name in ("priority", "attempt", "failures"):
+        values[name] = int(number(values, name, 0, damage))
+    for name in ("not_before", "claimed_at", "began_at", "started_at"):
+        values[name] = None if values[name] is None else number(values, name, 0.0, damage)
+    if values["concurrency"] is not None:
+        values["concurrency"] = int(number(values, "concurrency", 1, damage))
+    return Entry(replace(study, damage="; ".join(damage)), Submission(**values))

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from markupsafe import Markup
 
-from service.errors import SpecError
+from service.errors import UnreadableError
 from service.planning import rungs_for
 from service.search.ranking import rank_key
 from service.search.records import State
-from service.spec import parse_spec
+from service.spec import damage_of, stored_spec
 from service.spec.domains import Fixed, FloatRange, IntRange, RangeTested
 from service.spec.study_spec import StudySpec
 from service.web import charts
 from service.web.backend import Backend, Caller, Data
 from service.web.words import why_ended
+
+T = TypeVar("T")
 
 LEADERS = 10
 LOG_LINES = 200
@@ -33,7 +35,8 @@ _ALLOWED_IN = {
 def study_context(backend: Backend, caller: Caller, study_id: str, knob: str | None) -> dict[str, Any]:
     """Everything that the templates of a study ask for. Raises NotFoundError."""
     study = backend.study(study_id)
-    trials = backend.trials(study_id)
+    none: Sequence[Data] = ()
+    trials = _if_readable(lambda: backend.trials(study_id), none)
     spec = _read(study["spec"])
     knobs = _knobs(spec)
     chosen = next((known for known in knobs if known.name == knob), _first_choice(knobs))
@@ -49,8 +52,8 @@ def study_context(backend: Backend, caller: Caller, study_id: str, knob: str | N
         "knobs": knobs,
         "chosen": chosen,
         "charts": _charts(backend, study, trials, spec, chosen, number),
-        "reasons": backend.derived(study_id, "reasons", lambda: why_ended(trials)),
-        "yaml": backend.best_config(study_id),
+        "reasons": _derived(backend, study_id, "reasons", lambda: why_ended(trials)),
+        "yaml": _if_readable(lambda: backend.best_config(study_id), None),
         "log": backend.log(study_id, LOG_LINES).splitlines(),
         "actions": allowed_actions(study, caller),
         "budget_epochs": None if spec is None else spec.budget.epochs,
@@ -65,13 +68,26 @@ def allowed_actions(study: Data, caller: Caller) -> list[str]:
     return [action for action, states in _ALLOWED_IN.items() if study["state"] in states]
 
 
-@lru_cache(maxsize=64)  # the page asks for the same one every second
 def _read(text: str) -> StudySpec | None:
     """The specification; None for one that this version does not read: the rest is shown all the same."""
+    return None if damage_of(text) else stored_spec(text)
+
+
+def _if_readable(ask: Callable[[], T], otherwise: T) -> T:
+    """What the service says; something else where that cannot be read. The study itself says why."""
     try:
-        return parse_spec(text)
-    except SpecError:
-        return None
+        return ask()
+    except UnreadableError:
+        return otherwise
+
+
+def _derived(backend: Backend, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
+    """What follows from a study's trials, kept by the service as long as they are the same; made here and now where
+    they cannot be read, of none."""
+    try:
+        return backend.derived(study_id, key, make)
+    except UnreadableError:
+        return make()
 
 
 @lru_cache(maxsize=64)
@@ -107,7 +123,7 @@ def _leaders(backend: Backend, study: Data, trials: Sequence[Data]) -> list[Data
     def find() -> list[int]:
         return heapq.nsmallest(LEADERS, (i for i, trial in enumerate(trials) if trial["value"] is not None), key=key)
 
-    return [trials[index] for index in backend.derived(study["id"], ("leaders", study["mode"]), find)]
+    return [trials[index] for index in _derived(backend, study["id"], ("leaders", study["mode"]), find)]
 
 
 def _best(leaders: Sequence[Data]) -> Data | None:
@@ -127,15 +143,16 @@ def _charts(
     study_id, metric, mode = study["id"], study["metric"], study["mode"]
     rungs = _rungs(study["spec"])
     epochs = spec.budget.epochs if spec is not None else 1
+    no_curve: Data = {"metric": metric, "mode": mode, "points": []}
 
     def curves() -> Markup:
         return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, best=best, mode=mode)
 
     drawn = {
-        "best": charts.best_curve(backend.curve(study_id)),
-        "curves": backend.derived(study_id, ("curves", best, study["spec"]), curves),
+        "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve)),
+        "curves": _derived(backend, study_id, ("curves", best, study["spec"]), curves),
     }
     if knob is not None:
         key = ("knob", knob.name, best, study["spec"])
-        drawn["knob"] = backend.derived(study_id, key, lambda: charts.knob_values(trials, knob, metric, best))
+        drawn["knob"] = _derived(backend, study_id, key, lambda: charts.knob_values(trials, knob, metric, best))
     return drawn

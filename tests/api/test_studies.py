@@ -281,7 +281,8 @@ def test_studies_of_the_command_line_are_shown_and_left_alone(client, settings):
 def test_health_readiness_and_figures(client, jobs, trained):
     for prefix in ("", "/api/v1"):
         assert client.get(f"{prefix}/healthz").json() == {"status": "ok"}
-        assert client.get(f"{prefix}/readyz").json() == {"status": "ok", "database": "ok", "ray": "ok", "mlflow": "ok"}
+        parts = {"database": "ok", "ray": "ok", "mlflow": "ok"}
+        assert client.get(f"{prefix}/readyz").json() == {"status": "ok", **parts, "warnings": []}
     figures = client.get("/metrics").text
     assert 'dialin_studies{state="complete"} 1.0' in figures
     assert 'dialin_trials{outcome="complete"}' in figures
