@@ -41,6 +41,11 @@ class PageBackend:
     def trials(self, study_id: str) -> Sequence[Mapping[str, Any]]:
         return self._service.trial_rows(study_id)
 
+    def trial_page(
+        self, study_id: str, sort: str, states: Sequence[str], cursor: str | None, limit: int
+    ) -> Mapping[str, Any]:
+        return self._service.trials(study_id, sort=sort, states=states, limit=limit, cursor=cursor)
+
     def derived(self, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
         return self._service.derived(study_id, key, make)
 

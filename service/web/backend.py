@@ -50,6 +50,10 @@ class Backend(Protocol):
     def trials(self, study_id: str) -> Sequence[Data]:
         """All trials, by number. Their fields are worked out when they are asked for."""
 
+    def trial_page(self, study_id: str, sort: str, states: Sequence[str], cursor: str | None, limit: int) -> Data:
+        """`{"trials": [...], "next": cursor | None}` in an order: a field's name, with a dash before it for downwards.
+        Raises UsageError."""
+
     def derived(self, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` makes of a study's trials: made once for each key, as long as the trials are the same."""
 

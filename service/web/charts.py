@@ -29,13 +29,13 @@ STATES = ("complete", "stopped", "diverged", "failed", "running", "waiting")
 _ABOVE = {"stopped": 0, "diverged": 1, "failed": 1, "waiting": 2, "complete": 3, "running": 4}
 
 
-def best_curve(curve: Mapping[str, Any]) -> Markup:
-    """The best value so far over the epochs trained in all, as steps."""
+def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
+    """The best value so far over the epochs trained in all, as steps. `zoom`: see `_up`."""
     metric, steps = curve["metric"], [point for point in curve["points"] if point["best"] is not None]
     if not steps:
         return _empty("best-curve", "Best so far", "no finite value has been reported yet")
     across = Scale(0, max(point["epochs_total"] for point in steps) * 1.02 or 1, LEFT, RIGHT)
-    up = scale_over((point["best"] for point in steps), BOTTOM, TOP, log=None)
+    up = _up([point["best"] for point in steps], curve["mode"], zoom)
     line: list[tuple[float, float]] = []
     for point in steps:
         x, y = across(point["epochs_total"]), up(point["best"])
@@ -48,7 +48,10 @@ def best_curve(curve: Mapping[str, Any]) -> Markup:
     under = [(line[0][0], float(BOTTOM)), *line, (line[-1][0], float(BOTTOM))]
     marks = [tag("polygon", class_="under", points=points(under)), tag("polyline", class_="best", points=points(line))]
     last = steps[-1]
-    about = f"{metric} improved {len(dots) - 1} times to {number(last['best'])}, in {last['epochs_total']} epochs"
+    improved = len(dots) - 1 + curve.get("left_out", 0)
+    about = (
+        f"{metric} improved {improved} times to {number(last['best'])}, in {last['epochs_total']} epochs{_zoomed(zoom)}"
+    )
     return _chart("best-curve", "Best so far", about, _axes(across, up, "epochs trained in all", metric), *marks, *dots)
 
 
@@ -61,7 +64,14 @@ def _improvement(metric: str, point: Mapping[str, Any]) -> str:
 
 
 def learning_curves(
-    trials: Sequence[Trial], metric: str, *, rungs: Sequence[int], epochs: int, best: int | None, mode: str
+    trials: Sequence[Trial],
+    metric: str,
+    *,
+    rungs: Sequence[int],
+    epochs: int,
+    best: int | None,
+    mode: str,
+    zoom: bool = False,
 ) -> Markup:
     """Each trial's values by epoch; those that were stopped in grey, the rungs as vertical lines, the best one bold."""
     with_values = [trial for trial in trials if trial["value"] is not None]
@@ -69,7 +79,8 @@ def learning_curves(
         return _empty("learning-curves", "Learning curves", "no epoch has been reported yet")
     shown = _most_telling(with_values, best, mode)
     across = Scale(0, max(epochs, *(max(_finite(trial)) for trial in shown)), LEFT, RIGHT)
-    up = scale_over((value for trial in shown for value in _finite(trial).values()), BOTTOM, TOP, log=None)
+    values = [trial["value"] for trial in with_values] if zoom else [v for t in shown for v in _finite(t).values()]
+    up = _up(values, mode, zoom)
     drawn = _spread_out([rung for rung in rungs if rung < across.high], MOST_RUNGS)
     marks = [_rung(across(rung), rung) for rung in drawn]
     shown.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0), trial["trial"]))
@@ -77,8 +88,21 @@ def learning_curves(
     of = f"{len(shown)} of {len(with_values)} trials" if len(shown) < len(with_values) else _count(len(shown), "trial")
     some = f" ({len(drawn)} of {len(rungs)} rungs)" if len(drawn) < len(rungs) else ""
     rung_text = f", compared after epochs {', '.join(map(str, drawn))}{some}" if drawn else ""
-    about = f"{metric} by epoch of {of}{rung_text}"
+    about = f"{metric} by epoch of {of}{rung_text}{_zoomed(zoom)}"
     return _chart("learning-curves", "Learning curves", about, _axes(across, up, "epoch", metric), *marks)
+
+
+def _up(values: Sequence[float], mode: str, zoom: bool) -> Scale:
+    """The axis of values. Zoomed, it holds the better quarter of those that differ, and what is worse lies at its edge:
+    where the first values are far from all that follow, those that matter are one line."""
+    if zoom and values:
+        ordered = sorted({value for value in values if math.isfinite(value)}, reverse=mode == "max")
+        return scale_over(ordered[: max(2, len(ordered) // 4)], BOTTOM, TOP, log=None, whole=True)
+    return scale_over(values, BOTTOM, TOP, log=None)
+
+
+def _zoomed(zoom: bool) -> str:
+    return "; the axis holds the better quarter of the values" if zoom else ""
 
 
 def _spread_out(rungs: Sequence[int], most: int) -> Sequence[int]:
@@ -143,7 +167,9 @@ class Knob:
         return isinstance(self.domain, FloatRange | IntRange | RangeTested)
 
 
-def knob_values(trials: Sequence[Trial], knob: Knob, metric: str, best: int | None) -> Markup:
+def knob_values(
+    trials: Sequence[Trial], knob: Knob, metric: str, best: int | None, *, mode: str = "max", zoom: bool = False
+) -> Markup:
     """A dot a trial: the knob's value across, the trial's best value up. Trials without either are left out."""
     dots = [trial for trial in trials if trial["value"] is not None and knob.name in trial["params"]]
     title = f"{knob.name} against {metric}"
@@ -153,7 +179,7 @@ def knob_values(trials: Sequence[Trial], knob: Knob, metric: str, best: int | No
     if count > MOST_DOTS:
         every = math.ceil(count / MOST_DOTS)
         dots = [trial for index, trial in enumerate(dots) if index % every == 0 or trial["trial"] == best]
-    up = scale_over((trial["value"] for trial in dots), BOTTOM, TOP, log=None)
+    up = _up([trial["value"] for trial in dots], mode, zoom)
     place, axis, marks = _along(knob, dots, up)
     dots.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0)))
     for trial in dots:
@@ -161,7 +187,7 @@ def knob_values(trials: Sequence[Trial], knob: Knob, metric: str, best: int | No
         text = f"{knob.name} {scalar(trial['params'][knob.name])}; {_trial_text(trial)}"
         marks.append(_dot(place(trial), up(trial["value"]), kind, text, key=f"t{trial['trial']}"))
     shown = f"{len(dots)} of {count} trials" if len(dots) < count else _count(count, "trial")
-    about = f"best {metric} of {shown} by {knob.name}{', on a logarithmic axis' if knob.log else ''}"
+    about = f"best {metric} of {shown} by {knob.name}{', on a logarithmic axis' if knob.log else ''}{_zoomed(zoom)}"
     return _chart("knob-values", title, about, _grid(up, metric), axis, *marks)
 
 
@@ -170,9 +196,10 @@ def _along(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Marku
     values = [trial["params"][knob.name] for trial in trials]
     if knob.has_order and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         domain = knob.domain
+        has_ends = isinstance(domain, FloatRange | IntRange)
         ends = [*values, domain.low, domain.high] if isinstance(domain, FloatRange | IntRange) else values
         log = knob.log and min(ends) > 0
-        across = scale_over(ends, LEFT + 4, RIGHT, log=log, room=0.03)
+        across = scale_over(ends, LEFT + 4, RIGHT, log=log, room=0.03, whole=has_ends)
         return lambda trial: across(trial["params"][knob.name]), _across(across, knob.name), []
     return _in_bands(knob, trials, up)
 

@@ -15,9 +15,10 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 import search_spaces
 from service.errors import DialinError, NotFoundError, Problem, SpecError, UnauthorizedError, UsageError
+from service.search.records import State
 from service.web.backend import ACTIONS, Backend, Caller
 from service.web.responses import PageRoute, form, local_path, plain_text, render, static_file
-from service.web.study_view import study_context
+from service.web.study_view import study_context, trials_context
 
 COOKIE = "dialin_session"
 STATES = ("queued", "running", "complete", "failed", "interrupted")
@@ -75,7 +76,8 @@ def _add_lists(pages: APIRouter, backend: Backend) -> None:
 def _add_study(pages: APIRouter, backend: Backend) -> None:
     def shown(request: Request, study_id: str, template: str) -> Response:
         caller = backend.caller(request)
-        context = study_context(backend, caller, study_id, request.query_params.get("knob"))
+        asked = request.query_params
+        context = study_context(backend, caller, study_id, asked.get("knob"), asked.get("zoom") == "best")
         return render(request, template, caller=caller, **context)
 
     @pages.get("/studies/{study_id}")
@@ -85,6 +87,13 @@ def _add_study(pages: APIRouter, backend: Backend) -> None:
     @pages.get("/studies/{study_id}/live")
     def study_live(request: Request, study_id: str) -> Response:
         return shown(request, study_id, "study_live.html")
+
+    @pages.get("/studies/{study_id}/trials")
+    def trials(request: Request, study_id: str) -> Response:
+        caller, asked = backend.caller(request), request.query_params
+        states = [state for state in asked.getlist("state") if state in list(State)]
+        context = trials_context(backend, study_id, asked.get("sort", "-value"), states, asked.get("cursor") or None)
+        return render(request, "trials.html", caller=caller, **context)
 
     @pages.post("/studies/{study_id}/{action}")
     def act(request: Request, study_id: str, action: str, fields: Form) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Hashable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from markupsafe import Markup
@@ -23,6 +23,7 @@ from service.web.words import why_ended
 T = TypeVar("T")
 
 LEADERS = 10
+TRIALS = 100  # on a page of all of them
 LOG_LINES = 200
 _ALLOWED_IN = {
     "stop": ("queued", "running"),
@@ -32,7 +33,9 @@ _ALLOWED_IN = {
 }
 
 
-def study_context(backend: Backend, caller: Caller, study_id: str, knob: str | None) -> dict[str, Any]:
+def study_context(
+    backend: Backend, caller: Caller, study_id: str, knob: str | None, zoom: bool = False
+) -> dict[str, Any]:
     """Everything that the templates of a study ask for. Raises NotFoundError."""
     study = backend.study(study_id)
     none: Sequence[Data] = ()
@@ -51,7 +54,8 @@ def study_context(backend: Backend, caller: Caller, study_id: str, knob: str | N
         "columns": [known.name for known in knobs],
         "knobs": knobs,
         "chosen": chosen,
-        "charts": _charts(backend, study, trials, spec, chosen, number),
+        "zoom": zoom,
+        "charts": _charts(backend, study, trials, spec, chosen, number, zoom),
         "reasons": _derived(backend, study_id, "reasons", lambda: why_ended(trials)),
         "yaml": _if_readable(lambda: backend.best_config(study_id), None),
         "log": backend.log(study_id, LOG_LINES).splitlines(),
@@ -138,6 +142,7 @@ def _charts(
     spec: StudySpec | None,
     knob: charts.Knob | None,
     best: int | None,
+    zoom: bool,
 ) -> dict[str, Markup]:
     """Drawn once, as long as the trials are the same: each takes longer than all else on the page."""
     study_id, metric, mode = study["id"], study["metric"], study["mode"]
@@ -145,14 +150,37 @@ def _charts(
     epochs = spec.budget.epochs if spec is not None else 1
     no_curve: Data = {"metric": metric, "mode": mode, "points": []}
 
+    shown: dict[str, Any] = {"best": best, "mode": mode, "zoom": zoom}
+    key = (study["spec"], best, zoom)
+
     def curves() -> Markup:
-        return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, best=best, mode=mode)
+        return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, **shown)
 
     drawn = {
-        "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve)),
-        "curves": _derived(backend, study_id, ("curves", best, study["spec"]), curves),
+        "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve), zoom),
+        "curves": _derived(backend, study_id, ("curves", *key), curves),
     }
     if knob is not None:
-        key = ("knob", knob.name, best, study["spec"])
-        drawn["knob"] = _derived(backend, study_id, key, lambda: charts.knob_values(trials, knob, metric, best))
+        draw = partial(charts.knob_values, trials, knob, metric, **shown)
+        drawn["knob"] = _derived(backend, study_id, ("knob", knob.name, *key), draw)
     return drawn
+
+
+def trials_context(
+    backend: Backend, study_id: str, sort: str, states: Sequence[str], cursor: str | None
+) -> dict[str, Any]:
+    """What the page of all trials of a study shows: one page of them. Raises NotFoundError, and UsageError for an order
+    that there is not."""
+    study = backend.study(study_id)
+    page = backend.trial_page(study_id, sort, states, cursor, TRIALS)
+    return {
+        "study": study,
+        "trials": page["trials"],
+        "next": page["next"],
+        "sort": sort,
+        "chosen": states,
+        "filter": next(iter(states), None),
+        "cursor": cursor,
+        "columns": [known.name for known in _knobs(_read(study["spec"]))],
+        "states": [state.value for state in State],
+    }

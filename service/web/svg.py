@@ -58,23 +58,37 @@ class Scale:
 
 
 def scale_over(
-    values: Iterable[float], start: float, end: float, *, log: bool | None = False, room: float = 0.04
+    values: Iterable[float],
+    start: float,
+    end: float,
+    *,
+    log: bool | None = False,
+    room: float = 0.04,
+    whole: bool = False,
 ) -> Scale:
-    """A scale that holds the values, with some `room` at both ends. Few values far from all others do not count: they
-    would leave no height for the rest. `log` None: where the values span more than three powers of ten."""
-    low, high = _extent(sorted(value for value in values if math.isfinite(value)))
+    """A scale that holds the values, with some `room` at both ends. Few values far from all others do not count, on a
+    logarithmic scale by their logarithms: they would leave no height for the rest. `whole`: they count. `log` None:
+    where the values span more than three powers of ten."""
+    ordered = sorted(value for value in values if math.isfinite(value))
+    extent = _ends if whole else _extent
+    low, high = extent(ordered)
     if log is None:
         log = low > 0 and high / low > 1000
-    if log and low > 0:
+    if log and ordered and ordered[0] > 0:
+        low, high = (10.0**power for power in extent([math.log10(value) for value in ordered]))
         wider = (high / low) ** room if high > low else 1.5
         return Scale(low / wider, high * wider, start, end, log=True)
     more = (high - low) * room or abs(high) * 0.1 or 1.0
     return Scale(low - more, high + more, start, end)
 
 
+def _ends(ordered: Sequence[float]) -> tuple[float, float]:
+    return (ordered[0], ordered[-1]) if ordered else (0.0, 1.0)
+
+
 def _extent(ordered: Sequence[float]) -> tuple[float, float]:
     if not ordered:
-        return 0.0, 1.0
+        return _ends(ordered)
     tenth = len(ordered) // 10
     usual_low, usual_high = ordered[tenth], ordered[-1 - tenth]
     if tenth == 0 or usual_high == usual_low:

@@ -3,6 +3,7 @@ bounded part."""
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -128,3 +129,22 @@ def test_a_curve_of_thousands_of_points_is_thinned_and_says_so(client, settings,
 class _Silent:
     def __getattr__(self, _):
         return lambda *_: None
+
+
+def test_all_trials_are_listed_sorted_and_filtered_without_scripts(client, made):
+    row, study = made()
+    failed = study.ask()
+    study.tell(failed, Outcome(State.FAILED, "ValueError: <b>no</b>"))
+    path = f"/studies/{row.id}/trials"
+    assert f'href="{path}"' in client.get(f"/studies/{row.id}").text
+    by_value = client.get(path).text
+    best = max(study.trials(), key=lambda record: max(record.values.values(), default=0)).number
+    assert re.findall(r'<th scope="row">(\d+)', by_value)[0] == str(best)
+    (link,) = re.findall(r'href="([^"]+)">failed', by_value)
+    only = client.get(link.replace("&amp;", "&")).text
+    assert re.findall(r'<th scope="row">(\d+)', only) == [str(failed.number)]
+    assert "ValueError: &lt;b&gt;no&lt;/b&gt;" in only
+    (link,) = re.findall(r'href="([^"]+)">epochs', by_value)
+    assert "sort=-epochs" in link
+    assert client.get(f"{path}?sort=nothing").status_code == 400
+    assert client.get(f"{path}?cursor=nothing").status_code == 400

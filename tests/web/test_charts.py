@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from service.spec import parse_spec
+from service.spec.domains import FloatRange
 from service.web import charts
 from service.web.svg import scale_over, tag, tick_text
 from service.web.words import ago, duration, number, why_ended
@@ -109,3 +110,39 @@ def test_words():
     assert tick_text(0.001) == "0.001"
     reasons = why_ended([trial(0, [0.1]), trial(1, [0.2])])
     assert reasons[0][2] == 2
+
+
+def test_outliers_on_a_logarithmic_axis_have_places_of_their_own():
+    """They were measured on a linear axis, where the better part of the powers of ten is far away."""
+    rates = [0.001 * 1.05**n for n in range(90)]
+    trials = [trial(n, [0.5], lr=rate) for n, rate in enumerate([*rates, 0.0557, 0.1627, 0.2014, 2.734])]
+    knob = charts.Knob("lr", FloatRange(1e-4, 10.0, log=True))
+    tree = read(charts.knob_values(trials, knob, "accuracy", None))
+    across = [float(element.get("cx")) for element in tree.iter() if (element.get("class") or "").startswith("dot")]
+    assert len(set(across)) == len(trials)
+    assert scale_over([*rates, 0.2014, 2.734], 0, 100, log=True)(0.2014) < 100
+
+
+@pytest.mark.parametrize(("mode", "values"), [("max", [0.1, 0.5, 0.96, 0.99]), ("min", [0.9, 0.5, 0.04, 0.01])])
+def test_a_zoomed_axis_tells_the_best_values_apart(mode, values):
+    trials = [trial(n, [values[0], value]) for n, value in enumerate(values * 4)]
+    for one in trials:
+        one["value"] = (max if mode == "max" else min)(one["values"].values())
+
+    def apart(zoom):
+        tree = read(charts.knob_values(trials, charts.Knob("lr", FloatRange(1e-4, 0.1)), "m", 3, mode=mode, zoom=zoom))
+        up = {e.get("data-key"): float(e.get("cy")) for e in tree.iter() if (e.get("class") or "").startswith("dot")}
+        return abs(up["t2"] - up["t3"])
+
+    height = charts.BOTTOM - charts.TOP
+    assert apart(False) < height / 10
+    assert apart(True) > height / 2
+    curves = charts.learning_curves(trials, "m", rungs=(), epochs=2, best=3, mode=mode, zoom=True)
+    assert "the axis holds the better quarter of the values" in curves
+
+
+def test_many_rungs_are_thinned():
+    tree = read(charts.learning_curves([trial(0, [0.1])], "m", rungs=range(1, 1001), epochs=1001, best=0, mode="max"))
+    assert classes(tree).count("rung") == charts.MOST_RUNGS
+    about = next(element.text for element in tree.iter() if element.tag == "desc")
+    assert f"({charts.MOST_RUNGS} of 1000 rungs)" in about
