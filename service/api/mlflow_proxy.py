@@ -29,9 +29,13 @@ from service.web.responses import error_page
 
 MAX_CALL_BYTES = 4 * 2**20  # MLflow takes a thousand points in a call
 MAX_FILE_BYTES = 256 * 2**20
+MAX_TARGET_BYTES = 32_768
 MOST_AT_A_TIME, MOST_OF_ONE = 128, 32  # requests; a browser has six at a time
 PATIENCE_SECONDS = 30.0  # for the next piece, of either side
-_SENT_ON = ("accept", "accept-encoding", "content-type", "if-none-match", "if-modified-since", "range", "user-agent")
+_SENT_ON = (
+    *(b"accept", b"accept-encoding", b"content-type", b"if-none-match", b"if-modified-since", b"range"),
+    b"user-agent",
+)
 _SENT_BACK = (
     *("content-type", "content-length", "content-encoding", "content-disposition", "content-range", "accept-ranges"),
     *("cache-control", "etag", "last-modified"),
@@ -104,10 +108,9 @@ class MlflowProxy:
         call = find_call(request.method, path)
         check_role(who, call, request.method, path)
         with self._counted(who.name), _named():
-            headers = {name: value for name in _SENT_ON if (value := request.headers.get(name)) is not None}
+            wanted = (*_SENT_ON, b"content-length") if call.body is Body.FILE else _SENT_ON
+            headers = [pair for pair in request.headers.raw if pair[0] in wanted]
             content = await self._content(request, call)
-            if call.body is Body.FILE and "content-length" in request.headers:
-                headers["content-length"] = request.headers["content-length"]
             target = _target(path, request.scope["query_string"])
             sent = self._client.build_request(request.method, target, headers=headers, content=content)
             response = await self._client.send(sent, stream=True)
@@ -132,7 +135,8 @@ class MlflowProxy:
             if size > most or (declared.isdecimal() and int(declared) > most):
                 raise TooLargeError(f"a body of more than {most:,} bytes")
             try:
-                piece = await asyncio.wait_for(anext(pieces, None), self._patience)
+                async with asyncio.timeout(self._patience):
+                    piece = await anext(pieces, None)
             except TimeoutError:
                 raise UsageError(f"no more of the body came for {self._patience:g} s") from None
             if piece is None:
@@ -174,7 +178,8 @@ class _Answer:
     async def _say(self, message: Message) -> None:
         """Raises ServerTimeoutError when the caller does not take it."""
         try:
-            await asyncio.wait_for(self._send(message), self._patience)
+            async with asyncio.timeout(self._patience):
+                await self._send(message)
         except TimeoutError:
             raise ServerTimeoutError(f"the caller took nothing for {self._patience:g} s") from None
 
@@ -188,6 +193,8 @@ def _named() -> Iterator[None]:
         raise ServerTimeoutError(
             "MLflow does not answer in time; studies go on, and it gets everything later"
         ) from error
+    except httpx.LocalProtocolError as error:
+        raise UsageError(f"the request cannot be passed on: {error}") from None
     except httpx.HTTPError as error:
         raise ServerError(f"MLflow does not answer; {_NO_HARM}") from error
 
@@ -195,8 +202,11 @@ def _named() -> Iterator[None]:
 def _target(path: str, query: bytes) -> httpx.URL:
     """The same path and query, on MLflow's server. Encoded anew, so that it reads exactly the path that was checked."""
     raw = quote(path).encode()
-    shown = quote(query.decode("latin-1"), safe="%/:?@!$&'()*+,;=-._~[]").encode()
-    return httpx.URL("/").copy_with(raw_path=raw + b"?" + shown if shown else raw)
+    if query:
+        raw += b"?" + quote(query, safe="%/:?@!$&'()*+,;=-._~[]").encode()
+    if len(raw) > MAX_TARGET_BYTES:
+        raise UsageError(f"an address of {len(raw):,} bytes; at most {MAX_TARGET_BYTES:,} are passed on")
+    return httpx.URL("/").copy_with(raw_path=raw)
 
 
 def _is_page(path: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -23,14 +24,27 @@ class FakeMlflow:
 
     def __init__(self) -> None:
         self.asked: list[httpx.Request] = []
-        self.answer: httpx.Response | Exception = httpx.Response(200, json={})
+        self.answer: Callable[[], httpx.Response] | Exception = lambda: httpx.Response(200, stream=Pieces(b"{}"))
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
         self.asked.append(request)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        return self.answer()
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body that comes over the network, as a response that was made whole does not."""
+
+    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
+        self.pieces, self.error = pieces, error
+
+    async def __aiter__(self):
+        for piece in self.pieces:
+            yield piece
+        if self.error is not None:
+            raise self.error
 
 
 @pytest.fixture
@@ -128,6 +142,17 @@ def test_mlflow_sees_the_secret_and_nothing_of_the_caller(client, mlflow, people
     assert (asked.headers["host"], asked.url.query) == ("127.0.0.1:5000", b"run_id=a%20b")
 
 
+def test_bytes_of_any_kind_are_passed_on_or_refused(client, mlflow):
+    said = {"User-Agent": b"\xff\xfe", "Accept": "\u00e9".encode()}
+    assert client.get(f"{CALLS}/runs/get?run_id=%ff", headers=said).status_code == 200
+    assert not dict(mlflow.asked[-1].headers.raw)[b"user-agent"].isascii()
+    mlflow.asked.clear()
+    long = client.get(f"/mlflow/static-files/{'%C3%A9' * 6_000}")
+    assert (long.status_code, long.json()["code"]) == (400, "usage")
+    mlflow.answer = httpx.LocalProtocolError("Illegal header value")
+    assert client.get(f"{CALLS}/runs/get").status_code == 400
+
+
 def test_where_files_lie_is_never_the_callers(client, mlflow, people):
     for path, name, place in (
         ("experiments/create", "artifact_location", "file:///tmp/e"),
@@ -164,8 +189,8 @@ def test_an_mlflow_that_is_away_is_said_so(client, mlflow):
         (httpx.RemoteProtocolError("nonsense"), 502, "server"),
         (httpx.ReadTimeout("slow"), 504, "server_timeout"),
         (httpx.PoolTimeout("full"), 504, "server_timeout"),
-        (httpx.Response(401), 502, "server"),
-        (httpx.Response(307, headers={"Location": "http://127.0.0.1:5000/x"}), 502, "server"),
+        (lambda: httpx.Response(401), 502, "server"),
+        (lambda: httpx.Response(307, headers={"Location": "http://127.0.0.1:5000/x"}), 502, "server"),
     ):
         mlflow.answer = error
         answer = client.get(f"{CALLS}/runs/get")
@@ -174,14 +199,8 @@ def test_an_mlflow_that_is_away_is_said_so(client, mlflow):
         assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
 
 
-class Breaks(httpx.AsyncByteStream):
-    async def __aiter__(self):
-        yield b"some"
-        raise httpx.ReadError("gone")
-
-
 def test_an_answer_that_breaks_off_ends_without_a_traceback(client, mlflow, caplog):
-    mlflow.answer = httpx.Response(200, stream=Breaks())
+    mlflow.answer = lambda: httpx.Response(200, stream=Pieces(b"some", error=httpx.ReadError("gone")))
     assert client.get("/mlflow/get-artifact").content == b"some"
     assert [record.levelname for record in caplog.records if record.name == "dialin.api"] == ["WARNING"]
 
@@ -247,8 +266,8 @@ def test_one_caller_has_so_many_requests_under_way(client, mlflow, people):
 
 
 def test_pages_of_mlflow_may_do_what_they_need_and_files_of_runs_nothing(client, mlflow):
-    mlflow.answer = httpx.Response(
-        200, text="<script>alert(1)</script>", headers={"Set-Cookie": "a=b", "X-Frame-Options": "SAMEORIGIN"}
+    mlflow.answer = lambda: httpx.Response(
+        200, stream=Pieces(b"<script>"), headers={"Set-Cookie": "a=b", "X-Frame-Options": "SAMEORIGIN"}
     )
     page, file = client.get("/mlflow/"), client.get("/mlflow/get-artifact?path=a.html&run_uuid=b")
     policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
