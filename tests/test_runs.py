@@ -22,6 +22,7 @@ from service.objectives.checkpoints import checkpoint_folder
 from service.objectives.trials import evaluate_checkpoint
 from service.runs import extend_study, resume_study, run_study
 from service.settings import Settings
+from service.showing import mirror_line
 from service.spec import load_spec, parse_spec
 from tests import others
 from tests.conftest import ROOT
@@ -299,6 +300,32 @@ def test_a_second_driver_is_refused_while_the_first_lives(settings):
     assert not sync_study(settings, "last")
 
 
+def test_a_study_whose_spool_is_gone_is_in_mlflow_once_all_the_same(settings):
+    from mlflow import MlflowClient
+
+    study = run_study(make_spec("budget.trials=3"), settings, Silent(), "inline").study_id
+    shutil.rmtree(settings.out / "studies" / study / "spool")
+    back = read_back(settings, study)
+    assert "the study's spool is gone" in mirror_line(back)
+    assert f"`dialin sync {study}` writes what is missing" in mirror_line(back)
+    client = MlflowClient(tracking_uri=f"sqlite:///{settings.out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("small").experiment_id
+    before = {run.info.run_id: run.data.params for run in client.search_runs([experiment])}
+    (first, *_) = client.search_runs([experiment], "tags.`dialin.trial` = '0'")
+    client.delete_run(first.info.run_id)  # as a person might: it stays deleted
+    assert not sync_study(settings, study)
+    after = {run.info.run_id: run for run in client.search_runs([experiment])}
+    assert set(after) == set(before) - {first.info.run_id}
+    for run in after.values():
+        trial = run.data.tags.get("dialin.trial")
+        assert run.info.status in ("FINISHED", "KILLED")
+        if trial is not None:
+            points = client.get_metric_history(run.info.run_id, "val_accuracy")
+            values = back.trials[int(trial)].values
+            assert sorted((point.step, point.value) for point in points) == sorted(values.items())
+    assert mirror_line(read_back(settings, study)) == ""
+
+
 def test_the_hours_and_the_target_end_a_study(settings):
     result = run_study(make_spec("budget.target=0.3"), settings, Silent(), "inline")
     assert result.state == "complete"
@@ -336,7 +363,11 @@ def test_mlflow_that_cannot_be_had_does_not_stop_a_study(settings, monkeypatch):
     listener = Silent()
     result = run_study(make_spec("budget.trials=3"), settings, listener, "inline")
     assert result.state == "complete"
-    assert any("MLflow lags by" in note for note in listener.notes)
+    (note,) = (note for note in listener.notes if "MLflow lags by" in note)
+    assert f"`dialin sync {result.study_id}` writes" in note
+    assert "(" in note.partition("events")[2]  # why
+    line = mirror_line(read_back(settings, "last"))
+    assert line.startswith(f"MLflow lags by {list_studies(settings)[0]['mirror_lag']} events (")
     shutil.rmtree(settings.out / "mlflow.db")
 
 

@@ -40,6 +40,7 @@ def study(study_id="mine-abc", **changes):
         "attempts": 1,
         "concurrency": 2,
         "mirror_lag": 0,
+        "mirror_note": "",
         "archived": False,
         "links": {"self": f"/api/v1/studies/{study_id}", "page": None, "mlflow": None},
         **changes,

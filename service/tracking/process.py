@@ -17,7 +17,7 @@ LOG = "recorder.log"
 LOOK_SECONDS = 1.0  # between two looks at the recorder and the spool of a study that runs
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0  # before a recorder that died is replaced
 STALL_SECONDS = 5.0  # how long the end of a study waits while MLflow takes nothing
-START_SECONDS = 20.0  # or while nothing is known to be wrong: loading MLflow and making its database take a while
+START_SECONDS = 40.0  # or while nothing is known to be wrong: loading MLflow and making its database take a while
 MOST_ENDINGS = 3  # recorders that may die while the end of a study waits
 GAVE_UP = 3  # a recorder's exit code
 

@@ -171,6 +171,19 @@ def descendants(pid: int) -> Iterator[tuple[int, str]]:
             yield from descendants(int(child))
 
 
+def recorders(place: Place) -> list[int]:
+    """Ids of the processes that write this study to MLflow."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if "service.tracking.recorder" in command and any(part.startswith(f"{place.out.root}/") for part in command):
+            found.append(int(folder.name))
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))

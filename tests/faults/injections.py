@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.harness import Place, Verdict, check, descendants, free_port, kill, wait_until
+from service.api.keeper import MirrorKeeper
+from service.settings import Settings
+from tests.faults.harness import Place, Verdict, check, descendants, free_port, kill, recorders, wait_until
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,78 @@ def mlflow_killed(folder: Path, *, from_the_start: bool = False) -> Row:
     return Row(what, 1, verdict.lost, verdict.repeated, waited)
 
 
+def mlflow_frozen(folder: Path) -> Row:
+    """MLflow's server is stopped (SIGSTOP) around the end of a study, whose recorder then gives up; it goes on later, and
+    a server of dialin's has it catch up."""
+    folder.mkdir(parents=True)
+    database, port = folder / "mlflow-server.db", free_port()
+    uri = f"http://127.0.0.1:{port}"
+    place = Place(folder, 6, 9, 0.1, mlflow_uri=uri)
+    server = _mlflow_server(database, port)
+    try:
+        process = place.start("inline")
+        wait_until(lambda: _more(place, 35), 120, "most of the epochs")
+        _signal(server, signal.SIGSTOP)
+        began = time.monotonic()
+        assert process.wait(300) == 0, place.log()[-3000:]
+        assert "MLflow lags by" in place.log(), place.log()[-3000:]
+        assert "dialin sync" in place.log(), place.log()[-3000:]
+        waited = time.monotonic() - began
+        for recorder in recorders(place):
+            kill(recorder)
+        wait_until(lambda: not recorders(place), 60, "the recorder's end")
+        _signal(server, signal.SIGCONT)
+        with _keeping(place, uri):
+            verdict = check(place, uri)
+    finally:
+        _end(server)
+    return Row("MLflow stopped at the end of a study, woken later", 1, verdict.lost, verdict.repeated, waited)
+
+
+@contextmanager
+def _keeping(place: Place, uri: str) -> Iterator[None]:
+    """What a server of dialin's does for studies that nobody drives."""
+    keeper = MirrorKeeper(Settings(place.out.root, place.out.root / "data", mlflow_uri=uri), poll_seconds=0.2)
+    thread = threading.Thread(target=keeper.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        keeper.close()
+        thread.join(60)
+
+
+def recorder_killed(folder: Path, times: int) -> Row:
+    """SIGKILL of the process that writes to MLflow, while its study runs."""
+    place, waits = Place(folder, 6 + 12 * times, 9, 0.1), []
+    process = place.start("inline")
+    for _ in range(times):
+        wait_until(lambda: len(recorders(place)) == 1, 120, "a recorder")
+        (killed,) = recorders(place)
+        kill(killed)
+        began = time.monotonic()
+        wait_until(lambda: _ended(process) or [*recorders(place)] not in ([], [killed]), 60, "another recorder")  # noqa: B023
+        assert not _ended(process), place.log()[-3000:]
+        waits.append(time.monotonic() - began)
+    assert process.wait(300) == 0, place.log()[-3000:]
+    return _row("recorder killed", times, place, None, max(waits))
+
+
+def study_folder_deleted(folder: Path) -> Row:
+    """The folder of a study is deleted while it runs: its spool, its checkpoints, its logs."""
+    place = Place(folder, 6, 9, 0.1)
+    process = place.start("inline")
+    wait_until(lambda: _more(place, 10), 120, "ten epochs")
+    row = place.row
+    assert row is not None
+    shutil.rmtree(place.out.study(row.id).root, ignore_errors=True)
+    began = time.monotonic()
+    wait_until(lambda: _ended(process) or _more(place, 12), 120, "the spool again, and more in it")
+    waited = time.monotonic() - began
+    assert process.wait(300) == 0, place.log()[-3000:]
+    return _row("study folder deleted", 1, place, None, waited)
+
+
 def _row(fault: str, times: int, place: Place, runner: str | None, seconds: float | None) -> Row:
     """Let the study come to its end where it has not, and check it."""
     state = place.row.state if place.row is not None else ""
@@ -298,10 +374,12 @@ def _mlflow_server(database: Path, port: int) -> subprocess.Popen[bytes]:
     return server
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def _signal(server: subprocess.Popen[bytes], number: int) -> None:
     for pid in [server.pid, *(pid for pid, _ in descendants(server.pid))]:
-        try:
-            kill(pid)
-        except ProcessLookupError:
-            continue
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    _signal(server, signal.SIGKILL)
     server.wait()

@@ -38,6 +38,9 @@ def faults(short: bool, generator: random.Random, folder: Path) -> dict[str, Cal
         "storage": lambda: injections.storage_locked(folder / "storage", 3 if short else 30),
         "disk": lambda: injections.disk_full(folder / "disk"),
         "mlflow": lambda: injections.mlflow_killed(folder / "mlflow"),
+        "mlflow-frozen": lambda: injections.mlflow_frozen(folder / "mlflow-frozen"),
+        "recorder": lambda: injections.recorder_killed(folder / "recorder", 1 if short else 3),
+        "folder": lambda: injections.study_folder_deleted(folder / "folder"),
         "mlflow-down": lambda: injections.mlflow_killed(folder / "mlflow-down", from_the_start=True),
     }
 

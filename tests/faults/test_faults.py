@@ -11,7 +11,21 @@ from tests.faults import injections
 from tests.faults.run import faults
 
 pytestmark = others.RAY
-NAMES = ["driver", "woken", "writes", "worker", "node", "checkpoint", "storage", "disk", "mlflow", "mlflow-down"]
+NAMES = [
+    "driver",
+    "woken",
+    "writes",
+    "worker",
+    "node",
+    "checkpoint",
+    "storage",
+    "disk",
+    "mlflow",
+    "mlflow-down",
+    "mlflow-frozen",
+    "recorder",
+    "folder",
+]
 
 
 @pytest.mark.timeout(420)

@@ -63,6 +63,66 @@ def test_files_go_to_the_parent_run(database, tmp_path):
     assert list((tmp_path / "artifacts" / "digits").rglob("best_config.yaml"))
 
 
+@pytest.mark.parametrize("has_folder", [True, False], ids=["where the server keeps them", "nowhere to write"])
+def test_files_of_an_experiment_that_a_server_made(database, tmp_path, has_folder):
+    """Its artifact location is one that only the server can resolve; the database is the server's own."""
+    from mlflow.exceptions import MlflowException
+
+    client = client_of(database)
+    client.create_experiment("digits", artifact_location="mlflow-artifacts:/1")
+    file = tmp_path / "best_config.yaml"
+    file.write_text("name: digits")
+    mirror = fill(tmp_path / "spool", trials=2, end=False)
+    mirror.study_ended("complete", "", {}, {}, [str(file)])
+    recorder = Recorder(tmp_path / "spool", client, tmp_path / "artifacts" if has_folder else None)
+    for _ in range(0 if has_folder else mlflow_runs.MOST_REFUSALS - 1):
+        with pytest.raises(MlflowException, match="mlflow-artifacts"):
+            recorder.step()
+    recorder.step()
+    assert recorder.done
+    parent = contents(client, 2, 3)
+    assert parent.info.status == "FINISHED"
+    written = tmp_path / "artifacts" / "1" / parent.info.run_id / "artifacts" / "best_config.yaml"
+    assert written.exists() is has_folder
+    assert ("dialin.left_out.best_config" in parent.data.tags) is not has_folder
+
+
+class AwayFromTheFileOn:
+    """A client whose MLflow goes away when a file is to be put on a run."""
+
+    def __init__(self, client):
+        self.client, self.is_away, self.has_gone = client, False, False
+
+    def __getattr__(self, name):
+        method = getattr(self.client, name)
+
+        def call(*arguments, **named):
+            if name == "log_artifact" and not self.has_gone:
+                self.is_away = self.has_gone = True
+            if self.is_away:
+                raise ConnectionError(f"{name} was not sent")
+            return method(*arguments, **named)
+
+        return call
+
+
+def test_a_file_waits_for_an_mlflow_that_is_away(database, tmp_path):
+    file = tmp_path / "best_config.yaml"
+    file.write_text("name: digits")
+    mirror = fill(tmp_path / "spool", trials=1, end=False)
+    mirror.study_ended("complete", "", {}, {}, [str(file)])
+    client = AwayFromTheFileOn(client_of(database))
+    recorder = Recorder(tmp_path / "spool", client, tmp_path / "artifacts")
+    for _ in range(2 * mlflow_runs.MOST_REFUSALS):
+        with pytest.raises(ConnectionError):
+            recorder.step()
+    client.is_away = False
+    recorder.step()
+    assert recorder.done
+    parent = contents(client, 1, 3)
+    assert [entry.path for entry in client.list_artifacts(parent.info.run_id)] == ["best_config.yaml"]
+
+
 def test_a_resumed_study_goes_on_in_the_same_runs(database, tmp_path):
     mirror = Mirror(tmp_path / "spool", "unused")
     client = client_of(database)
