@@ -19,7 +19,8 @@ from service.tracking.position import read_position
 from service.tracking.spool import count_events
 
 FILE = "recorder.trouble"
-LOCK = "recorder.lock"  # held by the recorder at work; its time is that of the recorder's last successful call
+LOCK = "recorder.lock"  # held by the recorder at work
+PROGRESS = "recorder.progress"  # its time is that of the recorder's last successful call
 MOST_CHARACTERS = 300
 
 
@@ -80,10 +81,16 @@ def has_trouble(folder: Path) -> bool:
     return (folder / FILE).exists()
 
 
+def note_progress(folder: Path) -> None:
+    """A recorder got something done."""
+    with suppress(OSError):
+        (folder / PROGRESS).touch()
+
+
 def moved_at(folder: Path) -> float:
     """When a recorder last got something done, in seconds since 1970; 0 when none ever began."""
     try:
-        return (folder / LOCK).stat().st_mtime
+        return (folder / PROGRESS).stat().st_mtime
     except OSError:
         return 0.0
 

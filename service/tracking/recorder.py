@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from service.settings import LOOPBACK, MLFLOW_SECRET
-from service.tracking.lag import LOCK, clear_trouble, note_trouble, one_line
+from service.tracking.lag import LOCK, clear_trouble, note_progress, note_trouble, one_line
 from service.tracking.mlflow_access import use_secret
 from service.tracking.recording import Recorder
 
@@ -75,8 +75,8 @@ class Finishing:
 
 
 class Turn:
-    """A recorder's time with a spool: its lock, and for whoever looks from outside when it last got something done (the
-    time of the lock's file) and what went wrong since. A context manager; `taken` says whether the turn was had."""
+    """A recorder's time with a spool: its lock, and for whoever looks from outside when it last got something done and
+    what went wrong since. A context manager; `taken` says whether the turn was had."""
 
     def __init__(self, folder: Path, finishing: Finishing) -> None:
         self._folder, self._finishing = folder, finishing
@@ -90,6 +90,7 @@ class Turn:
         self.taken = _take_turn(self._lock, self._finishing)
         if self.taken:
             self._held = self._found()
+            note_progress(self._folder)
             threading.Thread(target=self._end_when_hanging, daemon=True).start()
         return self
 
@@ -105,8 +106,7 @@ class Turn:
     def moved(self) -> None:
         """A call to MLflow was made."""
         self._moved_at = time.monotonic()
-        with suppress(OSError):
-            os.utime(self._path)
+        note_progress(self._folder)
 
     def begin(self) -> None:
         self._moved_at = time.monotonic()
