@@ -77,8 +77,11 @@ def recorder_lock(folder: Path, patience_seconds: float) -> Iterator[None]:
 
 
 def has_trouble(folder: Path) -> bool:
-    """Whether something went wrong since anything was written."""
-    return (folder / FILE).exists()
+    """Whether something went wrong since a recorder last got something done, or began."""
+    try:
+        return (folder / FILE).stat().st_mtime >= moved_at(folder)
+    except OSError:
+        return False
 
 
 def note_progress(folder: Path) -> None:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import threading
 
 import pytest
 
-from service.tracking.lag import clear_trouble, note_trouble, read_lag
+from service.tracking.lag import clear_trouble, has_trouble, moved_at, note_progress, note_trouble, read_lag
 from service.tracking.position import Position, read_position, write_position
 from service.tracking.spool import FILE, Spool, count_events, is_line_start, read_events
 
@@ -181,3 +182,13 @@ def test_a_lag_in_words_with_its_cause_and_without_a_password(tmp_path):
     assert read_lag(tmp_path).text() == "3 lines of its spool are damaged and left out of MLflow"
     clear_trouble(tmp_path)
     assert not (tmp_path / "recorder.trouble").exists()
+
+
+def test_trouble_is_over_once_a_recorder_begins_or_gets_something_done(tmp_path):
+    assert not has_trouble(tmp_path)
+    note_trouble(tmp_path, "away")
+    assert has_trouble(tmp_path)
+    os.utime(tmp_path / "recorder.trouble", (5, 5))
+    note_progress(tmp_path)
+    assert not has_trouble(tmp_path)
+    assert moved_at(tmp_path) > 5
