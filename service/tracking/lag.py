@@ -111,6 +111,15 @@ def clear_trouble(folder: Path) -> None:
         (folder / FILE).unlink()
 
 
+def cause_of(error: BaseException) -> str:
+    """An error as one line that begins with what it came of: a refused connection reaches us within four others."""
+    root = error
+    while (before := root.__cause__ or (None if root.__suppress_context__ else root.__context__)) is not None:
+        root = before
+    said = f"{type(root).__name__}: {root}"
+    return one_line(said if root is error else f"{one_line(said)}; {type(error).__name__}: {error}")
+
+
 def one_line(text: str) -> str:
     """An error as one short line, without control characters and without the password in an address."""
     line = re.sub(r"//[^/@\s]+@", "//***@", next((line for line in text.splitlines() if line.strip()), ""))

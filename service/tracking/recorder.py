@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from service.settings import LOOPBACK, MLFLOW_SECRET
-from service.tracking.lag import LOCK, clear_trouble, note_progress, note_trouble, one_line
+from service.tracking.lag import LOCK, cause_of, clear_trouble, note_progress, note_trouble
 from service.tracking.mlflow_access import use_secret
 from service.tracking.recording import Recorder
 
@@ -117,9 +117,9 @@ class Turn:
         if error is None:
             clear_trouble(self._folder)
         else:
-            text = f"{type(error).__name__}: {error}"
+            text = cause_of(error)
             note_trouble(self._folder, text)
-            _say(one_line(text))
+            _say(text)
 
     def _found(self) -> os.stat_result | None:
         try:

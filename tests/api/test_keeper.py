@@ -10,11 +10,13 @@ import pytest
 
 from service.api import keeper
 from service.api.keeper import MirrorKeeper
-from service.settings import OutputFolder, Settings
+from service.history import read_back
+from service.settings import OutputFolder
+from service.showing import mirror_line
 from service.spec import to_yaml
 from service.store.leases import acquire
 from service.store.studies import Studies, StudyState
-from service.tracking.lag import recorder_lock
+from service.tracking.lag import note_trouble, recorder_lock
 from service.tracking.position import Position, write_position
 from service.tracking.spool import Spool, read_events
 from tests.factories import make_spec
@@ -26,13 +28,6 @@ from service.tracking.position import Position, write_position
 folder = Path(sys.argv[1])
 write_position(folder, Position(offset=(folder / "events.jsonl").stat().st_size, study="s", ended=True))
 """
-
-
-@pytest.fixture
-def settings(tmp_path):
-    settings = Settings(tmp_path, tmp_path / "data")
-    tmp_path.mkdir(exist_ok=True)
-    return settings
 
 
 @pytest.fixture
@@ -52,6 +47,8 @@ def commands(monkeypatch):
 @pytest.fixture
 def keep(settings):
     kept = []
+
+    settings.out.mkdir(parents=True, exist_ok=True)
 
     def make():
         kept.append(MirrorKeeper(settings, poll_seconds=0.02))
@@ -168,3 +165,18 @@ def test_a_study_whose_row_cannot_be_read_costs_the_others_nothing(settings, com
     good, _ = study(settings, "good")
     one = keep()
     steps(one, lambda: good in started)
+
+
+def test_the_lag_of_a_study_that_has_ended_and_its_cause_are_in_the_api_and_on_its_page(client, settings):
+    settings.out.mkdir(parents=True, exist_ok=True)
+    study_id, folder = study(settings, "s")
+    note_trouble(folder, "ConnectionRefusedError: [Errno 111] <b>Connection</b> refused")
+    told = client.get(f"/api/v1/studies/{study_id}").json()
+    words = "MLflow lags by 2 events (ConnectionRefusedError: [Errno 111] <b>Connection</b> refused)"
+    assert (told["mirror_lag"], told["mirror_note"]) == (2, words)
+    page = client.get(f"/studies/{study_id}").text
+    assert words.replace("<", "&lt;").replace(">", "&gt;") in page
+    with Studies(settings.database) as studies:
+        studies.end(study_id, StudyState.COMPLETE, "", {"trials": {"complete": 1}})
+    (folder / "events.jsonl").unlink()
+    assert "the study's spool is gone" in mirror_line(read_back(settings, study_id))

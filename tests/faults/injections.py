@@ -243,11 +243,11 @@ def mlflow_frozen(folder: Path) -> Row:
     folder.mkdir(parents=True)
     database, port = folder / "mlflow-server.db", free_port()
     uri = f"http://127.0.0.1:{port}"
-    place = Place(folder, 6, 9, 0.1, mlflow_uri=uri)
+    place = Place(folder, 10, 9, 0.1, mlflow_uri=uri)
     server = _mlflow_server(database, port)
     try:
         process = place.start("inline")
-        wait_until(lambda: _more(place, 35), 120, "most of the epochs")
+        wait_until(lambda: _more(place, 12), 120, "twelve epochs")
         _signal(server, signal.SIGSTOP)
         began = time.monotonic()
         assert process.wait(300) == 0, place.log()[-3000:]
@@ -280,7 +280,7 @@ def _keeping(place: Place, uri: str) -> Iterator[None]:
 
 def recorder_killed(folder: Path, times: int) -> Row:
     """SIGKILL of the process that writes to MLflow, while its study runs."""
-    place, waits = Place(folder, 6 + 12 * times, 9, 0.1), []
+    place, waits = Place(folder, 8 + 12 * times, 9, 0.2), []
     process = place.start("inline")
     for _ in range(times):
         wait_until(lambda: len(recorders(place)) == 1, 120, "a recorder")
@@ -296,7 +296,7 @@ def recorder_killed(folder: Path, times: int) -> Row:
 
 def study_folder_deleted(folder: Path) -> Row:
     """The folder of a study is deleted while it runs: its spool, its checkpoints, its logs."""
-    place = Place(folder, 6, 9, 0.1)
+    place = Place(folder, 10, 9, 0.1)
     process = place.start("inline")
     wait_until(lambda: _more(place, 10), 120, "ten epochs")
     row = place.row

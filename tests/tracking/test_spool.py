@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from service.tracking.lag import clear_trouble, has_trouble, moved_at, note_progress, note_trouble, read_lag
+from service.tracking.lag import cause_of, clear_trouble, has_trouble, moved_at, note_progress, note_trouble, read_lag
 from service.tracking.position import Position, read_position, write_position
 from service.tracking.spool import FILE, Spool, count_events, is_line_start, read_events
 
@@ -192,3 +192,17 @@ def test_trouble_is_over_once_a_recorder_begins_or_gets_something_done(tmp_path)
     note_progress(tmp_path)
     assert not has_trouble(tmp_path)
     assert moved_at(tmp_path) > 5
+
+
+def test_a_cause_begins_with_what_it_came_of():
+    with pytest.raises(RuntimeError) as caught:
+        try:
+            try:
+                raise ConnectionRefusedError(111, "Connection refused")
+            except OSError as error:
+                raise ValueError("x" * 1000) from error
+        except ValueError:
+            raise RuntimeError("API request failed:\n" + "y" * 1000)  # noqa: B904  as MLflow does
+    text = cause_of(caught.value)
+    assert text.startswith("ConnectionRefusedError: [Errno 111] Connection refused; RuntimeError: API request failed:")
+    assert cause_of(ValueError("alone")) == "ValueError: alone"
