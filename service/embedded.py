@@ -23,7 +23,7 @@ from service.cluster.local import local_shape
 from service.errors import ConflictError, UsageError
 from service.interrupts import Interrupts
 from service.scratch import remove_scratch, scratch_for_ray
-from service.settings import MLFLOW_PATH, MLFLOW_SECRET, OutputFolder, ServerSettings, Settings
+from service.settings import LOOPBACK, MLFLOW_PATH, MLFLOW_SECRET, OutputFolder, ServerSettings, Settings
 from service.supervisor.part import Part, probe_http
 
 _ROOT = str(Path(__file__).parents[1])
@@ -130,11 +130,14 @@ def _environment(settings: Settings) -> dict[str, str]:
     """Ours, with what all parts have to agree on; `python` is this one, and our packages are found first."""
     paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    directly = ",".join([*filter(None, [os.environ.get("NO_PROXY", os.environ.get("no_proxy"))]), *LOOPBACK])
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "PATH": os.pathsep.join(programs),
         "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": directly,  # the parts' secrets for each other are for no proxy's eyes
+        "no_proxy": directly,
         "DIALIN_OUT": str(settings.out),
         "DIALIN_DATA_DIR": str(settings.data_dir),
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 from service.errors import ServerError
 from service.guard import PATIENCE_SECONDS, family_listens
 
 START_SECONDS = 120.0
 PROBE_SECONDS = 10.0  # that an answer may take
+_DIRECT = build_opener(ProxyHandler({}))  # a proxy cannot reach this machine's loopback, and must see no secret
 MOST_STARTS, WITHIN_SECONDS = 5, 60.0  # of one part, before it is given up
 
 
@@ -88,7 +89,7 @@ def probe_http(url: str, token: str | None = None) -> str:
     """Why a URL is not answered with 200; empty when it is."""
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     try:
-        with urlopen(Request(url, headers=headers), timeout=PROBE_SECONDS) as response:
+        with _DIRECT.open(Request(url, headers=headers), timeout=PROBE_SECONDS) as response:
             return "" if response.status == 200 else f"{url} is answered with {response.status}"
     except (URLError, OSError) as error:
         return f"{url}: {error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +16,7 @@ import pytest
 from service.errors import NoResultError
 from tests.faults.harness import ROOT
 from tests.server.harness import Up, wait_until
+from tests.strangers import NEEDS_ROOT, as_nobody
 
 SLOW = """
 name: %s
@@ -107,7 +109,7 @@ def test_a_study_that_cannot_run_says_why(client, tmp_path):
 AS_NOBODY = """
 import json, sys, urllib.error, urllib.request
 
-direct, server = sys.argv[1:]
+direct, server, pids = sys.argv[1], sys.argv[2], sys.argv[3:]
 said = {}
 def ask(name, url, method="GET", content=None):
     headers = {"Content-Type": "application/json"}
@@ -126,7 +128,7 @@ ask("create", direct + create, "POST", change)
 ask("traces", direct + "/v1/traces", "POST", b"{}")
 ask("through", server + "/mlflow" + create, "POST", change)
 ask("plain", server + "/mlflow/api/2.0/mlflow/experiments/search?max_results=10")
-for pid in sys.stdin.read().split():
+for pid in pids:
     try:
         open(f"/proc/{pid}/environ").read()
         said[pid] = "read"
@@ -136,30 +138,22 @@ print(json.dumps(said))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes another user")
+@NEEDS_ROOT
 def test_another_user_of_the_machine_reaches_mlflow_by_way_of_the_server_only(up):
     """This server is open, so the other user is somebody there; but where files lie is not theirs to say."""
     import json
 
     mlflow = up.pid_of("mlflow")
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", AS_NOBODY, mlflow_address(mlflow), up.url],
-        user="nobody",
-        group="nogroup",
-        extra_groups=[],
-        input=" ".join(map(str, up.family())),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    family = [str(pid) for pid in up.family()]
+    done = as_nobody(sys.executable, "-I", "-c", AS_NOBODY, mlflow_address(mlflow), up.url, *family)
+    assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert {said[name][0] for name in ("health", "search", "create", "traces")} == {401}, said
     assert said["through"][0] == 403
     assert "artifact_location='file:///tmp/evil': where files lie is for the server to say" in said["through"][1]
     assert said["plain"][0] == 200
     assert "evil" not in said["plain"][1]
-    assert not {str(pid) for pid in up.family()} & set(said)
+    assert not set(family) & set(said)
 
 
 def test_the_secret_is_in_no_command_line_and_in_no_job_that_ray_shows(up, client, tmp_path):
@@ -280,3 +274,44 @@ def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
         part.wait()
         part.process.stdin.close()
         other.shutdown()
+
+
+def test_a_proxy_sees_no_secret_of_the_parts(monkeypatch, tmp_path):
+    """A site's proxy is in the environment of many accounts; it could not reach loopback, either."""
+    import http.server
+    import threading
+
+    from service.embedded import _environment
+    from service.settings import Settings
+    from service.supervisor.part import probe_http
+    from service.tracking.mirror import answers
+
+    seen = []
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # and does not listen
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+            assert "refused" in probe_http(f"{url}/health", "secret")
+            monkeypatch.setenv("NO_PROXY", "example.org")
+            environment = _environment(Settings(tmp_path, tmp_path))
+            assert environment["NO_PROXY"].startswith("example.org,127.0.0.1")
+            for name in ("NO_PROXY", "no_proxy"):
+                monkeypatch.setenv(name, environment[name])
+            assert not answers(url, secret="secret")
+        proxy.shutdown()
+    assert seen == []
