@@ -208,12 +208,17 @@ def _kind(response: httpx.Response) -> str:
 
 
 def _lines(chunks: Iterator[str]) -> Iterator[str]:
-    """Lines, each as soon as it is whole. Only what the standard calls an end of line is one: httpx's own reader takes
-    U+2028 for one too, which may stand in JSON."""
-    rest = ""
+    """Lines, each as soon as it is whole. Only what the standard calls an end of line is one (LF, CR LF, or CR alone):
+    httpx's own reader takes U+2028 for one too, which may stand in JSON. httpx-sse keeps comments to itself, which are
+    the signs of life here."""
+    rest, after_cr = "", False
     for chunk in chunks:
-        *whole, rest = (rest + chunk).split("\n")
-        yield from (line.removesuffix("\r") for line in whole)
+        if not chunk:
+            continue
+        text = chunk.removeprefix("\n") if after_cr else chunk  # the CR has ended that line
+        after_cr = chunk.endswith("\r")
+        *whole, rest = (rest + text.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
+        yield from whole
 
 
 def _messages(lines: Iterator[str]) -> Iterator[Message | None]:

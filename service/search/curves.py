@@ -123,6 +123,8 @@ def warped(curves: Sequence[Array]) -> Array:
     if not len(finite):
         return np.zeros_like(values)
     values = np.where(np.isfinite(values), values, finite.min())
+    # Differences of a person's own huge values must not overflow; the logarithm takes away what they are divided by.
+    values = values / max(1.0, float(np.abs(values).max()) / 1e6)
     best = values.max()
     apart = NEAR_BEST * (best - np.median(values)) + 1e-12
     drawn: Array = -np.log(best - values + apart)

@@ -20,7 +20,8 @@ JITTER = 1e-5
 
 
 class GaussianProcess:
-    """Features are expected from 0 to 1, targets standardized. Raises LinAlgError for targets that are not finite."""
+    """Features are expected from 0 to 1, targets standardized. `fit` and `condition` raise ValueError for features or
+    targets that are not finite, and change nothing then."""
 
     def __init__(self, features: int) -> None:
         self._features = features
@@ -30,6 +31,7 @@ class GaussianProcess:
     def fit(self, x: Array, y: Array, iterations: int) -> None:
         """Set the hyperparameters to the most probable ones given x (n, features) and y (n,), from those of before on.
         `condition` comes after it."""
+        _check_finite(x, y)
         squares = np.ascontiguousarray(((x[:, None, :] - x[None, :, :]) ** 2).transpose(2, 0, 1))
         bounds = [*[SCALE_BOUNDS] * self._features, AMPLITUDE_BOUNDS, NOISE_BOUNDS]
         found = minimize(
@@ -45,11 +47,12 @@ class GaussianProcess:
 
     def condition(self, x: Array, y: Array) -> None:
         """Take x (n, features) and y (n,) as observed."""
+        _check_finite(x, y)
         amplitude, noise = np.exp(self._theta[-2]), np.exp(self._theta[-1]) + JITTER
         self._x = x / np.exp(self._theta[:-2])
         covariance = amplitude * _matern(squared_distances(self._x, self._x))
         covariance[np.diag_indices_from(covariance)] += noise
-        factor = cholesky(covariance, lower=True, check_finite=True)
+        factor = cholesky(covariance, lower=True, check_finite=False)
         self._weights = cho_solve((factor, True), y, check_finite=False)
         # Inverted once: many points are predicted, and a product is several times as fast as a triangular solution.
         self._inverse = solve_triangular(factor, np.eye(len(y)), lower=True, check_finite=False)
@@ -69,6 +72,13 @@ class GaussianProcess:
         across: Array = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))
         mean: Array = np.matmul(across, self._weights)
         return mean
+
+
+def _check_finite(x: Array, y: Array) -> None:
+    for name, values in (("features", x), ("targets", y)):
+        wrong = values.size - int(np.isfinite(values).sum())
+        if wrong:
+            raise ValueError(f"{wrong} of {values.size} {name} are not finite numbers")
 
 
 def squared_distances(one: Array, two: Array) -> Array:

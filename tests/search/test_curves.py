@@ -85,3 +85,9 @@ def test_of_many_observations_the_best_the_late_and_some_others_are_kept():
     assert set(np.argsort(-(y + 2 * late))[:125].tolist()) <= set(chosen.tolist())
     in_five_cells = informative(y, late, np.arange(2000) % 5, 250, generator)
     assert len(in_five_cells) == 5
+
+
+def test_huge_values_are_told_apart_and_stay_finite():
+    found = warped([np.array([1e308, -1e308, 9e307]), np.array([0.0, np.nan])])
+    assert np.isfinite(found).all()
+    assert list(np.argsort(found)[::-1][:3]) == [0, 2, 3]

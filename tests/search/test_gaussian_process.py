@@ -71,7 +71,19 @@ def test_fitting_finds_which_features_matter_and_predicts_better(data):
     assert scales[0] < scales[1] < scales[2]
 
 
-def test_what_is_not_finite_is_refused(data):
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("ask", ["fit", "condition"])
+def test_what_is_not_finite_is_refused_and_changes_nothing(data, wrong, ask):
     x, y = data
-    with pytest.raises(ValueError, match="infs or NaNs"):
-        GaussianProcess(3).condition(np.full_like(x, np.nan), y)
+    process = GaussianProcess(3)
+    process.fit(x, y, 5)
+    process.condition(x, y)
+    before = process.predict(x)
+    more = (5,) if ask == "fit" else ()
+    bad_y, bad_x = y.copy(), x.copy()
+    bad_y[1] = bad_x[0, 0] = wrong
+    with pytest.raises(ValueError, match=f"1 of {len(y)} targets are not finite"):
+        getattr(process, ask)(x, bad_y, *more)
+    with pytest.raises(ValueError, match=f"1 of {x.size} features are not finite"):
+        getattr(process, ask)(bad_x, y, *more)
+    np.testing.assert_array_equal(process.predict(x), before)
