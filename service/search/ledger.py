@@ -39,7 +39,7 @@ class Ledger(Protocol):
         """In place of what was there under that key."""
 
     def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
-        """`value`: the final one, of a trial that is complete. What has ended never changes again."""
+        """`value`: the final one. What has ended never changes again."""
 
     @contextmanager
     def batch(self) -> Iterator[None]:

@@ -15,12 +15,14 @@ Knows no Ray and no torch. The Optuna storage is the truth: another Study over t
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import cast
 
+import optuna
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
@@ -111,7 +113,10 @@ class Study:
         cls, plan: Plan, storage: BaseStorage, study_id: str, others: Sequence[Seen] = (), ahead: bool = False
     ) -> Study:
         """The study of that id, made when the storage has none."""
-        return cls(plan, storage, _find_or_create(storage, study_id, plan.spec.objective.mode), others, ahead)
+        objective = plan.spec.objective
+        optuna_id = _find_or_create(storage, study_id, objective.mode)
+        _name_metric(storage, study_id, objective.metric)
+        return cls(plan, storage, optuna_id, others, ahead)
 
     def close(self) -> None:
         """End the thread that makes proposals ahead. What is stored stays; the storage stays open."""
@@ -187,8 +192,7 @@ class Study:
         if outcome.state not in _END_STATES:
             raise ValueError(f"a trial ends as one of {', '.join(_END_STATES)}, or waits, not {outcome.state}")
         state, reason = outcome.state, outcome.reason
-        best = best_value(self._values(number), self._maximize)
-        if state is State.COMPLETE and best is None:
+        if state is State.COMPLETE and best_value(self._values(number), self._maximize) is None:
             state, reason = State.DIVERGED, "no finite value was reported"
         with self._ledger.batch():
             self._ledger.set_attribute(self._ids[number], REASON, reason)
@@ -197,7 +201,7 @@ class Study:
                 self._ledger.set_attribute(self._ids[number], BY_ASHA, outcome.by_asha)
             if outcome.early:
                 self._ledger.set_attribute(self._ids[number], EARLY, True)
-            self._set(number, state, _END_STATES[state], best if state is State.COMPLETE else None)
+            self._set(number, state, _END_STATES[state], self._final(number, state))
         self._promotions.leave(number)
         self._prepare()
 
@@ -327,6 +331,15 @@ class Study:
         self._seen[number] = replace(self._seen[number], state=state)
         (self._running.add if state is State.RUNNING else self._running.discard)(number)
 
+    def _final(self, number: int, state: State) -> float | None:
+        """The value that Optuna's tables have of an ended trial: of a pruned one the last that was reported, as Optuna
+        itself writes it; none where that is not finite, or the trial failed."""
+        values = self._values(number)
+        if state is State.COMPLETE:
+            return best_value(values, self._maximize)
+        last = values[max(values)] if values and state is not State.FAILED else math.nan
+        return last if math.isfinite(last) else None
+
     def _seed(self, number: int) -> int:
         search = self._plan.spec.search
         return search.trial_seed if search.trial_seed is not None else seed_of_trial(search.seed, number)
@@ -422,3 +435,12 @@ def _find_or_create(storage: BaseStorage, study_id: str, mode: str) -> int:
     except KeyError:
         direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
         return storage.create_new_study([direction], study_id)
+
+
+def _name_metric(storage: BaseStorage, study_id: str, metric: str) -> None:
+    """What Optuna's own tools call the values."""
+    found = optuna.load_study(study_name=study_id, storage=storage)
+    if found.metric_names != [metric]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            found.set_metric_names([metric])

@@ -364,3 +364,43 @@ def test_in_an_extended_study_the_best_go_on(storage):
     assert (record.state, record.continues, record.began, len(record.values)) == (State.COMPLETE, 1, 9, 18)
     assert second.ask() is None  # of two that were complete one goes on
     assert Study.open(longer, storage, "s").finished
+
+
+def test_optunas_own_tools_find_a_value_of_every_trial_that_ended_and_the_metrics_name(storage):
+    study = Study.open(make_plan(STOPPING, "early_stopping.asha.rungs=[1]"), storage, "s")
+    reported = {
+        State.COMPLETE: [0.3, 0.9, 0.8],
+        State.STOPPED: [0.4, 0.2],
+        State.DIVERGED: [0.7, math.nan],
+        State.FAILED: [0.5],
+    }
+    for state, values in reported.items():
+        trial = study.ask()
+        train(study, trial, values, told=False)
+        study.tell(trial, Outcome(state))
+    found = optuna.load_study(study_name="s", storage=storage)
+    assert found.metric_names == ["val_accuracy"]
+    assert [trial.values for trial in found.trials] == [[0.9], [0.2], None, None]
+    assert found.best_trial.number == 0
+    # Optuna itself writes the same of trials that it is told have been pruned.
+    own = optuna.create_study(direction="maximize")
+    for values in (reported[State.STOPPED], reported[State.DIVERGED]):
+        asked = own.ask()
+        for epoch, value in enumerate(values, 1):
+            asked.report(value, epoch)
+        own.tell(asked, state=TrialState.PRUNED)
+    assert [trial.values for trial in own.trials] == [[0.2], None]
+    # And what is read back is what it was.
+    assert [record.state for record in Study.open(make_plan(STOPPING), storage, "s").trials()] == [*reported]
+
+
+def test_epochs_that_were_trained_again_are_counted_and_who_stopped_a_trial_is_kept(storage):
+    study = Study.open(make_plan(STOPPING, "early_stopping.asha.rungs=[1]"), storage, "s")
+    for top in (0.9, 0.1):
+        trial = study.ask()
+        train(study, trial, [top, top], told=False)
+        study.report(trial, 2, 0.5)
+        study.report(trial, 1, 0.5)
+        study.tell(trial, Outcome(State.STOPPED, by_asha=top < 0.5))
+    again = Study.open(make_plan(STOPPING), storage, "s")
+    assert [(record.repeated, record.by_asha) for record in again.trials()] == [(2, False), (1, True)]
