@@ -445,4 +445,4 @@ def _close_mirror(mirror: Mirror, result: Result, listener: Listener) -> None:
     """Give MLflow a while to get all of it."""
     interrupted = result.state == StudyState.INTERRUPTED
     if not mirror.close(INTERRUPTED_MIRROR_SECONDS if interrupted else MIRROR_SECONDS) and not interrupted:
-        listener.note(f"{mirror.standing().text()}; `dialin sync {result.study_id}` writes what is left")
+        listener.note(f"MLflow lags by {mirror.lag()} events; they are kept on disk and are still being written")

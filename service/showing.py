@@ -160,7 +160,7 @@ def show_list(console: Console, rows: Sequence[Mapping[str, Any]], states: Seque
         best = "" if row["best"] is None else f"{row['metric']} {figure(row['best'])}"
         trials = str(sum(row["trials"].values())) if row["trials"] else ""
         started = datetime.datetime.fromtimestamp(row["created_at"]).strftime("%Y-%m-%d %H:%M")
-        lag = [f"lags by {row['mirror_lag']} events" if _lags(row) else ""] if lags else []
+        lag = [f"lags by {row['mirror_lag']}" if _lags(row) else ""] if lags else []
         table.add_row(row["study_id"], row["state"], best, trials, started, *lag)
     console.print(table)
     for row in rows:

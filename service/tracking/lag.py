@@ -117,7 +117,9 @@ def cause_of(error: BaseException) -> str:
     while (before := root.__cause__ or (None if root.__suppress_context__ else root.__context__)) is not None:
         root = before
     said = f"{type(root).__name__}: {root}"
-    return one_line(said if root is error else f"{one_line(said)}; {type(error).__name__}: {error}")
+    # MLflow repeats all of what it came of behind these words.
+    where = str(error).partition(" failed with exception ")[0]
+    return one_line(said if root is error else f"{one_line(said)}; {where}")
 
 
 def one_line(text: str) -> str:
