@@ -17,9 +17,9 @@ from service.history import ENDED, complete_spool, mlflow_target
 from service.settings import OutputFolder, Settings
 from service.store.leases import holder
 from service.store.studies import Standing, Studies
-from service.tracking.lag import recorder_lock
+from service.tracking.lag import heard_at, recorder_lock
 from service.tracking.position import read_position
-from service.tracking.process import recorder_command, start_recorder
+from service.tracking.process import SILENT_SECONDS, SURE_SECONDS, recorder_command, start_recorder
 from service.tracking.spool import count_events, has_spool
 
 log = logging.getLogger("dialin.keeper")
@@ -48,6 +48,7 @@ class _Failures:
 class _Attempt:
     standing: Standing
     process: subprocess.Popen[bytes]
+    started_at: float
 
 
 @dataclass
@@ -120,6 +121,9 @@ class MirrorKeeper:
         for study, attempt in list(self._attempts.items()):
             code = attempt.process.poll()
             if code is None:
+                heard = max(heard_at(self._out.study(study).spool), attempt.started_at)
+                if time.time() - heard > SILENT_SECONDS + SURE_SECONDS:
+                    attempt.process.kill()  # frozen; it keeps others from their turn
                 continue
             del self._attempts[study]
             if code == 0:
@@ -168,7 +172,9 @@ class MirrorKeeper:
             return  # its driver keeps a recorder at work
         complete_spool(self.settings, self._studies.get(standing.id), patience_seconds=0.0)
         command = recorder_command(folder, *mlflow_target(self.settings), PATIENCE_SECONDS)
-        self._attempts[standing.id] = _Attempt(standing, start_recorder(folder, command, subprocess.DEVNULL))
+        self._attempts[standing.id] = _Attempt(
+            standing, start_recorder(folder, command, subprocess.DEVNULL), time.time()
+        )
 
 
 _FRESH = _Failures(LONGEST_STUDY_PAUSE)

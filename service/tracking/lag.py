@@ -98,6 +98,13 @@ def moved_at(folder: Path) -> float:
         return 0.0
 
 
+def heard_at(folder: Path) -> float:
+    """When a recorder last got something done or said what went wrong, in seconds since 1970; 0 when none ever did."""
+    with suppress(OSError):
+        return max(moved_at(folder), (folder / FILE).stat().st_mtime)
+    return moved_at(folder)
+
+
 def note_trouble(folder: Path, text: str) -> None:
     """Say what went wrong. Where that cannot be written, it is not."""
     with suppress(OSError):

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from service.tracking.lag import has_trouble, lag_of, moved_at, note_trouble
+from service.tracking.lag import has_trouble, heard_at, lag_of, moved_at, note_trouble
 
 LOG = "recorder.log"
 LOOK_SECONDS = 1.0  # between two looks at the recorder and the spool of a study that runs
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0  # before a recorder that died is replaced
 STALL_SECONDS = 5.0  # how long the end of a study waits while MLflow takes nothing
+SILENT_SECONDS, SURE_SECONDS = 330.0, 30.0  # without a sign from a recorder that has work; its own limit is a bit less
 START_SECONDS = 40.0  # or while nothing is known to be wrong: loading MLflow and making its database take a while
 MOST_ENDINGS = 3  # recorders that may die while the end of a study waits
 GAVE_UP = 3  # a recorder's exit code
@@ -29,6 +30,8 @@ class Keeper:
     def __init__(self, folder: Path, command: list[str], restore: Callable[[], bool]) -> None:
         self._folder, self._command, self._restore = folder, command, restore
         self._process: subprocess.Popen[bytes] | None = None
+        self._launched_at = 0.0
+        self._silent_since: float | None = None
         self._finishing = threading.Event()
         self._watch = threading.Thread(target=self._keep, name="recorder", daemon=True)
 
@@ -78,12 +81,15 @@ class Keeper:
         while not self._finishing.wait(LOOK_SECONDS):
             if self._restore():
                 self._end()  # it may hold a lock that nobody looks at any more
+            if frozen := self._is_frozen():
+                self._end()
+                note_trouble(self._folder, f"the recorder gave no sign for {SILENT_SECONDS:.0f} s and was replaced")
             code = self._process.poll() if self._process is not None else None
             if self._process is not None and (code is None or (code == 0 and not lag_of(self._folder))):
                 continue
             if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
-            if code:
+            if code and not frozen:
                 note_trouble(self._folder, f"the recorder ended ({_how(code)}); another one follows in {pause:.0f} s")
             if self._finishing.wait(pause):
                 return
@@ -91,8 +97,18 @@ class Keeper:
             began = time.monotonic()
             self._launch()
 
+    def _is_frozen(self) -> bool:
+        """Whether there is work, and no sign of a recorder, and that not just since the work came."""
+        silent = time.time() - max(heard_at(self._folder), self._launched_at) > SILENT_SECONDS
+        if not silent or not lag_of(self._folder):
+            self._silent_since = None
+            return False
+        self._silent_since = self._silent_since or time.monotonic()
+        return time.monotonic() - self._silent_since > SURE_SECONDS
+
     def _launch(self) -> None:
         self._close_input()
+        self._launched_at, self._silent_since = time.time(), None
         try:
             self._process = start_recorder(self._folder, self._command, subprocess.PIPE)
         except OSError as error:  # the folder was deleted just now, or there are too many processes

@@ -60,6 +60,22 @@ def test_a_recorder_that_always_dies_is_replaced_ever_more_slowly_and_says_so(tm
     assert len(file.read_text()) == count
 
 
+def test_a_recorder_that_is_frozen_is_replaced(tmp_path, monkeypatch):
+    for name, seconds in (("LOOK", 0.01), ("FIRST_PAUSE", 0.02), ("SILENT", 0.2), ("SURE", 0.1)):
+        monkeypatch.setattr(process, f"{name}_SECONDS", seconds)
+    Spool(tmp_path / "spool").append({"kind": "trial_started", "trial": 0, "time": 5, "params": {}})
+    file = tmp_path / "starts"
+    command = [sys.executable, "-c", f"open({str(file)!r}, 'a').write('x'); import time; time.sleep(600)"]
+    keeper = Keeper(tmp_path / "spool", command, lambda: False)
+    keeper.start()
+    first = keeper._process.pid
+    os.kill(first, signal.SIGSTOP)
+    wait_for(lambda: file.exists() and keeper._process.pid != first)
+    assert not alive(first)
+    assert "the recorder gave no sign for" in read_lag(tmp_path / "spool").text()
+    keeper.kill()
+
+
 def test_a_study_folder_that_is_deleted_while_it_runs_costs_mlflow_nothing(database, tmp_path):
     mirror = started(Mirror(tmp_path / "study" / "spool", sqlite_uri(database)))
     for trial in range(3):
