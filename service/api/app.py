@@ -126,7 +126,7 @@ def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) ->
         abandoned=lambda _study_id: keeper.wake(),
     )
     service = StudyService(settings, server, submissions, _shape_of(jobs), reconciler.wake)
-    gate = Gate(tokens, is_open=host in LOOPBACK, reads=server.reads, writes=server.writes, anonymous=server.anonymous)
+    gate = Gate(tokens, server, is_open=host in LOOPBACK)
     return Parts(settings, server, submissions, tokens, service, reconciler, keeper, gate)
 
 

@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from service.api.connections import network_of
 from service.errors import ForbiddenError, RateLimitedError, UnauthorizedError
+from service.settings import ServerSettings
 from service.store.tokens import Identity, Role, Tokens
 
 COOKIE = "dialin_session"
@@ -30,14 +31,15 @@ _PORTS = {"http": "80", "https": "443"}
 
 
 class Gate:
-    """Lets requests in. `is_open`: without a token as long as none was ever made, which only a server on loopback may
-    be. `reads`, `writes`: requests a second of one caller; `anonymous`: of one address, by callers who are not known.
-    Who is known is remembered for a moment, by a digest of what they showed; who is not, is not."""
+    """Lets requests in, within the limits that the settings name. `is_open`: without a token as long as none was ever
+    made, which only a server on loopback may be. Who is known is remembered for a moment, by a digest of what they
+    showed; who is not, is not. `streams`: places for event streams."""
 
-    def __init__(self, tokens: Tokens, *, is_open: bool, reads: float, writes: float, anonymous: float = 50.0) -> None:
+    def __init__(self, tokens: Tokens, limits: ServerSettings, *, is_open: bool) -> None:
         self._tokens, self._is_open = tokens, is_open
-        self._reads, self._writes, self._failed = Buckets(reads), Buckets(writes), Buckets(1.0)
-        self._anonymous, self._plans = Buckets(anonymous), Buckets(_PLAN_SECONDS)
+        self._reads, self._writes = Buckets(limits.reads), Buckets(limits.writes)
+        self._anonymous, self._failed, self._plans = Buckets(limits.anonymous), Buckets(1.0), Buckets(_PLAN_SECONDS)
+        self.streams = Places(limits.max_streams, limits.max_streams_per_caller, "event streams")
         self._lock = threading.Lock()
         self._remembered: TTLCache[bytes, Identity] = TTLCache(_MOST_REMEMBERED, _REMEMBERED_SECONDS)
 

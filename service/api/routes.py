@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from service.api import models
 from service.api.auth import Gate
-from service.api.streaming import event_stream
+from service.api.streaming import Listener, event_stream
 from service.api.studies import StudyService
 from service.bundles import MOST_BYTES as MOST_BUNDLE_BYTES
 from service.errors import TooLargeError, UsageError
@@ -256,13 +256,16 @@ stream = {"description": "Server-sent events", "content": {"text/event-stream": 
     summary="What happens in a study, as it happens: trials, reports, and each decision with its reason",
 )
 async def events(
+    identity: Who,
+    gate: Admission,
     service: Service,
     study_id: StudyId,
     request: Request,
     tail: Annotated[bool, Query(description="Only what happens from now on.")] = False,
     last: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
 ) -> Response:
-    return await event_stream(service, request, study_id, last, tail)
+    listener = Listener(identity, lambda: gate.still_knows(request, identity))
+    return await event_stream(service, request, listener, gate.streams, study_id, last=last, tail=tail)
 
 
 about: dict[str, Any] = {

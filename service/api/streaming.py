@@ -5,61 +5,86 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
+from service.api.auth import Places
 from service.api.studies import StudyService
-from service.errors import NotFoundError, RateLimitedError, UsageError
+from service.errors import NotFoundError, UsageError
 from service.journal import read_journal
 from service.store.submissions import ACTIVE
+from service.store.tokens import Identity
 
 LOOK_SECONDS = 0.25  # at the journal
-STATE_SECONDS = 1.0  # at the study's row
+STATE_SECONDS = 1.0  # at the study's row, and at who listens
 ALIVE_SECONDS = 15.0  # a comment, so that nobody on the way thinks the line is dead
-MOST_STREAMS = 200
 _KINDS = ("trial_started", "epoch", "decision", "trial_ended", "note")
-_streams = 0
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who listens, and how it is seen that they may no longer."""
+
+    identity: Identity
+    may_go_on: Callable[[], bool]
+
+
+class _Stream(StreamingResponse):
+    """Gives its place back once it has ended, however that was."""
+
+    def __init__(self, content: AsyncIterator[str], end: Callable[[], None]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content, media_type="text/event-stream", headers=headers)
+        self._end = end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
 
 
 async def event_stream(
-    service: StudyService, request: Request, study_id: str, last: str | None, tail: bool
+    service: StudyService,
+    request: Request,
+    listener: Listener,
+    places: Places,
+    study_id: str,
+    *,
+    last: str | None,
+    tail: bool,
 ) -> Response:
-    """The answer; it ends when the study has and everything was sent."""
+    """The answer; it ends when the study has and everything was sent, and when the listener may not ask any more.
+    Raises RateLimitedError when they have too many."""
     if last is not None and not (last.isascii() and last.isdigit()):
         raise UsageError(f"Last-Event-ID {last!r} is none that this server gave")
-    if _streams >= MOST_STREAMS:
-        raise RateLimitedError(f"{MOST_STREAMS} event streams are open; no more are taken", 10)
     path = (await run_in_threadpool(service.folder, study_id)).journal
     begin = int(last or 0)
     if last is None and tail:
         begin = path.stat().st_size if path.exists() else 0
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _events(service, request, study_id, begin), media_type="text/event-stream", headers=headers
-    )
+    # Last of all, and nothing is awaited until the answer has it.
+    name = listener.identity.name
+    places.take(name)
+    return _Stream(_follow(service, request, listener, study_id, begin), lambda: places.give_back(name))
 
 
-async def _events(service: StudyService, request: Request, study_id: str, offset: int) -> AsyncIterator[str]:
-    global _streams
-    _streams += 1
-    try:
-        async for text in _follow(service, request, study_id, offset):
-            yield text
-    finally:
-        _streams -= 1
-
-
-async def _follow(service: StudyService, request: Request, study_id: str, offset: int) -> AsyncIterator[str]:
+async def _follow(
+    service: StudyService, request: Request, listener: Listener, study_id: str, offset: int
+) -> AsyncIterator[str]:
     said, looked_at, state = time.monotonic(), -STATE_SECONDS, ("", "")
     path = (await run_in_threadpool(service.folder, study_id)).journal
     while not await request.is_disconnected():
         has_ended = False
         if time.monotonic() - looked_at >= STATE_SECONDS:
             looked_at = time.monotonic()
+            if not await run_in_threadpool(listener.may_go_on):
+                return
             try:
                 row = (await run_in_threadpool(service.entry, study_id)).study
             except NotFoundError:
