@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from service.errors import Problem, SpecError
 from service.spec.range_tests import Calibration
-from service.spec.study_spec import StudySpec
+from service.spec.study_spec import MOST_RUNGS, StudySpec
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,14 @@ class Plan:
 
 
 def plan_study(spec: StudySpec, cluster: ClusterShape) -> Plan:
-    """The plan of a study on a cluster. Raises SpecError when one trial needs more than there is."""
+    """The plan of a study on a cluster. Raises SpecError when one trial needs more than there is, and for more than
+    MOST_RUNGS."""
     rungs = rungs_for(spec)
+    if len(rungs) > MOST_RUNGS:
+        asha = spec.early_stopping.asha
+        factor = f"{asha.reduction_factor:g}" if asha is not None else ""
+        problem = f"{factor} makes {len(rungs)} rungs of {spec.budget.epochs} epochs; at most {MOST_RUNGS} are allowed"
+        raise SpecError([Problem("early_stopping.asha.reduction_factor", problem)])
     resources, concurrency = _share(spec, cluster)
     return Plan(
         spec=spec,

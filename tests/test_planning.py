@@ -73,3 +73,16 @@ def test_seeds_differ_and_stay():
     assert len(seeds) == 2500
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seed_of_trial(0, 0) == 1576848291327681832  # or stored studies would go on differently
+
+
+@pytest.mark.parametrize(
+    ("factor", "says"),
+    [
+        ("1.0000001", "early_stopping.asha.reduction_factor: 1.0000001 is below 1.1, the least"),
+        ("1.1", "reduction_factor: 1.1 makes 130 rungs of 1000000 epochs; at most 50 are allowed"),
+    ],
+)
+def test_a_plan_has_so_many_rungs_at_most(factor, says):
+    overrides = (f"early_stopping.asha.reduction_factor={factor}", "budget.epochs=1000000")
+    with pytest.raises(SpecError, match=says):
+        plan_study(make_spec(*overrides, "early_stopping.asha.grace_epochs=1"), ClusterShape(2))

@@ -16,7 +16,7 @@ from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, Ra
 from service.spec.functions import check_function, resolve_function, split_function
 from service.spec.knobs import CATALOGUE
 from service.spec.reading import MAX_BYTES, Document, read_value, read_yaml
-from service.spec.space_parsing import parse_space
+from service.spec.space_parsing import MOST_PROBLEMS, parse_space
 from service.spec.study_spec import LEAST_SHARE, SECTIONS, ObjectiveSpec, PythonSpec, Section, StudySpec
 from service.texts import one_line
 
@@ -61,7 +61,10 @@ def parse_spec(
     overridden = [_override(document.data, override, problems) for override in overrides]
     spec = None if problems else _build(document.data, problems, folder)
     if problems or spec is None:
-        raise SpecError([_located(problem, document, overridden) for problem in problems], source)
+        found = [_located(problem, document, overridden) for problem in problems[:MOST_PROBLEMS]]
+        if len(problems) > MOST_PROBLEMS:
+            found.append(Problem("", f"that is not all: more than {MOST_PROBLEMS} things are wrong"))
+        raise SpecError(found, source)
     return spec
 
 
@@ -140,7 +143,7 @@ def _content(path: Path, source: str) -> bytes | None:
 
 
 def _build(data: dict[str, Any], problems: list[Problem], folder: Path | None = None) -> StudySpec | None:
-    unknown = [key for key in data if key not in _TOP]
+    unknown = [key for key in data if key not in _TOP][: MOST_PROBLEMS + 1]
     problems += [Problem(key, f"unknown key {key!r}; {did_you_mean(key, _TOP)}") for key in unknown]
     problems += [Problem("", f"{key!r} is missing") for key in ("name", "objective", "space") if key not in data]
     sections = {name: _section(name, data[name], problems) for name in SECTIONS if name in data}
@@ -265,6 +268,8 @@ def _check_grid(spec: StudySpec, problems: list[Problem]) -> None:
 
 def _check_enqueued(spec: StudySpec, problems: list[Problem]) -> None:
     for index, configuration in enumerate(spec.search.enqueue):
+        if len(problems) > MOST_PROBLEMS:
+            return
         for name, value in configuration.items():
             path = f"search.enqueue.{index}.{name}"
             if name not in spec.space:

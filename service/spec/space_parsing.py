@@ -26,6 +26,7 @@ _FORMS = {
 _TEST_KEYS = ("method", "per", "min", "max", "steps", "seeds")
 _METHODS = ("knees", "third")
 _OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # MLflow takes it, and --set space.NAME=...
+MOST_PROBLEMS = 100  # that are told: finding the name that was meant takes time, and nobody reads more
 Knobs = Mapping[str, Knob]
 
 
@@ -46,6 +47,8 @@ def parse_space(data: Any, problems: list[Problem], own: bool = False) -> dict[s
     space: dict[str, Domain] = {}
     knobs = {name: any_knob(name) for name in data if _OWN_NAME.fullmatch(name)} if own else CATALOGUE
     for name, value in data.items():
+        if len(problems) > MOST_PROBLEMS:
+            return space
         path = f"space.{name}"
         if name not in knobs:
             problems.append(Problem(path, _unknown(name, own)))

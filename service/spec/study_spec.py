@@ -83,6 +83,9 @@ class SearchSpec(Section):
     warm_start: list[str] = Field(default_factory=list, max_length=100)
 
 
+LEAST_REDUCTION, MOST_RUNGS = 1.1, 50  # a plan and a page cost what the rungs do
+
+
 class AshaSpec(Section):
     """One in `reduction_factor` passes each rung; the first is at `grace_epochs` (None: a twelfth of the budget, at
     least 1). `type`: in `promotion` a trial waits at a rung until it is among those, in `stopping` it ends when it is
@@ -90,8 +93,8 @@ class AshaSpec(Section):
 
     type: Literal["promotion", "stopping"] = "promotion"
     grace_epochs: int | None = Field(None, ge=1)
-    reduction_factor: float = Field(3.0, gt=1, le=100)
-    rungs: list[int] | None = None
+    reduction_factor: float = Field(3.0, ge=LEAST_REDUCTION, le=100)
+    rungs: list[int] | None = Field(None, max_length=MOST_RUNGS)
 
 
 class EarlyStoppingSpec(Section):

@@ -156,7 +156,7 @@ def test_spaces_that_are_refused(space, message):
         ("budget: {epochs: 3}\nearly_stopping: {asha: {grace_epochs: 4}}",
          "line 5: early_stopping.asha.grace_epochs: 4 is more than the 3 epochs of a trial (budget.epochs)"),
         ("early_stopping: {asha: {reduction_factor: 1}}",
-         "line 4: early_stopping.asha.reduction_factor: 1 is not above 1"),
+         "line 4: early_stopping.asha.reduction_factor: 1 is below 1.1, the least"),
         ("early_stopping: {hyperband: {}}",
          "line 4: early_stopping.hyperband: unknown key 'hyperband'; allowed: asha, doctor"),
         ("search: {sampler: tpf}", "line 4: search.sampler: 'tpf'; allowed: 'auto', 'gp', 'tpe', 'random', 'grid'"),
@@ -342,3 +342,16 @@ def test_no_data_gives_anything_but_a_spec_error(data):
         spec_from_data({**base, **data} if isinstance(data, dict) else {**base, "space": data})
     except SpecError:
         pass
+
+
+@pytest.mark.parametrize("wrong", ["space: {%s}", "%s", "search: {enqueue: [%s]}"])
+def test_of_very_many_problems_the_first_are_told(wrong):
+    """Each costs a search for the name that was meant, which a server would do for whoever asks."""
+    names = [f"learnin_rat{number}: 1" for number in range(2000)]
+    lines = {"%s": "\n".join(names), "search: {enqueue: [%s]}": wrong % ", ".join(f"{{{name}}}" for name in names)}
+    text = lines.get(wrong, wrong % ", ".join(names))
+    head = "name: x\nobjective: {dataset: synthetic}\n" + ("" if "space" in wrong else "space: {lr: 0.1}\n")
+    with pytest.raises(SpecError) as caught:
+        parse_spec(head + text)
+    assert len(caught.value.problems) == 101
+    assert "that is not all: more than 100 things are wrong" in str(caught.value)
