@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -467,6 +468,12 @@ def _cursor(*values: float | str) -> str:
     return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
 
 
+def _is_one(value: object, kind: type) -> bool:
+    """Whether a value is of a kind, and one that databases take: no NaN, no half of a character."""
+    whole = value.isprintable() if isinstance(value, str) else not isinstance(value, float) or math.isfinite(value)
+    return type(value) is kind and whole
+
+
 def _read_cursor(cursor: str | None, *kinds: type) -> list[Any] | None:
     if cursor is None:
         return None
@@ -475,7 +482,7 @@ def _read_cursor(cursor: str | None, *kinds: type) -> list[Any] | None:
     except (ValueError, binascii.Error, RecursionError):
         values = None
     wrong = not isinstance(values, list) or len(values) != len(kinds)
-    if wrong or any(type(value) is not kind for value, kind in zip(values or [], kinds, strict=False)):
+    if wrong or not all(_is_one(value, kind) for value, kind in zip(values or [], kinds, strict=False)):
         raise UsageError(f"cursor {cursor[:80]!r} is none that this server gave")
     if kinds == (int,) and not 0 <= values[0] < 2**31:
         raise UsageError(f"cursor {cursor[:80]!r} is none that this server gave")
