@@ -58,10 +58,12 @@ def answering(text, clock, etag=None):
 
 def test_no_answer_is_older_than_a_second_though_two_caches_lie_behind_it(clock, settings, monkeypatch):
     stored = b"old"
-    monkeypatch.setattr("service.api.reading.lag_of", lambda spool: stored)
+    monkeypatch.setattr(
+        "service.api.reading.read_position", lambda spool: SimpleNamespace(experiment=stored, parent="", runs={})
+    )
     settings.out.mkdir()
     reader, row = Reader(settings, clock), SimpleNamespace(id="study")
-    app, _ = answering(lambda: reader.lag(row), clock)
+    app, _ = answering(lambda: reader.mlflow_runs(row)[0], clock)
     for begin in range(20):
         stored = b"old"
         clock.now += 10
