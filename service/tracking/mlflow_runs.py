@@ -53,6 +53,8 @@ class MlflowRuns:
         """The id of the experiment of this name; made, or brought back from MLflow's bin, when it is not there."""
         found = self._client.get_experiment_by_name(name)
         if found is None:
+            if self._artifacts is not None:
+                self._artifacts.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Given outright: MLflow's default would be a folder below wherever this process happens to run.
             location = (self._artifacts / name).resolve().as_uri() if self._artifacts is not None else None
             # So that MLflow opens it as training runs; by default it shows an experiment as a chat application's.

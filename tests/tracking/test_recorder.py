@@ -16,6 +16,7 @@ import sqlalchemy
 
 from service.tracking import mlflow_runs, recorder, recording
 from service.tracking.mirror import Mirror, sqlite_uri, ui_command
+from service.tracking.mlflow_runs import MOST_REFUSALS
 from service.tracking.process import recorder_command
 from service.tracking.recorder import Finishing, run
 from service.tracking.recording import Recorder
@@ -61,6 +62,7 @@ def test_files_go_to_the_parent_run(database, tmp_path):
     parent = contents(client, 1, 3)
     assert [entry.path for entry in client.list_artifacts(parent.info.run_id)] == ["best_config.yaml"]
     assert list((tmp_path / "artifacts" / "digits").rglob("best_config.yaml"))
+    assert (tmp_path / "artifacts").stat().st_mode & 0o077 == 0  # nobody else reads them, or plants a link
 
 
 @pytest.mark.parametrize("has_folder", [True, False], ids=["where the server keeps them", "nowhere to write"])
@@ -121,6 +123,39 @@ def test_a_file_waits_for_an_mlflow_that_is_away(database, tmp_path):
     assert recorder.done
     parent = contents(client, 1, 3)
     assert [entry.path for entry in client.list_artifacts(parent.info.run_id)] == ["best_config.yaml"]
+
+
+@pytest.mark.parametrize("planted", ["file", "folder"])
+def test_files_of_a_run_that_a_server_made_are_written_through_no_link(database, tmp_path, planted):
+    """The server is down, and its experiment's artifacts go where it keeps them."""
+    config, outside = tmp_path / "best_config.yaml", tmp_path / "outside" / "best_config.yaml"
+    config.write_text("name: digits")
+    outside.parent.mkdir()
+    outside.write_text("somebody's")
+    client = client_of(database)
+    client.create_experiment("digits", artifact_location="mlflow-artifacts:/9")
+    mirror = fill(tmp_path / "spool", trials=1, end=False)
+    recorder = Recorder(tmp_path / "spool", client, tmp_path / "artifacts")
+    drain(recorder)
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    parent = next(run_ for run_ in client.search_runs([experiment]) if "dialin.trial" not in run_.data.tags)
+    root = tmp_path / "artifacts" / "9" / parent.info.run_id
+    if planted == "file":
+        (root / "artifacts").mkdir(parents=True)
+        (root / "artifacts" / "best_config.yaml").symlink_to(outside)
+    else:
+        root.mkdir(parents=True)
+        (root / "artifacts").symlink_to(outside.parent)
+    mirror.study_ended("complete", "", {}, {}, [str(config)])
+    for _ in range(MOST_REFUSALS):
+        try:
+            drain(recorder)
+        except Exception:  # noqa: BLE001  it is tried a few times, and left out then
+            continue
+    assert recorder.done
+    assert outside.read_text() == "somebody's"
+    if planted == "file":
+        assert (root / "artifacts" / "best_config.yaml").read_text() == "name: digits"
 
 
 def test_a_resumed_study_goes_on_in_the_same_runs(database, tmp_path):
