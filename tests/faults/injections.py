@@ -360,8 +360,10 @@ def _mlflow_server(database: Path, port: int) -> subprocess.Popen[bytes]:
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}", "--port", str(port),
         "--artifacts-destination", str(database.with_suffix("")), "--workers", "1",
     ]  # fmt: skip
+    # As the server of `dialin up`: without the seven processes that run jobs of MLflow's own.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with database.with_suffix(".log").open("ab") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def ready() -> bool:
         try:
