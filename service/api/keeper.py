@@ -13,10 +13,10 @@ from functools import cached_property
 
 from filelock import FileLock, Timeout
 
-from service.history import ENDED, complete_spool, mlflow_target
+from service.history import complete_spool, mlflow_target
 from service.settings import OutputFolder, Settings
 from service.store.leases import holder
-from service.store.studies import Standing, Studies
+from service.store.studies import Standing, Studies, StudyState
 from service.tracking.lag import heard_at, recorder_lock
 from service.tracking.position import read_position
 from service.tracking.process import SILENT_SECONDS, SURE_SECONDS, recorder_command, start_recorder
@@ -149,7 +149,7 @@ class MirrorKeeper:
             if looks > MOST_LOOKS:
                 return
             if self._lacks_nothing(standing):
-                if standing.state in ENDED:
+                if standing.state is not StudyState.RUNNING:
                     self._written[standing.id] = standing
                 continue
             yield standing

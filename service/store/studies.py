@@ -132,10 +132,10 @@ class Studies:
         return row_of(dict(found._mapping))
 
     def standings(self) -> Sequence[Standing]:
-        """Of all studies whose turn has come, the newest first."""
+        """Of all studies, the newest first."""
         wanted = sa.select(STUDIES.c.id, STUDIES.c.state, STUDIES.c.ended_at).order_by(STUDIES.c.created_at.desc())
         with self._engine.connect() as connection:
-            found = connection.execute(wanted.where(STUDIES.c.state != StudyState.QUEUED.value))
+            found = connection.execute(wanted)
             return [Standing(row.id, _state_of(row.state), row.ended_at) for row in found]
 
     def _change(self, study_id: str, values: Mapping[str, Any]) -> None:

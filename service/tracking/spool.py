@@ -178,13 +178,20 @@ def _cut_torn_line(path: Path) -> None:
 
 def encode(event: Event) -> bytes:
     """A line of at most `LONGEST_LINE` bytes: long texts are cut, and of what is too long even so the head is kept."""
-    data = dict(event)
+    with suppress(ValueError):  # a number that is none in JSON
+        line = _line(event)
+        if len(line) <= TEXT_CHARACTERS:  # as nearly all are: there is nothing to cut
+            return line
     for most in (TEXT_CHARACTERS, SHORT_CHARACTERS):
-        line = json.dumps(_shortened(data, most), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = _line(_shortened(event, most))
         if len(line) <= LONGEST_LINE:
             return line
-    head = {name: {} if isinstance(value, Mapping) else value for name, value in data.items()}
-    return json.dumps(_shortened(head, SHORT_CHARACTERS), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    head = {name: {} if isinstance(value, Mapping) else value for name, value in event.items()}
+    return _line(_shortened(head, SHORT_CHARACTERS))
+
+
+def _line(data: Mapping[str, object]) -> bytes:
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def _shortened(value: Any, most: int) -> Any:

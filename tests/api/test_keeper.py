@@ -108,6 +108,12 @@ def test_a_study_that_goes_on_and_ends_again_is_looked_at_again(settings, comman
     steps(one, lambda: len(started) == 2)
 
 
+def test_a_study_that_waits_for_its_next_driver_is_written_too(settings, commands, keep):
+    started, _ = commands
+    waiting, _ = study(settings, "waiting", StudyState.QUEUED, ends=False)
+    steps(keep(), lambda: started == [waiting])
+
+
 def test_a_study_that_is_driven_or_recorded_is_left_alone(settings, commands, keep):
     started, _ = commands
     driven, _ = study(settings, "driven", StudyState.RUNNING, ends=False)
