@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from service.tracking.changes import RUNNING, Change
 from service.tracking.local_artifacts import path_inside
@@ -206,6 +206,9 @@ class MlflowRuns:
         """Put a file on a run. One that cannot be put there, though MLflow answers, is left out after a few attempts:
         it lies in the study's folder, and the rest of the study is worth having. Raises what MLflow does until then."""
         there = self._client.get_run(run).info.artifact_uri
+        if self._is_elsewhere(there):
+            self._leave_out(run, file, there, "that is not in this output folder, which was copied or moved")
+            return
         try:
             if (folder := self._served_folder(there)) is not None:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -218,8 +221,19 @@ class MlflowRuns:
             self._refused[str(file)] += 1
             if self._refused[str(file)] < MOST_REFUSALS:
                 raise
-            _say(f"run {run}: {file} is left out, as it cannot be written to {there}: {error}")
-            self._client.set_tag(run, f"dialin.left_out.{file.stem}", f"{file}: {error}"[:TAG_CHARACTERS])
+            self._leave_out(run, file, there, str(error))
+
+    def _leave_out(self, run: str, file: Path, there: str, why: str) -> None:
+        _say(f"run {run}: {file} is left out, as it cannot be written to {there}: {why}")
+        self._client.set_tag(run, f"dialin.left_out.{file.stem}", f"{file}: {why}"[:TAG_CHARACTERS])
+
+    def _is_elsewhere(self, uri: str) -> bool:
+        """Whether a database of ours has a run's artifacts in a folder that is not ours: that of the original, where
+        this one is a copy. What is written there would replace the original's."""
+        parts = urlsplit(uri)
+        if self._artifacts is None or parts.scheme not in ("", "file"):
+            return False
+        return not path_inside(self._artifacts.resolve(), Path(unquote(parts.path)))
 
     def _served_folder(self, uri: str) -> Path | None:
         """Where a server keeps the artifacts of an address that only it can resolve, when MLflow is the database that

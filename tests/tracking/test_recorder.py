@@ -65,6 +65,26 @@ def test_files_go_to_the_parent_run(database, tmp_path):
     assert (tmp_path / "artifacts").stat().st_mode & 0o077 == 0  # nobody else reads them, or plants a link
 
 
+def test_a_copied_folder_writes_nothing_into_the_original(database, tmp_path):
+    (tmp_path / "a").mkdir()
+    file = tmp_path / "best_config.yaml"
+    file.write_text("name: original")
+    mirror = fill(tmp_path / "a" / "spool", trials=1, end=False)
+    mirror.study_ended("complete", "", {}, {}, [str(file)])
+    client = client_of(database)
+    drain(Recorder(tmp_path / "a" / "spool", client, tmp_path / "a" / "mlflow-artifacts"))
+    (kept,) = (tmp_path / "a" / "mlflow-artifacts").rglob("best_config.yaml")
+
+    shutil.copytree(tmp_path / "a", tmp_path / "b")  # its database too says that the artifacts lie in a
+    file.write_text("name: copy")
+    mirror = fill(tmp_path / "b" / "spool", trials=1, end=False)
+    mirror.study_ended("complete", "", {}, {}, [str(file)])
+    drain(Recorder(tmp_path / "b" / "spool", client, tmp_path / "b" / "mlflow-artifacts"))
+    assert kept.read_text() == "name: original"
+    tags = contents(client, 1, 3).data.tags
+    assert "which was copied or moved" in tags["dialin.left_out.best_config"]
+
+
 @pytest.mark.parametrize("has_folder", [True, False], ids=["where the server keeps them", "nowhere to write"])
 def test_files_of_an_experiment_that_a_server_made(database, tmp_path, has_folder):
     """Its artifact location is one that only the server can resolve; the database is the server's own."""
