@@ -43,15 +43,16 @@ async def healthz() -> Response:
     responses={503: {"model": models.Readiness, "description": "Not ready"}},
     summary="Whether database, Ray and MLflow answer",
 )
-def readyz(request: Request) -> Response:
-    parts = request.app.state.readiness()
-    ready = all(text == "ok" for text in parts.values())
+async def readyz(request: Request) -> Response:
+    """MLflow is a mirror: studies are taken and run without it."""
+    parts = await request.app.state.readiness.texts()
+    wrong = {name for name, text in parts.items() if text != "ok"}
     unreadable = sorted(request.app.state.parts.reconciler.unreadable)  # why they are is not everybody's to know
     warnings = [f"study {study} cannot be read as it is stored" for study in unreadable[:MOST_WARNINGS]]
     if len(unreadable) > MOST_WARNINGS:
         warnings.append(f"and {len(unreadable) - MOST_WARNINGS} more cannot")
-    status = "ok" if ready else "unavailable"
-    return JSONResponse({"status": status, **parts, "warnings": warnings}, 200 if ready else 503)
+    status = "ok" if not wrong else "degraded" if wrong == {"mlflow"} else "unavailable"
+    return JSONResponse({"status": status, **parts, "warnings": warnings}, 503 if status == "unavailable" else 200)
 
 
 @health.get(

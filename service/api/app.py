@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,18 +17,16 @@ from service.api.keeper import MirrorKeeper
 from service.api.metrics import Figures
 from service.api.mlflow_proxy import MlflowProxy
 from service.api.page_backend import PageBackend
+from service.api.readiness import Readiness
 from service.api.recent import Recent
+from service.api.shape import KnownShape
 from service.api.studies import API, StudyService
 from service.bundles import MOST_BYTES as MOST_BUNDLE_BYTES
 from service.cluster.jobs import Jobs
-from service.cluster.local import local_shape
-from service.errors import ClusterError
-from service.planning import ClusterShape
 from service.reconciler import Reconciler
 from service.settings import LOOPBACK, MLFLOW_PATH, ServerSettings, Settings
 from service.store.submissions import Submissions
 from service.store.tokens import Tokens
-from service.tracking.mirror import answers
 from service.web import pages
 from service.web.responses import MAX_FORM_BYTES
 
@@ -88,7 +86,7 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
         swagger_ui_oauth2_redirect_url=None,
     )
     problems.install(app)
-    app.state.readiness = _readiness(parts, jobs)
+    app.state.readiness = Readiness.of(settings, parts.submissions, jobs)
     app.state.figures = Figures(parts.service, parts.submissions, parts.reconciler)
     app.include_router(routes.router, prefix=API, tags=["studies"])
     app.include_router(about.router, prefix=API, tags=["server"])
@@ -125,7 +123,7 @@ def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) ->
         # A study that ended without its driver's word must not be running in MLflow for ever.
         abandoned=lambda _study_id: keeper.wake(),
     )
-    service = StudyService(settings, server, submissions, _shape_of(jobs), reconciler.wake)
+    service = StudyService(settings, server, submissions, KnownShape(jobs), reconciler.wake)
     gate = Gate(tokens, server, is_open=host in LOOPBACK)
     return Parts(settings, server, submissions, tokens, service, reconciler, keeper, gate)
 
@@ -143,52 +141,6 @@ def _most_bytes(path: str) -> int | None:
     if path.startswith(f"{MLFLOW_PATH}/"):
         return None
     return MOST_BUNDLE_BYTES if path == f"{API}/bundles" else MAX_FORM_BYTES
-
-
-def _shape_of(jobs: Jobs) -> Callable[[], ClusterShape]:
-    """What the cluster has, or had when it last answered; before that, what this machine has."""
-    last = local_shape()
-
-    def shape() -> ClusterShape:
-        nonlocal last
-        try:
-            now = jobs.shape()
-        except ClusterError:
-            return last
-        if now.cpus > 0:  # a head that has just started does not know its own node yet
-            last = now
-        return last
-
-    return shape
-
-
-def _readiness(parts: Parts, jobs: Jobs) -> Callable[[], dict[str, str]]:
-    def ready() -> dict[str, str]:
-        return {"database": _database(parts), "ray": _ray(jobs), "mlflow": _mlflow(parts.settings)}
-
-    return ready
-
-
-def _database(parts: Parts) -> str:
-    try:
-        parts.submissions.by_state()
-    except Exception as error:  # noqa: BLE001  whatever it is, it is the answer
-        return f"does not answer: {type(error).__name__}"
-    return "ok"
-
-
-def _ray(jobs: Jobs) -> str:
-    try:
-        return "ok" if jobs.shape().cpus > 0 else "has no nodes"
-    except ClusterError as error:
-        return str(error)
-
-
-def _mlflow(settings: Settings) -> str:
-    uri = settings.mlflow_uri
-    if uri is None or not uri.startswith("http") or answers(uri, secret=settings.mlflow_secret):
-        return "ok"
-    return f"does not answer at {uri}"
 
 
 def _describe(app: FastAPI) -> None:

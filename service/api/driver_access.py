@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from service.cluster.jobs import JobInfo, Jobs
@@ -46,6 +47,9 @@ class JobsWithOwnRoles:
 
     def shape(self) -> ClusterShape:
         return self._jobs.shape()
+
+    def check(self, asks: Callable[[str], None]) -> str:
+        return self._jobs.check(asks)
 
     def close(self) -> None:
         self._roles.close()

@@ -291,10 +291,10 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Each part: `ok`, or what is wrong with it. `warnings`: what is wrong with single studies, which are then not
-    scheduled; the server is ready all the same."""
+    """Each part: `ok`, or what is wrong with it. Degraded: nothing is wrong but the mirror, MLflow. `warnings`: what
+    is wrong with single studies, which are then not scheduled; the server is ready all the same."""
 
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok", "degraded", "unavailable"]
     database: str
     ray: str
     mlflow: str

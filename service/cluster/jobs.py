@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from service.cluster.health import check_cluster
 from service.cluster.local import be_quiet
 from service.errors import ClusterError
 from service.planning import ClusterShape
 
 ENTRYPOINT = "python -P -m service.job"
 NODES_SECONDS = 60.0
+_ASK_SECONDS = 3.0  # that the dashboard may take to say how the cluster is
 STUDY, JOB = "DIALIN_STUDY", "DIALIN_JOB"
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,120}")
 _NOT_FOUND, _REFUSED = "status code 404", "status code 500"
@@ -46,6 +48,10 @@ class Jobs(Protocol):
 
     def shape(self) -> ClusterShape:
         """What the cluster's nodes have together."""
+
+    def check(self, asks: Callable[[str], None]) -> str:
+        """`ok`, or what of the cluster is wrong; `asks` is told which part is asked. Raises TimeoutError when that one
+        does not answer."""
 
 
 class RayJobs:
@@ -94,6 +100,21 @@ class RayJobs:
         with self._reached():
             nodes = list_nodes(address=self._address, filters=[("state", "=", "ALIVE")])
         return shape_of([dict(node.resources_total) for node in nodes])
+
+    def check(self, asks: Callable[[str], None]) -> str:
+        import requests
+
+        asks("Ray's dashboard")
+        with self._reached():
+            try:
+                return check_cluster(self._fetch, asks)
+            except requests.Timeout as error:
+                raise TimeoutError(str(error)) from error
+
+    def _fetch(self, path: str) -> Any:
+        response = self._sdk()._do_request("GET", path, timeout=_ASK_SECONDS)
+        response.raise_for_status()
+        return response.json()
 
     def _sdk(self) -> Any:
         if self._client is None:

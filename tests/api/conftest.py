@@ -49,6 +49,10 @@ class FakeJobs:
         self._fail()
         return ClusterShape(self.cpus)
 
+    def check(self, asks) -> str:
+        self._fail()
+        return "ok" if self.cpus else "has no nodes"
+
     def end(self, job: str, message: str = "exit code 1") -> None:
         self.jobs[job] = JobInfo(True, message)
 

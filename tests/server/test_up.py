@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from urllib.error import HTTPError
 
 import psutil
 import pytest
@@ -59,6 +62,38 @@ def write(folder, text):
     path = folder / "space.yaml"
     path.write_text(text)
     return path
+
+
+def readiness(up) -> dict:
+    """What /readyz says, whether that is good or not; it has to say it within a few seconds."""
+    try:
+        with urllib.request.urlopen(f"{up.url}/readyz", timeout=8) as response:
+            return json.load(response)
+    except HTTPError as error:
+        return json.load(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "says", "status"),
+    [
+        ("raylet/raylet", "ray", r"the raylet of node [\d.]+ has not answered for \d+ s", "unavailable"),
+        ("gcs/gcs_server", "ray", r"Ray's GCS has not answered for \d+ s", "unavailable"),
+        ("-m mlflow server", "mlflow", r"MLflow has not answered for \d+ s", "degraded"),
+    ],
+)
+def test_what_hangs_is_named_and_well_again_afterwards(up, name, part, says, status):
+    wait_until(lambda: readiness(up)["status"] == "ok", 30, "it is ready")
+    frozen = [pid for pid, command in descendants(up.process.pid) if name in command and "service.guard" not in command]
+    assert frozen
+    try:
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: re.fullmatch(says, readiness(up)[part]) is not None, 15, f"{part}: {says}")
+        assert readiness(up)["status"] == status
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: readiness(up)["status"] == "ok", 30, "it is ready again")
 
 
 def test_two_studies_share_the_cluster_and_one_alone_has_all_of_it(client, tmp_path):
