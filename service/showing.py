@@ -46,8 +46,10 @@ def mirror_line(back: ReadBack, *, is_here: bool = True) -> str:
     has everything."""
     if not back.mirror_note or back.row.state not in ENDED:
         return back.mirror_note
-    who = f"`dialin sync {back.row.id}` writes what is missing" if is_here else "the server goes on writing"
-    return f"{back.mirror_note}; {who}"
+    if is_here:
+        return f"{back.mirror_note}; `dialin sync {back.row.id}` writes what is missing"
+    # A spool that is gone it leaves alone: somebody may have made room.
+    return f"{back.mirror_note}; the server goes on writing" if back.mirror_lag else back.mirror_note
 
 
 def show_result(console: Console, spec: StudySpec, result: Result, lag: str = "") -> None:
