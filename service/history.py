@@ -107,8 +107,13 @@ def complete_spool(settings: Settings, row: StudyRow, *, patience_seconds: float
         records = read_study(storage, row.id)
     if not found.lines and not records:
         return  # it was never driven
-    spec = spec_of_study(row.id, row.spec)
     with suppress(Timeout), recorder_lock(folder, patience_seconds):
+        if damage_of(row.spec):
+            # Without its specification there is nothing to make again, but MLflow's run ends as the study did.
+            end = study_ended(row.state.value, row.reason, row.ended_at or time.time(), {}, {}, [])
+            append(folder, [end] if has_ended and not found.ended else [])
+            return
+        spec = spec_of_study(row.id, row.spec)
         if not found.whole:
             started = study_started(row.id, row.name, row.created_at, params_of(spec), row.spec)
             rebuild(folder, started, spec.objective.metric, records)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -161,16 +160,17 @@ def test_how_a_study_ended_is_told_when_its_driver_could_not(settings, commands,
     assert (last["kind"], last["state"], last["reason"]) == ("study_ended", "failed", "so it was")
 
 
-def test_a_study_whose_row_cannot_be_read_costs_the_others_nothing(settings, commands, keep):
+def test_a_study_whose_specification_cannot_be_read_ends_in_mlflow_too(settings, commands, keep):
     started, _ = commands
-    broken, _ = study(settings, "broken", StudyState.FAILED, ends=False)
+    broken, folder = study(settings, "broken", StudyState.FAILED, ends=False)
     with Studies(settings.database) as studies:
-        row = replace(studies.get(broken), spec="space: [")
-        studies.go_on(broken, row.spec)
-        studies.end(broken, StudyState.FAILED, "", {})
+        studies.go_on(broken, "space: [")
+        studies.end(broken, StudyState.FAILED, "so it was", {})
     good, _ = study(settings, "good")
     one = keep()
-    steps(one, lambda: good in started)
+    steps(one, lambda: {good, broken} <= set(started))
+    last = read_events(folder, 0, 10).events[-1]
+    assert (last["kind"], last["state"], last["reason"]) == ("study_ended", "failed", "so it was")
 
 
 def test_the_lag_of_a_study_that_has_ended_and_its_cause_are_in_the_api_and_on_its_page(client, settings):
