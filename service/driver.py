@@ -12,11 +12,14 @@ from pathlib import Path
 from service.interrupts import Interrupts
 from service.journal import Listener
 from service.planning import Plan
+from service.search.failures import are_alike, cause_of, failures_text
 from service.search.records import Decision, Outcome, Report, State, Trial
 from service.search.study import Study
 from service.spec.findings import Finding
+from service.texts import log_text, one_line
 from service.tracking.mirror import Mirror
 
+FIRST_FAILURES = 3  # trials that fail alike before any has reported end the study; at least as many as run at a time
 MOST_LOSSES = 3  # workers that may die under one trial, before it is the trial's doing
 
 
@@ -47,6 +50,8 @@ class StudyDriver:
         self._began = clock()
         self._live: dict[int, Trial] = {}
         self._failures: list[str] = []
+        self._ended = 0  # trials
+        self._has_values = study.has_values
         self._mirrored: set[int] = set()
         self._losses: Counter[int] = Counter()
         self._restarted: set[int] = set()  # trials that train epochs again, as far as was said
@@ -67,11 +72,15 @@ class StudyDriver:
 
     @property
     def broken(self) -> str | None:
-        """The cause that more than `budget.failures` trials failed of; None when they did not."""
-        if len(self._failures) <= self._plan.spec.budget.failures:
-            return None
-        cause, count = Counter(reason.partition(" (log:")[0] for reason in self._failures).most_common(1)[0]
-        return f"{len(self._failures)} trials failed, {count} of them with: {cause}"
+        """What trials failed of, when more than `budget.failures` did, or all of the first ones alike before any had
+        reported anything; None otherwise."""
+        failed, allowed = len(self._failures), self._plan.spec.budget.failures
+        said = failures_text(self._failures, self._ended)
+        if failed > allowed:
+            return f"{said} (budget.failures: {allowed})"
+        if failed >= max(FIRST_FAILURES, self._plan.concurrency) and not self._has_values and are_alike(self._failures):
+            return f"{said} (none had reported an epoch, so no more were tried)"
+        return None
 
     def ask(self) -> Trial | None:
         if self.over is not None or self._is_at_its_share():
@@ -115,11 +124,13 @@ class StudyDriver:
         with self._writing():
             self._losses[trial.number] += 1
             if self._losses[trial.number] > MOST_LOSSES:
-                self._fail(trial, f"its worker died {self._losses[trial.number]} times; the last time: {reason}")
+                times = self._losses[trial.number]
+                self._fail(trial, f"its worker died {times} times; the last time: {one_line(reason)}")
                 return
             self._study.put_back(trial)
             self._live.pop(trial.number, None)
-            self._listener.note(f"trial {trial.number} lost its worker and goes on from its checkpoint: {reason}")
+            why = one_line(reason)
+            self._listener.note(f"trial {trial.number} lost its worker and goes on from its checkpoint: {why}")
 
     def interrupt(self) -> None:
         """Put back every trial under way: a resumed study goes on with them."""
@@ -158,6 +169,7 @@ class StudyDriver:
             decision = Decision(True, f"{fatal.text()}; try {fatal.rule.remedy}", State.DIVERGED)
         if report.checkpoint is not None:
             self._study.checkpointed(trial, epoch, report.checkpoint)
+        self._has_values = True
         self._listener.epoch_done(trial, epoch, value)
         if self.over is not None and decision.state in (State.RUNNING, State.WAITING):
             decision = Decision(True, f"the study ended: {self.over}", State.STOPPED)
@@ -190,9 +202,8 @@ class StudyDriver:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"trial-{trial.number:04d}.log"
         with log.open("a", errors="backslashreplace") as opened:  # behind what the trial has printed
-            opened.write(f"{traceback}\n")
-        lines = [line.strip() for line in traceback.splitlines() if line.strip()]
-        reason = f"{lines[-1] if lines else 'no traceback'} (log: {log})"
+            opened.write(f"{log_text(traceback)}\n")
+        reason = cause_of(traceback)
         self._failures.append(reason)
         self._end(trial, Outcome(State.FAILED, reason))
         if self.broken is not None:
@@ -205,6 +216,7 @@ class StudyDriver:
     def _closed(self, trial: Trial, outcome: Outcome) -> None:
         """Its worker is free for another. The run in MLflow of one that waits stays open."""
         if outcome.state is not State.WAITING:
+            self._ended += 1
             tags = {
                 f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}"
                 for finding in self._study.findings(trial)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from service.planning import Plan
-from service.search.records import Decision, Outcome, Trial, TrialRecord
+from service.search.records import Decision, Outcome, State, Trial, TrialRecord
+from service.texts import MOST_VALUE, shorten
 
 MOST_BYTES = 2**20  # of what is read at a time
+MOST_LINE_BYTES = 2**16  # of a line that is written; in a longer one texts are cut
 
 
 class Listener(Protocol):
@@ -75,30 +77,93 @@ class Journal:
         self._listener.trial_ended(trial, outcome)
 
     def _write(self, kind: str, data: Mapping[str, Any]) -> None:
-        line = json.dumps({"kind": kind, "time": round(time.time(), 3), **data}, allow_nan=False).encode()
+        event = {"kind": kind, "time": round(time.time(), 3), **data}
+        line = _encoded(event)
+        if len(line) > MOST_LINE_BYTES:
+            line = _encoded(_cut(event, MOST_VALUE))
+        if len(line) > MOST_LINE_BYTES:  # a great many values, none of them long
+            line = _encoded({name: value for name, value in event.items() if not isinstance(value, dict | list)})
         try:
             self._file.write(line + b"\n")
         except OSError:
             return
 
 
+def _encoded(event: Mapping[str, Any]) -> bytes:
+    return json.dumps(event, allow_nan=False).encode()
+
+
+def _cut(value: Any, most: int) -> Any:
+    """The same data, no text in it longer than `most` characters."""
+    if isinstance(value, str):
+        return shorten(value, most)
+    if isinstance(value, dict):
+        return {shorten(str(name), most): _cut(inner, most) for name, inner in value.items()}
+    return [_cut(inner, most) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def read_journal(path: Path, offset: int) -> tuple[list[tuple[int, dict[str, Any]]], int]:
     """The events from a byte offset on, each with the offset behind it, and the offset to go on from. Empty lines and
-    damaged ones are left out."""
+    damaged ones are left out; in place of a line that is longer than any writer's stands a note that says so."""
     if not path.exists():
         return [], offset
+    events: list[tuple[int, dict[str, Any]]] = []
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read(MOST_BYTES)
-    events = []
-    for line in data.splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        offset += len(line)
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and isinstance(event.get("kind"), str):
+        whole, newline, _ = data.rpartition(b"\n")
+        if not newline and len(data) == MOST_BYTES:
+            return _pass_over(file, offset)
+    for line in whole.split(b"\n") if newline else ():
+        offset += len(line) + 1
+        event = _event_of(line)
+        if event is not None:
             events.append((offset, event))
     return events, offset
+
+
+def _pass_over(file: BinaryIO, offset: int) -> tuple[list[tuple[int, dict[str, Any]]], int]:
+    """A line longer than what is read at a time: a note in its place, once its end is there."""
+    end = offset + MOST_BYTES
+    while data := file.read(MOST_BYTES):
+        found = data.find(b"\n")
+        if found >= 0:
+            end += found + 1
+            text = f"[a line of {end - offset:,} bytes in the study's journal is left out]"
+            return [(end, {"kind": "note", "time": 0.0, "text": text})], end
+        end += len(data)
+    return [], offset
+
+
+def _event_of(line: bytes) -> dict[str, Any] | None:
+    """The event in a line; None for what is none: not JSON, of no kind, or without what its kind has to have."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        return None
+    return event if all(fits(event.get(name)) for name, fits in _NEEDED.get(event["kind"], {}).items()) else None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+_ALWAYS: Mapping[str, Callable[[object], bool]] = {"trial": _is_count, "time": _is_number}
+# What readers take for granted of an event, by its kind.
+_NEEDED: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
+    "note": {"text": _is_text},
+    "trial_started": {**_ALWAYS, "params": lambda value: isinstance(value, dict)},
+    "epoch": {**_ALWAYS, "epoch": _is_count, "value": lambda value: value is None or _is_number(value)},
+    "decision": {**_ALWAYS, "epoch": _is_count, "reason": _is_text},
+    "trial_ended": {**_ALWAYS, "state": lambda value: value in list(State), "reason": _is_text},
+}

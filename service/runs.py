@@ -30,6 +30,7 @@ from service.results.export import write_best_config
 from service.results.figures import plot_range_tests
 from service.results.looks import Look, look_at, looks_of
 from service.results.summary import Result, summarize
+from service.search.failures import failures_text
 from service.search.records import State, Trial, TrialRecord
 from service.search.storage import fence, opened_storage
 from service.search.study import Study
@@ -260,7 +261,7 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
             return Ending(StudyState.FAILED, driver.broken, looks)
         best = study.best()
         if best is None:
-            return Ending(StudyState.FAILED, driver.over or "no trial was trained to its full length", looks)
+            return Ending(StudyState.FAILED, "; ".join(filter(None, (driver.over, _why_none(study.trials())))), looks)
         exhausted = "every configuration of the space has been tried" if study.exhausted else ""
         untested = ""
         if look_at(looks, best.number) is None:
@@ -270,6 +271,13 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
     except KeyboardInterrupt:
         driver.interrupt()
         return Ending(StudyState.INTERRUPTED, "interrupted", looks)
+
+
+def _why_none(records: Sequence[TrialRecord]) -> str:
+    """Why a study has no trial of full length: what its trials failed of, where any did."""
+    ended = [record for record in records if record.state is not State.WAITING]
+    failed = [record.reason for record in ended if record.state is State.FAILED]
+    return failures_text(failed, len(ended)) or "no trial was trained to its full length"
 
 
 def _test(best: TrialRecord, trainer: Runner, trial_plan: TrialPlan) -> tuple[Metrics | None, str]:

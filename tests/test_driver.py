@@ -124,7 +124,7 @@ def test_a_failure_keeps_its_last_line_and_its_log(make_driver, tmp_path):
     driver, study, mirror = make_driver()
     driver.fail(driver.ask(), "Traceback ...\n  File x\nValueError: width 0\n\n")
     log = tmp_path / "trial-0000.log"
-    assert study.trials()[0].reason == f"ValueError: width 0 (log: {log})"
+    assert study.trials()[0].reason == "ValueError: width 0"
     assert log.read_text().startswith("Traceback")
     assert mirror.named("trial_ended")[0][1] == "failed"
 
@@ -134,8 +134,53 @@ def test_too_many_failures_end_the_study_with_their_cause(make_driver):
     for reason in ("ValueError: a", "ValueError: a", "OSError: b"):
         assert driver.broken is None
         driver.fail(driver.ask(), reason)
-    assert driver.broken == "3 trials failed, 2 of them with: ValueError: a"
+    assert driver.broken == "3 of 3 trials failed, 2 of them with: ValueError: a (budget.failures: 2)"
     assert driver.ask() is None
+
+
+def test_trials_that_all_fail_alike_before_any_has_reported_end_the_study(make_driver):
+    driver, _, _ = make_driver()
+    for number in range(3):
+        assert driver.broken is None
+        driver.fail(driver.ask(), f"OSError: no file at 0x{number}f after {number}.5 s")
+    assert driver.broken == (
+        "3 of 3 trials failed: OSError: no file at 0x0f after 0.5 s (none had reported an epoch, so no more were tried)"
+    )
+    assert driver.ask() is None
+
+
+@pytest.mark.parametrize("first", ["a report", "another cause"])
+def test_trials_that_fail_otherwise_go_on_to_the_budgets_failures(make_driver, first):
+    driver, _, _ = make_driver()
+    if first == "a report":
+        driver.report(driver.ask(), [Report(1, metrics(0.5))])
+    else:
+        driver.fail(driver.ask(), "ValueError: b")
+    for _ in range(5):
+        driver.fail(driver.ask(), "ValueError: a")
+    assert driver.broken is None
+
+
+def test_what_had_reported_before_a_resume_counts(make_driver, tmp_path):
+    _, study, _ = make_driver()
+    study.report(study.ask(), 1, 0.5)
+    driver = StudyDriver(
+        make_plan("early_stopping=off"), study, Remembering(), Remembering(), tmp_path, Interrupts(), Clock()
+    )
+    for _ in range(4):
+        driver.fail(driver.ask(), "ValueError: a")
+    assert driver.broken is None
+
+
+def test_a_failure_of_any_text_is_one_line_that_can_be_stored(make_driver, tmp_path):
+    driver, study, mirror = make_driver()
+    driver.fail(driver.ask(), "ValueError: \x1b[31mred\udcff\0 " + "x" * 3_000_000)
+    reason = study.trials()[0].reason
+    assert reason.startswith(r"ValueError: red\udcff\x00 xx")
+    assert "characters cut" in reason
+    assert len(reason) <= 1000
+    assert mirror.named("trial_ended")[0][2] == reason
+    assert (tmp_path / "trial-0000.log").stat().st_size < 300_000
 
 
 def test_the_target_ends_the_study_and_stops_the_others(make_driver):

@@ -26,6 +26,7 @@ from service.spec.findings import Finding
 from service.spec.functions import check_function
 from service.spec.range_tests import Curve, Sweep
 from service.spec.study_spec import PythonSpec
+from service.texts import log_text
 
 CLOSE_SECONDS = 5.0  # how long the end of a trial waits for its function to return
 _STATE, _NOTE = "state", "run.json"  # in a checkpoint: what the function saved, and what we know of it
@@ -215,11 +216,11 @@ def _module_name(file: Path) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """The traceback from the person's own code on."""
+    """The traceback from the person's own code on. Its text crosses processes and is stored: any text may be in it."""
     own = error.__traceback__
     while own is not None and own.tb_next is not None and _is_ours(own.tb_frame.f_code.co_filename):
         own = own.tb_next
-    return "".join(traceback.format_exception(type(error), error, own)).rstrip()
+    return log_text("".join(traceback.format_exception(type(error), error, own)).rstrip())
 
 
 def _is_ours(filename: str) -> bool:

@@ -140,6 +140,11 @@ class Study:
         return self._new()
 
     @property
+    def has_values(self) -> bool:
+        """Whether any trial has ever reported."""
+        return any(seen.values for seen in self._seen.values())
+
+    @property
     def exhausted(self) -> bool:
         """Whether every configuration of the space has been tried, though the budget has more."""
         return self._exhausted

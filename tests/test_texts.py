@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.texts import alike, log_text, one_line, printable, shorten
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("größe 漢字 ✓", "größe 漢字 ✓"),
+        ("a\nb\tc", "a\nb\tc"),
+        ("a\r\nb\rc", "a\nb\nc"),
+        ("\x1b[2J\x1b[31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://x\x1b\\link", "link"),
+        ("\x1b(Bplain\x1bc", "plain"),
+        ("\x9b2J", "\\x9b2J"),
+        ("\x1b]0;never ended", "\\x1b]0;never ended"),
+        ("nul\0 bell\a", "nul\\x00 bell\\x07"),
+        ("half \udcff", "half \\udcff"),
+        ("\u202eturned\u202c\u2066", "\\u202eturned\\u202c\\u2066"),
+        ("[/red] [bold]", "[/red] [bold]"),
+    ],
+)
+def test_printable(text, shown):
+    assert printable(text) == shown
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_whatever_is_printable_is_harmless_and_stays_so(text):
+    shown = printable(text)
+    assert printable(shown) == shown
+    shown.encode()
+    assert not any((ord(char) < 32 and char not in "\n\t") or 127 <= ord(char) < 160 for char in shown)
+    assert len(one_line(text, 100)) <= 100
+    assert "\n" not in one_line(text)
+    json.dumps(shown, ensure_ascii=False).encode()
+
+
+@given(st.text(max_size=500), st.integers(100, 200), st.integers(0, 50))
+def test_what_is_shortened_fits_and_says_how_much_is_gone(text, most, tail):
+    short = shorten(text, most, tail=tail)
+    assert len(short) <= most
+    if len(text) <= most:
+        assert short == text
+    else:
+        head, _, rest = short.partition("[... ")
+        cut, _, end = rest.partition(" characters cut ...]")
+        assert text.startswith(head)
+        assert text.endswith(end)
+        assert len(end) == tail
+        assert abs(len(text) - len(head) - tail - int(cut.replace(",", ""))) <= 1  # a digit more in the mark itself
+
+
+def test_a_log_keeps_its_end():
+    text = log_text("first\n" + "x" * 3_000_000 + "\n" + "line\n" * 100_000 + "ValueError: this")
+    assert len(text) <= 256 * 1024
+    assert text.startswith("first\nxxx")
+    assert text.endswith("ValueError: this")
+
+
+def test_alike():
+    assert alike("no file at 0x7f3a after 1.5e-3 s") == alike("no file at 0x11 after 20 s")
+    assert alike("ValueError: a") != alike("ValueError: b")
