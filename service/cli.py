@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from service.errors import DialinError, UsageError, did_you_mean
-from service.output import INTERRUPTED, console, exit_code, print_json, print_text
+from service.output import INTERRUPTED, WATCHING_ENDED, console, exit_code, print_json, print_text
 
 RUNNER = "ray"
 ROLES = ("viewer", "submitter", "admin")
@@ -53,7 +53,9 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="dialin", description="Find good training knobs: a search space in, the best configuration out."
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    parser.set_defaults(command=lambda arguments: _bare(arguments, parser))
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
 
     run = _command(commands, "run", _run, "search a space on this machine")
     _spec_arguments(run)
@@ -62,6 +64,7 @@ def _parser() -> _Parser:
 
     plan = _command(commands, "plan", _plan, "check a space and say what would run; starts nothing")
     _spec_arguments(plan)
+    _data_argument(plan)
     _common(plan)
 
     test = _command(
@@ -74,10 +77,22 @@ def _parser() -> _Parser:
     sync = _command(commands, "sync", _sync, "write what MLflow has not got of a study yet")
     _study_argument(sync)
     _common(sync)
-    _common(_command(commands, "knobs", _knobs, "every knob that a search space may name"))
+    knobs = _command(commands, "knobs", _knobs, "every knob that a search space may name, or all about one")
+    knobs.add_argument("knob", metavar="KNOB", nargs="?", help="a knob's name; without one: a line for each")
+    _common(knobs)
     _add_either(commands)
     _add_serving(commands)
     return parser
+
+
+def _bare(arguments: argparse.Namespace, parser: _Parser) -> None:
+    """`dialin` without a command."""
+    if arguments.version:
+        from importlib.metadata import version
+
+        print(f"dialin {version('dialin')}")
+    else:
+        parser.print_help()
 
 
 def _add_serving(commands: Any) -> None:
@@ -248,7 +263,11 @@ def _watch(arguments: argparse.Namespace) -> int:
     """Follow a study that another process drives, and show what came out."""
     from service.watching import watch_study
 
-    back = watch_study(_settings(arguments), arguments.study, console(stderr=arguments.json))
+    try:
+        back = watch_study(_settings(arguments), arguments.study, console(stderr=arguments.json))
+    except KeyboardInterrupt:
+        print(WATCHING_ENDED, file=sys.stderr)
+        return INTERRUPTED
     return _show_end(arguments, back, back.result)
 
 
@@ -261,7 +280,8 @@ def _show_end(arguments: argparse.Namespace, back: Any, result: Any) -> int:
     show_result(console(), back.spec, result, mirror_line(back))
     show_claim(console(), back.spec, back.trials)
     if result.state == "interrupted":
-        console().print(f"go on with it         dialin resume {result.study_id}", markup=False)
+        command = _settings(arguments).command(f"resume {result.study_id}")
+        console().print(f"go on with it        {command}", markup=False)
     return exit_code(result.state)
 
 
@@ -272,7 +292,8 @@ def _stop(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(back.result.to_data())
     else:
-        print(f"study {back.row.id} is {back.row.state.value}; go on with it: dialin resume {back.row.id}")
+        command = _settings(arguments).command(f"resume {back.row.id}")
+        print(f"study {back.row.id} is {back.row.state.value}; go on with it: {command}")
 
 
 def _logs(arguments: argparse.Namespace) -> None:
@@ -307,15 +328,17 @@ def _sync(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> None:
     from service.cluster.local import local_shape
+    from service.objectives import look_for_data
     from service.planning import plan_study
     from service.showing import show_plan
     from service.views import plan_data
 
     plan = plan_study(_load(arguments), local_shape())
+    data = look_for_data(plan.spec, _settings(arguments).data_dir)
     if arguments.json:
-        print_json(plan_data(plan))
+        print_json({**plan_data(plan), "data": data})
     else:
-        show_plan(console(), plan)
+        show_plan(console(), plan, data)
 
 
 def _lr_range_test(arguments: argparse.Namespace) -> None:
@@ -441,13 +464,19 @@ def _token(arguments: argparse.Namespace) -> None:
 
 
 def _knobs(arguments: argparse.Namespace) -> None:
-    from service.showing import show_knobs
+    from service.showing import show_knob, show_knobs
     from service.views import knobs_data
 
+    rows = {row["name"]: row for row in knobs_data()}
+    name = arguments.knob
+    if name is not None and name not in rows:
+        raise UsageError(f"knob {name!r}: {did_you_mean(name, rows)}")
     if arguments.json:
-        print_json(knobs_data())
+        print_json(rows[name] if name is not None else list(rows.values()))
+    elif name is not None:
+        show_knob(console(), rows[name])
     else:
-        show_knobs(console())
+        show_knobs(console(), list(rows.values()))
 
 
 if __name__ == "__main__":

@@ -200,5 +200,6 @@ def by_code(code: str) -> type[DialinError]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of an error about an unknown name: the nearest known one, else all that is allowed."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    by_case = {each.casefold(): each for each in names}
+    near = [by_case[each] for each in difflib.get_close_matches(name.casefold(), by_case, n=1, cutoff=0.6)]
     return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(names)}"

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 INTERRUPTED = 130
+WATCHING_ENDED = "watching has ended; the study goes on"
 _EXIT_CODES = {"complete": 0, "interrupted": INTERRUPTED}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from service.client import Client, Event, StudyHandle
 from service.errors import NoResultError, ServerError, UsageError
 from service.history import ReadBack
-from service.output import console, exit_code, print_json, print_text
+from service.output import INTERRUPTED, WATCHING_ENDED, console, exit_code, print_json, print_text
 from service.planning import ClusterShape, Plan, plan_study
 from service.progress import Progress, StudyClock
 from service.results.looks import looks_of
@@ -202,8 +203,12 @@ def _follow(study: StudyHandle, arguments: Namespace) -> int:
         clock = StudyClock(study.info.started_at or time.time())
         with Progress(console(stderr=arguments.json), clock, late=True) as progress:
             replay = Replay(progress, study, spec, clock)
-            for event in study.events():
-                replay.take(event)
+            try:
+                for event in study.events():
+                    replay.take(event)
+            except KeyboardInterrupt:
+                print(WATCHING_ENDED, file=sys.stderr)
+                return INTERRUPTED
     _print_result(study, study.trial_list(), arguments)
     return exit_code(study.state)
 

@@ -105,7 +105,7 @@ def resume_study(reference: str, settings: Settings, listener: Listener, runner:
 
     Raises NotFoundError, and ConflictError for a study that is complete or that another driver lives on.
     """
-    return _go_on(reference, settings, listener, runner, _unfinished)
+    return _go_on(reference, settings, listener, runner, lambda row, spec: _unfinished(row, spec, settings))
 
 
 def extend_study(
@@ -157,7 +157,7 @@ def _drive(
     folder, url = out.study(row.id), settings.database
     with (
         Journal(folder.journal, listener) as listener,
-        _storage_named(row.id),
+        _storage_named(settings.command(f"resume {row.id}")),
         acquire(url, row.id) as lease,
         _marked(row, studies, lease),
         opened_storage(url) as storage,
@@ -214,9 +214,10 @@ def _prepare(
     return plan, objective
 
 
-def _unfinished(row: StudyRow, spec: StudySpec) -> StudySpec:
+def _unfinished(row: StudyRow, spec: StudySpec, settings: Settings) -> StudySpec:
     if row.state is StudyState.COMPLETE:
-        raise ConflictError(f"study {row.id} is complete; add to its budget with: dialin extend {row.id} --trials +10")
+        extend = settings.command(f"extend {row.id} --trials +10")
+        raise ConflictError(f"study {row.id} is complete; add to its budget with: {extend}")
     return spec
 
 
@@ -330,17 +331,17 @@ def _marked(row: StudyRow, studies: Studies, lease: Lease) -> Iterator[None]:
 
 
 @contextmanager
-def _storage_named(study_id: str) -> Iterator[None]:
-    """A disk that is full and a database that stays locked, as one clear error."""
+def _storage_named(resume: str) -> Iterator[None]:
+    """A disk that is full and a database that stays locked, as one clear error. `resume`: the command to go on with."""
     try:
         yield
     except Exception as error:
         if _is_disk_full(error):
-            message = f"no space left on the disk; make room, then go on with: dialin resume {study_id}"
+            message = f"no space left on the disk; make room, then go on with: {resume}"
         elif _says(error, "database is locked"):
             message = (
                 "another process keeps the database locked, perhaps a driver that was stopped while it wrote; end it, "
-                f"then go on with: dialin resume {study_id}"
+                f"then go on with: {resume}"
             )
         else:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,15 @@ class Settings:
     def database(self) -> str:
         """The SQLAlchemy URL of the studies' database."""
         return self.database_url or f"sqlite:///{OutputFolder(self.out).database.resolve()}"
+
+    def command(self, words: str) -> str:
+        """A dialin command as it works from the current folder: with --out where the studies lie elsewhere than a
+        command would look for them by itself."""
+        if self.out == Settings.read().out:
+            return f"dialin {words}"
+        relative = os.path.relpath(self.out)
+        shown = relative if len(relative) < len(str(self.out)) else str(self.out)
+        return f"dialin {words} --out {shlex.quote(shown)}"
 
     @property
     def has_database(self) -> bool:

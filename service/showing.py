@@ -18,12 +18,14 @@ from service.results.diagnosis import diagnose
 from service.results.summary import Result, epochs_text, figure
 from service.search.ranking import best_value, ranked
 from service.search.records import TrialRecord
-from service.spec import lint
+from service.spec import lint, sampler_of
 from service.spec.domains import Fixed
 from service.spec.range_tests import Calibration
 from service.spec.study_spec import ObjectiveSpec, StudySpec
 from service.tracking.mirror import sqlite_uri, ui_command
-from service.views import domain_text, find_trial, knobs_data, value_text, when_text, why
+from service.views import domain_text, find_trial, value_text, when_text, why
+
+WIDE = 140  # columns from which the catalogue fits as a table
 
 MOST_SHOWN, BEST_SHOWN, NEWEST_SHOWN = 100, 40, 20  # trials of a study: a terminal has no use for thousands of lines
 
@@ -95,7 +97,8 @@ def _trials_line(result: Result) -> str:
     return f"{'trials':<20} {counts or 'none ended'}\n{'epochs trained':<20} {epochs}"
 
 
-def show_plan(console: Console, plan: Plan) -> None:
+def show_plan(console: Console, plan: Plan, data: str = "") -> None:
+    """What a study would do. `data`: where its data lies, in words; empty where it needs none."""
     spec = plan.spec
     _say(console, f"{spec.name}: {spec.objective.mode}imize {spec.objective.metric} on {spec.objective.subject}")
     table = Table.grid(padding=(0, 2))
@@ -112,6 +115,9 @@ def show_plan(console: Console, plan: Plan) -> None:
     rungs = f"compared after epochs {', '.join(map(str, plan.rungs))}" if plan.rungs else "no early stopping"
     _say(console, f"epochs        up to {spec.budget.epochs} a trial; {rungs}")
     _say(console, f"in all        {plan.most_epochs} epochs at most, about {plan.likely_epochs} likely")
+    _say(console, f"sampler       {sampler_of(spec)}{' (chosen by auto)' if spec.search.sampler == 'auto' else ''}")
+    if data:
+        _say(console, f"data          {data}")
     for warning in lint(spec):
         _say(console, f"warning: {warning.path}: {warning.message}")
 
@@ -227,11 +233,33 @@ def _telling(back: ReadBack) -> Sequence[TrialRecord]:
     return [*best, *[record for record in back.trials if record.number not in taken][-NEWEST_SHOWN:]]
 
 
-def show_knobs(console: Console) -> None:
+def show_knob(console: Console, row: Mapping[str, Any]) -> None:
+    """All about one knob of the catalogue."""
+    applies = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in row["applies"].items())
+    lines = {
+        "what it does": row["summary"],
+        "values": row["values"],
+        "typical range": row["typical"],
+        "applies when": applies,
+        "source": row["source"],
+    }
+    _say(console, f"{row['name']} ({row['group']})")
+    for title, text in lines.items():
+        if text:
+            _say(console, f"  {title:<15} {text}")
+
+
+def show_knobs(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line a knob where there is no room for a table; else the whole catalogue."""
+    if console.width < WIDE:
+        for row in rows:
+            _say(console, f"{row['name']:<22} {row['summary']}")
+        _say(console, "dialin knobs KNOB shows a knob's values, when it applies, and where that comes from")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("knob", "values", "typical range", "when", "what it does", "source"):
         table.add_column(title, overflow="fold")
-    for row in knobs_data():
+    for row in rows:
         when = ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in row["applies"].items())
         table.add_row(row["name"], row["values"], row["typical"] or "", when, row["summary"], row["source"])
     console.print(table)

@@ -12,7 +12,7 @@ from service.history import ReadBack
 from service.planning import Plan
 from service.search.ranking import LOSS, best_value, peak_of
 from service.search.records import TrialRecord
-from service.spec import lint
+from service.spec import lint, sampler_of
 from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
 from service.spec.findings import Finding
 from service.spec.knobs import CATALOGUE, Knob
@@ -32,6 +32,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "epochs": spec.budget.epochs,
         "rungs": list(plan.rungs),
         "concurrency": plan.concurrency,
+        "sampler": sampler_of(spec),
         "resources": {"cpus": plan.resources.cpus, "gpus": plan.resources.gpus},
         "most_epochs": plan.most_epochs,
         "likely_epochs": plan.likely_epochs,

@@ -89,7 +89,7 @@ def looks(settings: Settings, study_id: str, sleep: Callable[[float], None] = ti
             driven = back.row.state is not StudyState.RUNNING or holder(reader.studies.engine, study_id) is not None
             alone = 0 if driven else alone + 1
             if alone > 1:
-                raise ConflictError(_nobody(back.row.id))
+                raise ConflictError(_nobody(settings, back.row.id))
             yield back
             sleep(POLL_SECONDS)
     yield back
@@ -112,12 +112,12 @@ def stop_study(settings: Settings, reference: str, sleep: Callable[[float], None
     if back.row.state in _ENDED:
         return back
     if owner is None:
-        raise ConflictError(_nobody(back.row.id))
-    _terminate(owner, back.row.id)
+        raise ConflictError(_nobody(settings, back.row.id))
+    _terminate(settings, owner, back.row.id)
     with LocalReader(settings, back.row.id) as reader:
         while (back := reader.read_back(back.row.id)).row.state not in _ENDED:
             if owner.is_gone() and reader.read_back(back.row.id).row.state not in _ENDED:
-                raise ConflictError(f"process {owner.pid} has ended without a word; {_nobody(back.row.id)}")
+                raise ConflictError(f"process {owner.pid} has ended without a word; {_nobody(settings, back.row.id)}")
             sleep(STOP_POLL_SECONDS)
     return back
 
@@ -139,19 +139,19 @@ def best_yaml(settings: Settings, reference: str) -> str:
     return best_config(back.spec, back.trials[best.trial], back.result)
 
 
-def _terminate(owner: Owner, study_id: str) -> None:
+def _terminate(settings: Settings, owner: Owner, study_id: str) -> None:
     if not owner.is_here():
         raise ConflictError(f"study {study_id} is driven by process {owner.pid} on {owner.host}; stop it there")
     try:
         os.kill(owner.pid, signal.SIGTERM)
     except ProcessLookupError:
-        raise ConflictError(_nobody(study_id)) from None
+        raise ConflictError(_nobody(settings, study_id)) from None
     except PermissionError:
         raise ConflictError(f"study {study_id} is driven by process {owner.pid} of another user") from None
 
 
-def _nobody(study_id: str) -> str:
-    return f"nobody drives study {study_id}; go on with it: dialin resume {study_id}"
+def _nobody(settings: Settings, study_id: str) -> str:
+    return f"nobody drives study {study_id}; go on with it: {settings.command(f'resume {study_id}')}"
 
 
 def _trial(record: TrialRecord) -> Trial:

@@ -62,7 +62,7 @@ def test_a_run_for_machines_and_reading_it_back(dialin, spec_file, tmp_path):
 def test_a_run_for_a_person(dialin, spec_file, tmp_path):
     done = dialin("run", "mine.yaml", "--runner", "inline", "--out", "elsewhere")
     assert done.returncode == 0, done.stderr
-    for text in ("6/6 trials", "best configuration (trial", "validation accuracy", "test accuracy", "saved by stopping early",
+    for text in ("6 of 6 trials begun", "best configuration (trial", "validation accuracy", "test accuracy", "saved by stopping early",
                  "elsewhere/studies/mine-", "best_config.yaml", "mlflow ui --backend-store-uri"):  # fmt: skip
         assert text in done.stdout
     assert "\x1b[" not in done.stdout
@@ -83,6 +83,33 @@ def test_plan_is_a_dry_run(dialin, spec_file, tmp_path):
     assert (data["trials"], data["epochs"], data["rungs"], data["most_epochs"]) == (30, 9, [1, 3], 270)
     assert data["knobs"]["momentum"]["when"] == "when optimizer is sgd or rmsprop"
     assert {path.name for path in tmp_path.iterdir()} == {"mine.yaml"}
+
+
+def test_plan_says_which_sampler_and_where_the_data_lies(dialin, spec_file):
+    assert "sampler       gp (chosen by auto)" in dialin("plan", "mine.yaml", check=True).stdout
+    assert json.loads(dialin("plan", "digits", "--json", check=True).stdout)["sampler"] in ("gp", "tpe")
+    shown = dialin("plan", "fashion_mnist", "--data-dir", "here", check=True).stdout
+    assert "here yet; the first run downloads it" in shown
+    spec_file.write_text(SPACE.replace("dataset: synthetic", "dataset: 'npz:nothere.npz'"))
+    done = dialin("plan", "mine.yaml")
+    assert (done.returncode, done.stderr) == (1, "error: nothere.npz: no such file\n")
+
+
+def test_without_a_command(dialin):
+    done = dialin()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "run a server here" in done.stdout
+    assert dialin("--version", check=True).stdout.startswith("dialin 0.")
+
+
+def test_one_knob(dialin):
+    shown = dialin("knobs", "lr", check=True).stdout
+    assert "learning rate at the top of the schedule" in shown
+    assert "Smith" in shown
+    assert json.loads(dialin("knobs", "lr", "--json", check=True).stdout)["name"] == "lr"
+    assert "did you mean 'momentum'?" in dialin("knobs", "momentun").stderr
+    widest = max(len(line) for line in dialin("knobs", check=True).stdout.splitlines())
+    assert widest > 80  # a pipe is cut nowhere
 
 
 def test_plan_warns(dialin, spec_file):
@@ -115,7 +142,7 @@ def test_a_claim_is_judged_and_a_trial_is_shown(dialin, tmp_path):
     text += "search: {sampler: grid}\nearly_stopping: off\n"
     text += "claim: {says: a rate of 0.5 beats 0.0001, better: {lr: 0.5}, than: {lr: 1e-4}}\n"
     (tmp_path / "claim.yaml").write_text(text)
-    done = dialin("run", "claim.yaml", "--runner", "inline", check=True)
+    done = dialin("run", "claim.yaml", "--runner", "inline", "--trials", "10", check=True)
     assert "claim                a rate of 0.5 beats 0.0001" in done.stdout
     assert "the claim held here: val_accuracy" in done.stdout
     assert "the claim held here" in dialin("show", "mine", check=True).stdout

@@ -22,7 +22,12 @@ def test_a_spec_error_names_every_problem_with_its_place():
 
 
 @pytest.mark.parametrize(
-    ("name", "answer"), [("momentun", "did you mean 'momentum'?"), ("zzz", "allowed: lr, momentum")]
+    ("name", "answer"),
+    [
+        ("Momentum", "did you mean 'momentum'?"),
+        ("momentun", "did you mean 'momentum'?"),
+        ("zzz", "allowed: lr, momentum"),
+    ],
 )
 def test_did_you_mean(name, answer):
     assert did_you_mean(name, ["momentum", "lr"]) == answer

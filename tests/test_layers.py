@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "watching": {"cluster", "errors", "history", "planning", "progress", "results", "search", "settings", "store"},
     "remote": {"client", "errors", "history", "output", "planning", "progress", "results", "search", "settings", "showing", "spec", "store",
                "views"},
-    "cli": {"cluster", "embedded", "errors", "history", "output", "planning", "progress", "remote", "results", "runs", "settings", "showing",
+    "cli": {"cluster", "embedded", "errors", "history", "objectives", "output", "planning", "progress", "remote", "results", "runs", "settings", "showing",
             "spec", "store", "views", "watching"},
 }  # fmt: skip
 

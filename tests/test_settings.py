@@ -24,6 +24,15 @@ def test_where_things_lie(monkeypatch, tmp_path, environ, given, out, data):
     assert (settings.out, settings.data_dir) == (tmp_path / out, tmp_path / data)
 
 
+def test_a_command_names_the_folder_where_it_has_to(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Settings.read().command("resume x") == "dialin resume x"
+    assert Settings.read(out="a b").command("resume x") == "dialin resume x --out 'a b'"
+    assert Settings.read(out="/o").command("resume x") == "dialin resume x --out /o"
+    monkeypatch.setenv("DIALIN_OUT", "a b")
+    assert Settings.read(out="a b").command("resume x") == "dialin resume x"
+
+
 def test_one_folder_a_study():
     folder = OutputFolder(Path("/o")).study("digits-abc")
     assert folder.best_config == Path("/o/studies/digits-abc/best_config.yaml")

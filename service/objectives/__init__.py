@@ -23,4 +23,14 @@ def build(spec: StudySpec, data_dir: Path) -> Objective:
     return ImageClassification.from_spec(spec, data_dir)
 
 
-__all__ = ["Metrics", "Objective", "Run", "build"]
+def look_for_data(spec: StudySpec, data_dir: Path) -> str:
+    """Where the data of a study lies, or that it has to be downloaded first; empty where none is needed. Nothing is
+    read. Raises DataError for a person's own file or folder that is not there."""
+    if isinstance(spec.objective, PythonSpec) or spec.objective.dataset in ("synthetic", "digits"):
+        return ""
+    from service.training.sources import find_data
+
+    return find_data(spec.objective.dataset, data_dir)
+
+
+__all__ = ["Metrics", "Objective", "Run", "build", "look_for_data"]

@@ -23,6 +23,17 @@ _FORMS = {
     "range_test": {"range_test", "when"},
     "range": _RANGE_KEYS,
 }
+# How W&B, Optuna, Ray Tune and Hydra say it, and what it is called here.
+_ELSEWHERE = {
+    "values": "choices: [...]",
+    "low": "min",
+    "high": "max",
+    "lower": "min",
+    "upper": "max",
+    "distribution": "min and max, and log: true for a range over orders of magnitude",
+    "q": "step",
+    "q_step": "step",
+}
 _TEST_KEYS = ("method", "per", "min", "max", "steps", "seeds")
 _METHODS = ("knees", "third")
 _OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # MLflow takes it, and --set space.NAME=...
@@ -77,7 +88,7 @@ def parse_domain(knob: Knob, data: Any, knobs: Knobs = CATALOGUE) -> Domain:
     form = next((form for form in ("value", "choices", "range_test") if form in data), "range")
     unknown = sorted(set(data) - _FORMS[form])
     if unknown:
-        raise _WrongError(f"unknown key {unknown[0]!r}; {did_you_mean(unknown[0], _FORMS[form])}", unknown[0])
+        raise _WrongError(f"unknown key {unknown[0]!r}; {_meant(unknown[0], form)}", unknown[0])
     when = _condition(data["when"], knobs) if "when" in data else ALWAYS
     if form == "value":
         return Fixed(_value(knob, data["value"], "value"), when)
@@ -88,6 +99,14 @@ def parse_domain(knob: Knob, data: Any, knobs: Knobs = CATALOGUE) -> Domain:
     if form == "range_test":
         return _range_test(knob, data["range_test"], when)
     return _range(knob, data, when)
+
+
+def _meant(key: str, form: str) -> str:
+    """What to write for a key that a domain does not have; words of other tools have their own answer."""
+    if key in _ELSEWHERE:
+        return f"write {_ELSEWHERE[key]}"
+    allowed = _FORMS[form] if form != "range" else {*_FORMS["range"], "choices", "value"}
+    return did_you_mean(key, allowed)
 
 
 def _range_test(knob: Knob, data: Any, when: Condition) -> Domain:

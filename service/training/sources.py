@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".ti
 TEST_SHARE = 0.2  # of a data set that comes without a test split
 MOST_CHANNELS = 4
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+_KEPT_AS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}  # by torchvision, below the data folder
 NAMES = ("digits", *_TORCHVISION)
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -32,6 +33,21 @@ def packed_file(name: str, data_dir: Path) -> Path | None:
         raise DataError(f"unknown data set {name!r}; {did_you_mean(name, NAMES)}")
     packed = data_dir / f"{name}.npz"
     return packed if name in _TORCHVISION and packed.exists() else None
+
+
+def find_data(dataset: str, data_dir: Path) -> str:
+    """In words, where a data set lies: a name, `npz:PATH` or `folder:PATH`. Nothing is read. Raises DataError for a
+    path that is not there, and for a name that no data set has."""
+    kind, _, path = dataset.partition(":")
+    if path:
+        found = Path(path).expanduser()
+        if not (found.is_file() if kind == "npz" else found.is_dir()):
+            raise DataError(f"{found}: no such {'file' if kind == 'npz' else 'folder'}")
+        return str(found)
+    packed = packed_file(dataset, data_dir)
+    kept = [packed, data_dir / _KEPT_AS.get(dataset, _TORCHVISION[dataset])]
+    there = next((place for place in kept if place is not None and place.exists()), None)
+    return str(there) if there is not None else f"not in {data_dir} yet; the first run downloads it"
 
 
 def read_named(name: str, data_dir: Path, progress: Callable[[str], None]) -> Arrays:
