@@ -23,6 +23,7 @@ class TrialView:
         self.records, self.maximize = records, maximize
         self._lock = threading.RLock()
         self._derived: OrderedDict[Hashable, Any] = OrderedDict()
+        self._columns: dict[str, Sequence[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -31,7 +32,7 @@ class TrialView:
     def bytes(self) -> int:
         """About so much memory that the trials themselves do not take."""
         with self._lock:
-            return sum(_size_of(value) for value in self._derived.values())
+            return sum(_size_of(value) for value in (*self._derived.values(), *self._columns.values()))
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, worked out once for each key. Keys that nobody has asked for the longest are let go."""
@@ -50,8 +51,12 @@ class TrialView:
 
     def column(self, name: str) -> Sequence[Any]:
         """One field of all trials, as `data` has it."""
-        read = RECORD_FIELDS[name]
-        return self.derived(("column", name), lambda: [read(record, self.maximize) for record in self.records])
+        found = self._columns.get(name)
+        if found is None:
+            read = RECORD_FIELDS[name]
+            with self._lock:
+                found = self._columns.setdefault(name, [read(record, self.maximize) for record in self.records])
+        return found
 
     def counts(self) -> Mapping[str, int]:
         """How many trials are in each state."""

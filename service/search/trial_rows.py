@@ -26,14 +26,17 @@ BY_ASHA, REPEATED = "dialin:by_asha", "dialin:repeated"
 
 IDS_AT_ONCE = 500  # in one statement: SQLite takes a limited number of parameters
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+_UNFINISHED_NAMES = frozenset(state.name for state in _UNFINISHED)
 _STATES = {
     TrialState.WAITING: State.WAITING,
     TrialState.RUNNING: State.RUNNING,
     TrialState.COMPLETE: State.COMPLETE,
     TrialState.FAIL: State.FAILED,
 }
-# Of an unfinished trial: it was not touched as long as this is the same and it is not being trained.
-_Stamp = tuple[TrialState, datetime | None]
+# The state and the time that training began, as they are stored: as long as both are the same, and it is not being
+# trained, a trial was not touched.
+_Stamp = tuple[str, object]
+_ENDED: _Stamp = ("", None)
 
 
 def read_trials(storage: BaseStorage, optuna_id: int) -> list[TrialRecord]:
@@ -86,7 +89,7 @@ class TrialReader:
         has_changed = False
         for trial_id, stamp, record in found:
             self._last_id = max(self._last_id, trial_id)
-            if stamp[0] in _UNFINISHED:
+            if stamp[0] in _UNFINISHED_NAMES:
                 self._unfinished[trial_id] = stamp
             else:
                 self._unfinished.pop(trial_id, None)
@@ -139,7 +142,7 @@ class _Methods:
         else:
             new = [self._storage.get_trial_id_from_study_id_trial_number(self._id, n) for n in range(known, count)]
             trials = [self._storage.get_trial(trial_id) for trial_id in (*unfinished, *new)]
-        return [(trial._trial_id, (trial.state, trial.datetime_start), _of_frozen(trial)) for trial in trials]
+        return [(trial._trial_id, (trial.state.name, trial.datetime_start), _of_frozen(trial)) for trial in trials]
 
 
 class _Tables:
@@ -150,26 +153,33 @@ class _Tables:
         self._engine, self._id = engine, optuna_id
 
     def changed(self, last_id: int, unfinished: Mapping[int, _Stamp]) -> Iterable[tuple[int, _Stamp, TrialRecord]]:
-        columns = tables.TRIALS.c
-        query = sa.select(
-            columns.trial_id, columns.number, columns.state, columns.datetime_start, columns.datetime_complete
-        )
-        may_differ = (columns.trial_id > last_id) | columns.state.in_(_UNFINISHED)
         with self._engine.connect() as connection:
-            rows = list(connection.execute(query.where(columns.study_id == self._id, may_differ)))
-            ended = unfinished.keys() - {row.trial_id for row in rows}
-            for ids in _chunks(sorted(ended)):
-                rows += connection.execute(query.where(columns.trial_id.in_(ids)))
-            # A trial's own row is read before what belongs to it: should it change in between, it still is unfinished
-            # here, and is read again the next time.
-            changed = [row for row in rows if _may_have_changed(row, unfinished)]
-            for some in _chunks(changed):
-                yield from self._with_details(connection, some)
+            stamps = self._stamps(connection, last_id)
+            # A stamp is read before what it stands for: should that change in between, the stamp is another one at the
+            # next look, and the trial is read again.
+            changed = [
+                trial_id
+                for trial_id, stamp in stamps.items()
+                if stamp[0] == TrialState.RUNNING.name or unfinished.get(trial_id) != stamp
+            ]
+            changed += sorted(unfinished.keys() - stamps.keys())  # which have ended
+            for ids in _chunks(changed):
+                for trial_id, record in self._records(connection, ids):
+                    yield trial_id, stamps.get(trial_id, _ENDED), record
 
-    def _with_details(
-        self, connection: sa.Connection, rows: Sequence[Any]
-    ) -> Iterator[tuple[int, _Stamp, TrialRecord]]:
-        ids = [row.trial_id for row in rows]
+    def _stamps(self, connection: sa.Connection, last_id: int) -> dict[int, _Stamp]:
+        """Of the trials that are new, and of those that have not ended: there may be thousands that wait, so nothing of
+        them is converted."""
+        columns, raw = tables.TRIALS.c, sa.types.NullType()
+        query = sa.select(
+            columns.trial_id, sa.type_coerce(columns.state, raw), sa.type_coerce(columns.datetime_start, raw)
+        ).where(columns.study_id == self._id, (columns.trial_id > last_id) | columns.state.in_(_UNFINISHED))
+        return {trial_id: (state, started) for trial_id, state, started in connection.execute(query)}
+
+    def _records(self, connection: sa.Connection, ids: Sequence[int]) -> Iterator[tuple[int, TrialRecord]]:
+        columns = tables.TRIALS.c
+        names = ("trial_id", "number", "state", "datetime_start", "datetime_complete")
+        rows = list(connection.execute(sa.select(*(columns[name] for name in names)).where(columns.trial_id.in_(ids))))
         attributes: dict[int, dict[str, str]] = {trial_id: {} for trial_id in ids}
         values: dict[int, dict[int, float]] = {trial_id: {} for trial_id in ids}
         table = tables.ATTRIBUTES.c
@@ -189,7 +199,7 @@ class _Tables:
             own = attributes[row.trial_id]
             if PARAMS not in own:  # a trial that another program has put here
                 own[PARAMS] = json.dumps(dict(_params(connection, row.trial_id)))
-            yield row.trial_id, (row.state, row.datetime_start), _readable(row, own, values[row.trial_id])
+            yield row.trial_id, _readable(row, own, values[row.trial_id])
 
 
 def _readable(row: Any, attributes: Mapping[str, str], values: Mapping[int, float]) -> TrialRecord:
@@ -201,10 +211,6 @@ def _readable(row: Any, attributes: Mapping[str, str], values: Mapping[int, floa
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         why = {END: State.FAILED, REASON: f"what is stored of it cannot be read: {error}", PARAMS: {}}
         return _record(row.number, row.state, why, values, *times)
-
-
-def _may_have_changed(row: Any, unfinished: Mapping[int, _Stamp]) -> bool:
-    return row.state is TrialState.RUNNING or unfinished.get(row.trial_id) != (row.state, row.datetime_start)
 
 
 def _chunks(found: Sequence[Any]) -> Iterator[Sequence[Any]]:
