@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -13,7 +13,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While entered, SIGINT and SIGTERM raise KeyboardInterrupt, but inside `shield()` only on the way out of it.
+    """While entered, SIGINT and SIGTERM raise KeyboardInterrupt; a signal during `shield()` is raised when its block
+    exits. `announce` is called at the first signal, before anything is ended: that may take seconds.
 
     Outside the main thread, where Python cannot take signals, it changes nothing.
     """
@@ -23,6 +24,7 @@ class Interrupts:
         self._pending = False
         self._too_late = False
         self._before: dict[signal.Signals, Any] = {}
+        self.announce: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Interrupts:
         self._before = self.install()
@@ -58,6 +60,8 @@ class Interrupts:
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self._too_late:
             return
+        announce, self.announce = self.announce, lambda: None
+        announce()
         if self._depth:
             self._pending = True
         else:

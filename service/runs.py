@@ -164,6 +164,9 @@ def _drive(
     ):
         fence(storage, lease.check_within)
         listener.planned(row.id, plan, read_study(storage, row.id))
+        interrupts.announce = lambda: listener.note(
+            "the study is ending; trials that are being trained can go on later"
+        )
         trial_plan = _trial_plan(plan, objective, folder)
         with _mirrored(plan, row, settings) as mirror:
             with _runner(site, plan, folder) as trainer:

@@ -57,7 +57,8 @@ def mirror_line(back: ReadBack, *, is_here: bool = True) -> str:
 def show_result(console: Console, spec: StudySpec, result: Result, lag: str = "") -> None:
     """The end of a run: the best configuration, its figures, what was saved, and where everything lies. `lag`: how far
     MLflow is behind it."""
-    _say(console, f"study {result.study_id} {result.state}{f': {result.reason}' if result.reason else ''}")
+    reason = f": {result.reason}" if result.reason not in ("", result.state) else ""
+    _say(console, f"study {result.study_id} {result.state}{reason}")
     if result.best is None:
         _say(console, "no trial has reported a finite value yet, so there is no best configuration")
     else:

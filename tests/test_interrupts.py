@@ -29,6 +29,17 @@ def test_a_shield_finishes_what_it_began():
     assert steps == ["inner", "outer"]
 
 
+def test_the_first_signal_is_announced_at_once():
+    steps = []
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+        interrupts.announce = lambda: steps.append("announced")
+        with interrupts.shield():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("finished")
+    assert steps == ["announced", "finished"]
+
+
 def test_the_handlers_before_come_back():
     before = signal.getsignal(signal.SIGTERM)
     with Interrupts():
