@@ -441,10 +441,11 @@ def _up(arguments: argparse.Namespace) -> None:
 
 
 def _token(arguments: argparse.Namespace) -> None:
+    from service.store.folder import open_output
     from service.store.tokens import Tokens
 
     settings = _settings(arguments)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    open_output(settings, lambda text: print(text, file=sys.stderr))
     with Tokens(settings.database) as tokens:
         if arguments.action == "create":
             secret = tokens.create(arguments.name, arguments.role)

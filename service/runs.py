@@ -40,6 +40,7 @@ from service.spec import spec_of_study, to_yaml
 from service.spec.domains import RangeTested, Scalar
 from service.spec.range_tests import Calibration, Curve, Sweep
 from service.spec.study_spec import StudySpec
+from service.store.folder import open_output
 from service.store.leases import Lease, acquire
 from service.store.studies import Studies, StudyRow, StudyState
 from service.tracking.mirror import Mirror
@@ -93,7 +94,7 @@ def run_study(spec: StudySpec, settings: Settings, listener: Listener, runner: s
     site = _site(runner)
     spec = resolve_warm_start(spec, settings)
     plan, objective = _prepare(spec, settings, listener.note, site)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    open_output(settings, listener.note)
     with Interrupts() as interrupts, _studies(settings) as studies:
         row = studies.create(spec.name, to_yaml(spec))
         return _drive(row, plan, objective, studies, listener, interrupts, site, settings)
@@ -133,6 +134,8 @@ def _go_on(
     next_spec: Callable[[StudyRow, StudySpec], StudySpec],
 ) -> Result:
     site = _site(runner)
+    if settings.out.exists():
+        open_output(settings, listener.note)
     with Interrupts() as interrupts, _studies(settings) as studies:
         row = studies.find(reference)
         spec = next_spec(row, spec_of_study(row.id, row.spec))

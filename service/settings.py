@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shlex
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,12 @@ class ServerSettings:
     seconds' worth at once; `anonymous`: the same of one address, by callers who are not known. `max_streams`: event
     streams at a time, `max_streams_per_caller` of one caller. `max_connections`: at a time, fewer where the process may
     not have as many files open; `max_connections_per_address` of one address, by default half of them. `poll_seconds`:
-    between two looks at what is wanted and what runs."""
+    between two looks at what is wanted and what runs.
+
+    `patience_seconds`: how long a part of `dialin up` may answer nothing before it is replaced, on a machine that is
+    not busy; up to four times as long on one that is. `log_bytes`: of each part's log; twice as many are kept.
+    `bundle_bytes`: of files that one submitter has sent; `all_bundles_bytes`: of all together. `bundle_hours`: how long
+    files that no study uses are kept after they were sent."""
 
     ray_address: str | None = None
     max_running: int | None = None
@@ -102,6 +108,11 @@ class ServerSettings:
     max_connections: int = 1000
     max_connections_per_address: int | None = None
     poll_seconds: float = 1.0
+    patience_seconds: float = 30.0
+    log_bytes: int = 10 * 2**20
+    bundle_bytes: int = 500 * 2**20
+    all_bundles_bytes: int = 5 * 2**30
+    bundle_hours: float = 24.0
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> ServerSettings:
@@ -136,6 +147,10 @@ def _positive(name: str, text: str) -> float:
     return value
 
 
+def _mebibytes(name: str, text: str) -> int:
+    return _count(name, text) * 2**20
+
+
 def _names(name: str, text: str) -> tuple[str, ...]:
     names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
     if "*" in names:
@@ -158,6 +173,11 @@ _SERVER: Mapping[str, tuple[str, Callable[[str, str], Any]]] = {
     "max_connections": ("DIALIN_MAX_CONNECTIONS", _count),
     "max_connections_per_address": ("DIALIN_MAX_CONNECTIONS_PER_ADDRESS", _count),
     "poll_seconds": ("DIALIN_POLL_SECONDS", _positive),
+    "patience_seconds": ("DIALIN_PATIENCE_SECONDS", _positive),
+    "log_bytes": ("DIALIN_LOG_MIB", _mebibytes),
+    "bundle_bytes": ("DIALIN_BUNDLES_MIB", _mebibytes),
+    "all_bundles_bytes": ("DIALIN_ALL_BUNDLES_MIB", _mebibytes),
+    "bundle_hours": ("DIALIN_BUNDLE_HOURS", _positive),
 }
 
 
@@ -227,11 +247,31 @@ class OutputFolder:
         return self.root / "mlflow-artifacts"
 
     @property
+    def mask(self) -> int:
+        """The rights that nobody but its owner has to what lies in it, as in umask; where it has the setgid bit, it was
+        given to a group, which keeps its own."""
+        return 0o007 if self.root.stat().st_mode & stat.S_ISGID else 0o077
+
+    def is_ours(self, entry: Path) -> bool:
+        """Whether an entry of the folder has a name that dialin gives."""
+        known = (self.studies, self.bundles, self.server, self.mlflow_artifacts, self.root / "data")
+        return entry in known or entry.name.startswith((self.database.name, self.mlflow_database.name))
+
+    @property
+    def studies(self) -> Path:
+        return self.root / "studies"
+
+    @property
+    def server(self) -> Path:
+        """Logs and notes of the server that works on this folder."""
+        return self.root / "server"
+
+    @property
     def bundles(self) -> Path:
         return self.root / "bundles"
 
     def study(self, study_id: str) -> StudyFolder:
-        return StudyFolder(self.root / "studies" / study_id)
+        return StudyFolder(self.studies / study_id)
 
 
 @dataclass(frozen=True)

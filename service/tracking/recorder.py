@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from service.settings import LOOPBACK, MLFLOW_SECRET
+from service.settings import LOOPBACK, MLFLOW_SECRET, OutputFolder
 from service.tracking.lag import LOCK, cause_of, clear_trouble, note_progress, note_trouble
 from service.tracking.mlflow_access import use_secret
 from service.tracking.recording import Recorder
@@ -187,6 +187,9 @@ def main() -> int:
     parser.add_argument("--artifacts", type=Path)
     parser.add_argument("--patience", type=float, default=30.0, help="seconds to go on trying once asked to finish")
     arguments = parser.parse_args()
+    if arguments.uri.startswith(SQLITE):
+        # A database of our own is closed to other accounts, as the folder that it lies in.
+        os.umask(OutputFolder(Path(arguments.uri.removeprefix(SQLITE)).parent).mask)
     finishing = Finishing()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's to handle
     signal.signal(signal.SIGTERM, lambda *_: finishing.ask(TERMINATED_PATIENCE_SECONDS))
