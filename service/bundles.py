@@ -26,6 +26,7 @@ MOST_NAME_BYTES = 240  # of one file's path; file systems take 255 for each part
 _LEFT_OUT = ("__pycache__",)  # and whatever begins with a dot
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BLOCK_BYTES = 2**16
+_DISK_BLOCK_BYTES = 4096
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -82,6 +83,17 @@ def unpack(data: bytes, target: Path) -> None:
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def disk_bytes(data: bytes) -> int:
+    """What the files of an archive will take on a disk. Raises BundleError as `unpack` does for its list of files."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            _check_entries(entries)
+    except _DAMAGE as error:
+        raise BundleError(f"the bundle is damaged: {error}") from None
+    return sum(-(-entry.file_size // _DISK_BLOCK_BYTES) * _DISK_BLOCK_BYTES for entry in entries)
 
 
 def shadowed(name: str) -> str | None:

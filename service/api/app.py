@@ -25,6 +25,7 @@ from service.bundles import MOST_BYTES as MOST_BUNDLE_BYTES
 from service.cluster.jobs import Jobs
 from service.reconciler import Reconciler
 from service.settings import LOOPBACK, MLFLOW_PATH, ServerSettings, Settings
+from service.store.folder import open_output
 from service.store.submissions import Submissions
 from service.store.tokens import Tokens
 from service.web import pages
@@ -47,6 +48,7 @@ class Parts:
     def close(self) -> None:
         """Close the connections to the database; what is used again opens new ones."""
         self.service.reader.close()
+        self.service.bundles.close()
         self.submissions.close()
         self.tokens.close()
 
@@ -62,12 +64,14 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
         threads = [
             threading.Thread(target=parts.reconciler.run, name="reconciler", daemon=True),
             threading.Thread(target=parts.keeper.run, name="keeper", daemon=True),
+            threading.Thread(target=parts.service.bundles.keep_clean, name="bundles", daemon=True),
         ]
         for thread in threads:
             thread.start()
         yield
         parts.reconciler.close()
         parts.keeper.close()
+        parts.service.bundles.close()
         for thread in threads:
             thread.join(timeout=5)
         if mlflow is not None:
@@ -109,7 +113,7 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
 
 
 def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) -> Parts:
-    settings.out.mkdir(parents=True, exist_ok=True)
+    open_output(settings)
     submissions, tokens = Submissions(settings.database), Tokens(settings.database)
     keeper = MirrorKeeper(settings)
     if settings.allow_code and settings.database_url is not None:

@@ -13,10 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from service.api.bundles import BundleKeeper
 from service.api.reading import Reader
 from service.api.trial_view import TrialRow, TrialView
-from service.bundles import MOST_BYTES as MOST_BUNDLE_BYTES
-from service.bundles import unpack
 from service.continuing import extended, resolve_warm_start
 from service.errors import (
     ConflictError,
@@ -25,7 +24,6 @@ from service.errors import (
     NotFoundError,
     Problem,
     SpecError,
-    TooLargeError,
     UnreadableError,
     UsageError,
     did_you_mean,
@@ -89,6 +87,7 @@ class StudyService:
         self._shape, self._changed = shape, changed
         self._out = OutputFolder(settings.out)
         self.reader = Reader(settings)
+        self.bundles = BundleKeeper(settings, server)
 
     def plan(self, text: bytes | str, bundle: str | None = None) -> dict[str, Any]:
         """What a specification would do, as `dialin plan --json`; nothing is kept."""
@@ -120,14 +119,8 @@ class StudyService:
         """Keep a person's files, by their digest."""
         _need(who, Role.SUBMITTER, "send files")
         self._check_code_allowed()
-        if len(data) > MOST_BUNDLE_BYTES:
-            raise TooLargeError(f"the bundle has {len(data)} bytes; at most {MOST_BUNDLE_BYTES} are taken")
-        digest = hashlib.sha256(data).hexdigest()
-        folder = self._out.bundles / digest
-        if not folder.exists():
-            self._out.bundles.mkdir(parents=True, exist_ok=True)
-            unpack(data, folder)
-        return {"bundle": digest, "files": sum(file.is_file() for file in folder.rglob("*"))}
+        digest, files = self.bundles.add(who.name, data)
+        return {"bundle": digest, "files": files}
 
     def page(
         self,
@@ -284,7 +277,7 @@ class StudyService:
 
     def _checked(self, text: bytes | str, bundle: str | None) -> StudySpec:
         """The specification, where a server takes it."""
-        folder = self._bundle_folder(bundle) if bundle is not None else None
+        folder = self.bundles.find(bundle) if bundle is not None else None
         spec = parse_spec(text, folder=folder)
         try:
             spec = self._owned(spec, folder)
@@ -323,12 +316,6 @@ class StudyService:
     def _check_code_allowed(self) -> None:
         if not self._settings.allow_code:
             raise ForbiddenError("this server runs nobody's own code; who runs it can set DIALIN_ALLOW_CODE=1")
-
-    def _bundle_folder(self, bundle: str) -> Path:
-        folder = self._out.bundles / bundle
-        if len(bundle) != 64 or not set(bundle) <= set("0123456789abcdef") or not folder.is_dir():
-            raise NotFoundError(f"no bundle {bundle[:80]!r}; send it first")
-        return folder
 
     @staticmethod
     def _check_owner(who: Identity, entry: Entry, action: str) -> None:
