@@ -1,38 +1,54 @@
 """A whole server on one machine: the API with its page, MLflow, and a Ray cluster, each a process of its own.
 
-All listen on loopback but for the API, which listens where it is told. What dies is started again; all end together,
-each by its own id, when this ends; and when this is killed, their guards end them.
+All listen on loopback but for the API, which listens where it is told. What dies, loses its guard or answers nothing
+any more is started again; all end together, each by its own id, when this ends; and when this is killed, their guards
+end them.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import socket
+import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from service.api.serve import check_exposure
+from service.cluster.head import HeadHealth
 from service.cluster.local import local_shape
-from service.errors import ConflictError, UsageError
+from service.errors import ConflictError, DialinError
 from service.interrupts import Interrupts
 from service.scratch import remove_scratch, scratch_for_ray
 from service.settings import LOOPBACK, MLFLOW_PATH, MLFLOW_SECRET, OutputFolder, ServerSettings, Settings
-from service.supervisor.part import Part, probe_http
+from service.store.folder import open_output
+from service.supervisor.part import PROBE_SECONDS, Part, probe_http
+from service.supervisor.patience import LEAST_PROBES
+from service.supervisor.ports import free_port, listen
+from service.supervisor.processes import MARK, adopt_orphans, end_marked
+from service.supervisor.rotating import RotatingLog
+from service.supervisor.supervise import Supervisor
 
 _ROOT = str(Path(__file__).parents[1])
 _OBJECT_STORE_BYTES = 80 * 2**20
+_UP_LOG_BYTES = 2**20
+_RAY = {
+    "RAY_AUTH_MODE": "token",  # said outright: a token file in someone's home would otherwise decide it
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for this machine only, so Ray listens on loopback only
+    "RAY_ROTATION_MAX_BYTES": str(8 * 2**20),  # of each log of Ray's own; its default are 512 MiB, five times
+    "RAY_ROTATION_BACKUP_COUNT": "1",
+}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Addresses:
-    """Where the parts are."""
+    """Where the parts are; a part that finds its port taken goes to another one."""
 
     api: str
     mlflow: str
@@ -40,84 +56,121 @@ class Addresses:
 
 
 def run_server(settings: Settings, server: ServerSettings, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Start what is not there yet, say where everything is, and keep it running until an interrupt.
+    """Start what is not there yet, say where everything is, and keep it running until an interrupt. What is said goes
+    to `server/up.log` in the output folder too.
 
-    Raises UsageError for a port that is taken and for settings that are not safe, ConflictError when a server works on
-    this folder already, ServerError when a part does not start.
+    Raises UsageError for a port that is taken, a folder that cannot be had and settings that are not safe,
+    ConflictError when a server works on this folder already, ServerError when a part does not start.
     """
-    settings.out.mkdir(parents=True, exist_ok=True)
+    open_output(settings, say)
     check_exposure(host, settings, server)
-    if not _is_free(host, port):
-        raise UsageError(f"port {port} on {host} is taken; name another with --port")
-    folder = OutputFolder(settings.out).root / "server"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = OutputFolder(settings.out).server
+    folder.mkdir(mode=0o700, exist_ok=True)
     with _alone(folder), Interrupts() as interrupts, ExitStack() as stack:
+        say = _also_to(folder / "up.log", say, stack)
         try:
-            parts, addresses = _parts(settings, server, host, port, folder, stack)
-            with interrupts.shield():
-                stack.callback(_end_all, parts)
-            for part in parts:
-                say(f"starting {part.name} ...")
-                part.start()
-            for line in _welcome(settings, addresses):
-                say(line)
-            _keep_running(parts, say)
+            _run(settings, server, (host, port), folder, stack, interrupts, say)
         except KeyboardInterrupt:
             interrupts.finish()  # what follows is short, and has to be done
             say("ending ...")
+        except DialinError as error:
+            say(f"ending: {error}")
+            raise
 
 
-def _keep_running(parts: Sequence[Part], say: Callable[[str], None]) -> None:
-    while True:
-        for part in parts:
-            if part.process is not None and part.process.poll() is not None:
-                say(f"{part.name} ended (exit code {part.process.returncode}); starting it again")
-                part.start()
-        time.sleep(0.5)
+def _run(
+    settings: Settings,
+    server: ServerSettings,
+    at: tuple[str, int],
+    folder: Path,
+    stack: ExitStack,
+    interrupts: Interrupts,
+    say: Callable[[str], None],
+) -> None:
+    """All of it, until an interrupt."""
+    adopt_orphans()
+    mark = _end_left_over(folder, say)
+    socket = stack.enter_context(listen(*at))
+    makers, addresses = _makers(settings, server, at, socket.fileno(), mark, stack)
+    supervisor = Supervisor(makers, server.patience_seconds, say)
+    with interrupts.shield():
+        stack.callback(supervisor.end)
+    supervisor.start()
+    for line in _welcome(settings, addresses):
+        say(line)
+    supervisor.keep_running()
 
 
-def _end_all(parts: Sequence[Part]) -> None:
-    for part in parts:
-        part.ask_to_end()
-    for part in parts:
-        part.wait()
+def _end_left_over(folder: Path, say: Callable[[str], None]) -> str:
+    """A new mark for what comes of this server, noted in its folder; what an earlier one has left there is ended: it
+    was killed, and its guards with it."""
+    note = folder / "mark"
+    if note.exists() and (before := note.read_text().strip()) and (left := end_marked(before, guards_too=True)):
+        say(f"a server that was killed before had left processes, which were ended ({left})")
+    mark = secrets.token_hex(16)
+    note.touch(mode=0o600)
+    note.write_text(mark)
+    return mark
 
 
-def _parts(
-    settings: Settings, server: ServerSettings, host: str, port: int, folder: Path, stack: ExitStack
-) -> tuple[list[Part], Addresses]:
-    parts = []
-    environment = _environment(settings)
-    mlflow, ray = settings.mlflow_uri, server.ray_address
+def _makers(
+    settings: Settings,
+    server: ServerSettings,
+    at: tuple[str, int],
+    descriptor: int,
+    mark: str,
+    stack: ExitStack,
+) -> tuple[list[Callable[[], Part]], Addresses]:
+    """What makes each part, in the order in which they start. A part that is made anew notes its address in the
+    environment of those behind it."""
+    folder, makers = OutputFolder(settings.out).server, []
+    answer_seconds = min(PROBE_SECONDS, server.patience_seconds / LEAST_PROBES)
+    environment = {**_environment(settings), MARK: mark}
+    addresses = Addresses(_shown(*at), settings.mlflow_uri or "", server.ray_address or "")
+    environment |= {"DIALIN_MLFLOW_URI": addresses.mlflow, "DIALIN_RAY_ADDRESS": addresses.ray}
+
+    def make_mlflow() -> Part:
+        port = free_port(5000)
+        environment["DIALIN_MLFLOW_URI"] = f"http://127.0.0.1:{port}"
+        return _mlflow(settings, port, environment, folder)
+
+    def make_ray() -> Part:
+        port = free_port(8265)
+        addresses.ray = environment["DIALIN_RAY_ADDRESS"] = f"http://127.0.0.1:{port}"
+        return _ray(port, _for_drivers(environment, settings), folder, temporary, answer_seconds)
+
     environment.pop(MLFLOW_SECRET, None)
-    if mlflow is None:
-        mlflow_port = _free_port(5000)
-        mlflow = f"http://127.0.0.1:{mlflow_port}"
+    if settings.mlflow_uri is None:
         # Made once, so that a part that is started again knows it; in the environment, which only our account can read.
         environment[MLFLOW_SECRET] = secrets.token_urlsafe(32)
-        parts.append(_mlflow(settings, mlflow_port, environment, folder))
-    environment["DIALIN_MLFLOW_URI"] = mlflow
-    if ray is None:
-        ray_port = _free_port(8265)
-        ray = f"http://127.0.0.1:{ray_port}"
+        addresses.mlflow = f"{addresses.api}{MLFLOW_PATH}/"
+        makers.append(make_mlflow)
+    if server.ray_address is None:
         environment.pop("RAY_ADDRESS", None)  # somebody else's cluster
-        environment |= {
-            # Said outright: a token file in someone's home would otherwise decide it.
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for this machine only, so Ray listens on loopback only
-        }
-        parts.append(_ray(ray_port, _for_drivers(environment, settings), folder, stack))
-    environment["DIALIN_RAY_ADDRESS"] = ray
-    shown = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
-    api = f"http://{shown}:{port}"
-    if MLFLOW_SECRET in environment:
-        mlflow = f"{api}{MLFLOW_PATH}/"
-    command = [sys.executable, "-P", "-m", "service.api.serve", "--host", host, "--port", str(port)]
-    named = f"127.0.0.1:{port}" if shown == "127.0.0.1" else f"{shown}:{port}"
-    health = f"http://{named}/healthz"
-    parts.append(Part("the API", command, environment, folder / "api.log", port, lambda: probe_http(health)))
-    return parts, Addresses(api, mlflow, ray)
+        environment |= _RAY | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        temporary = scratch_for_ray("dialin-head-")
+        stack.callback(remove_scratch, temporary)
+        makers.append(make_ray)
+    makers.append(lambda: _api(at, descriptor, environment, folder, answer_seconds))
+    mask = OutputFolder(settings.out).mask
+    return [_set_up(make, server.log_bytes, mask) for make in makers], addresses
+
+
+def _set_up(make: Callable[[], Part], log_bytes: int, mask: int) -> Callable[[], Part]:
+    """With the bound of its log, and what it makes closed to other accounts. Not so with Ray: its folders are closed
+    themselves, and people's functions run in it, whose files are theirs."""
+
+    def made() -> Part:
+        part = make()
+        return replace(part, log_bytes=log_bytes, umask=-1 if part.name == "Ray" else mask)
+
+    return made
+
+
+def _shown(host: str, port: int) -> str:
+    """The address of the API for somebody on this machine."""
+    name = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 def _for_drivers(environment: Mapping[str, str], settings: Settings) -> dict[str, str]:
@@ -156,21 +209,42 @@ def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folde
     )
 
 
-def _ray(port: int, environment: Mapping[str, str], folder: Path, stack: ExitStack) -> Part:
-    temporary = scratch_for_ray("dialin-head-")
-    stack.callback(remove_scratch, temporary)
-    shape = local_shape()
+def _ray(port: int, environment: Mapping[str, str], folder: Path, temporary: Path, answer_seconds: float) -> Part:
+    for session in sorted((temporary / "ray").glob("session_2*"))[:-1]:  # of starts before the last one
+        shutil.rmtree(session, ignore_errors=True)
+    shape, inside = local_shape(), temporary / "ray"
     command = [
         *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         *("--port", "0", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)),
         *("--dashboard-agent-listen-port", "0", "--min-worker-port", "0", "--max-worker-port", "0"),
-        *("--ray-client-server-port", str(_free_port()), "--temp-dir", str(temporary / "ray")),
+        *("--ray-client-server-port", str(free_port()), "--temp-dir", str(inside)),
         *("--num-cpus", str(int(max(1, shape.cpus))), "--num-gpus", str(int(shape.gpus))),
         *("--object-store-memory", str(_OBJECT_STORE_BYTES)),
     ]
-    token = environment["RAY_AUTH_TOKEN"]
-    version = f"http://127.0.0.1:{port}/api/version"
-    return Part("Ray", command, dict(environment), folder / "ray.log", port, lambda: probe_http(version, token))
+    health = HeadHealth(f"http://127.0.0.1:{port}", environment["RAY_AUTH_TOKEN"], inside, answer_seconds)
+    return Part("Ray", command, dict(environment), folder / "ray.log", port, health)
+
+
+def _api(
+    at: tuple[str, int], descriptor: int, environment: Mapping[str, str], folder: Path, answer_seconds: float
+) -> Part:
+    """The API, which is given the socket that it listens on."""
+    host, port = at
+    command = [
+        *(sys.executable, "-P", "-m", "service.api.serve", "--host", host, "--port", str(port)),
+        *("--socket", str(descriptor)),
+    ]
+    health = f"{_shown(host, port)}/healthz"
+    # A server that answers that it has too much to do is not hung.
+    return Part(
+        "the API",
+        command,
+        dict(environment),
+        folder / "api.log",
+        None,
+        lambda: probe_http(health, fine=(200, 429, 503), timeout_seconds=answer_seconds),
+        keep=(descriptor,),
+    )
 
 
 def _welcome(settings: Settings, addresses: Addresses) -> Iterator[str]:
@@ -181,6 +255,19 @@ def _welcome(settings: Settings, addresses: Addresses) -> Iterator[str]:
     yield f"  Ray       {addresses.ray}"
     yield f"submit a study with:  dialin submit digits --server {addresses.api}"
     yield "Ctrl-C ends all of it; studies that run go on when it is up again"
+
+
+def _also_to(log: Path, say: Callable[[str], None], stack: ExitStack) -> Callable[[str], None]:
+    """Say it, and have it readable later with its time. Parts are looked after in threads: one line at a time."""
+    kept, lock = RotatingLog(log, _UP_LOG_BYTES), threading.Lock()
+    stack.callback(kept.close)
+
+    def tell(text: str) -> None:
+        with lock:
+            kept.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode(errors="replace"))
+            say(text)
+
+    return tell
 
 
 @contextmanager
@@ -194,24 +281,3 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(wanted: int = 0) -> int:
-    """That one where it is free, else any."""
-    if wanted and _is_free("127.0.0.1", wanted):
-        return wanted
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

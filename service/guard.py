@@ -1,12 +1,18 @@
-"""A process that must not outlive the one that started it: `python -P -m service.guard COMMAND ARGUMENT...`.
+"""A process that must not outlive the one that started it:
+`python -P -m service.guard [--log FILE --log-bytes N] [--keep FD] -- COMMAND ARGUMENT...`.
 
 The guard runs the command, and ends it and all that came of it, each by its own id, when the command is to end
-(SIGTERM, SIGINT) or whoever started the guard is gone: killed or not, that closes the guard's standard input.
+(SIGTERM, SIGINT) or whoever started the guard is gone: killed or not, that closes the guard's standard input. When the
+guard itself is killed, the system ends the command; what came of that is ended by whoever started the guard, or, when
+that is gone too, by the other guards of the same `dialin up`.
+
+`--log`: what the command prints goes to a log of bounded size, which the guard writes; else to the guard's own output.
+`--keep`: a descriptor of the guard's that the command inherits.
 """
 
 from __future__ import annotations
 
-import ctypes
+import argparse
 import os
 import signal
 import subprocess
@@ -14,28 +20,32 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
 
 import psutil
 
-_PR_SET_CHILD_SUBREAPER = 36
-PATIENCE_SECONDS = 5.0  # between asking and killing
+from service.supervisor.processes import MARK, PATIENCE_SECONDS, adopt_orphans, end_marked, ends_with
+from service.supervisor.rotating import LEAST_BYTES, RotatingLog
 
 
-def guard(command: Sequence[str]) -> int:
+def guard(command: Sequence[str], log: RotatingLog | None = None, keep: Sequence[int] = ()) -> int:
     """The exit code of the command, once it and its descendants have ended."""
-    wanted = threading.Event()
+    wanted, left_alone = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: wanted.set())
-    threading.Thread(target=_watch_input, args=(wanted,), daemon=True).start()
-    _adopt_orphans()
-    # A session of its own: Ctrl-C in a terminal reaches the one who started it all, and it ends the rest in order.
-    process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, start_new_session=True)
+    adopt_orphans()
+    process, output = _start(command, log is not None, keep)
+    pump = threading.Thread(target=_pump, args=(output, log), daemon=True)
+    pump.start()
+    threading.Thread(target=_watch_input, args=(wanted, left_alone), daemon=True).start()
     family: dict[int, psutil.Process] = {}
     while process.poll() is None and not wanted.wait(0.5):
         # Remembered, where orphans are not ours: once the command is dead, nobody knows its children.
         family |= {child.pid: child for child in psutil.Process().children(recursive=True)}
     end(process, list(family.values()))
+    pump.join(1.0)
+    if left_alone.is_set() and (mark := os.environ.get(MARK)):
+        end_marked(mark, guards_too=False)  # a guard that was killed beside us could not end its own
     code: int = process.returncode
     return code if code >= 0 else 128 - code  # as a shell says that a signal ended it
 
@@ -57,29 +67,54 @@ def end(process: subprocess.Popen[bytes], family: Sequence[psutil.Process]) -> N
     psutil.wait_procs(alive, timeout=PATIENCE_SECONDS)
 
 
-def family_listens(pid: int, port: int) -> bool:
-    """Whether a process that came of this one listens on a TCP port."""
-    with suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                sockets: Sequence[Any] = process.net_connections(kind="tcp")
-                if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets):
-                    return True
-    return False
+def _start(command: Sequence[str], is_logged: bool, keep: Sequence[int]) -> tuple[subprocess.Popen[bytes], int | None]:
+    """The command, and the end of a pipe with what it prints. Before this process has threads: the new one runs a
+    little Python between fork and exec."""
+    reading, writing = os.pipe() if is_logged else (None, None)
+    # A session of its own: Ctrl-C in a terminal reaches the one who started it all, and it ends the rest in order.
+    process = subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=writing,
+        start_new_session=True,
+        pass_fds=keep,
+        preexec_fn=ends_with(os.getpid(), signal.SIGKILL),
+    )
+    if writing is not None:
+        os.close(writing)
+    for descriptor in keep:
+        os.close(descriptor)
+    return process, reading
 
 
-def _adopt_orphans() -> None:
-    """On Linux, have what is left of the command's family become ours when its parents die."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def _pump(output: int | None, log: RotatingLog | None) -> None:
+    """Write what is printed to the log, until nobody can print any more."""
+    if output is None or log is None:
+        return
+    with suppress(OSError):
+        while data := os.read(output, LEAST_BYTES):
+            log.write(data)
 
 
-def _watch_input(wanted: threading.Event) -> None:
+def _watch_input(wanted: threading.Event, left_alone: threading.Event) -> None:
     with suppress(OSError):
         while os.read(0, 4096):
             pass
+    left_alone.set()
     wanted.set()
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m service.guard")
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--log-bytes", type=int, default=10 * 2**20)
+    parser.add_argument("--keep", type=int, action="append", default=[])
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args(argv)
+    log = RotatingLog(arguments.log, arguments.log_bytes) if arguments.log is not None else None
+    return guard(arguments.command[arguments.command[:1] == ["--"] :], log, arguments.keep)
+
+
 if __name__ == "__main__":
-    sys.exit(guard(sys.argv[1:]))
+    sys.exit(main())

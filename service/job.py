@@ -23,7 +23,9 @@ from service.runs import Site, resume_study
 from service.settings import OutputFolder, Settings
 from service.store.studies import StudyState
 from service.store.submissions import Submissions
+from service.supervisor.rotating import watch_length
 
+LOG_BYTES = 10 * 2**20  # of the driver's log; twice as many are kept
 SHARE_SECONDS = 2.0  # between two looks at what the study may have of the cluster
 
 
@@ -87,6 +89,7 @@ def _write_to(log: Path) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    watch_length(log, LOG_BYTES)
     sys.stdout = os.fdopen(1, "w", buffering=1, errors="replace", closefd=False)
 
 

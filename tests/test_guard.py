@@ -58,3 +58,13 @@ def test_children_of_a_killed_command_are_ended_too():
 def test_the_commands_exit_code_is_passed_on():
     with start(sys.executable, "-c", "raise SystemExit(7)") as guard:
         assert guard.wait(60) == 7
+
+
+def test_a_command_ends_with_its_guard():
+    """By the system, when the guard has no time to do it: SIGKILL."""
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    with start(sys.executable, "-c", program) as guard:
+        command = int(guard.stdout.readline())
+        guard.kill()
+        guard.wait(10)
+        wait_until(lambda: not is_alive(command), 10, "the command has ended")

@@ -75,7 +75,6 @@ DOORS = {
     "fastapi": {"api", "web"},
     "starlette": {"api", "web"},
     "uvicorn": {"api", "tracking"},
-    "grpc": {"cluster"},
     "psutil": {"guard", "supervisor"},
     "httpx": {"api", "transport"},
     "pandas": {"client"},

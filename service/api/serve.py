@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,32 +20,39 @@ from service.errors import DialinError, UsageError
 from service.settings import LOOPBACK, ServerSettings, Settings
 from service.store.tokens import Tokens
 
+_NOT_STARTED = 3  # as uvicorn's own command has it
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service.api.serve")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--socket", type=int, help="a descriptor that is inherited and listens there already")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(OneAMinute())
     try:
-        serve(arguments.host, arguments.port, Settings.read(), ServerSettings.read())
+        serve(arguments.host, arguments.port, Settings.read(), ServerSettings.read(), arguments.socket)
     except DialinError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def serve(host: str, port: int, settings: Settings, server: ServerSettings) -> None:
-    """Answer requests until SIGTERM or SIGINT. Raises UsageError for settings that are not safe where it listens."""
+def serve(host: str, port: int, settings: Settings, server: ServerSettings, descriptor: int | None = None) -> None:
+    """Answer requests until SIGTERM or SIGINT, on a socket that listens already where its descriptor is given. Raises
+    UsageError for settings that are not safe where it listens."""
     if server.ray_address is None:
         raise UsageError("DIALIN_RAY_ADDRESS is not set; `dialin up` starts a Ray of its own")
     check_exposure(host, settings, server)
     app = create_app(settings, server, RayJobs(server.ray_address), host=host)
     limits = ConnectionLimits.within(server.max_connections, server.max_connections_per_address)
+    running = uvicorn.Server(configured(app, host, port, limits))
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(configured(app, host, port, limits)).run()
+        running.run([socket.socket(fileno=descriptor)] if descriptor is not None else None)
+    if not running.started:
+        sys.exit(_NOT_STARTED)
 
 
 def configured(app: ASGIApp, host: str, port: int, limits: ConnectionLimits) -> uvicorn.Config:

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from service.errors import ClusterError
 from service.planning import ClusterShape
 from service.scratch import remove_scratch, scratch_for_ray
 
@@ -27,6 +29,8 @@ _QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the driver keeps and shows them
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for this machine only, so Ray listens on loopback only
     "RAY_prestart_worker_first_driver": "0",  # they lack the environment that Tune gives its trials, and end unused
+    "RAY_ROTATION_MAX_BYTES": str(8 * 2**20),  # of each log of Ray's own; its default are 512 MiB, five times
+    "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_AIR_NEW_OUTPUT": "0",  # the older output can be silenced altogether
 }
 
@@ -69,6 +73,16 @@ def local_cluster(shape: ClusterShape) -> Iterator[None]:
 
     folder = scratch_for_ray("dialin-ray-")
     try:
+        _start(ray, shape, folder / "ray")
+        yield
+    finally:
+        ray.shutdown()
+        remove_scratch(folder)
+
+
+def _start(ray: Any, shape: ClusterShape, folder: Path) -> None:
+    """Raises ClusterError, with what Ray says, when it does not start."""
+    try:
         ray.init(
             address="local",
             num_cpus=int(max(1, shape.cpus)),
@@ -78,10 +92,8 @@ def local_cluster(shape: ClusterShape) -> Iterator[None]:
             logging_level=logging.ERROR,
             configure_logging=True,
             object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=str(folder / "ray"),
+            _temp_dir=str(folder),
         )
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
-        yield
-    finally:
-        ray.shutdown()
-        remove_scratch(folder)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise ClusterError(f"Ray did not start on this machine: {str(error).strip().partition(chr(10))[0]}") from error
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)

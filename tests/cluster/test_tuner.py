@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.cluster.local import local_cluster, local_shape
-from service.errors import FencedError
+from service.errors import ClusterError, FencedError
 from service.objectives.trials import TrialPlan
 from service.planning import ClusterShape, Resources
 from service.search.records import Decision, State, Trial
@@ -175,6 +175,24 @@ def test_nobody_else_can_enter_its_folder(cluster):
     assert sockets.parents[1].parent == private  # Ray's own folder is the one inside
     assert reached_by_nobody(private) == reached_by_nobody(private, "-writable") == []
     assert as_nobody("ls", str(sockets)).returncode != 0
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("timed out after 30 s\nand more"), ConnectionError("timed out after 30 s")]
+)
+def test_a_ray_that_does_not_start_is_one_line_and_leaves_no_folder(monkeypatch, error):
+    import ray
+
+    def fails(**_):
+        raise error
+
+    before = set(Path("/tmp").glob(f"dialin-ray-{os.getpid()}-*"))
+    monkeypatch.setattr(ray, "init", fails)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    says = "^Ray did not start on this machine: timed out after 30 s$"
+    with pytest.raises(ClusterError, match=says), local_cluster(ClusterShape(cpus=1)):
+        raise AssertionError("it has not started")
+    assert set(Path("/tmp").glob(f"dialin-ray-{os.getpid()}-*")) == before
 
 
 def test_the_shape_of_this_machine(monkeypatch):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.faults import injections
+from tests.faults import injections, server_injections
 from tests.faults.injections import Row
 
 
@@ -42,6 +42,12 @@ def faults(short: bool, generator: random.Random, folder: Path) -> dict[str, Cal
         "recorder": lambda: injections.recorder_killed(folder / "recorder", 1 if short else 3),
         "folder": lambda: injections.study_folder_deleted(folder / "folder"),
         "mlflow-down": lambda: injections.mlflow_killed(folder / "mlflow-down", from_the_start=True),
+        "guard": lambda: server_injections.guards_killed(
+            folder / "guard", ["api"] if short else ["api", "mlflow", "ray"]
+        ),
+        "frozen": lambda: server_injections.parts_frozen(
+            folder / "frozen", ["service.api.serve"] if short else list(server_injections.FROZEN)
+        ),
     }
 
 

@@ -112,6 +112,21 @@ class Up:
         assert self.process is not None
         return [pid for pid, _ in descendants(self.process.pid)]
 
+    def processes(self) -> list[tuple[int, str]]:
+        """Ids and command lines of all of it."""
+        assert self.process is not None
+        return list(descendants(self.process.pid))
+
+    def guard_of(self, part: str) -> int:
+        """The guard of one part."""
+        assert self.process is not None
+        found = [
+            pid
+            for pid, command in descendants(self.process.pid)
+            if PARTS[part] in command and "service.guard" in command
+        ]
+        return min(found)
+
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import urllib.request
@@ -19,7 +20,7 @@ import pytest
 from service.errors import NoResultError
 from tests.faults.harness import ROOT, descendants
 from tests.server.harness import Up, wait_until
-from tests.strangers import NEEDS_ROOT, as_nobody
+from tests.strangers import NEEDS_ROOT, as_nobody, reached_by_nobody
 
 SLOW = """
 name: %s
@@ -264,11 +265,29 @@ def test_all_parts_listen_on_loopback_only(up):
     assert addresses
 
 
+@NEEDS_ROOT
+def test_another_user_reads_and_writes_nothing_of_it(up):
+    """Neither in its folder, which lies where everybody can enter, nor in Ray's below /tmp."""
+    (ray,) = {
+        next(parent for parent in Path(path).parents if parent.name.startswith("dialin-head-"))
+        for _, line in up.processes()
+        for path in line.split()
+        if path.startswith("/tmp/dialin-head-")
+    }
+    for folder in (up.out, ray):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert reached_by_nobody(folder) == reached_by_nobody(folder, "-writable") == []
+    assert {stat.S_IMODE(path.stat().st_mode) for path in up.out.glob("*.db*")} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (up.out / "server").glob("*.log")} == {0o600}
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "says"),
     [
         (["--data", "{data}", "--port", "0"], {}, "--port 0; allowed: 1 to 65535"),
-        (["--data", "{data}", "--port", "{port}"], {}, "port {port} on 127.0.0.1 is taken"),
+        (["--data", "{new}", "--port", "{port}"], {}, "port {port} on 127.0.0.1 is taken"),
+        (["--data", "{file}", "--port", "{free}"], {}, "{file} is a file; studies are kept in a folder"),
+        (["--data", "/proc/nope", "--port", "{free}"], {}, "/proc/nope cannot be used as the folder for studies"),
         (["--data", "{data}", "--port", "{free}"], {}, "a server works on {data} already"),
         (["--data", "{new}", "--host", "0.0.0.0", "--port", "{free}"], {}, "it needs an admin's token"),
         (["--data", "{new}", "--port", "{free}"], {"DIALIN_MAX_RUNNING": "0"}, "DIALIN_MAX_RUNNING='0'; allowed"),
@@ -279,6 +298,8 @@ def test_what_is_refused(up, tmp_path, arguments, environment, says):
     from tests.faults.harness import free_port
 
     names = {"data": str(up.out), "port": str(up.port), "free": str(free_port()), "new": str(tmp_path / "new")}
+    (tmp_path / "file").touch()
+    names["file"] = str(tmp_path / "file")
     command = [sys.executable, "-m", "service.cli", "up", *[each.format(**names) for each in arguments]]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False

@@ -1,0 +1,182 @@
+"""Parts that are looked after: real processes, real signals, and what must be left of them (nothing)."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from service.supervisor.processes import MARK, end_marked
+from tests.faults.harness import ROOT, descendants, free_port, kill, wait_until
+from tests.server.harness import is_alive
+
+PROGRAM = Path(__file__).with_name("small_up.py")
+
+
+class Small:
+    """`small_up.py` as a process. A context manager: on the way out nothing of it is left, whatever was done."""
+
+    def __init__(self, folder: Path, ports: list[int] | None = None, patience: float = 30.0) -> None:
+        self.mark, self.ports = secrets.token_hex(8), ports or [free_port(), free_port()]
+        self._folder, self._patience = folder, patience
+        self.log = ""
+
+    def __enter__(self) -> Small:
+        arguments = [str(self._folder), self.mark, *map(str, self.ports), str(self._patience)]
+        output = self._folder / "output"
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, str(PROGRAM), *arguments],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        self.said = output.read_text
+        wait_until(lambda: "all is up" in self.said() or self.process.poll() is not None, 60, "it is up")
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        finally:
+            self.process.kill()
+            end_marked(self.mark, guards_too=True)
+
+    def answer(self, port: int) -> list[int]:
+        """The ids of the process that answers there, and of its child."""
+        with urlopen(f"http://127.0.0.1:{port}", timeout=5) as response:
+            return [int(part) for part in response.read().split()]
+
+    def guard_of(self, part: str) -> int:
+        found = [
+            pid for pid, line in descendants(self.process.pid) if "service.guard" in line and f"{part}.log" in line
+        ]
+        return found[0]
+
+    def is_up_again(self, part: str, times: int = 1) -> bool:
+        assert self.process.poll() is None, self.said()
+        return self.said().count(f"{part} is up again") >= times
+
+
+def test_a_killed_guard_leaves_nothing_and_its_part_is_started_again_on_its_port(tmp_path):
+    with Small(tmp_path) as up:
+        before, beside = up.answer(up.ports[0]), up.answer(up.ports[1])
+        kill(up.guard_of("first"))
+        wait_until(lambda: up.is_up_again("first"), 60, "it is up again")
+        after = up.answer(up.ports[0])
+        assert not any(map(is_alive, before))
+        assert set(after).isdisjoint(before)
+        assert up.answer(up.ports[1]) == beside
+        assert "the guard of first was ended by SIGKILL; what it left was ended (processes: " in up.said()
+
+
+def test_a_killed_command_is_started_again_and_its_children_are_gone(tmp_path):
+    with Small(tmp_path) as up:
+        before = up.answer(up.ports[1])
+        kill(before[0])
+        wait_until(lambda: up.is_up_again("second"), 60, "it is up again")
+        assert not any(map(is_alive, before))
+        assert "second ended (exit code 137); starting it again" in up.said()
+
+
+@pytest.mark.parametrize("which", ["the part", "its guard and the part"])
+def test_a_frozen_part_is_replaced_and_the_reason_is_said(tmp_path, which):
+    with Small(tmp_path, patience=0.5) as up:
+        before = up.answer(up.ports[0])
+        if which != "the part":
+            os.kill(up.guard_of("first"), signal.SIGSTOP)
+        os.kill(before[0], signal.SIGSTOP)
+        wait_until(lambda: up.is_up_again("first"), 120, "it is up again")
+        assert not any(map(is_alive, before))
+        assert up.answer(up.ports[0])[0] != before[0]
+        why = rf"first is replaced: it has not answered for \d+ s \(.*timed out\); stopped by a signal: python\S* {before[0]}"
+        assert re.search(why, up.said()), up.said()
+
+
+def test_a_part_whose_port_is_taken_goes_to_another_and_those_behind_it_are_told(tmp_path):
+    """Somebody takes the port while the part is down; what starts after it may hold its old address."""
+    import socket
+
+    with Small(tmp_path) as up:
+        first, second = up.answer(up.ports[0]), up.answer(up.ports[1])
+        guard = up.guard_of("first")
+        os.kill(up.process.pid, signal.SIGSTOP)  # it must not be faster than this
+        kill(first[0])
+        wait_until(lambda: not is_alive(guard), 30, "the guard has seen it")
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", up.ports[0]))
+            other.listen()
+            os.kill(up.process.pid, signal.SIGCONT)
+            wait_until(lambda: up.is_up_again("first") and up.is_up_again("second"), 90, "both are up again")
+        port = int(re.findall(r"first at (\d+)", up.said())[-1])
+        assert port != up.ports[0]
+        assert up.answer(port)[0] != first[0]
+        assert up.answer(up.ports[1])[0] != second[0]
+        assert "second is replaced: another part has a new address" in up.said()
+
+
+def test_two_servers_that_choose_the_same_ports_both_come_up(tmp_path):
+    """Each has found them free, and one is later to bind them."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with Small(first) as one, Small(second, one.ports) as other:
+        ports = [int(port) for port in re.findall(r"(?:first|second) at (\d+)", other.said())]
+        assert ports[0] == one.ports[0]  # as it wanted
+        for port in one.ports:
+            one.answer(port)
+        mine = dict(re.findall(r"(first|second) at (\d+)", other.said()))  # the last ones that it said
+        answers = [one.answer(port)[0] for port in one.ports] + [other.answer(int(port))[0] for port in mine.values()]
+        assert len(set(answers)) == 4
+
+
+@pytest.mark.parametrize("killed", [["first"], ["second"]])
+def test_the_server_and_a_guard_are_killed_at_once_and_nothing_is_left(tmp_path, killed):
+    with Small(tmp_path) as up:
+        family = [*up.answer(up.ports[0]), *up.answer(up.ports[1])]
+        guards = [up.guard_of(part) for part in killed]
+        for pid in (up.process.pid, *guards):
+            kill(pid)
+        wait_until(lambda: not any(map(is_alive, family)), 30, "the guard that lives has ended all of it")
+        with pytest.raises(URLError):
+            up.answer(up.ports[0])
+
+
+def test_where_all_guards_are_killed_too_the_commands_end_and_the_next_start_ends_the_rest(tmp_path):
+    with Small(tmp_path) as up:
+        family = [up.answer(port) for port in up.ports]
+        for pid in (up.process.pid, up.guard_of("first"), up.guard_of("second")):
+            kill(pid)
+        wait_until(lambda: not any(is_alive(command) for command, _ in family), 10, "the system has ended the commands")
+        assert all(is_alive(child) for _, child in family)
+        assert end_marked(up.mark, guards_too=True) == 2  # what `dialin up` does before it starts
+        assert not any(is_alive(child) for _, child in family)
+
+
+def test_an_interrupt_ends_all_of_it(tmp_path):
+    with Small(tmp_path) as up:
+        family = [pid for pid, _ in descendants(up.process.pid)]
+        assert len(family) >= 6
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(30) == 0
+        assert not any(map(is_alive, family))
+
+
+def test_its_environment_carries_the_mark(tmp_path):
+    """Without it nothing of the above holds once everything else has failed."""
+    with Small(tmp_path) as up:
+        for pid in up.answer(up.ports[0]):
+            assert f"{MARK}={up.mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
