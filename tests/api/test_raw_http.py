@@ -53,8 +53,8 @@ VALUES = {
     b"Upgrade": [b"websocket", b"h2c", b"%s"],
     b"Connection": [b"close", b"Upgrade", b"keep-alive, %s", b"%s"],
     b"Expect": [b"100-continue", b"%s"],
-    b"Host": [b"127.0.0.1", b"127.0.0.1", b"127.0.0.1", b"localhost", b"%s"],
-    b"Origin": [b"http://127.0.0.1", b"null", b"http://%s", b"%s"],
+    b"Host": [b"127.0.0.1", b"localhost", b"[", b"[::1", b"%s"],
+    b"Origin": [b"http://127.0.0.1", b"null", b"http://[", b"http://%s", b"%s"],
 }  # fmt: skip
 BODIES = [b"", SPEC.encode(), b"&".join(b"f%d=x" % n for n in range(30)), b"token=%s&next=%s", b"spec=%s&priority=%s&key=%s",
           b'{"trials": %s}', b'{"trials": "+1", "epochs": "%s"}', b'{"name": "\\ud800", "objective": {"dataset": "%s"}}',
@@ -155,11 +155,5 @@ def test_memory_does_not_grow_with_what_is_refused(server):
     """A megabyte of header each, without a token."""
     before = server.memory()
     for number in range(100):
-        large = b"a" * 2**20
-        exchange(
-            server.port,
-            get("/api/v1/studies", f"Authorization: Bearer {number}")[:-2] + b"X: " + large + b"\r\n\r\n",
-            3,
-        )
-        exchange(server.port, get("/api/v1/studies", "Authorization: Bearer " + str(number) * 10_000), 3)
+        exchange(server.port, get("/api/v1/studies", f"Authorization: Bearer {number}" + "a" * 2**20), 3)
     assert server.memory() - before < 30 * 2**20
