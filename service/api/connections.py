@@ -14,6 +14,7 @@ import json
 import resource
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -292,7 +293,13 @@ def protocol(limits: ConnectionLimits) -> type[LimitedProtocol]:
 
 
 def network_of(host: str) -> str:
-    """What is counted as one client: an address, of IPv6 the network of 64 bits that one customer gets."""
+    """What is counted as one client: an address, of IPv6 the network of 64 bits that one customer gets. A proxy may say
+    anything of any length."""
+    return _network_of(host[:64])
+
+
+@lru_cache(maxsize=4096)
+def _network_of(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
