@@ -12,6 +12,7 @@ from pathlib import Path
 from service.interrupts import Interrupts
 from service.journal import Listener
 from service.planning import Plan
+from service.search.epoch_clock import EpochClock
 from service.search.failures import are_alike, cause_of, failures_text
 from service.search.records import Decision, Outcome, Report, State, Trial
 from service.search.study import Study
@@ -21,6 +22,8 @@ from service.tracking.mirror import Mirror
 
 FIRST_FAILURES = 3  # trials that fail alike before any has reported end the study; at least as many as run at a time
 MOST_LOSSES = 3  # workers that may die under one trial, before it is the trial's doing
+STARVED_SECONDS = 20.0  # trials that wait for a worker for so long are said to; one starts in less
+LAST_WORD_SECONDS = 10.0  # when a study is over, trials may report for so long what they are at
 
 
 class StudyDriver:
@@ -37,6 +40,8 @@ class StudyDriver:
         clock: Callable[[], float] = time.monotonic,
         fence: Callable[[], None] = lambda: None,
         allowance: Callable[[], int | None] = lambda: None,
+        progress: Callable[[], None] = lambda: None,
+        starved: Callable[[bool], None] = lambda _is: None,
     ) -> None:
         self._plan = plan
         self._study = study
@@ -47,7 +52,13 @@ class StudyDriver:
         self._clock = clock
         self._fence = fence  # raises FencedError once another driver has the study; asked before anything is written
         self._allowance = allowance  # how many may run at a time now, as other studies come and go
+        self._tell_progress = progress  # the loop that drives the study has come round once more
+        self._tell_starved = starved  # whether all trials under way wait for a worker
+        self._idle_since: float | None = None
+        self._starved = False
         self._began = clock()
+        self._epochs = EpochClock(plan.spec.budget.epoch_minutes, clock)
+        self._over_at: float | None = None
         self._live: dict[int, Trial] = {}
         self._failures: list[str] = []
         self._ended = 0  # trials
@@ -64,6 +75,14 @@ class StudyDriver:
         if self._over is None and hours is not None and self._clock() - self._began >= hours * 3600:
             self._over = f"budget.hours: {hours:g} are up"
         return self._over
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the study is over, and trials have had their time to report what they are at."""
+        if self.over is None:
+            return False
+        self._over_at = self._clock() if self._over_at is None else self._over_at
+        return self._clock() - self._over_at >= LAST_WORD_SECONDS
 
     @property
     def finished(self) -> bool:
@@ -99,8 +118,29 @@ class StudyDriver:
         allowed = self._allowance()
         return allowed is not None and len(self._live) >= max(1, allowed)
 
+    def progress(self) -> None:
+        self._tell_progress()
+        waits = bool(self._live) and self._epochs.is_idle
+        if not waits:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = self._clock()
+        starved = self._idle_since is not None and self._clock() - self._idle_since >= STARVED_SECONDS
+        if starved != self._starved:
+            self._starved = starved
+            self._tell_starved(starved)
+
+    def working(self, trial: Trial) -> None:
+        if trial.number in self._live:
+            self._epochs.begin(trial.number, trial.epochs_done)
+
+    def overdue(self) -> list[tuple[Trial, str]]:
+        late = ((trial, self._epochs.overdue(number)) for number, trial in self._live.items())
+        return [(trial, text) for trial, text in late if text is not None]
+
     def report(self, trial: Trial, reports: Sequence[Report]) -> Decision:
         with self._writing():
+            self._epochs.report(trial.number, sum(report.ended is None for report in reports))
             with self._study.batch():
                 for report in reports:
                     decision = self._take_in(trial, report)
@@ -128,7 +168,7 @@ class StudyDriver:
                 self._fail(trial, f"its worker died {times} times; the last time: {one_line(reason)}")
                 return
             self._study.put_back(trial)
-            self._live.pop(trial.number, None)
+            self._drop(trial)
             why = one_line(reason)
             self._listener.note(f"trial {trial.number} lost its worker and goes on from its checkpoint: {why}")
 
@@ -142,8 +182,11 @@ class StudyDriver:
         self._live.clear()
 
     def finish(self) -> None:
-        """End the trials that still wait at a rung: nothing more is trained."""
+        """End the trials that still wait at a rung, or were under way when the study was cut off: nothing more is
+        trained."""
         with self._writing():
+            for trial in list(self._live.values()):
+                self._end(trial, Outcome(State.STOPPED, f"the study ended: {self._over}"))
             for trial, place, by_asha in self._study.waiting():
                 reason = f"{place}; {self._over}" if self._over else place
                 self._end(trial, Outcome(State.STOPPED, reason, by_asha=by_asha))
@@ -222,10 +265,14 @@ class StudyDriver:
                 for finding in self._study.findings(trial)
             }
             self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason, tags)
-        self._live.pop(trial.number, None)
+        self._drop(trial)
         self._listener.trial_ended(trial, outcome)
         if not self._live and self.finished:
             self._mirror.hurry()
+
+    def _drop(self, trial: Trial) -> None:
+        self._live.pop(trial.number, None)
+        self._epochs.end(trial.number)
 
     def _fatal(self, findings: Sequence[Finding]) -> Finding | None:
         """What the doctor stops a trial for, where the study lets it."""

@@ -47,7 +47,8 @@ class Lines(Protocol):
 @dataclass(frozen=True)
 class ReadBack:
     """One study as the disk or a server has it. `mirror_lag`: events that MLflow has not got yet; `mirror_note`: that
-    and why, in words. `verdict`: how its claim was judged, where that was done elsewhere."""
+    and why, in words. `verdict`: how its claim was judged, where that was done elsewhere. `history`: why earlier
+    drivers are gone, a line each."""
 
     row: StudyRow
     spec: StudySpec
@@ -57,6 +58,7 @@ class ReadBack:
     mirror_lag: int = 0
     verdict: str = ""
     mirror_note: str = ""
+    history: Sequence[str] = ()
 
 
 def mlflow_target(settings: Settings) -> tuple[str, Path | None]:
@@ -232,7 +234,9 @@ class LocalReader:
         calibration = read_calibration(folder.calibration)
         result = result_of(row, spec, trials, self._settings, calibration)
         lag = mirror_standing(self._settings, row)
-        return ReadBack(row, spec, trials, result, calibration, lag.events, mirror_note=lag.text())
+        return ReadBack(
+            row, spec, trials, result, calibration, lag.events, mirror_note=lag.text(), history=row.history()
+        )
 
 
 def _studies(settings: Settings, reference: str) -> Studies:

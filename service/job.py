@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def _drive(study_id: str, job: str, settings: Settings, submissions: Submissions
     try:
         with joined_cluster() as shape:
             console = Console(highlight=False, soft_wrap=True, width=200, no_color=True)
-            site = Site(shape, nullcontext, allowance=_share(submissions))
+            site = Site(shape, nullcontext, allowance=_share(submissions), job=job, starved=_starved(submissions, job))
             with Progress(console) as progress:
                 result = resume_study(study_id, settings, progress, site)
         print(f"the study is {result.state}{f': {result.reason}' if result.reason else ''}", flush=True)
@@ -81,6 +81,16 @@ def _with_own_access(settings: Settings, study_id: str) -> Settings:
     """With the database as this driver may use it, where its server has left that in the study's folder."""
     given = OutputFolder(settings.out).study(study_id).database_url
     return replace(settings, database_url=given.read_text()) if given.exists() else settings
+
+
+def _starved(submissions: Submissions, job: str) -> Callable[[str, bool], None]:
+    """Notes that a study waits for a worker."""
+
+    def note(study_id: str, starved: bool) -> None:
+        with suppress(sa.exc.OperationalError):  # no more than a hint is lost
+            submissions.wait_for(study_id, job, "its trials wait for a worker" if starved else "")
+
+    return note
 
 
 def _write_to(log: Path) -> None:

@@ -5,6 +5,7 @@ told or has done before does not matter, so it may be killed at any moment, and 
     claimed, job not there      -> start it: whoever claimed it was interrupted
     wanted, job gone            -> queue it again, later each time; after too many in a row it has failed
     not wanted, job there       -> stop it
+    wanted, its driver silent   -> stop the job; it is queued again when that is gone
     ended, job gone             -> done with it
 """
 
@@ -18,19 +19,23 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from service.cluster.jobs import JobInfo, Jobs
+from service.cluster.jobs import Jobs
 from service.errors import ClusterError, DatabaseError, DialinError
 from service.planning import ClusterShape
 from service.spec import damage_of, stored_spec
-from service.store.leases import holder
+from service.store.leases import STALE_SECONDS, holder, holding
 from service.store.studies import StudyState
-from service.store.submissions import ACTIVE, ENDING, Entry, Submission, Submissions
+from service.store.submissions import ACTIVE, ENDING, Entry, Submission, Submissions, turn
 
 log = logging.getLogger("dialin.reconciler")
 
 LOST_SECONDS = 10.0  # a job that was claimed so long ago and is not there was never started
 STEADY_SECONDS = 120.0  # a driver that has lived so long counts as a good one
 LONGEST_PAUSE = 60.0
+# From a job's claim, its beginning or its study's end until its driver holds the lease or is gone: Ray may be busy, a
+# data set may be downloaded, MLflow may be slow. Whatever takes longer hangs.
+PATIENCE_SECONDS = 3600.0
+STOP_AGAIN_SECONDS = 60.0  # a job that was stopped and is still there is stopped again
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Reconciler:
         self._poll_seconds, self._abandoned, self._clock = poll_seconds, abandoned, clock
         self._wake = threading.Event()
         self._ended = threading.Event()
-        self._stopping: set[str] = set()
+        self._stopping: dict[str, tuple[float, str]] = {}  # job -> when it was last told, and why if it hangs
         self.seen_at: float | None = None  # when everything was last looked at
         self.trouble = ""  # why not since then
         self.unreadable: Mapping[str, str] = {}  # studies that cannot be scheduled as they are stored, and why
@@ -128,12 +133,42 @@ class Reconciler:
         if info is None and submission.began_at is None:
             self._start_again(submission)
         elif info is not None and not info.ended:
-            if not submission.wanted and submission.job not in self._stopping:
-                self._jobs.stop(submission.job)
-                self._stopping.add(submission.job)
+            self._see_after(entry, submission)
         elif not self._is_driven(entry):
-            self._stopping.discard(submission.job)
-            self._see_off(self._submissions.get(entry.study.id), submission, info)
+            _, trouble = self._stopping.pop(submission.job, (0.0, ""))
+            said = info.message if info is not None else "Ray does not know its job any more"
+            self._see_off(self._submissions.get(entry.study.id), submission, trouble or said)
+
+    def _see_after(self, entry: Entry, submission: Submission) -> None:
+        """The job is there: end it when it is not wanted, or its driver hangs while Ray takes it for well."""
+        job = submission.job
+        told_at, trouble = self._stopping.get(job, (None, ""))
+        if told_at is None:
+            trouble = self._trouble_of(entry, submission) if submission.wanted else ""
+            if submission.wanted and not trouble:
+                return
+        elif self._clock() - told_at < STOP_AGAIN_SECONDS:
+            return
+        # Before anything is written: a driver that was frozen in the middle of a write keeps SQLite's lock.
+        self._jobs.stop(job)
+        self._stopping[job] = self._clock(), trouble
+        if trouble:
+            log.warning("study %s: %s", submission.study_id, trouble)
+            self._submissions.say(submission.study_id, job, trouble)
+
+    def _trouble_of(self, entry: Entry, submission: Submission) -> str:
+        """Why the driver that is there has to be replaced; empty: it does not."""
+        held = holding(self._submissions.engine, submission.study_id)
+        if held is not None and held.owner.job == submission.job:
+            who, silent = f"process {held.owner.pid} on {held.owner.host}", held.silent_seconds
+            return (
+                f"its driver, {who}, said nothing for {silent:.0f} s and was ended" if silent >= STALE_SECONDS else ""
+            )
+        moments = (submission.claimed_at, submission.began_at, entry.study.ended_at)
+        waited = self._clock() - max(moment for moment in (*moments, 0.0) if moment is not None)
+        if waited < PATIENCE_SECONDS:
+            return ""
+        return f"its driver did not come to drive it within {PATIENCE_SECONDS / 60:.0f} min and was ended"
 
     def _start_again(self, submission: Submission) -> None:
         """A job that somebody claimed and did not come to start, unless they are about to."""
@@ -142,7 +177,7 @@ class Reconciler:
         elif self._clock() - (submission.claimed_at or 0.0) > LOST_SECONDS:
             self._jobs.submit(submission.job, submission.study_id)
 
-    def _see_off(self, entry: Entry, submission: Submission, info: JobInfo | None) -> None:
+    def _see_off(self, entry: Entry, submission: Submission, message: str) -> None:
         """The job has ended, and nobody drives the study."""
         if entry.study.state in (StudyState.COMPLETE, StudyState.FAILED):
             self._submissions.settle(submission)
@@ -151,7 +186,7 @@ class Reconciler:
         elif submission.failures == ENDING:
             self._submissions.requeue(submission, failures=0, not_before=0.0, reason="")
         else:
-            self._retry(entry, submission, info.message if info is not None else "Ray does not know its job any more")
+            self._retry(entry, submission, message)
 
     def _retry(self, entry: Entry, submission: Submission, message: str) -> None:
         reason = entry.study.reason or message
@@ -181,7 +216,7 @@ class Reconciler:
             for entry in entries
             if entry.study.state is StudyState.QUEUED and entry.submission is not None and not entry.submission.job
         ]
-        waiting.sort(key=lambda pair: (-pair[1].priority, pair[0].study.created_at))
+        waiting.sort(key=lambda pair: turn(pair[0]))
         for entry, submission in waiting:
             if not submission.wanted or submission.not_before > self._clock() or damage_of(entry.study.spec):
                 continue

@@ -53,7 +53,15 @@ def read_remote(study: StudyHandle, trials: Sequence[Mapping[str, Any]]) -> Read
         calibration = _Lines(tuple(map(str, lines))) if lines else None
         result = _result(study, detail)
         return ReadBack(
-            row, spec, records, result, calibration, info.mirror_lag, detail["claim"] or "", info.mirror_note
+            row,
+            spec,
+            records,
+            result,
+            calibration,
+            info.mirror_lag,
+            detail["claim"] or "",
+            info.mirror_note,
+            [str(line) for line in detail.get("history", ())],  # an older server has none
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(f"the server answers with a study that cannot be read: {error!r}") from error

@@ -47,7 +47,16 @@ from service.tracking.mirror import Mirror
 
 RUNNERS = ("ray", "inline")
 MIRROR_SECONDS = 60.0  # how long the end of a study waits for MLflow
+# A loop that has not come round for so long hangs, and its study is given to another driver. It waits for a locked
+# database (a minute a statement at most), for a proposal of the model (seconds) and for the disk.
+HANG_SECONDS = 300.0
 INTERRUPTED_MIRROR_SECONDS = 0.3  # the recorder goes on by itself; the person should not wait
+
+
+_NO_LIMITS = (
+    "without Ray a trial cannot be ended from outside: budget.hours is looked at between epochs, and "
+    "budget.epoch_minutes is not looked at"
+)
 
 
 @dataclass(frozen=True)
@@ -63,16 +72,23 @@ def _no_allowance(_study_id: str) -> int | None:
     return None
 
 
+def _tell_nobody(_study_id: str, _starved: bool) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Site:
     """Where trials are trained: what there is, and how to be connected to it while a study runs; `inline`: in this
     process. `allowance`: how many trials of a study may run at a time right now, as others run beside it; None: as
-    many as planned."""
+    many as planned. `job`: the server's job that this process is; empty: none. `starved`: told when all
+    trials of a study wait for a worker, and when they do no longer."""
 
     shape: ClusterShape
     connected: Callable[[], AbstractContextManager[None]]
     inline: bool = False
     allowance: Callable[[str], int | None] = _no_allowance
+    job: str = ""
+    starved: Callable[[str, bool], None] = _tell_nobody
 
 
 @dataclass(frozen=True)
@@ -140,7 +156,6 @@ def _go_on(
         row = studies.find(reference)
         spec = next_spec(row, spec_of_study(row.id, row.spec))
         plan, objective = _prepare(spec, settings, listener.note, site)
-        row = replace(row, spec=to_yaml(spec))
         return _drive(row, plan, objective, studies, listener, interrupts, site, settings)
 
 
@@ -161,8 +176,8 @@ def _drive(
     with (
         Journal(folder.journal, listener) as listener,
         _storage_named(settings.command(f"resume {row.id}")),
-        acquire(url, row.id) as lease,
-        _marked(row, studies, lease),
+        acquire(url, row.id, site.job) as lease,
+        _marked(row, to_yaml(spec), studies, lease),
         opened_storage(url) as storage,
     ):
         fence(storage, lease.check_within)
@@ -170,9 +185,11 @@ def _drive(
         interrupts.announce = lambda: listener.note(
             "the study is ending; trials that are being trained can go on later"
         )
+        if site.inline and (plan.spec.budget.hours or plan.spec.budget.epoch_minutes):
+            listener.note(_NO_LIMITS)
         trial_plan = _trial_plan(plan, objective, folder)
         with _mirrored(plan, row, settings) as mirror:
-            with _runner(site, plan, folder) as trainer:
+            with _runner(site, plan, folder, lease) as trainer:
                 interrupts.install()  # Ray takes SIGTERM for itself when it starts
                 plan = _calibrate(plan, trainer, trial_plan, folder, listener)
                 others = read_finished(storage, spec.search.warm_start)
@@ -187,6 +204,8 @@ def _drive(
                         interrupts,
                         fence=lease.check,
                         allowance=lambda: site.allowance(row.id),
+                        progress=lease.progress,
+                        starved=lambda starved: site.starved(row.id, starved),
                     )
                     ending = _search(driver, study, trainer, trial_plan, looks_of(row.summary))
             with interrupts.shield():
@@ -299,7 +318,7 @@ def _test(best: TrialRecord, trainer: Runner, trial_plan: TrialPlan) -> tuple[Me
 
 
 @contextmanager
-def _runner(site: Site, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
+def _runner(site: Site, plan: Plan, folder: StudyFolder, lease: Lease) -> Iterator[Runner]:
     if site.inline:
         yield Runner(run_inline, evaluate_checkpoint, sweep_inline)
         return
@@ -308,7 +327,8 @@ def _runner(site: Site, plan: Plan, folder: StudyFolder) -> Iterator[Runner]:
         from service.cluster.tuner import evaluate_on_ray, run_on_ray, sweep_on_ray
 
         def train(driver: StudyDriver, trial_plan: TrialPlan) -> None:
-            run_on_ray(driver, trial_plan, plan.concurrency, folder.root / "ray")
+            with lease.watched(HANG_SECONDS):
+                run_on_ray(driver, trial_plan, plan.concurrency, folder.root / "ray")
 
         yield Runner(train, evaluate_on_ray, sweep_on_ray)
 
@@ -320,10 +340,10 @@ def _studies(settings: Settings) -> Studies:
 
 
 @contextmanager
-def _marked(row: StudyRow, studies: Studies, lease: Lease) -> Iterator[None]:
+def _marked(row: StudyRow, spec: str, studies: Studies, lease: Lease) -> Iterator[None]:
     """The study's row says that it runs; whatever escapes is noted there before it goes on, unless the study is no
     longer ours."""
-    studies.go_on(row.id, row.spec)
+    studies.go_on(row.id, spec, read=row.spec)
     try:
         yield
     except FencedError:

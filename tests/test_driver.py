@@ -7,7 +7,7 @@ import math
 import optuna
 import pytest
 
-from service.driver import StudyDriver
+from service.driver import LAST_WORD_SECONDS, STARVED_SECONDS, StudyDriver
 from service.interrupts import Interrupts
 from service.search.records import Report, State
 from service.search.study import Study
@@ -37,11 +37,11 @@ class Clock:
 
 @pytest.fixture
 def make_driver(tmp_path):
-    def make(*overrides, clock=None):
+    def make(*overrides, clock=None, **more):
         plan = make_plan("early_stopping=off", *overrides)
         study = Study.open(plan, optuna.storages.InMemoryStorage(), "s")
         mirror = Remembering()
-        driver = StudyDriver(plan, study, mirror, Remembering(), tmp_path, Interrupts(), clock or Clock())
+        driver = StudyDriver(plan, study, mirror, Remembering(), tmp_path, Interrupts(), clock or Clock(), **more)
         return driver, study, mirror
 
     return make
@@ -206,6 +206,72 @@ def test_the_hours_end_the_study(make_driver):
     assert driver.report(trial, [Report(2, metrics(0.5))]).reason == "the study ended: budget.hours: 1 are up"
     assert driver.ask() is None
     assert study.trials()[0].state is State.STOPPED
+
+
+def test_the_hours_cut_off_what_never_reports(make_driver):
+    clock = Clock()
+    driver, study, mirror = make_driver("budget.hours=1", clock=clock)
+    first, _ = driver.ask(), driver.ask()
+    driver.working(first)
+    driver.report(first, [Report(1, metrics(0.5))])
+    clock.now = 3600.0
+    assert not driver.is_cut_off  # a trial that is about to report is heard
+    clock.now = 3600.0 + LAST_WORD_SECONDS
+    assert driver.is_cut_off
+    driver.finish()
+    assert [(record.state, record.reason) for record in study.trials()] == [
+        (State.STOPPED, "the study ended: budget.hours: 1 are up")
+    ] * 2
+    assert [told[:2] for told in mirror.named("trial_ended")] == [(0, "stopped"), (1, "stopped")]
+    assert driver.finished
+
+
+def test_a_trial_that_is_at_an_epoch_for_too_long_is_overdue(make_driver):
+    clock = Clock()
+    driver, study, mirror = make_driver("budget.epoch_minutes=2", clock=clock)
+    first, second, third = driver.ask(), driver.ask(), driver.ask()
+    driver.working(first)
+    driver.working(second)
+    clock.now = 60.0
+    driver.report(first, [Report(1, metrics(0.5)), Report(2, metrics(0.6))])
+    clock.now = 121.0
+    text = "epoch 1 was not reported within 2.02 min, and the limit is 2 min (budget.epoch_minutes)"
+    assert driver.overdue() == [(second, text)]  # the third still waits for a worker
+    driver.fail(second, text)
+    assert study.trials()[1].state is State.FAILED
+    assert study.trials()[1].reason.startswith(text)
+    assert [told[:2] for told in mirror.named("trial_ended")] == [(1, "failed")]
+    driver.lost(first, "its node is gone")
+    driver.working(third)
+    clock.now = 240.0
+    assert driver.overdue() == []
+    clock.now = 242.0
+    assert [trial for trial, _ in driver.overdue()] == [third]
+
+
+def test_a_study_whose_trials_all_wait_for_a_worker_says_so(make_driver):
+    clock, said = Clock(), []
+    driver, _, _ = make_driver(clock=clock, starved=said.append)
+    driver.progress()
+    first, second = driver.ask(), driver.ask()
+    for clock.now in (0.0, STARVED_SECONDS - 1):
+        driver.progress()
+    assert said == []
+    clock.now = STARVED_SECONDS
+    driver.progress()
+    driver.progress()
+    assert said == [True]
+    driver.working(second)
+    driver.progress()
+    assert said == [True, False]
+    driver.lost(second, "its node is gone")
+    driver.progress()
+    clock.now += STARVED_SECONDS
+    driver.progress()
+    assert said == [True, False, True]
+    driver.fail(first, "x")
+    driver.progress()
+    assert said[-1] is False  # nothing is under way
 
 
 def test_an_interrupt_puts_trials_back(make_driver):

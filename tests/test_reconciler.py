@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import socket
 from dataclasses import dataclass
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import ClusterError
+from service.errors import ClusterError, FencedError
 from service.planning import ClusterShape
-from service.reconciler import LOST_SECONDS, STEADY_SECONDS, Demand, Reconciler, fair_shares
+from service.reconciler import (
+    LOST_SECONDS,
+    PATIENCE_SECONDS,
+    STEADY_SECONDS,
+    STOP_AGAIN_SECONDS,
+    Demand,
+    Reconciler,
+    fair_shares,
+)
 from service.spec import parse_spec, to_yaml
-from service.store.leases import acquire
+from service.store.database import database_now
+from service.store.leases import STALE_SECONDS, acquire
 from service.store.studies import Studies, StudyState
 from service.store.submissions import Submissions
 from tests.api.conftest import SPEC, FakeJobs
@@ -200,6 +213,97 @@ def test_nothing_is_started_while_a_driver_lives(world):
         assert world.submissions.get(study).submission.job == f"{study}-a1"
     reconciler.step()
     assert world.state(study) == "queued"
+
+
+def frozen(world, study, seconds, job=None):
+    """The study's lease is its driver's, which has been silent for so long."""
+    holder = acquire(world.url, study, job if job is not None else world.submissions.get(study).submission.job)
+    holder._change(beat_at=database_now() - seconds)
+    return holder
+
+
+def test_a_driver_that_says_nothing_while_ray_says_that_it_runs_is_replaced(world):
+    study, reconciler = world.submit(), world.reconciler()
+    reconciler.step()
+    world.drive(study)
+    old = frozen(world, study, STALE_SECONDS - 5)
+    reconciler.step()
+    assert world.jobs.stopped == []
+    old._change(beat_at=database_now() - STALE_SECONDS - 1)
+    for _ in range(3):
+        reconciler.step()
+    assert world.jobs.stopped == [f"{study}-a1"]
+    assert world.jobs.submitted == [f"{study}-a1"]  # not before the old one is gone
+    why = world.submissions.get(study).study.reason
+    driver = f"its driver, process {os.getpid()} on {re.escape(socket.gethostname())}"
+    assert re.fullmatch(rf"{driver}, said nothing for 2\d s and was ended", why)
+    world.jobs.end(f"{study}-a1", "stopped")
+    reconciler.step()
+    text = f"its driver ended before the study had ({why}); attempt 2 follows"
+    assert (world.state(study), world.submissions.get(study).study.reason) == ("queued", text)
+    world.now += 2.0
+    reconciler.step()
+    assert world.jobs.submitted == [f"{study}-a1", f"{study}-a2"]
+    world.drive(study)  # the old lease is no trouble of the new job's, which has none yet
+    reconciler.step()
+    assert world.jobs.stopped == [f"{study}-a1"]
+    with acquire(world.url, study, f"{study}-a2"), pytest.raises(FencedError):
+        old.check()
+    world.end(study, StudyState.COMPLETE)
+    (line,) = world.submissions.get(study).study.history()  # it stays readable
+    assert line.endswith(text)
+
+
+def test_a_frozen_driver_that_keeps_the_database_locked_is_stopped_all_the_same(world, monkeypatch):
+    study, reconciler = world.submit(), world.reconciler()
+    reconciler.step()
+    world.drive(study)
+    frozen(world, study, STALE_SECONDS + 1)
+
+    def locked(*_):
+        raise sa.exc.OperationalError("BEGIN IMMEDIATE", {}, Exception("database is locked"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.submissions, "say", locked)
+        with pytest.raises(sa.exc.OperationalError):
+            reconciler.step()
+    assert world.jobs.stopped == [f"{study}-a1"]
+    world.jobs.end(f"{study}-a1", "stopped")
+    reconciler.step()
+    assert "said nothing for 2" in world.submissions.get(study).study.reason
+
+
+def test_a_driver_that_never_comes_to_drive_is_replaced(world):
+    study, reconciler = world.submit(), world.reconciler()
+    reconciler.step()
+    world.drive(study)
+    world.now += PATIENCE_SECONDS - 1
+    reconciler.step()
+    assert world.jobs.stopped == []
+    world.now += 1
+    reconciler.step()
+    assert world.jobs.stopped == [f"{study}-a1"]
+    assert "did not come to drive it within 60 min" in world.submissions.get(study).study.reason
+    world.now += STOP_AGAIN_SECONDS
+    reconciler.step()
+    assert world.jobs.stopped == [f"{study}-a1"] * 2
+
+
+def test_a_driver_that_has_ended_its_study_has_time_to_end_itself(world):
+    study, reconciler = world.submit(), world.reconciler()
+    reconciler.step()
+    world.drive(study)
+    world.now += 10 * PATIENCE_SECONDS
+    world.end(study, StudyState.COMPLETE)
+    reconciler.step()
+    assert world.jobs.stopped == []
+
+
+def test_the_queue_is_in_the_order_of_turns(world):
+    running, young, urgent = world.submit(), world.submit(), world.submit(priority=5)
+    world.reconciler(max_running=1).step()
+    assert world.submissions.queue() == [running, young]  # the urgent one had its turn
+    assert world.submissions.get(urgent).submission.job
 
 
 def test_a_study_that_is_to_stop_is_stopped_once(world):

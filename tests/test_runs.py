@@ -25,6 +25,7 @@ from service.runs import extend_study, resume_study, run_study
 from service.settings import OutputFolder, Settings
 from service.showing import mirror_line
 from service.spec import load_spec, parse_spec
+from service.store.studies import Studies
 from tests import others
 from tests.conftest import ROOT
 from tests.factories import make_spec
@@ -328,6 +329,25 @@ def test_a_study_whose_spool_is_gone_is_in_mlflow_once_all_the_same(settings):
             values = back.trials[int(trial)].values
             assert sorted((point.step, point.value) for point in points) == sorted(values.items())
     assert mirror_line(read_back(settings, study)) == ""
+
+
+def test_two_extensions_that_have_read_the_same_budget_do_not_both_count_as_done(settings, monkeypatch):
+    study = run_study(make_spec(), settings, Silent(), "inline").study_id
+    acquire = runs.acquire
+
+    def acquire_late(*arguments):
+        """Another one is through between the look at the study and the lease."""
+        monkeypatch.setattr(runs, "acquire", acquire)
+        extend_study(study, settings, Silent(), "inline", trials="+1")
+        return acquire(*arguments)
+
+    monkeypatch.setattr(runs, "acquire", acquire_late)
+    with pytest.raises(ConflictError, match=f"study {study} has changed meanwhile; look at it and ask again"):
+        extend_study(study, settings, Silent(), "inline", trials="+1")
+    with Studies(settings.database) as studies:
+        assert studies.find(study).state == "complete"
+    extended = extend_study(study, settings, Silent(), "inline", trials="+1")
+    assert sum(extended.trials.values()) == make_spec().budget.trials + 2
 
 
 def test_the_hours_and_the_target_end_a_study(settings):

@@ -80,7 +80,7 @@ class Study(BaseModel):
     id: str
     name: str
     state: StudyStateName
-    reason: str = Field(description="Why it ended, or why it has not begun again yet.")
+    reason: str = Field(description="Why it ended, or what it waits for: its turn, another driver, a worker.")
     unreadable: str = Field(description="What of it cannot be read as it is stored, and why; empty: all of it can.")
     owner: str | None = Field(description="Whose token submitted it; null: it was run without the server.")
     priority: int
@@ -172,6 +172,7 @@ class StudyInFull(Study):
     test_looks: list[TestLook] = Field(description=LOOKS)
     epochs: EpochCounts
     claim: str | None
+    history: list[str] = Field(description="Why earlier drivers are gone, a line each, the oldest first.")
     calibration: list[str]
     doctor: list[str] = Field(description="What the doctor saw in several trials, and what they have in common.")
 

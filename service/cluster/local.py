@@ -23,6 +23,7 @@ _QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a person's function finds its files as it does without Ray
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns that it will stop hiding GPUs from CPU tasks
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",  # a worker that does not come to its end keeps its place no longer
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study's own storage is what a resume reads
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the study through the driver, within seconds
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,21 +11,32 @@ from typing import Any, TypeVar
 
 import ray
 from ray import cloudpickle, tune
-from ray.exceptions import LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    RayActorError,
+    RaySystemError,
+    RayTaskError,
+)
+from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from service.cluster.trainable import NUMBER, StudyTrainable, config_of, reports_of
-from service.errors import ClusterError, DialinError
+from service.errors import ClusterError, DataError, DialinError
 from service.objectives.base import Metrics
 from service.objectives.trials import RangeTestJob, TrialPlan, evaluate_checkpoint
 from service.search.driving import Driver
+from service.search.epoch_clock import FIRST_SECONDS, duration
 from service.search.records import Report, Trial
 from service.spec.domains import Scalar
 from service.spec.range_tests import Curve, Sweep
 
 T = TypeVar("T")
+TASK_SECONDS = FIRST_SECONDS  # what is no trial, too, may wait for a worker and then take its time
+LOOK_SECONDS = 1.0  # between two looks for trials that are overdue
 
 
 def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
@@ -53,6 +65,8 @@ def _run(
         storage_path=str(folder.resolve()),
         search_alg=StudySearcher(guarded),
         scheduler=StudyScheduler(guarded),
+        callbacks=[StudyWatch(guarded)],
+        stop=StudyStopper(guarded),
         num_samples=-1,
         max_concurrent_trials=concurrency,
         reuse_actors=True,
@@ -127,6 +141,7 @@ class _Guarded:
         self._driver = driver
         self.error: Exception | None = None
         self.live: dict[int, Trial] = {}  # handed out last under that number
+        self.killed: dict[str, str] = {}  # Tune's id of a trial whose worker was killed -> why
 
     def ask(self) -> Trial | None:
         trial = self._kept(self._driver.ask, None)
@@ -137,6 +152,19 @@ class _Guarded:
     @property
     def finished(self) -> bool:
         return self._kept(lambda: self._driver.finished, True)
+
+    @property
+    def is_cut_off(self) -> bool:
+        return self._kept(lambda: self._driver.is_cut_off, True)
+
+    def progress(self) -> None:
+        self._kept(self._driver.progress, None)
+
+    def working(self, number: int) -> None:
+        self._kept(lambda: self._driver.working(self.live[number]), None)
+
+    def overdue(self) -> Sequence[tuple[Trial, str]]:
+        return self._kept(self._driver.overdue, ())
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> bool:
         """Whether the trial's worker is to be freed."""
@@ -161,8 +189,7 @@ class _Guarded:
 def evaluate_on_ray(trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
     """`evaluate_checkpoint` as one Ray task with a trial's resources."""
     remote = ray.remote(num_cpus=trial_plan.resources.cpus, num_gpus=trial_plan.resources.gpus)(evaluate_checkpoint)
-    with _cluster_there():
-        result: Metrics = ray.get(remote.remote(trial_plan, trial, checkpoint))
+    result: Metrics = _answers("the test of the best trial", [remote.remote(trial_plan, trial, checkpoint)])[0]
     return result
 
 
@@ -172,9 +199,19 @@ def sweep_on_ray(trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Swe
     resources = trial_plan.resources
     remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(_sweep_one)
     shared = ray.put(trial_plan)
-    with _cluster_there():
-        curves: list[Curve] = ray.get([remote.remote(shared, params, seed, sweep) for params, seed in jobs])
+    curves: list[Curve] = _answers("range tests", [remote.remote(shared, *job, sweep) for job in jobs])
     return curves
+
+
+def _answers(what: str, tasks: Sequence[Any]) -> list[Any]:
+    """What tasks return. Raises DataError when they take longer than what is healthy does; their workers are killed."""
+    with _cluster_there():
+        try:
+            return list(ray.get(list(tasks), timeout=TASK_SECONDS))
+        except GetTimeoutError:
+            for task in tasks:
+                ray.cancel(task, force=True)
+            raise DataError(f"{what} took longer than {duration(TASK_SECONDS)}; their workers were killed") from None
 
 
 def _sweep_one(trial_plan: TrialPlan, params: Mapping[str, Scalar], seed: int, sweep: Sweep) -> Curve:
@@ -232,10 +269,56 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         mine = self._driver.live[trial.config[NUMBER]]
         error = _error(trial)
-        if isinstance(error, RayActorError):
+        if (late := self._driver.killed.pop(trial.trial_id, None)) is not None:
+            self._driver.fail(mine, f"{late}; its worker was killed")
+        elif isinstance(error, RayActorError):
             self._driver.lost(mine, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         else:
             self._driver.fail(mine, _error_text(trial))
+
+
+class StudyWatch(Callback):
+    """What has to happen though no trial reports: Tune calls it ten times a second. Says that the loop goes on, and
+    kills the workers of trials that are overdue: a process that hangs in native code hears nothing else."""
+
+    def __init__(self, driver: _Guarded) -> None:
+        self._driver = driver
+        self._look_at = 0.0
+
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        self._driver.progress()
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        # Tune has no public way to a trial's actor. One that waits for a worker has none.
+        at_work = {
+            trial.config[NUMBER]: trial
+            for trial in trials
+            if not trial.is_finished() and trial.temporary_state.ray_actor is not None
+        }
+        for number in at_work:
+            self._driver.working(number)
+        for late, text in self._driver.overdue():
+            if (trial := at_work.get(late.number)) is not None:
+                self._driver.killed[trial.trial_id] = text
+                ray.kill(trial.temporary_state.ray_actor)
+
+
+class StudyStopper(Stopper):
+    """Ends a study that is over by the clock, with the trials that do not come to report and those that wait for a
+    worker."""
+
+    def __init__(self, driver: _Guarded) -> None:
+        self._driver = driver
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune writes it down with its own state, and nothing reads that
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False  # each report is the scheduler's to judge
+
+    def stop_all(self) -> bool:
+        return self._driver.is_cut_off
 
 
 def _name(trial: TuneTrial) -> str:

@@ -29,6 +29,20 @@ class Driver(Protocol):
         """A trial's worker has died under it: the trial goes on from its checkpoint, unless that happens again and
         again."""
 
+    def progress(self) -> None:
+        """The runner's loop has come round once more."""
+
+    def working(self, trial: Trial) -> None:
+        """A worker is at work on the trial, which may have waited for one until now. May be said again."""
+
+    def overdue(self) -> Sequence[tuple[Trial, str]]:
+        """Trials that have been at one epoch for too long, and in words for how long: their workers are to be
+        killed. A runner that cannot kill a worker never asks."""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the study is over, and trials have had their time to report once more: all are to be stopped."""
+
     @property
     def over(self) -> str | None:
         """Why nothing more is to be trained (a limit, a shared failure); None while the study goes on."""

@@ -166,6 +166,8 @@ def _section(name: str, data: Any, problems: list[Problem]) -> Any:
         data = {"asha": None, "doctor": "off"} if _is_off(data) else data
         if isinstance(data, dict) and "asha" in data and _is_off(data["asha"]):
             data = {**data, "asha": None}
+    if name == "budget" and isinstance(data, dict) and data.get("epoch_minutes") in ("off", "none", False):
+        data = {**data, "epoch_minutes": 0}
     if name == "claim" and isinstance(data, dict):
         data = {**data, **{side: _listed(data[side]) for side in ("better", "than") if side in data}}
     model = PythonSpec if name == "objective" and _is_own({name: data}) else SECTIONS[name]

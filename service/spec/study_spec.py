@@ -106,12 +106,14 @@ class EarlyStoppingSpec(Section):
 
 
 class BudgetSpec(Section):
-    """`epochs` of one trial; `hours` of the whole study; the study ends when the metric reaches `target`, and when
-    more than `failures` trials have failed."""
+    """`epochs` of one trial; `hours` of the whole study, by the clock; the study ends when the metric reaches `target`,
+    and when more than `failures` trials have failed. A trial that has been at one epoch for `epoch_minutes` fails and
+    loses its worker; 0: there is no such limit; None: it follows from what epochs took so far."""
 
     trials: int = Field(30, ge=1, le=1_000_000)
     epochs: int = Field(9, ge=1, le=1_000_000)
     hours: float | None = Field(None, gt=0)
+    epoch_minutes: float | None = Field(None, ge=0)
     target: float | None = None
     failures: int = Field(10, ge=0)
 

@@ -15,11 +15,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.errors import NotFoundError, did_you_mean
+from service.errors import ConflictError, NotFoundError, did_you_mean
 from service.store.database import METADATA, connect
 from service.texts import one_line
 
 _ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # nothing that reads like another
+
+HISTORY, WAITING_FOR = "history", "waiting_for"  # in a summary
+MOST_PAST = 20  # entries of a history; the last ones
 
 STUDIES = sa.Table(
     "dialin_studies",
@@ -47,8 +50,10 @@ class StudyState(StrEnum):
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One study. Times in seconds since 1970; `spec` is YAML; `summary` is what its driver last said of it. `damage`:
-    what of the stored row could not be read; then a default stands in its place, for a state that of a failed study."""
+    """One study. Times in seconds since 1970; `spec` is YAML; `summary` is what its driver last said of it, with a
+    `history` of the drivers that it lost (`time`, `text`), and `waiting_for`, what its trials wait for just now.
+    `damage`: what of the stored row could not be read; then a default stands in its place, for a state that of a failed
+    study."""
 
     id: str
     name: str
@@ -59,6 +64,12 @@ class StudyRow:
     created_at: float
     ended_at: float | None
     damage: str = ""
+
+    def history(self) -> list[str]:
+        """Why earlier drivers of the study are gone, a line each with the local time, the oldest first."""
+        past = self.summary.get(HISTORY)
+        told = [each for each in past if isinstance(each, dict)] if isinstance(past, list) else []
+        return [f"{_moment(each.get('time'))} {each.get('text', '')}".strip() for each in told]
 
 
 @dataclass(frozen=True)
@@ -96,13 +107,23 @@ class Studies:
         return row
 
     def end(self, study_id: str, state: StudyState, reason: str, summary: Mapping[str, Any]) -> None:
-        """Note how a driver left the study. Raises NotFoundError for an unknown id."""
+        """Note how a driver left the study; its history stays. Raises NotFoundError for an unknown id."""
+        kept = {HISTORY: past} if (past := self.get(study_id).summary.get(HISTORY)) else {}
+        said = {**{name: value for name, value in summary.items() if name != WAITING_FOR}, **kept}
         ended = {"state": state.value, "reason": one_line(reason), "ended_at": time.time()}
-        self._change(study_id, {**ended, "summary": json.dumps(dict(summary))})
+        self._change(study_id, {**ended, "summary": json.dumps(said)})
 
-    def go_on(self, study_id: str, spec: str) -> None:
-        """Note that a study runs again, by this specification. Raises NotFoundError for an unknown id."""
-        self._change(study_id, {"state": StudyState.RUNNING.value, "reason": "", "spec": spec, "ended_at": None})
+    def go_on(self, study_id: str, spec: str, read: str | None = None) -> None:
+        """Note that a study runs again, by this specification. `read`: the one that it was made from.
+
+        Raises NotFoundError for an unknown id, ConflictError when the study has another one than `read` by now.
+        """
+        change = {"state": StudyState.RUNNING.value, "reason": "", "spec": spec, "ended_at": None}
+        try:
+            self._change(study_id, change, None if read is None else STUDIES.c.spec == read)
+        except NotFoundError:
+            self.get(study_id)
+            raise ConflictError(f"study {study_id} has changed meanwhile; look at it and ask again") from None
 
     def find(self, reference: str) -> StudyRow:
         """The study of that id; or the newest one of that name; or `last`, the newest of all.
@@ -138,14 +159,20 @@ class Studies:
             found = connection.execute(wanted)
             return [Standing(row.id, _state_of(row.state), row.ended_at) for row in found]
 
-    def _change(self, study_id: str, values: Mapping[str, Any]) -> None:
+    def _change(self, study_id: str, values: Mapping[str, Any], where: sa.ColumnElement[bool] | None = None) -> None:
+        mine = STUDIES.c.id == study_id if where is None else (STUDIES.c.id == study_id) & where
         with self._engine.begin() as connection:
-            done = connection.execute(sa.update(STUDIES).where(STUDIES.c.id == study_id).values(**values))
+            done = connection.execute(sa.update(STUDIES).where(mine).values(**values))
         if done.rowcount == 0:
             raise NotFoundError(f"no study {study_id!r}")
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _moment(seconds: object) -> str:
+    shown = isinstance(seconds, float) and 0 <= seconds < 2**35
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if shown else ""  # type: ignore[arg-type]
 
 
 def new_id(name: str) -> str:

@@ -8,6 +8,7 @@ function of the study and the attempt, so two who start it start the same job.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,18 @@ import sqlalchemy as sa
 
 from service.errors import ConflictError, NotFoundError, RateLimitedError
 from service.store.database import METADATA, connect, serialized
-from service.store.studies import STUDIES, StudyRow, StudyState, columns_of, new_id, number, row_of
+from service.store.studies import (
+    HISTORY,
+    MOST_PAST,
+    STUDIES,
+    WAITING_FOR,
+    StudyRow,
+    StudyState,
+    columns_of,
+    new_id,
+    number,
+    row_of,
+)
 from service.texts import one_line
 
 _SUBMISSIONS = sa.Table(
@@ -75,6 +87,11 @@ class Entry:
 
     study: StudyRow
     submission: Submission | None
+
+
+def turn(entry: Entry) -> tuple[int, float]:
+    """What the queue is ordered by: priority, then age."""
+    return -(entry.submission.priority if entry.submission is not None else 0), entry.study.created_at
 
 
 class Submissions:
@@ -157,6 +174,12 @@ class Submissions:
             where.append(older | (same & (STUDIES.c.id < study_id)))
         return self._entries(*where, limit=limit)
 
+    def queue(self) -> list[str]:
+        """The studies that wait for their turn, in the order of their turns."""
+        queued = STUDIES.c.state == StudyState.QUEUED.value
+        found = self._entries(queued & (_SUBMISSIONS.c.job == "") & _SUBMISSIONS.c.wanted)
+        return [entry.study.id for entry in sorted(found, key=turn)]
+
     def unsettled(self) -> list[Entry]:
         """Those that a server has something to do about: queued, running, or with a job."""
         active = STUDIES.c.state.in_([state.value for state in ACTIVE])
@@ -193,6 +216,22 @@ class Submissions:
             if entry.submission is None or entry.submission.job != job or entry.study.state is StudyState.COMPLETE:
                 return
             _set_study(connection, study_id, state=state.value, reason=one_line(reason), ended_at=time.time())
+
+    def say(self, study_id: str, job: str, reason: str) -> bool:
+        """Note why the job of a study is about to be ended; False when it is not its job any more, or it has ended."""
+        with self._held(study_id) as (connection, entry):
+            mine = entry.submission is not None and entry.submission.job == job
+            if not mine or entry.study.state not in ACTIVE:
+                return False
+            _set_study(connection, study_id, reason=one_line(reason))
+        return True
+
+    def wait_for(self, study_id: str, job: str, text: str) -> None:
+        """A driver says what its trials wait for; empty: they do not."""
+        with self._held(study_id) as (connection, entry):
+            if entry.submission is not None and entry.submission.job == job:
+                said = {**entry.study.summary, WAITING_FOR: text}
+                _set_study(connection, study_id, summary=json.dumps(said))
 
     def settle(self, submission: Submission, state: StudyState | None = None, reason: str = "") -> bool:
         """The job is gone and nothing is left to do. `state`: how the study ended, where its driver did not say."""
@@ -254,27 +293,24 @@ class Submissions:
     def _held(self, study_id: str) -> Iterator[tuple[sa.Connection, Entry]]:
         """A study as it is, and a transaction until whose end nobody else changes it. Raises NotFoundError."""
         with serialized(self._engine, f"study {study_id}") as connection:
-            # Its driver writes without that key. Both rows are locked before either is read, in the order of `_ended`.
+            # Its driver writes without that key: both rows are locked before either is read.
             for column in (_SUBMISSIONS.c.study_id, STUDIES.c.id):
                 connection.execute(sa.select(column).where(column == study_id).with_for_update())
             yield connection, _get(connection, study_id)
 
     def _ended(self, submission: Submission, values: dict[str, Any], state: StudyState | None, reason: str) -> bool:
-        # A person may have asked for something else since the submission was read.
-        read = {name: getattr(submission, name) for name in ("study_id", "job", "attempt", "wanted", "failures")}
-        as_read = sa.and_(*(_SUBMISSIONS.c[name] == value for name, value in read.items()))
-        with self._engine.begin() as connection:
-            if connection.execute(sa.update(_SUBMISSIONS).where(as_read).values(**values)).rowcount == 0:
+        with self._held(submission.study_id) as (connection, entry):
+            if entry.submission is None or not _is_as_read(entry.submission, submission):
                 return False
-            if state is not None:
+            _set_submission(connection, submission.study_id, **values)
+            # What its driver has said of its end stands.
+            if state is not None and entry.study.state in (*ACTIVE, StudyState.INTERRUPTED):
                 ended_at = time.time() if state in _ENDED else None
-                # What its driver has said of its end stands.
-                is_open = STUDIES.c.state.in_([each.value for each in (*ACTIVE, StudyState.INTERRUPTED)])
-                connection.execute(
-                    sa.update(STUDIES)
-                    .where((STUDIES.c.id == submission.study_id) & is_open)
-                    .values(state=state.value, reason=one_line(reason), ended_at=ended_at)
-                )
+                change: dict[str, Any] = {"state": state.value, "reason": one_line(reason), "ended_at": ended_at}
+                said = _with_past(entry.study, reason if state is StudyState.QUEUED else "")
+                if said != entry.study.summary:  # what cannot be read stays as it is
+                    change["summary"] = json.dumps(said)
+                _set_study(connection, submission.study_id, **change)
         return True
 
     def _change(self, study_id: str, values: dict[str, Any], where: sa.ColumnElement[bool]) -> bool:
@@ -287,6 +323,21 @@ class Submissions:
     def _entries(self, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[Entry]:
         with self._engine.connect() as connection:
             return _entries(connection, *where, limit=limit)
+
+
+def _is_as_read(now: Submission, read: Submission) -> bool:
+    """Whether nobody has done or asked for anything since a submission was read."""
+    names = ("job", "attempt", "wanted", "failures")
+    return all(getattr(now, name) == getattr(read, name) for name in names)
+
+
+def _with_past(study: StudyRow, text: str) -> dict[str, Any]:
+    """Its summary without a driver: nothing waits, and why the last driver is gone stays in the history."""
+    summary = {name: value for name, value in study.summary.items() if name != WAITING_FOR}
+    if text:
+        past = [*summary.get(HISTORY, ()), {"time": round(time.time(), 3), "text": one_line(text)}]
+        summary[HISTORY] = past[-MOST_PAST:]
+    return summary
 
 
 def _submitted(entry: Entry) -> Submission:

@@ -15,6 +15,8 @@ from service.bundles import pack
 from service.progress import Progress
 from service.runs import resume_study
 from service.settings import ServerSettings, Settings
+from service.store.studies import Studies
+from service.store.submissions import Submissions
 from tests.api.conftest import SPEC, FakeJobs, bearer, submit
 
 
@@ -155,6 +157,28 @@ def test_events_tell_everything_with_reasons_and_go_on_where_one_left_off(client
     middle = events[len(events) // 2][0]
     assert list(read(headers={"Last-Event-ID": str(middle)})) == [e for e in events if e[0] > middle or e[1] == "study"]
     assert [kind for _, kind, _ in read(params={"tail": "true"})] == ["study"]
+
+
+def test_who_waits_is_told_for_what(client, settings):
+    ids = [submit(client, params={"priority": priority}).json()["id"] for priority in (0, 5)]
+
+    def reasons():
+        return [client.get(f"/api/v1/studies/{study_id}").json()["reason"] for study_id in ids]
+
+    assert reasons() == ["place 2 of 2 in the queue", "place 1 of 2 in the queue"]
+    with Submissions(settings.database) as submissions, Studies(settings.database) as studies:
+        claimed = submissions.claim(submissions.get(ids[1]).submission, "job")
+        studies.go_on(ids[1], SPEC)
+        submissions.wait_for(ids[1], "another", "nothing of ours")
+        submissions.wait_for(ids[1], "job", "its trials wait for a worker")
+        time.sleep(1.1)  # answers are up to a second old
+        assert reasons() == ["place 1 of 1 in the queue", "its trials wait for a worker"]
+        submissions.requeue(claimed, failures=1, not_before=0.0, reason="it said nothing")
+    time.sleep(1.1)
+    assert reasons() == ["place 2 of 2 in the queue", "it said nothing; place 1 of 2 in the queue"]
+    (line,) = client.get(f"/api/v1/studies/{ids[1]}").json()["history"]
+    assert line.endswith("it said nothing")
+    assert "Earlier drivers" in client.get(f"/studies/{ids[1]}").text
 
 
 def test_stop_resume_extend_and_archive(client, trained):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,12 @@ class PidsRun:
             raise ValueError("on purpose")
         if self.params["fate"] == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.params["fate"] == "hang":
+            time.sleep(10_000)
+        if self.params["fate"] == "hang in native code":
+            ctypes.PyDLL(None).sleep(10_000)  # keeps Python's lock
+        if self.params["fate"] == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
         threads = float(os.environ.get("OMP_NUM_THREADS", "0"))
         return {"val_accuracy": self.count / 10, "pid": float(os.getpid()), "threads": threads}
 
@@ -69,6 +78,24 @@ class Recording:
         self.waiting = [Trial(number, {"fate": fate}, 1) for number, fate in enumerate(fates)]
         self.reports, self.failures, self.live, self.most_live, self.saved = {}, {}, set(), 0, {}
         self.losses = {}
+        self.lock = threading.Lock()  # as a real one has: it is not to be pickled
+        self.patience, self.since, self.cut_off_at, self.loops = None, {}, None, 0
+
+    def progress(self):
+        self.loops += 1
+
+    def working(self, trial):
+        self.since.setdefault(trial.number, (trial, time.monotonic()))
+
+    def overdue(self):
+        if self.patience is None:
+            return []
+        late = [trial for trial, since in self.since.values() if time.monotonic() - since > self.patience]
+        return [(trial, "too late") for trial in late if trial.number in self.live]
+
+    @property
+    def is_cut_off(self):
+        return self.cut_off_at is not None and time.monotonic() > self.cut_off_at
 
     def ask(self):
         if not self.waiting:
@@ -81,13 +108,14 @@ class Recording:
     def report(self, trial, reports):
         self.reports.setdefault(trial.number, []).extend((report.epoch, report.metrics) for report in reports)
         self.saved[trial.number] = reports[-1].checkpoint
+        self.since[trial.number] = trial, time.monotonic()
         if reports[-1].epoch == 3:
             self.live.discard(trial.number)
         return Decision(reports[-1].epoch == 3, "", State.COMPLETE)
 
     @property
     def finished(self):
-        return not self.waiting and not self.live
+        return self.is_cut_off or (not self.waiting and not self.live)
 
     def fail(self, trial, traceback):
         self.live.discard(trial.number)
@@ -143,6 +171,38 @@ def test_a_trial_that_raises_fails_alone_and_one_whose_worker_dies_goes_on(clust
     assert driver.failures[1].strip().endswith("ValueError: on purpose")
     assert list(driver.losses) == [3]
     assert "ActorDiedError" in driver.losses[3]
+
+
+def test_a_trial_that_hangs_is_ended_with_its_worker_and_the_others_go_on(cluster, trial_plan, tmp_path):
+    from service.cluster.tuner import run_on_ray
+
+    hangs = {1: "hang", 2: "hang in native code", 4: "freeze"}
+    driver = Recording([hangs.get(number, "fine") for number in range(8)])
+    driver.patience = 3.0
+    run_on_ray(driver, trial_plan, 2, tmp_path / "ray")
+    assert {number: len(reports) for number, reports in driver.reports.items()} == dict.fromkeys((0, 3, 5, 6, 7), 3)
+    assert driver.failures == dict.fromkeys(hangs, "too late; its worker was killed")
+    assert driver.losses == {}
+    assert driver.loops > 0
+    wait_for_processors(cluster, 2)
+
+
+def test_a_study_that_is_over_ends_though_its_trials_hang_or_wait(cluster, trial_plan, tmp_path):
+    from service.cluster.tuner import run_on_ray
+
+    driver = Recording(["hang", "hang in native code", "fine"])
+    driver.cut_off_at = time.monotonic() + 4.0
+    run_on_ray(driver, trial_plan, 3, tmp_path / "ray")  # for the third there is no processor
+    assert (driver.reports, driver.failures, driver.losses) == ({}, {}, {})
+    wait_for_processors(cluster, 2)
+
+
+def wait_for_processors(ray, count):
+    """Nobody holds a place any more."""
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU", 0) < count:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.1)
 
 
 def test_an_error_of_the_driver_ends_the_run_and_is_raised(cluster, trial_plan, tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.faults import injections, server_injections
+from tests.faults import hangs, injections, server_injections
 from tests.faults.injections import Row
 
 
@@ -37,6 +37,9 @@ def faults(short: bool, generator: random.Random, folder: Path) -> dict[str, Cal
         "checkpoint": lambda: injections.checkpoint_truncated(folder / "checkpoint"),
         "storage": lambda: injections.storage_locked(folder / "storage", 3 if short else 30),
         "disk": lambda: injections.disk_full(folder / "disk"),
+        "hang": lambda: hangs.trial_hangs(folder / "hang"),
+        "driver-frozen": lambda: hangs.driver_frozen(folder / "driver-frozen"),
+        "extended": lambda: hangs.extended_at_once(folder / "extended"),
         "mlflow": lambda: injections.mlflow_killed(folder / "mlflow"),
         "mlflow-frozen": lambda: injections.mlflow_frozen(folder / "mlflow-frozen"),
         "recorder": lambda: injections.recorder_killed(folder / "recorder", 1 if short else 3),

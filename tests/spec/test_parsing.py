@@ -167,6 +167,8 @@ def test_spaces_that_are_refused(space, message):
         ("early_stopping: {doctor: nurse}", "line 4: early_stopping.doctor: 'nurse'; allowed: 'off', 'warn', 'stop'"),
         ("search: fast", "line 4: search: 'fast' is not a mapping; keys: sampler, seed, trial_seed, enqueue, warm_start"),
         ("budget: {hours: .inf}", "line 4: budget.hours: inf is not a finite number"),
+        ("budget: {epoch_minutes: -1}", "line 4: budget.epoch_minutes: -1 is below 0, the least"),
+        ("budget: {epoch_minutes: soon}", "line 4: budget.epoch_minutes: 'soon' is not a number"),
         ("budget: {trials: 1.5}", "line 4: budget.trials: 1.5 is not a whole number"),
         ("resources: {gpus: 1.5}",
          "line 4: resources.gpus: 1.5 is neither a share of one GPU nor a whole number of them"),
@@ -276,6 +278,17 @@ def test_whole_numbers_may_be_written_with_an_exponent():
     assert (spec.budget.trials, spec.budget.hours) == (100, 2.0)
     assert type(spec.budget.trials) is int
     assert type(spec.budget.hours) is float
+
+
+@pytest.mark.parametrize(
+    ("given", "minutes"),
+    [("", None), ("epoch_minutes: off", 0.0), ("epoch_minutes: 0", 0.0), ("epoch_minutes: 2.5", 2.5)],
+)
+def test_the_limit_of_an_epoch(given, minutes):
+    spec = parse_spec(f"{HEAD}space: {{lr: 1}}\nbudget: {{{given}}}")
+    assert spec.budget.epoch_minutes == minutes
+    assert parse_spec(to_yaml(spec)) == spec
+    assert ("epoch_minutes" in to_yaml(spec)) is (minutes is not None)  # an older version reads one without
 
 
 def test_numbers_beyond_every_bound_are_refused_as_data_too():

@@ -51,6 +51,9 @@ def test_a_driver_drives_its_study_by_its_own_role(url, studies, roles, tmp_path
     assert result.state == "complete"
     with opened_storage(url) as storage:
         assert len(read_study(storage, studies[0])) == sum(result.trials.values())
+    with Submissions(mine) as submissions:  # what its job says of it
+        submissions.wait_for(studies[0], "", "its trials wait for a worker")
+        assert submissions.get(studies[0]).study.summary["waiting_for"] == "its trials wait for a worker"
 
 
 @pytest.mark.parametrize(
