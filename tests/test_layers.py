@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "job": {"supervisor", "cluster", "errors", "progress", "runs", "settings", "store"},
     "reconciler": {"cluster", "errors", "planning", "spec", "store"},
     "web": {"errors", "planning", "results", "search", "spec"},
-    "api": {"bundles", "calibration", "cluster", "continuing", "errors", "history", "journal", "planning", "reconciler", "results", "search",
+    "api": {"bundles", "calibration", "cluster", "continuing", "errors", "estimate", "history", "journal", "planning", "reconciler", "results", "search",
             "settings", "spec", "store", "texts", "tracking", "views", "web"},
     "supervisor": {"errors"},
     "embedded": {"api", "cluster", "errors", "interrupts", "scratch", "settings", "store", "supervisor"},

@@ -171,6 +171,7 @@ class StudyInFull(Study):
     test_trial: int | None = Field(description="The trial that `test` belongs to.")
     test_looks: list[TestLook] = Field(description=LOOKS)
     epochs: EpochCounts
+    seconds_left: float | None = Field(description="An estimate, of a study that runs; null while there is none.")
     claim: str | None
     history: list[str] = Field(description="Why earlier drivers are gone, a line each, the oldest first.")
     calibration: list[str]

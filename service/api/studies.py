@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from service.api.bundles import BundleKeeper
 from service.api.reading import Reader
+from service.api.time_left import seconds_left
 from service.api.trial_view import TrialRow, TrialView
 from service.continuing import extended, resolve_warm_start
 from service.errors import (
@@ -64,6 +65,7 @@ _NOTHING_SAID: Mapping[str, Any] = {
     "test_trial": None,
     "test_looks": [],
     "epochs": {"trained": 0, "repeated": 0, "range_tests": 0.0, "full": 0, "saved": 0, "saved_share": 0.0},
+    "seconds_left": None,
     "claim": None,
     "calibration": [],
     "doctor": [],
@@ -161,10 +163,18 @@ class StudyService:
         return {
             **test_data(back.result),
             "epochs": dict(back.result.epochs),
+            "seconds_left": self._left(study_id, back.spec, view),
             "claim": view.derived(("claim", row.spec), lambda: _verdict(back)),
             "calibration": list(back.calibration.lines()) if back.calibration is not None else [],
             "doctor": view.derived("doctor", lambda: [each.text(len(view)) for each in diagnose(view.records)]),
         }
+
+    def _left(self, study_id: str, spec: StudySpec, view: TrialView) -> float | None:
+        entry = self.entry(study_id)
+        if entry.study.state is not StudyState.RUNNING or entry.submission is None:
+            return None  # of the command line's studies nobody knows here how long they were driven
+        concurrency = entry.submission.concurrency or 1
+        return view.derived(("left", entry.study.spec), lambda: seconds_left(spec, view, _seconds(entry), concurrency))
 
     def trials(
         self,

@@ -9,12 +9,13 @@ import time
 import pytest
 
 from service.api.reading import Reader
+from service.api.time_left import seconds_left
 from service.journal import Journal
 from service.search.records import Outcome, State, TrialRecord
 from service.search.storage import open_storage
 from service.search.study import Study
 from service.settings import OutputFolder
-from service.spec import to_yaml
+from service.spec import stored_spec, to_yaml
 from service.store.studies import Studies, StudyState
 from tests.factories import make_plan
 
@@ -148,3 +149,17 @@ def test_all_trials_are_listed_sorted_and_filtered_without_scripts(client, made)
     assert "sort=-epochs" in link
     assert client.get(f"{path}?sort=nothing").status_code == 400
     assert client.get(f"{path}?cursor=nothing").status_code == 400
+
+
+def test_the_time_that_is_left_is_told_from_the_epochs_that_are_left(made, settings):
+    row, _ = made()
+    reader, spec = Reader(settings), stored_spec(row.spec)
+    view = reader.view(row)
+    # Two of nine epochs of 60 of 70 trials are trained, 58 of these have been stopped.
+    assert seconds_left(spec, view, 120.0, 2) == pytest.approx(10 * 9 + 2 * 7, rel=0.5)
+    assert seconds_left(spec, view, 240.0, 2) == pytest.approx(2 * seconds_left(spec, view, 120.0, 2))
+    assert seconds_left(spec, view, 0.5, 2) is None
+    assert seconds_left(spec, view, 120.0, 100) is None
+    hours = spec.model_copy(update={"budget": spec.budget.model_copy(update={"hours": 121 / 3600})})
+    assert seconds_left(hours, view, 120.0, 2) == pytest.approx(1.0, abs=0.1)
+    reader.close()
