@@ -237,6 +237,12 @@ def test_the_link_of_a_study_leads_through_the_server_to_its_run(up, linked, tmp
     mlflow.log_text(run.info.run_id, "mine", "notes/own.txt")
     assert [each.path for each in mlflow.list_artifacts(run.info.run_id, "notes")] == ["notes/own.txt"]
     assert mlflow.get_run(run.info.run_id).data.tags["liked"] == "yes"
+    large = tmp_path / "large.bin"
+    large.write_bytes(os.urandom(8 * 2**20))
+    mlflow.log_artifact(run.info.run_id, str(large))
+    (tmp_path / "back").mkdir()
+    back = mlflow.download_artifacts(run.info.run_id, "large.bin", str(tmp_path / "back"))
+    assert Path(back).read_bytes() == large.read_bytes()
 
 
 def mlflow_address(pid: int) -> str:
