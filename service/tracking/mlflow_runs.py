@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from service.settings import OutputFolder
 from service.tracking.changes import RUNNING, Change
 from service.tracking.local_artifacts import path_inside
 from service.tracking.transaction import one_transaction
@@ -54,7 +55,8 @@ class MlflowRuns:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             if self._artifacts is not None:
-                self._artifacts.mkdir(mode=0o700, parents=True, exist_ok=True)
+                mask = OutputFolder(self._artifacts.parent).mask
+                self._artifacts.mkdir(mode=0o777 & ~mask, exist_ok=True)  # others could plant a link in it
             # Given outright: MLflow's default would be a folder below wherever this process happens to run.
             location = (self._artifacts / name).resolve().as_uri() if self._artifacts is not None else None
             # So that MLflow opens it as training runs; by default it shows an experiment as a chat application's.

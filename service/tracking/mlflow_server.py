@@ -16,7 +16,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Any
 
-from service.settings import MLFLOW_SECRET
+from service.settings import MLFLOW_SECRET, OutputFolder
 from service.tracking.local_artifacts import confine_artifacts
 from service.tracking.mirror import sqlite_uri
 from service.tracking.mlflow_access import accepted_headers
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     import uvicorn
 
-    os.umask(0o077)
+    os.umask(OutputFolder(arguments.artifacts.parent).mask)
     app = Locked(_mlflow(arguments.port, arguments.database, arguments.artifacts), secret)
     # h11 limits headers before anybody is known, which the faster parser does not.
     uvicorn.run(
@@ -81,8 +81,7 @@ def _mlflow(port: int, database: Path, artifacts: Path) -> App:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GIT_PYTHON_REFRESH": "quiet",
     }
-    artifacts.mkdir(mode=0o700, parents=True, exist_ok=True)
-    artifacts.chmod(0o700)
+    artifacts.mkdir(exist_ok=True)
     from service.tracking.recorder import sqlite_client
 
     uri = sqlite_uri(database)
