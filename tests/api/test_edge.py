@@ -136,20 +136,21 @@ def test_no_path_reads_a_body_without_an_end(client, path, is_declared):
 
 def test_who_is_not_known_has_limits_by_address_whatever_they_ask_for(settings, jobs, tokens):
     token = tokens.create("ana", "admin")
-    app = create_app(settings, ServerSettings(anonymous=1.0, poll_seconds=3600), jobs)
+    app = create_app(settings, ServerSettings(anonymous=0.01, poll_seconds=3600), jobs)
     client = TestClient(app, base_url="http://127.0.0.1", client=("192.0.2.1", 1))
-    paths = ["/healthz", "/readyz", "/static/none.js", "/nothing", "/api/v1/studies", "/sign-in"]
+    paths = ["/readyz", "/static/none.js", "/nothing", "/api/v1/studies", "/sign-in"]
     assert 429 not in [client.get(path).status_code for path in paths]
-    assert [client.get("/healthz").status_code for _ in range(10)][-1] == 429
+    assert [client.get("/nothing").status_code for _ in range(10)][-1] == 429
     for path in paths:
         answer = client.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (429, "application/problem+json"), path
-    assert client.get("/healthz", headers=bearer("dialin_wrong")).status_code == 429
+    assert client.get("/nothing", headers=bearer("dialin_wrong")).status_code == 429
+    assert client.get("/healthz").status_code == 200  # a server that does not say so is started again
     # Others at the same address, who are known, and those of other addresses.
-    assert client.get("/healthz", headers=bearer(token)).status_code == 200
+    assert client.get("/nothing", headers=bearer(token)).status_code == 404
     assert client.get("/api/v1/studies", headers=bearer(token)).status_code == 200
     other = TestClient(app, base_url="http://127.0.0.1", client=("192.0.2.2", 1))
-    assert other.get("/healthz").status_code == 200
+    assert other.get("/readyz").status_code == 200
     client.close()
     other.close()
 

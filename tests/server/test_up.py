@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -19,7 +20,7 @@ import pytest
 
 from service.errors import NoResultError
 from tests.faults.harness import ROOT, descendants
-from tests.server.harness import Up, wait_until
+from tests.server.harness import PARTS, Up, wait_until
 from tests.strangers import NEEDS_ROOT, as_nobody, reached_by_nobody
 
 SLOW = """
@@ -79,7 +80,7 @@ def readiness(up) -> dict:
     [
         ("raylet/raylet", "ray", r"the raylet of node [\d.]+ has not answered for \d+ s", "unavailable"),
         ("gcs/gcs_server", "ray", r"Ray's GCS has not answered for \d+ s", "unavailable"),
-        ("-m mlflow server", "mlflow", r"MLflow has not answered for \d+ s", "degraded"),
+        (PARTS["mlflow"], "mlflow", r"MLflow has not answered for \d+ s", "degraded"),
     ],
 )
 def test_what_hangs_is_named_and_well_again_afterwards(up, name, part, says, status):
@@ -93,7 +94,8 @@ def test_what_hangs_is_named_and_well_again_afterwards(up, name, part, says, sta
         assert readiness(up)["status"] == status
     finally:
         for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # it may have been started again
+                os.kill(pid, signal.SIGCONT)
     wait_until(lambda: readiness(up)["status"] == "ok", 30, "it is ready again")
 
 
