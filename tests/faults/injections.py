@@ -290,6 +290,9 @@ def recorder_killed(folder: Path, times: int) -> Row:
         wait_until(lambda: _ended(process) or [*recorders(place)] not in ([], [killed]), 60, "another recorder")  # noqa: B023
         assert not _ended(process), place.log()[-3000:]
         waits.append(time.monotonic() - began)
+        before = len(place.epochs_spooled())
+        wait_until(lambda: _ended(process) or _more(place, before), 60, "an epoch")  # noqa: B023
+        assert _more(place, before), "it was replaced at the study's end only"
     assert process.wait(300) == 0, place.log()[-3000:]
     return _row("recorder killed", times, place, None, max(waits))
 
