@@ -18,7 +18,7 @@ import pytest
 
 from service import runs
 from service.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
-from service.history import list_studies, read_back, sync_study
+from service.history import ending_of, list_studies, read_back, sync_study
 from service.journal import read_journal
 from service.objectives.checkpoints import checkpoint_folder
 from service.objectives.trials import evaluate_checkpoint
@@ -526,20 +526,13 @@ def test_a_study_whose_best_checkpoint_is_damaged_is_complete_without_a_test(set
     assert Path(result.paths["best_config"]).exists()
 
 
-class Heard:
-    """A mirror that keeps what it was told of a study's end."""
-
-    def study_ended(self, state, reason, metrics, tags, artifacts):
-        self.metrics, self.tags = metrics, tags
-
-
 def test_mlflow_keeps_no_score_of_an_earlier_look_beside_another_best_trial(settings):
     done = {1: 0.5, 2: 0.6}
     records = [TrialRecord(0, State.COMPLETE, {}, 0, done), TrialRecord(1, State.COMPLETE, {}, 1, {**done, 2: 0.9})]
-    folder, heard = OutputFolder(settings.out).study("small-abc"), Heard()
+    folder = OutputFolder(settings.out).study("small-abc")
     for best, score, trial in ((records[:1], 0.55, "0"), (records, math.nan, "none")):
         result = summarize(make_spec(), "small-abc", "interrupted", best, looks=[Look(0, {"accuracy": 0.55})])
-        runs._end_mirror(heard, make_spec(), result, best, folder)
-        assert heard.metrics["test_accuracy"] == pytest.approx(score, nan_ok=True)
-        assert heard.tags["dialin.test_trial"] == trial
-        assert ("0.5500" in heard.tags["mlflow.note.content"]) is (trial == "0")
+        ended = ending_of(make_spec(), result, best, folder, None)
+        assert ended["metrics"]["test_accuracy"] == pytest.approx(score, nan_ok=True)
+        assert ended["tags"]["dialin.test_trial"] == trial
+        assert ("0.5500" in ended["tags"]["mlflow.note.content"]) is (trial == "0")
