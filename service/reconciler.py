@@ -97,8 +97,14 @@ class Reconciler:
         entries = [(entry, entry.submission) for entry in self._submissions.unsettled() if entry.submission is not None]
         shape = self._jobs.shape() if entries else ClusterShape(0.0)
         self._look_for_damage([entry for entry, _ in entries])
+        locked: sa.exc.OperationalError | None = None
         for entry, submission in entries:
-            self._guarded(self._see_to, entry, submission)
+            try:
+                self._guarded(self._see_to, entry, submission)
+            except sa.exc.OperationalError as error:
+                locked = error  # perhaps by a driver that hangs: the next of them may be the one to be ended
+        if locked is not None:
+            raise locked
         self._start_some(shape)
         self._share_out(shape)
         self.seen_at, self.trouble = self._clock(), ""

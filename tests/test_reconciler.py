@@ -255,16 +255,19 @@ def test_a_driver_that_says_nothing_while_ray_says_that_it_runs_is_replaced(worl
 
 
 def test_a_frozen_driver_that_keeps_the_database_locked_is_stopped_all_the_same(world, monkeypatch):
-    study, reconciler = world.submit(), world.reconciler()
+    study, other, reconciler = world.submit(), world.submit(), world.reconciler()
     reconciler.step()
     world.drive(study)
+    world.drive(other)  # younger, so looked at first
+    world.jobs.end(f"{other}-a1")
     frozen(world, study, STALE_SECONDS + 1)
 
-    def locked(*_):
+    def locked(*_, **__):
         raise sa.exc.OperationalError("BEGIN IMMEDIATE", {}, Exception("database is locked"))
 
     with monkeypatch.context() as patched:
         patched.setattr(world.submissions, "say", locked)
+        patched.setattr(world.submissions, "requeue", locked)
         with pytest.raises(sa.exc.OperationalError):
             reconciler.step()
     assert world.jobs.stopped == [f"{study}-a1"]

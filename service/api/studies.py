@@ -17,6 +17,7 @@ from service.api.bundles import BundleKeeper
 from service.api.reading import Reader
 from service.api.time_left import seconds_left
 from service.api.trial_view import TrialRow, TrialView
+from service.api.waiting import waits_for
 from service.continuing import extended, resolve_warm_start
 from service.errors import (
     ConflictError,
@@ -40,7 +41,7 @@ from service.settings import MLFLOW_PATH, OutputFolder, ServerSettings, Settings
 from service.spec import damage_of, parse_spec, spec_of_study, stored_spec, to_yaml
 from service.spec.reading import read_yaml
 from service.spec.study_spec import ObjectiveSpec, PythonSpec, StudySpec
-from service.store.studies import WAITING_FOR, StudyRow, StudyState
+from service.store.studies import StudyRow, StudyState
 from service.store.submissions import ACTIVE, Entry, Submissions
 from service.store.tokens import Identity, Role
 from service.texts import one_line
@@ -355,7 +356,7 @@ class StudyService:
             "id": study.id,
             "name": study.name,
             "state": study.state.value,
-            "reason": "; ".join(filter(None, (study.reason, self._waits_for(entry)))),
+            "reason": "; ".join(filter(None, (study.reason, waits_for(entry, self._submissions)))),
             "unreadable": "; ".join(damage),
             "owner": submission.owner if submission is not None else None,
             "priority": submission.priority if submission is not None else 0,
@@ -379,27 +380,6 @@ class StudyService:
                 "mlflow": self._run_link(experiment, parent),
             },
         }
-
-    def _waits_for(self, entry: Entry) -> str:
-        """What a study that is to run waits for: its turn, or a worker; empty: for nothing."""
-        study, submission = entry.study, entry.submission
-        if study.state is StudyState.RUNNING:
-            waits = str(study.summary.get(WAITING_FOR, ""))
-            return f"{waits}{self._held_by_others(study.id)}" if waits else ""
-        if study.state is not StudyState.QUEUED or submission is None or submission.job:
-            return ""
-        queue = self._submissions.queue()
-        if study.id not in queue:  # its turn came just now
-            return ""
-        return f"place {queue.index(study.id) + 1} of {len(queue)} in the queue"
-
-    def _held_by_others(self, study_id: str) -> str:
-        """Whose trials are at work, where one study's wait for a worker."""
-        at_work = [
-            entry.study.id for entry in self._submissions.unsettled() if entry.submission and entry.submission.job
-        ]
-        others = [other for other in at_work if other != study_id]
-        return f"; at work are those of {', '.join(others[:3])}{' and others' * (len(others) > 3)}" if others else ""
 
     def _outcome(self, study: StudyRow, spec: StudySpec | None) -> tuple[dict[str, int], float | None]:
         """How many trials are in each state, and the best value, where the specification says what is better."""

@@ -173,6 +173,10 @@ def test_who_waits_is_told_for_what(client, settings):
         submissions.wait_for(ids[1], "job", "its trials wait for a worker")
         time.sleep(1.1)  # answers are up to a second old
         assert reasons() == ["place 1 of 1 in the queue", "its trials wait for a worker"]
+        third = submit(client).json()["id"]
+        submissions.claim(submissions.get(third).submission, "third's")
+        time.sleep(1.1)
+        assert reasons()[1] == f"its trials wait for a worker; at work are those of {third}"
         submissions.requeue(claimed, failures=1, not_before=0.0, reason="it said nothing")
     time.sleep(1.1)
     assert reasons() == ["place 2 of 2 in the queue", "it said nothing; place 1 of 2 in the queue"]
