@@ -152,9 +152,12 @@ def _mebibytes(name: str, text: str) -> int:
 
 
 def _names(name: str, text: str) -> tuple[str, ...]:
-    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    names = tuple(part.strip().lower().strip("[]") for part in text.split(",") if part.strip())
     if "*" in names:
         raise UsageError(f"{name}={text!r}; name the hosts: a server for every host can be called by any page")
+    wrong = [each for each in names if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", each)]
+    if wrong:
+        raise UsageError(f"{name}: {wrong[0]!r} is no host; allowed: names and addresses, without a scheme or a port")
     return names
 
 

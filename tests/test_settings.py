@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import UsageError
-from service.settings import OutputFolder, ServerAddress, Settings
+from service.settings import OutputFolder, ServerAddress, ServerSettings, Settings
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,13 @@ def test_the_address_of_a_server():
     assert "secret" not in repr(ServerAddress.read(environment))
     with pytest.raises(UsageError, match="name either"):
         ServerAddress.read({}, url="http://here", out="folder")
+
+
+def test_hosts_are_names_in_lower_case_and_nothing_else():
+    def read(text):
+        return ServerSettings.read({"DIALIN_ALLOWED_HOSTS": text}).allowed_hosts
+
+    assert read("Dialin.Example.org, 10.0.0.7,[::1]") == ("dialin.example.org", "10.0.0.7", "::1")
+    for wrong in ("dialin.example.org:8080", "https://dialin.example.org", "a b"):
+        with pytest.raises(UsageError, match="is no host; allowed: names and addresses, without a scheme or a port"):
+            read(wrong)

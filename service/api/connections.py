@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.api.problems import MEDIA_TYPE, problem
 from service.errors import TooLargeError
 
-SPARE_FILES = 256  # for databases, journals and logs
+SPARE_FILES = 384  # for databases, journals, logs, and the way to MLflow
 LEAST_BODY_RATE = 16 * 1024  # bytes a second, once `body_seconds` are over
 CLOSING_SECONDS = 10.0  # in which a closed connection's last bytes have to be taken
 MOST_PIPELINED = 16  # requests sent before the first was answered

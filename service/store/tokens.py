@@ -18,6 +18,7 @@ from service.errors import ConflictError, NotFoundError, UsageError, did_you_mea
 from service.store.database import METADATA, connect
 
 SESSION_SECONDS = 7 * 24 * 3600.0
+MOST_SESSIONS = 100  # of one token: whoever has it could fill the table
 _PREFIX = "dialin_"  # so that a token that leaked into a text is recognized
 
 _TOKENS = sa.Table(
@@ -115,11 +116,16 @@ class Tokens:
         return Identity(row.name, Role(row.role)) if row is not None else None
 
     def open_session(self, identity: Identity) -> str:
-        """A session's secret, for a cookie."""
+        """A session's secret, for a cookie. Of more than MOST_SESSIONS of one caller the oldest ends."""
         secret = secrets.token_urlsafe(32)
         values = {"digest": _digest(secret), "name": identity.name, "ends_at": time.time() + SESSION_SECONDS}
         with self._engine.begin() as connection:
             connection.execute(sa.delete(_SESSIONS).where(_SESSIONS.c.ends_at < time.time()))
+            own = _SESSIONS.c.name == identity.name
+            newest = sa.select(_SESSIONS.c.ends_at).where(own).order_by(_SESSIONS.c.ends_at.desc())
+            oldest = connection.execute(newest.offset(MOST_SESSIONS - 1).limit(1)).scalar()
+            if oldest is not None:
+                connection.execute(sa.delete(_SESSIONS).where(own, _SESSIONS.c.ends_at <= oldest))
             connection.execute(sa.insert(_SESSIONS).values(**values))
         return secret
 

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from service.errors import ConflictError, NotFoundError, UsageError
-from service.store.tokens import Identity, Role, Tokens
+from service.store.tokens import MOST_SESSIONS, Identity, Role, Tokens
 
 
 @pytest.fixture
@@ -62,3 +62,12 @@ def test_roles_hold_what_lower_ones_do():
     assert Identity("ana", Role.ADMIN).may(Role.VIEWER)
     assert Identity("ana", Role.SUBMITTER).may(Role.SUBMITTER)
     assert not Identity("ana", Role.VIEWER).may(Role.SUBMITTER)
+
+
+def test_one_token_has_so_many_sessions_at_most(tokens):
+    ana, ben = (tokens.identify(tokens.create(name, "viewer")) for name in ("ana", "ben"))
+    bens = tokens.open_session(ben)
+    opened = [tokens.open_session(ana) for _ in range(MOST_SESSIONS + 20)]
+    alive = [session for session in opened if tokens.of_session(session) == ana]
+    assert alive == opened[-MOST_SESSIONS:]
+    assert tokens.of_session(bens) == ben
