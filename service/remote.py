@@ -116,7 +116,7 @@ def _result(study: StudyHandle, detail: Mapping[str, Any]) -> Result:
         best=best,
         looks=looks_of({"test_looks": detail.get("test_looks", ())}),
         trials={end: int(info.trials.get(end, 0)) for end in _ENDS},
-        epochs={kind: float(count) for kind, count in detail["epochs"].items()},
+        epochs={kind: count if isinstance(count, int) else float(count) for kind, count in detail["epochs"].items()},
         seconds=float(info.seconds),
         paths={"best_config": None, "mlflow": None, "storage": None},
         reason=info.reason,
