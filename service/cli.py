@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from service.errors import DialinError, UsageError, did_you_mean
 from service.output import INTERRUPTED, WATCHING_ENDED, console, exit_code, print_json, print_text
+from service.texts import printable
 
 RUNNER = "ray"
 ROLES = ("viewer", "submitter", "admin")
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _error_text(error: DialinError) -> str:
-    return "\n".join(f"error: {line}" for line in str(error).splitlines())
+    return "\n".join(f"error: {line}" for line in printable(str(error)).splitlines())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -130,7 +131,8 @@ def _add_either(commands: Any) -> None:
     best.add_argument("--yaml", action="store_true", help="as a specification that trains it again")
     _either(commands, "watch", _watch, "follow a study until it ends", study=True)
     _either(commands, "stop", _stop, "end a study; it can be resumed", study=True)
-    logs = _either(commands, "logs", _logs, "what a study's driver and its failed trials have logged", study=True)
+    logs = _either(commands, "logs", _logs, "what a study's driver and its trials have logged", study=True)
+    logs.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="a trial's number: its log alone")
     logs.add_argument("--tail", type=_lines, default=200, metavar="N", help="lines of each log (default 200)")
 
     text = "go on with a study that was interrupted or whose driver died"
@@ -299,14 +301,14 @@ def _stop(arguments: argparse.Namespace) -> None:
 def _logs(arguments: argparse.Namespace) -> None:
     from service.watching import study_logs
 
-    logs = study_logs(_settings(arguments), arguments.study, arguments.tail)
+    logs = study_logs(_settings(arguments), arguments.study, arguments.tail, arguments.trial)
     if arguments.json:
         print_json(dict(logs))
         return
     for name, text in logs.items():
         print(f"== {name}\n{text}", end="")
     if not logs:
-        print("nothing was logged: no trial has failed")
+        print("nothing was logged: no trial has printed anything or has failed")
 
 
 def _submit(arguments: argparse.Namespace) -> NoReturn:

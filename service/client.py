@@ -297,9 +297,11 @@ class StudyHandle:
         data = self._connection.json("GET", f"{self._path}/curve")
         return _table(_listed(data.get("points") if isinstance(data, dict) else None))
 
-    def logs(self, tail: int = 200) -> str:
-        """The last lines of the driver's log."""
-        return self._connection.text(f"{self._path}/logs", params={"tail": tail})
+    def logs(self, tail: int = 200, trial: int | None = None) -> str:
+        """The last lines of the driver's log; of a trial's, with the traceback of one that has failed, where its number
+        is given. Raises NotFoundError for a trial that is not there."""
+        path = "logs" if trial is None else f"trials/{int(trial)}/log"
+        return self._connection.text(f"{self._path}/{path}", params={"tail": tail})
 
     def stop(self) -> StudyHandle:
         """Ask for the study's end: it keeps what it has, and can be resumed. Raises ConflictError for one that has."""

@@ -239,6 +239,12 @@ class LocalReader:
         )
 
 
+def study_row(settings: Settings, reference: str) -> StudyRow:
+    """A study's row by id, name or `last`, whatever else of it can be read. Raises NotFoundError."""
+    with _studies(settings, reference) as studies:
+        return studies.find(reference)
+
+
 def _studies(settings: Settings, reference: str) -> Studies:
     if not settings.has_database:
         _check_not_lost(settings)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from service.texts import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,7 +19,8 @@ def console(stderr: bool = False) -> Console:
     # A command that prints JSON does without it.
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    # Without markup: what people and their functions have written is printed, and none of it is a command to rich.
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def print_json(data: Any) -> None:
@@ -27,7 +30,7 @@ def print_json(data: Any) -> None:
 def print_text(text: str, key: str | None = None) -> None:
     """A text with one end of line behind it; as the only entry of an object where there is a key."""
     if key is None:
-        print(text.removesuffix("\n"))
+        print(printable(text).removesuffix("\n"))
     else:
         print_json({key: text})
 

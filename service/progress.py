@@ -18,7 +18,9 @@ from service.results.summary import figure
 from service.search.ranking import best_value
 from service.search.records import Decision, Outcome, State, Trial, TrialRecord
 from service.spec.domains import Fixed
+from service.texts import one_line, printable
 
+MOST_SHOWN = 60  # characters of a knob's value
 PLAIN_SECONDS = 2.0  # between two plain lines, at least
 PANEL_PER_SECOND = 4  # how often the panel is drawn, whether anything has happened or not
 _ENDS = (State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED)
@@ -73,7 +75,7 @@ class Progress:
             self._live.stop()
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(printable(text), highlight=False, markup=False, emoji=False)
 
     def planned(self, study_id: str, plan: Plan, trials: Sequence[TrialRecord] = ()) -> None:
         self._plan, self._study_id = plan, study_id
@@ -198,9 +200,8 @@ class Progress:
         table = Table.grid(padding=(0, 2))
         for trial, epoch, value in list(self._running.values()):
             shown = "" if value is None else f"{spec.objective.metric} {figure(value)}"
-            table.add_row(
-                f"  trial {trial.number}", f"epoch {epoch}/{spec.budget.epochs}", shown, _knobs(trial, self._plan)
-            )
+            cells = (f"  trial {trial.number}", f"epoch {epoch}/{spec.budget.epochs}", shown, _knobs(trial, self._plan))
+            table.add_row(*map(Text, cells))  # strings would be read as rich's markup
         head = Table.grid(padding=(0, 1))
         head.add_row(bar, Text(self._line()))
         return Group(head, table)
@@ -212,4 +213,4 @@ def _knobs(trial: Trial, plan: Plan) -> str:
 
 
 def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else one_line(value, MOST_SHOWN)

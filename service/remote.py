@@ -308,14 +308,16 @@ def _refuse_local(arguments: Namespace) -> None:
 
 
 def _logs(client: Client, arguments: Namespace) -> None:
-    print_text(client.study(arguments.study).logs(arguments.tail), "driver.log" if arguments.json else None)
+    study, trial = client.study(arguments.study), arguments.trial
+    name = "driver.log" if trial is None else f"trial-{trial:04d}.log"
+    print_text(study.logs(arguments.tail, trial), name if arguments.json else None)
 
 
 def _print_study(study: StudyHandle, arguments: Namespace) -> None:
     if arguments.json:
         print_json(asdict(study.info))
         return
-    print(study.info.line())
+    print_text(study.info.line())
     if not study.info.ended:
         print(f"watch it             dialin watch {study.id}")
     _say_links(study)

@@ -221,6 +221,10 @@ class StudyFolder:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    def trial_log(self, number: int) -> Path:
+        """What a trial has printed, and the traceback of one that has failed."""
+        return self.logs / f"trial-{number:04d}.log"
+
     @property
     def database_url(self) -> Path:
         """What a driver on a server that runs other people's code is given in place of DIALIN_DATABASE_URL."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from service.history import ENDED, ReadBack
 from service.planning import Plan
@@ -22,6 +23,7 @@ from service.spec import lint, sampler_of
 from service.spec.domains import Fixed
 from service.spec.range_tests import Calibration
 from service.spec.study_spec import ObjectiveSpec, StudySpec
+from service.texts import printable
 from service.tracking.mirror import sqlite_uri, ui_command
 from service.views import domain_text, find_trial, value_text, when_text, why
 
@@ -80,7 +82,7 @@ def _show_best(console: Console, spec: StudySpec, result: Result) -> None:
     table = Table.grid(padding=(0, 2))
     named = {name: value for name, value in best.params.items() if name in spec.space}
     for name, value in named.items():
-        table.add_row(f"  {name}", value_text(value), "fixed" if isinstance(spec.space[name], Fixed) else "")
+        _add_row(table, f"  {name}", value_text(value), "fixed" if isinstance(spec.space[name], Fixed) else "")
     _say(console, f"\nbest configuration (trial {best.trial}, epoch {best.epoch} of {spec.budget.epochs})")
     console.print(table)
     if len(named) < len(best.params):
@@ -104,7 +106,7 @@ def show_plan(console: Console, plan: Plan, data: str = "") -> None:
     _say(console, f"{spec.name}: {spec.objective.mode}imize {spec.objective.metric} on {spec.objective.subject}")
     table = Table.grid(padding=(0, 2))
     for name, domain in spec.space.items():
-        table.add_row(f"  {name}", domain_text(domain), when_text(domain))
+        _add_row(table, f"  {name}", domain_text(domain), when_text(domain))
     console.print(table)
     asked = spec.resources.concurrency
     fewer = (
@@ -170,7 +172,7 @@ def show_list(console: Console, rows: Sequence[Mapping[str, Any]], states: Seque
         trials = str(sum(row["trials"].values())) if row["trials"] else ""
         started = datetime.datetime.fromtimestamp(row["created_at"]).strftime("%Y-%m-%d %H:%M")
         lag = [f"lags by {row['mirror_lag']}" if _lags(row) else ""] if lags else []
-        table.add_row(row["study_id"], row["state"], best, trials, started, *lag)
+        _add_row(table, row["study_id"], row["state"], best, trials, started, *lag)
     console.print(table)
     for row in rows:
         if row.get("unreadable"):
@@ -189,7 +191,7 @@ def show_trial(console: Console, back: ReadBack, number: int) -> None:
     _say(console, f"trial {number} of {back.row.id}: {trial.state.value}{f', {ended}' if ended else ''}")
     table = Table.grid(padding=(0, 2))
     for name, value in trial.params.items():
-        table.add_row(f"  {name}", value_text(value), "" if name in back.spec.space else "default")
+        _add_row(table, f"  {name}", value_text(value), "" if name in back.spec.space else "default")
     console.print(table)
     course = "  ".join(f"{epoch}: {figure(value)}" for epoch, value in trial.values.items())
     _say(console, f"{back.spec.objective.metric} by epoch   {course or 'none reported'}")
@@ -217,7 +219,7 @@ def show_study(console: Console, back: ReadBack, *, is_here: bool = True) -> Non
     for trial in trials:
         value = best_value(trial.values, back.spec.objective.mode == "max")
         shown = "" if value is None else figure(value)
-        table.add_row(str(trial.number), trial.state.value, str(trial.epochs_done), shown, why(trial))
+        _add_row(table, str(trial.number), trial.state.value, str(trial.epochs_done), shown, why(trial))
     _say(console, "")
     console.print(table)
     if back.row.damage:
@@ -264,7 +266,7 @@ def show_knobs(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(title, overflow="fold")
     for row in rows:
         when = ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in row["applies"].items())
-        table.add_row(row["name"], row["values"], row["typical"] or "", when, row["summary"], row["source"])
+        _add_row(table, row["name"], row["values"], row["typical"] or "", when, row["summary"], row["source"])
     console.print(table)
 
 
@@ -285,4 +287,9 @@ def _short_path(path: str | None) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False)
+    console.print(printable(text), markup=False, highlight=False, emoji=False)
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """A row of plain texts: strings would be read as rich's markup."""
+    table.add_row(*(Text(printable(cell)) for cell in cells))

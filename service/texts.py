@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 MOST_REASON = 1_000  # characters of why a trial or a study ended
 MOST_LINE = 4_000  # characters of a line of a log
 MOST_LOG = 256 * 1024  # characters of a trial's traceback
+MOST_TAIL = 4 * 2**20  # bytes of the end of a log that are looked at
 MOST_VALUE = 500  # characters of a knob's value where it is shown
 
 # What a terminal takes for a command: CSI and two-character sequences, and strings such as a window's title.
@@ -52,6 +54,17 @@ def log_text(text: str, most: int = MOST_LOG) -> str:
     later half is the end: that is where a traceback says what happened."""
     lines = (shorten(line, MOST_LINE) for line in printable(text).split("\n"))
     return shorten("\n".join(lines), most, tail=most // 2)
+
+
+def read_tail(file: Path, lines: int) -> str:
+    """The last lines of a log, printable, each with its end of line; empty where there is no file. Of a very long log
+    no more than `MOST_TAIL` bytes are read."""
+    if not file.exists():
+        return ""
+    with file.open("rb") as opened:
+        opened.seek(max(0, opened.seek(0, 2) - MOST_TAIL))
+        text = log_text(opened.read().decode(errors="replace"), MOST_TAIL)
+    return "".join(f"{line}\n" for line in text.splitlines()[-lines:])
 
 
 def alike(text: str) -> str:

@@ -13,10 +13,11 @@ from service.planning import Plan
 from service.search.ranking import LOSS, best_value, peak_of
 from service.search.records import TrialRecord
 from service.spec import lint, sampler_of
-from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
+from service.spec.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested, Scalar
 from service.spec.findings import Finding
 from service.spec.knobs import CATALOGUE, Knob
 from service.spec.range_tests import Calibration
+from service.texts import MOST_LINE, MOST_VALUE, one_line, printable, shorten
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
@@ -97,6 +98,11 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _shown(value: Scalar) -> Scalar:
+    """A knob's value; a very long text is cut: hundreds of trials may have it."""
+    return shorten(printable(value), MOST_LINE) if isinstance(value, str) else value
+
+
 def _finding_data(finding: Finding) -> dict[str, Any]:
     rule = finding.rule
     about = {"severity": rule.severity, "cause": rule.cause, "remedy": rule.remedy, "source": rule.source}
@@ -114,7 +120,7 @@ RECORD_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
     "loss": lambda trial, _: _finite(trial.metrics.get(LOSS)),
     "epochs": lambda trial, _: trial.epochs_done,
     "values": lambda trial, _: _values_data(trial),
-    "params": lambda trial, _: dict(trial.params),
+    "params": lambda trial, _: {name: _shown(value) for name, value in trial.params.items()},
     "seed": lambda trial, _: trial.seed,
     "started_at": lambda trial, _: trial.started_at,
     "ended_at": lambda trial, _: trial.ended_at,
@@ -172,7 +178,7 @@ def when_text(domain: Domain) -> str:
 def value_text(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower().replace("none", "null")
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(value, MOST_VALUE)
 
 
 def why(trial: TrialRecord) -> str:

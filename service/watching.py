@@ -13,7 +13,7 @@ from rich.console import Console
 
 from service.cluster.local import local_shape
 from service.errors import ConflictError, NoResultError
-from service.history import LocalReader, ReadBack, read_back
+from service.history import LocalReader, ReadBack, read_back, study_row
 from service.planning import plan_study
 from service.progress import Progress, StudyClock
 from service.results.export import best_config
@@ -22,6 +22,8 @@ from service.settings import OutputFolder, Settings
 from service.store.leases import Owner, holder
 from service.store.studies import StudyState
 from service.store.submissions import Submissions
+from service.texts import read_tail
+from service.views import find_trial
 
 POLL_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.1
@@ -122,11 +124,19 @@ def stop_study(settings: Settings, reference: str, sleep: Callable[[float], None
     return back
 
 
-def study_logs(settings: Settings, reference: str, tail: int) -> Mapping[str, str]:
-    """The last lines of each log of a study, by the log's name: its driver's first, then those of trials that failed.
-    Raises NotFoundError for an unknown study."""
-    folder = OutputFolder(settings.out).study(read_back(settings, reference).row.id).logs
-    return {file.name: _tail(file, tail) for file in _logs(folder)}
+def study_logs(settings: Settings, reference: str, tail: int, trial: int | None = None) -> Mapping[str, str]:
+    """The last lines of each log of a study, by the log's name: its driver's first, then those of trials that have
+    printed something or have failed; of one trial where its number is given. Raises NotFoundError for an unknown study
+    or trial."""
+    row = study_row(settings, reference)
+    folder = OutputFolder(settings.out).study(row.id)
+    if trial is None:
+        return {file.name: read_tail(file, tail) for file in _logs(folder.logs)}
+    file = folder.trial_log(trial)
+    if not file.exists():
+        find_trial(read_back(settings, row.id), trial)
+        return {}
+    return {file.name: read_tail(file, tail)}
 
 
 def best_yaml(settings: Settings, reference: str) -> str:
@@ -163,8 +173,3 @@ def _logs(folder: Path) -> Iterator[Path]:
     if driver.exists():
         yield driver
     yield from (file for file in sorted(folder.glob("*.log")) if file != driver)
-
-
-def _tail(file: Path, lines: int) -> str:
-    text = file.read_text(errors="replace").splitlines()
-    return "".join(f"{line}\n" for line in text[-lines:])

@@ -110,3 +110,19 @@ def test_the_clock_of_who_joins_late():
     assert (clock(), clock()) == (5.0, 5.0)
     clock.run()
     assert clock() > 1e9
+
+
+def test_a_value_that_looks_like_markup_is_shown_as_it_is():
+    plan = make_plan("budget.trials=4")
+    file = io.StringIO()
+    console = Console(file=file, width=200, force_terminal=True, color_system=None)
+    with Progress(console, Clock()) as progress:
+        progress.planned("small-abc", plan)
+        progress.trial_started(Trial(0, {"lr": 0.1, "optimizer": "[/red][bold]\x1b[2J" + "x" * 5000}, 1))
+        console.print(progress._panel())
+        progress.note("[/red] \x1b]0;title\x07 \x1b[2J :smile:")
+    text = file.getvalue()
+    assert "optimizer [/red][bold]xxx" in text
+    assert "[/red]   :smile:" in text
+    assert "\x1b[2J" not in text
+    assert "title" not in text

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.errors import DialinError, RateLimitedError, SpecError, UnauthorizedError
+from service.texts import printable
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("dialin.api")
@@ -29,7 +30,7 @@ def problem(status: int, code: str, detail: str, errors: list[dict[str, Any]] | 
         "title": title,
         "status": status,
         "code": code,
-        "detail": detail,
+        "detail": printable(detail),  # it says what was sent, which may be any text
         "errors": errors or [],
     }
 
@@ -38,7 +39,7 @@ def answer(error: DialinError, **members: str) -> Response:
     """What a client gets for an error of the tree. `members`: that the document has besides."""
     errors = []
     if isinstance(error, SpecError):
-        errors = [{"path": each.path, "line": each.line, "message": each.message} for each in error.problems]
+        errors = [{"path": each.path, "line": each.line, "message": printable(each.message)} for each in error.problems]
     headers: dict[str, str] = {}
     if isinstance(error, RateLimitedError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))

@@ -209,6 +209,21 @@ def trial(service: Service, study_id: StudyId, number: Annotated[int, Path(ge=0,
     return JSONResponse(service.trial(study_id, number))
 
 
+@router.get(
+    "/studies/{study_id}/trials/{number}/log",
+    response_class=PlainTextResponse,
+    responses=errors(404, 409, 422),
+    summary="The last lines of what a trial has printed, with its traceback where it has failed",
+)
+def trial_log(
+    service: Service,
+    study_id: StudyId,
+    number: Annotated[int, Path(ge=0, lt=2**31)],
+    tail: Annotated[int, Query(ge=1, le=MOST_LINES)] = 1000,
+) -> PlainTextResponse:
+    return PlainTextResponse(service.trial_log(study_id, number, tail))
+
+
 yaml = {"description": "The best configuration so far", "content": {YAML: {"schema": {"type": "string"}}}}
 
 

@@ -44,7 +44,7 @@ from service.spec.study_spec import ObjectiveSpec, PythonSpec, StudySpec
 from service.store.studies import StudyRow, StudyState
 from service.store.submissions import ACTIVE, Entry, Submissions
 from service.store.tokens import Identity, Role
-from service.texts import one_line
+from service.texts import one_line, read_tail
 from service.tracking.lag import Lag
 from service.views import plan_data
 
@@ -243,14 +243,15 @@ class StudyService:
 
     def log(self, study_id: str, tail: int) -> str:
         """The last lines of the driver's log; empty before there is one."""
-        path = self.folder(study_id).logs / "driver.log"
-        if not path.exists():
-            return ""
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - 400 * tail))
-            lines = file.read().decode(errors="replace").splitlines()
-        return "".join(f"{line}\n" for line in lines[-tail:])
+        return read_tail(self.folder(study_id).logs / "driver.log", tail)
+
+    def trial_log(self, study_id: str, number: int, tail: int) -> str:
+        """The last lines of what a trial has printed, with the traceback of one that has failed; empty before there are
+        any. Raises NotFoundError for a trial that is not there."""
+        file = self.folder(study_id).trial_log(number)
+        if not file.exists():
+            self.trial(study_id, number)
+        return read_tail(file, tail)
 
     def folder(self, study_id: str) -> StudyFolder:
         """Raises NotFoundError, so no id is ever taken for a path that is not a study's."""

@@ -17,6 +17,7 @@ from service.errors import reading
 from service.search import tables
 from service.search.records import Seen, State, TrialRecord
 from service.spec.findings import Finding
+from service.texts import one_line
 
 PARAMS, SEED, REASON, END, CHECKPOINT, FINDINGS = (
     f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint", "findings")
@@ -253,7 +254,7 @@ def _record(
         params=_interned(stored[PARAMS]),
         seed=stored.get(SEED, 0),
         values=dict(sorted(values.items())),
-        reason=stored.get(REASON, ""),
+        reason=one_line(stored.get(REASON, "")),
         checkpoint=checkpoint.get("path"),
         checkpoint_epoch=checkpoint.get("epoch", 0),
         metrics=_interned(stored.get(METRICS, {})),

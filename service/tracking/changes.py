@@ -21,6 +21,7 @@ STATUS = {
     "failed": "FAILED",
 }
 RUNNING = "RUNNING"
+PARAM_CHARACTERS = 6000  # MLflow takes no longer ones, and nothing of a call that has one
 PARAM_CHARACTERS = 6000  # MLflow refuses a longer one, and all that is sent with it
 
 

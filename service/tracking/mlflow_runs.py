@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from service.settings import OutputFolder
+from service.texts import printable, shorten
 from service.tracking.changes import RUNNING, Change
 from service.tracking.local_artifacts import path_inside
 from service.tracking.transaction import one_transaction
@@ -97,7 +98,7 @@ class MlflowRuns:
 
     def create(self, experiment: str, study: str, change: Change, parent: str) -> str:
         """A new run for the study, or below `parent` for a trial; its id. The tags of the change are on it then."""
-        tags = {name: value[:TAG_CHARACTERS] for name, value in change.tags.items()}
+        tags = {name: _tag(value) for name, value in change.tags.items()}
         tags |= {**SOURCE, "mlflow.user": _user(), "dialin.study": study}
         if change.trial is None:
             name, own = study, {"dialin.kind": "study"}
@@ -156,7 +157,7 @@ class MlflowRuns:
                     run,
                     [Metric(point.name, point.value, point.time, point.step) for point in points],
                     [Param(name, value) for name, value in params.items()],
-                    [RunTag(name, value[:TAG_CHARACTERS]) for name, value in tags.items()],
+                    [RunTag(name, _tag(value)) for name, value in tags.items()],
                 )
             except Exception as error:
                 if _code(error) != REFUSED or not self._turn_params_to_tags(run, change):
@@ -260,6 +261,11 @@ def _gone(kind: str, identity: str) -> Iterator[None]:
 
 def _code(error: Exception) -> str:
     return str(getattr(error, "error_code", ""))
+
+
+def _tag(text: str) -> str:
+    """As MLflow, and the database behind it, takes it: half of a surrogate pair would be tried again for ever."""
+    return shorten(printable(text), TAG_CHARACTERS)
 
 
 def _user() -> str:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from service.errors import DialinError, TooLargeError, UnauthorizedError, UsageError
+from service.texts import printable
 from service.web import charts, words
 
 STATIC = Path(__file__).parent / "static"
@@ -116,15 +117,22 @@ def web_link(url: str | None) -> str | None:
     return url if url and urlsplit(url).scheme in ("http", "https") else None
 
 
+def _shown(value: Any) -> Any:
+    """What a template writes: whatever text comes from people can be shown, and be sent as UTF-8."""
+    return type(value)(printable(value)) if isinstance(value, str) else value
+
+
 _TEMPLATES = Environment(
     loader=PackageLoader("service.web"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=_shown,
 )
 _TEMPLATES.filters |= {
     "ago": words.ago,
+    "cut": words.cut,
     "duration": words.duration,
     "moment": words.moment,
     "number": words.number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from service.web.words import why_ended
 T = TypeVar("T")
 
 LEADERS = 10
+FAILED_SHOWN = 10
 TRIALS = 100  # on a page of all of them
 LOG_LINES = 200
 _ALLOWED_IN = {
@@ -56,6 +58,7 @@ def study_context(
         "chosen": chosen,
         "zoom": zoom,
         "charts": _charts(backend, study, trials, spec, chosen, number, zoom),
+        "failed": _derived(backend, study_id, "failed", lambda: [dict(each) for each in _failed(trials)]),
         "reasons": _derived(backend, study_id, "reasons", lambda: why_ended(trials)),
         "yaml": _if_readable(lambda: backend.best_config(study_id), None),
         "log": backend.log(study_id, LOG_LINES).splitlines(),
@@ -128,6 +131,11 @@ def _leaders(backend: Backend, study: Data, trials: Sequence[Data]) -> list[Data
         return heapq.nsmallest(LEADERS, (i for i, trial in enumerate(trials) if trial["value"] is not None), key=key)
 
     return [trials[index] for index in _derived(backend, study["id"], ("leaders", study["mode"]), find)]
+
+
+def _failed(trials: Sequence[Data]) -> Sequence[Data]:
+    """The first trials that failed: what went wrong was there from the first one on."""
+    return list(itertools.islice((trial for trial in trials if trial["state"] == State.FAILED), FAILED_SHOWN))
 
 
 def _best(leaders: Sequence[Data]) -> Data | None:

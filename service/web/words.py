@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from service.results.summary import figure
+from service.texts import MOST_VALUE, one_line
 
 _NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(\.\d+)?(e[+-]?\d+)?(?![\w.]*\w)", re.IGNORECASE)
 _REASONS = (
@@ -55,7 +56,12 @@ def scalar(value: object) -> str:
     """A knob's value, as YAML would have it."""
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(value, MOST_VALUE)
+
+
+def cut(text: str) -> str:
+    """A reason, as much of it as fits a cell."""
+    return one_line(text, MOST_VALUE)
 
 
 def why_ended(trials: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
