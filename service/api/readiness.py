@@ -19,6 +19,7 @@ from service.tracking.mirror import answers
 
 LOOK_SECONDS = 2.0  # from the end of one look to the next
 ANSWER_SECONDS = 1.0  # after which a part is said not to answer
+_LOOK_AT_MOST_SECONDS = 4.0  # the same of a look that asks several, or has to get ready first
 _GIVE_UP_SECONDS = 60.0  # after which another look is begun beside one that hangs
 _MLFLOW_SECONDS = 2.0
 _MOST_LOOKS = 3  # of one part, that hang
@@ -37,6 +38,7 @@ class Part:
         self._began: float | None = None  # the look that is under way
         self._ended = float("-inf")
         self._silent_since: float | None = None
+        self._goes_on = False  # the silence, from an earlier look
         self._text = ""
 
     def refresh(self) -> None:
@@ -48,9 +50,9 @@ class Part:
             hangs = self._began is not None and now - self._began > _GIVE_UP_SECONDS
             if self._began is not None and not (hangs and self._looks < _MOST_LOOKS):
                 return
-            # A silence goes on over looks that follow each other.
-            if self._silent_since is None or (self._began is None and now - self._ended > _GIVE_UP_SECONDS):
-                self._silent_since = now
+            if not hangs and now - self._ended > _GIVE_UP_SECONDS:
+                self._silent_since = None  # else a silence goes on over looks that follow each other
+            self._goes_on = self._silent_since is not None
             self._began = now
             self._looks += 1
             self._number += 1
@@ -60,11 +62,13 @@ class Part:
     def text(self) -> str | None:
         """`ok`, or what is wrong; None: it is being asked, and has not had time to answer yet."""
         with self._lock:
-            if self._silent_since is not None:
-                seconds = self._clock() - self._silent_since
-                if seconds >= ANSWER_SECONDS or self._began is None:
-                    return f"{self._asked} has not answered for {max(1.0, seconds):.0f} s"
-            is_old = self._clock() - self._ended > 2 * LOOK_SECONDS  # nobody has asked for a while
+            now = self._clock()
+            silent = now - self._silent_since if self._silent_since is not None else 0.0
+            if silent >= ANSWER_SECONDS or (self._silent_since is not None and self._began is None):
+                return f"{self._asked} has not answered for {max(1.0, silent):.0f} s"
+            if self._began is not None and now - self._began >= _LOOK_AT_MOST_SECONDS:
+                return f"{self._asked} has not answered yet, after {now - self._began:.0f} s"
+            is_old = now - self._ended > 2 * LOOK_SECONDS  # nobody has asked for a while
             return None if is_old else self._text
 
     def _run(self, number: int) -> None:
@@ -81,13 +85,17 @@ class Part:
             self._looks -= 1
             if number != self._number:
                 return
-            self._began, self._ended = None, self._clock()
             if text is not None:
                 self._text, self._silent_since = text, None
+            elif self._silent_since is None:
+                self._silent_since = self._began
+            self._began, self._ended = None, self._clock()
 
     def _ask(self, what: str) -> None:
         with self._lock:
             self._asked = what
+            if not self._goes_on:
+                self._silent_since = self._clock()
 
 
 class Readiness:
@@ -100,14 +108,15 @@ class Readiness:
     def of(cls, settings: Settings, submissions: Submissions, jobs: Jobs) -> Readiness:
         """Of a server's database, its Ray cluster, and its MLflow where that is a server."""
 
-        def database(_: object) -> str:
+        def database(asks: Callable[[str], None]) -> str:
+            asks("the database")
             submissions.by_state()
             return "ok"
 
         looks: dict[str, tuple[str, Look]] = {
             "database": ("the database", database),
             "ray": ("Ray", jobs.check),
-            "mlflow": ("MLflow", lambda _: _look_at_mlflow(settings)),
+            "mlflow": ("MLflow", lambda asks: _look_at_mlflow(settings, asks)),
         }
         return cls({name: Part(asked, look) for name, (asked, look) in looks.items()})
 
@@ -122,10 +131,11 @@ class Readiness:
         return {name: text or "" for name, text in texts.items()}
 
 
-def _look_at_mlflow(settings: Settings) -> str:
+def _look_at_mlflow(settings: Settings, asks: Callable[[str], None]) -> str:
     uri = settings.mlflow_uri
     if uri is None or not uri.startswith("http"):
         return "ok"  # a file
+    asks("MLflow")
     began = time.monotonic()
     if answers(uri, _MLFLOW_SECONDS, secret=settings.mlflow_secret):
         return "ok"

@@ -102,7 +102,9 @@ class RayJobs:
         return shape_of([dict(node.resources_total) for node in nodes])
 
     def check(self, asks: Callable[[str], None]) -> str:
+        be_quiet()
         import requests
+        from ray.job_submission import JobSubmissionClient  # noqa: F401  before anybody is asked: it takes seconds
 
         asks("Ray's dashboard")
         with self._reached():

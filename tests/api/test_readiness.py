@@ -104,6 +104,15 @@ def test_a_silence_goes_on_over_looks_that_end_with_nothing():
     assert part.text() == "MLflow has not answered for 10 s"
 
 
+def test_what_gets_ready_before_it_asks_is_not_called_silent():
+    def look(asks):
+        time.sleep(2 * ANSWER_SECONDS)  # as an import may take
+        asks("Ray's dashboard")
+        return "ok"
+
+    assert asyncio.run(Readiness({"ray": Part("Ray", look)}).texts()) == {"ray": "ok"}
+
+
 def _times_out(asks):
     raise TimeoutError
 
