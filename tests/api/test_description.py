@@ -16,6 +16,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
 from service.api.app import create_app
+from service.api.models import ProblemDocument
 from service.settings import ServerSettings, Settings
 from tests.api.conftest import FakeJobs, submit
 
@@ -61,6 +62,14 @@ def test_no_request_finds_a_server_error(described):
                 send()
     assert sent[GenerationMode.POSITIVE] > 200, sent
     assert sent[GenerationMode.NEGATIVE] > 200, sent
+
+
+def test_the_description_is_made_once(client, monkeypatch):
+    made, make = [], ProblemDocument.model_json_schema
+    monkeypatch.setattr(ProblemDocument, "model_json_schema", lambda **keywords: made.append(1) or make(**keywords))
+    for _ in range(3):
+        assert "ProblemDocument" in client.get("/api/v1/openapi.json").json()["components"]["schemas"]
+    assert len(made) == 1
 
 
 def test_every_path_is_described_with_its_errors_and_examples(client):
