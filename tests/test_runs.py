@@ -132,12 +132,14 @@ def test_the_test_split_is_read_once_for_each_best_trial(settings, monkeypatch):
     monkeypatch.setattr(runs, "evaluate_checkpoint", evaluate)
     middling, bad, good = ({"lr": lr} for lr in (0.01, 1e-4, 0.1))
     spec = make_spec(f"search.enqueue={[middling, bad, good]}", "budget.trials=1", space="\n  lr: [1e-4, 0.01, 0.1]\n")
-    result = run_study(spec, settings, Silent(), "inline")
-    assert (tested, result.test_count) == ([0], "the only look")
-    result = extend_study(result.study_id, settings, Silent(), "inline", trials="+1")
-    assert (result.best.trial, tested, result.test_count) == (0, [0], "the only look")
-    result = extend_study(result.study_id, settings, Silent(), "inline", trials="+1")
-    assert (result.best.trial, tested, result.test_trial) == (2, [0, 2], 2)
+    results = [run_study(spec, settings, Silent(), "inline")]
+    for _ in range(2):
+        results.append(extend_study(results[0].study_id, settings, Silent(), "inline", trials="+1"))
+    result = results[-1]
+    assert [one.best.trial for one in results] == [0, 0, 2]
+    assert tested == [0, 2]
+    assert [one.test_trial for one in results] == [0, 0, 2]
+    assert [one.test_count for one in results[:2]] == ["the only look"] * 2
     assert [look.trial for look in result.looks] == [0, 2]
     assert result.test_count.startswith("look 2; look 1 was ")
     assert read_back(settings, result.study_id).result == result
