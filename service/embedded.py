@@ -67,14 +67,16 @@ def run_server(settings: Settings, server: ServerSettings, host: str, port: int,
     folder = OutputFolder(settings.out).server
     folder.mkdir(mode=0o700, exist_ok=True)
     with _alone(folder), Interrupts() as interrupts, ExitStack() as stack:
-        say = _also_to(folder / "up.log", say, stack)
+        log = RotatingLog(folder / "up.log", _UP_LOG_BYTES)
+        stack.callback(log.close)
+        tell = _told(say, log)
         try:
-            _run(settings, server, (host, port), folder, stack, interrupts, say)
+            _run(settings, server, (host, port), folder, stack, interrupts, tell)
         except KeyboardInterrupt:
             interrupts.finish()  # what follows is short, and has to be done
-            say("ending ...")
+            tell("ending ...")
         except DialinError as error:
-            say(f"ending: {error}")
+            _told(lambda _text: None, log)(f"ending: {error}")  # whoever called says it
             raise
 
 
@@ -257,14 +259,13 @@ def _welcome(settings: Settings, addresses: Addresses) -> Iterator[str]:
     yield "Ctrl-C ends all of it; studies that run go on when it is up again"
 
 
-def _also_to(log: Path, say: Callable[[str], None], stack: ExitStack) -> Callable[[str], None]:
+def _told(say: Callable[[str], None], log: RotatingLog) -> Callable[[str], None]:
     """Say it, and have it readable later with its time. Parts are looked after in threads: one line at a time."""
-    kept, lock = RotatingLog(log, _UP_LOG_BYTES), threading.Lock()
-    stack.callback(kept.close)
+    lock = threading.Lock()
 
     def tell(text: str) -> None:
         with lock:
-            kept.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode(errors="replace"))
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode(errors="replace"))
             say(text)
 
     return tell
