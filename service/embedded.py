@@ -217,7 +217,8 @@ def _ray(port: int, environment: Mapping[str, str], folder: Path, temporary: Pat
     shape, inside = local_shape(), temporary / "ray"
     command = [
         *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
-        *("--port", "0", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)),
+        # Asked for outright: Ray would go on without its dashboard where the port is taken, and never be ready.
+        *("--port", "0", "--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)),
         *("--dashboard-agent-listen-port", "0", "--min-worker-port", "0", "--max-worker-port", "0"),
         *("--ray-client-server-port", str(free_port()), "--temp-dir", str(inside)),
         *("--num-cpus", str(int(max(1, shape.cpus))), "--num-gpus", str(int(shape.gpus))),

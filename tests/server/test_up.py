@@ -386,3 +386,30 @@ def test_a_proxy_sees_no_secret_of_the_parts(monkeypatch, tmp_path):
             assert not answers(url, secret="secret")
         proxy.shutdown()
     assert seen == []
+
+
+def test_a_ray_that_finds_its_port_taken_ends_at_once_and_gets_another(tmp_path, monkeypatch):
+    """Somebody takes it after it was chosen."""
+    from service import embedded
+    from service.scratch import remove_scratch, scratch_for_ray
+    from service.supervisor.supervise import Place
+    from tests.faults.harness import free_port
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    temporary = scratch_for_ray("dialin-test-")
+    ports: list[int] = []
+
+    def make():
+        ports.append(taken.getsockname()[1] if not ports else free_port())
+        return embedded._ray(ports[-1], environment, tmp_path, temporary, 10.0)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = Place(make)
+        try:
+            assert place.start()
+            assert place.part.port == ports[1] != ports[0]
+            assert "already occupied" in (tmp_path / "ray.log").read_text()
+        finally:
+            place.part.ask_to_end(for_good=True)
+            place.part.wait()
+            remove_scratch(temporary)
