@@ -39,10 +39,11 @@ class HeadHealth:
             return "its GCS does not answer"
         if session != self._session and (trouble := self._find_node(session)):
             return trouble
+        host = self._node.get("nodeManagerAddress", "127.0.0.1")
         port, agent = self._node.get("nodeManagerPort"), self._node.get("dashboardAgentListenPort")
-        if port and hangs(self._node.get("nodeManagerAddress", "127.0.0.1"), port, self._timeout_seconds):
+        if port and hangs(host, port, self._timeout_seconds):
             return "its raylet does not answer"
-        if agent and agent > 0 and not self._is_there(f"http://127.0.0.1:{agent}/api/local_raylet_healthz"):
+        if agent and agent > 0 and not self._is_there(f"http://{host}:{agent}/api/local_raylet_healthz"):
             return "its dashboard's agent does not answer"
         return ""
 

@@ -395,7 +395,7 @@ def test_a_ray_that_finds_its_port_taken_ends_at_once_and_gets_another(tmp_path,
     from service.supervisor.supervise import Place
     from tests.faults.harness import free_port
 
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **embedded._RAY, "RAY_AUTH_TOKEN": "0" * 64}
     temporary = scratch_for_ray("dialin-test-")
     ports: list[int] = []
 
