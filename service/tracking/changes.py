@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from service.spec.domains import Scalar
+from service.texts import printable, shorten
 from service.tracking.events import EpochReported, Event, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from service.tracking.position import Position
 
@@ -152,7 +153,4 @@ def _texts(params: Mapping[str, Scalar]) -> dict[str, str]:
     """As YAML writes them: MLflow keeps texts, and the best configuration should read the same there."""
     named = {None: "null", True: "true", False: "false"}
     texts = {name: named[v] if v is None or isinstance(v, bool) else str(v) for name, v in params.items()}
-    return {
-        name: text if len(text) <= PARAM_CHARACTERS else text[: PARAM_CHARACTERS - 4] + " ..."
-        for name, text in texts.items()
-    }
+    return {name: shorten(printable(text), PARAM_CHARACTERS) for name, text in texts.items()}

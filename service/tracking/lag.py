@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from service import texts
 from service.tracking.position import read_position
 from service.tracking.spool import count_events
 
@@ -130,7 +131,6 @@ def cause_of(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """An error as one short line, without control characters and without the password in an address."""
-    line = re.sub(r"//[^/@\s]+@", "//***@", next((line for line in text.splitlines() if line.strip()), ""))
-    shown = "".join(char if char.isprintable() else " " for char in line).strip()
-    return shown if len(shown) <= MOST_CHARACTERS else shown[: MOST_CHARACTERS - 4] + " ..."
+    """The first line of an error, printable and short, without the password in an address."""
+    line = next((line for line in text.splitlines() if line.strip()), "")
+    return texts.one_line(re.sub(r"//[^/@\s]+@", "//***@", line), MOST_CHARACTERS)

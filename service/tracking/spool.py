@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from service.texts import shorten
 from service.tracking.events import Event, parse_event
 
 FILE = "events.jsonl"
@@ -196,7 +197,7 @@ def _line(data: Mapping[str, object]) -> bytes:
 
 def _shortened(value: Any, most: int) -> Any:
     if isinstance(value, str):
-        return value if len(value) <= most else value[: most - 4] + " ..."
+        return shorten(value, most)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no NaN; a metric that was one is the very thing that must not get lost
     if isinstance(value, Mapping):

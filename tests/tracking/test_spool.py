@@ -119,7 +119,7 @@ def test_texts_of_any_length_and_any_characters_fit_into_a_line_and_into_a_datab
     (ended, started), _, damaged = read_events(tmp_path, 0, 10)
     assert damaged == 0
     assert ended["reason"].startswith("?\ufffdxxx")
-    assert ended["reason"].endswith("x ...")
+    assert ended["reason"].endswith("characters cut ...]")
     assert 7000 < len(ended["reason"]) <= 8000
     assert set(started["params"]) == set(many)
     ended["reason"].encode()
@@ -176,7 +176,7 @@ def test_a_lag_in_words_with_its_cause_and_without_a_password(tmp_path):
     spool.append(epoch(2))
     note_trouble(tmp_path, "ConnectionError: http://me:secret@mlflow:5000/api\x1b[2J is away\nand more")
     assert read_lag(tmp_path).text() == (
-        "MLflow lags by 2 events (ConnectionError: http://***@mlflow:5000/api [2J is away)"
+        "MLflow lags by 2 events (ConnectionError: http://***@mlflow:5000/api is away)"
     )
     write_position(tmp_path, Position(offset=(tmp_path / FILE).stat().st_size, damaged=3))
     assert read_lag(tmp_path).text() == "3 lines of its spool are damaged and left out of MLflow"
