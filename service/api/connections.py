@@ -12,7 +12,10 @@ import asyncio
 import ipaddress
 import json
 import resource
+import socket
+import struct
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
@@ -29,6 +32,7 @@ LEAST_BODY_RATE = 16 * 1024  # bytes a second, once `body_seconds` are over
 CLOSING_SECONDS = 10.0  # in which a closed connection's last bytes have to be taken
 MOST_PIPELINED = 16  # requests sent before the first was answered
 MOST_DISCARDED_BYTES = 16 * 2**20  # of a body that was answered before it was read
+_AT_ONCE = struct.pack("ii", 1, 0)
 _CODES = {400: "bad_request", 408: "timeout", 503: "busy"}
 
 
@@ -150,6 +154,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def abort(self) -> None:
         """End it now, whatever is under way."""
         self.registry.leave(self, self._address)
+        with suppress(OSError):  # nor does the kernel keep what was not read
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
