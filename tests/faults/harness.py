@@ -15,7 +15,7 @@ from pathlib import Path
 
 from service.search.ranking import best_of
 from service.search.records import State, TrialRecord
-from service.search.storage import open_storage, sqlite_url
+from service.search.storage import opened_storage, sqlite_url
 from service.search.trial_rows import read_study
 from service.settings import OutputFolder
 from service.store.studies import Studies, StudyRow
@@ -94,7 +94,10 @@ class Place:
 
     def records(self) -> list[TrialRecord]:
         row = self.row
-        return read_study(open_storage(sqlite_url(self.out.database)), row.id) if row is not None else []
+        if row is None:
+            return []
+        with opened_storage(sqlite_url(self.out.database)) as storage:
+            return read_study(storage, row.id)
 
     def epochs_spooled(self) -> list[tuple[int, int]]:
         """(trial, epoch) of every epoch that a driver took in, repeated ones too."""

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from service.search.records import Outcome, State
-from service.search.storage import open_storage, sqlite_url
+from service.search.storage import opened_storage, sqlite_url
 from service.search.study import Study
 from service.search.trial_rows import read_finished
 from service.spec.findings import Finding
@@ -19,8 +19,10 @@ from tests.factories import make_plan
 @pytest.fixture(params=["memory", "sqlite"])
 def storage(request, tmp_path):
     if request.param == "memory":
-        return optuna.storages.InMemoryStorage()
-    return open_storage(sqlite_url(tmp_path / "studies.db"))
+        yield optuna.storages.InMemoryStorage()
+        return
+    with opened_storage(sqlite_url(tmp_path / "studies.db")) as storage:
+        yield storage
 
 
 def train(study, trial, values, told=True):

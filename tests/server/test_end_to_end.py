@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from service.search.storage import open_storage
+from service.search.storage import opened_storage
 from service.search.trial_rows import read_study
 from service.settings import Settings
 from tests.faults.harness import kill
@@ -80,7 +80,8 @@ def test_nothing_is_lost_whatever_is_killed(tmp_path):
             study.wait(progress=False, timeout=240)
             assert study.info.state == "complete", study.info
             assert study.info.trials["complete"] + study.info.trials["stopped"] + study.info.trials["diverged"] == 12
-            records = read_study(open_storage(Settings(up.out, up.out / "data").database), study.id)
+            with opened_storage(Settings(up.out, up.out / "data").database) as storage:
+                records = read_study(storage, study.id)
             assert [record.number for record in records] == list(range(12))
             for record in records:
                 assert list(record.values) == list(range(1, len(record.values) + 1)), record

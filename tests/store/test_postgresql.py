@@ -10,7 +10,7 @@ from rich.console import Console
 from service.errors import ConflictError, FencedError
 from service.progress import Progress
 from service.runs import extend_study, resume_study, run_study
-from service.search.storage import open_storage
+from service.search.storage import opened_storage
 from service.search.trial_rows import read_study
 from service.settings import Settings
 from service.spec import parse_spec, to_yaml
@@ -39,7 +39,8 @@ def test_a_study_is_the_same_as_in_a_file(url, tmp_path):
     assert (one.best, one.trials, one.epochs) == (other.best, other.trials, other.epochs)
     longer = extend_study(other.study_id, in_server, progress(), "inline", trials="+2")
     assert sum(longer.trials.values()) == 6
-    assert [record.number for record in read_study(open_storage(url), other.study_id)] == list(range(6))
+    with opened_storage(url) as storage:
+        assert [record.number for record in read_study(storage, other.study_id)] == list(range(6))
 
 
 def test_one_key_makes_one_study_and_one_claim_is_one_servers(url):
