@@ -35,7 +35,7 @@ def test_a_run_for_machines_and_reading_it_back(dialin, spec_file, tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result) == {
-        "study_id", "state", "metric", "mode", "best", "test", "trials", "epochs", "seconds", "paths",
+        "study_id", "state", "metric", "mode", "best", "test", "test_trial", "test_looks", "trials", "epochs", "seconds", "paths",
     }  # fmt: skip
     assert sum(result["trials"].values()) == 5
     assert result["epochs"]["full"] == 20
