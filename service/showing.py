@@ -209,7 +209,7 @@ def show_study(console: Console, back: ReadBack, *, is_here: bool = True) -> Non
     for line in back.calibration.lines() if back.calibration is not None else ():
         _say(console, line)
     for line in back.history:
-        _say(console, line)
+        _say(console, f"{'earlier driver':<20} {line}")
     for diagnosis in diagnose(back.trials):
         _say(console, f"doctor: {diagnosis.text(len(back.trials))}")
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -356,6 +356,15 @@ def test_two_extensions_that_have_read_the_same_budget_do_not_both_count_as_done
     assert sum(extended.trials.values()) == make_spec().budget.trials + 2
 
 
+@pytest.mark.parametrize(
+    ("limit", "is_said"), [("budget.hours=1", True), ("budget.epoch_minutes=5", True), ("", False)]
+)
+def test_without_ray_a_study_says_which_limits_do_not_hold(settings, limit, is_said):
+    listener = Silent()
+    run_study(make_spec("budget.trials=1", *filter(None, [limit])), settings, listener, "inline")
+    assert any("a trial cannot be ended from outside" in note for note in listener.notes) is is_said
+
+
 def test_the_hours_and_the_target_end_a_study(settings):
     result = run_study(make_spec("budget.target=0.3"), settings, Silent(), "inline")
     assert result.state == "complete"
