@@ -23,7 +23,7 @@ from service.cluster.jobs import Jobs
 from service.errors import ClusterError, DatabaseError, DialinError
 from service.planning import ClusterShape
 from service.spec import damage_of, stored_spec
-from service.store.leases import STALE_SECONDS, holder, holding
+from service.store.leases import BEAT_SECONDS, STALE_SECONDS, holder, holding
 from service.store.studies import StudyState
 from service.store.submissions import ACTIVE, ENDING, Entry, Submission, Submissions, turn
 
@@ -35,6 +35,7 @@ LONGEST_PAUSE = 60.0
 # From a job's claim, its beginning or its study's end until its driver holds the lease or is gone: Ray may be busy, a
 # data set may be downloaded, MLflow may be slow. Whatever takes longer hangs.
 PATIENCE_SECONDS = 3600.0
+CONFIRM_SECONDS = 2 * BEAT_SECONDS  # a driver that is silent is looked at again after that
 STOP_AGAIN_SECONDS = 60.0  # a job that was stopped and is still there is stopped again
 
 
@@ -67,6 +68,7 @@ class Reconciler:
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._stopping: dict[str, tuple[float, str]] = {}  # job -> when it was last told, and why if it hangs
+        self._silent: dict[str, float] = {}  # job -> since when its driver was seen to be silent for too long
         self.seen_at: float | None = None  # when everything was last looked at
         self.trouble = ""  # why not since then
         self.unreadable: Mapping[str, str] = {}  # studies that cannot be scheduled as they are stored, and why
@@ -141,6 +143,7 @@ class Reconciler:
         elif info is not None and not info.ended:
             self._see_after(entry, submission)
         elif not self._is_driven(entry):
+            self._silent.pop(submission.job, None)
             _, trouble = self._stopping.pop(submission.job, (0.0, ""))
             said = info.message if info is not None else "Ray does not know its job any more"
             self._see_off(self._submissions.get(entry.study.id), submission, trouble or said)
@@ -167,14 +170,21 @@ class Reconciler:
         held = holding(self._submissions.engine, submission.study_id)
         if held is not None and held.owner.job == submission.job:
             who, silent = f"process {held.owner.pid} on {held.owner.host}", held.silent_seconds
-            return (
-                f"its driver, {who}, said nothing for {silent:.0f} s and was ended" if silent >= STALE_SECONDS else ""
-            )
+            is_sure = self._is_still_silent(submission.job, silent)
+            return f"its driver, {who}, said nothing for {silent:.0f} s and was ended" if is_sure else ""
         moments = (submission.claimed_at, submission.began_at, entry.study.ended_at)
         waited = self._clock() - max(moment for moment in (*moments, 0.0) if moment is not None)
         if waited < PATIENCE_SECONDS:
             return ""
         return f"its driver did not come to drive it within {PATIENCE_SECONDS / 60:.0f} min and was ended"
+
+    def _is_still_silent(self, job: str, seconds: float) -> bool:
+        """Whether a driver is silent for too long, and was so a while ago: when the machine wakes up, or the database's
+        clock is set, every lease looks old until the next heartbeat."""
+        if seconds < STALE_SECONDS:
+            self._silent.pop(job, None)
+            return False
+        return self._clock() - self._silent.setdefault(job, self._clock()) >= CONFIRM_SECONDS
 
     def _start_again(self, submission: Submission) -> None:
         """A job that somebody claimed and did not come to start, unless they are about to."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from service.errors import ClusterError, FencedError
 from service.planning import ClusterShape
 from service.reconciler import (
+    CONFIRM_SECONDS,
     LOST_SECONDS,
     PATIENCE_SECONDS,
     STEADY_SECONDS,
@@ -232,6 +233,7 @@ def test_a_driver_that_says_nothing_while_ray_says_that_it_runs_is_replaced(worl
     old._change(beat_at=database_now() - STALE_SECONDS - 1)
     for _ in range(3):
         reconciler.step()
+        world.now += CONFIRM_SECONDS
     assert world.jobs.stopped == [f"{study}-a1"]
     assert world.jobs.submitted == [f"{study}-a1"]  # not before the old one is gone
     why = world.submissions.get(study).study.reason
@@ -259,8 +261,10 @@ def test_a_frozen_driver_that_keeps_the_database_locked_is_stopped_all_the_same(
     reconciler.step()
     world.drive(study)
     world.drive(other)  # younger, so looked at first
-    world.jobs.end(f"{other}-a1")
     frozen(world, study, STALE_SECONDS + 1)
+    reconciler.step()
+    world.now += CONFIRM_SECONDS
+    world.jobs.end(f"{other}-a1")
 
     def locked(*_, **__):
         raise sa.exc.OperationalError("BEGIN IMMEDIATE", {}, Exception("database is locked"))
@@ -274,6 +278,20 @@ def test_a_frozen_driver_that_keeps_the_database_locked_is_stopped_all_the_same(
     world.jobs.end(f"{study}-a1", "stopped")
     reconciler.step()
     assert "said nothing for 2" in world.submissions.get(study).study.reason
+
+
+def test_leases_that_look_old_because_the_machine_slept_are_no_reason_to_end_a_driver(world):
+    study, reconciler = world.submit(), world.reconciler()
+    reconciler.step()
+    world.drive(study)
+    holder = frozen(world, study, 3600)
+    reconciler.step()  # it has just woken up
+    world.now += CONFIRM_SECONDS
+    holder._change(beat_at=database_now())  # and so has the driver
+    reconciler.step()
+    holder._change(beat_at=database_now() - 3600)  # the machine sleeps once more
+    reconciler.step()
+    assert world.jobs.stopped == []
 
 
 def test_a_driver_that_never_comes_to_drive_is_replaced(world):
