@@ -28,6 +28,7 @@ from service.interrupts import Interrupts
 from service.scratch import remove_scratch, scratch_for_ray
 from service.settings import LOOPBACK, MLFLOW_PATH, MLFLOW_SECRET, OutputFolder, ServerSettings, Settings
 from service.store.folder import open_output
+from service.store.submissions import Submissions
 from service.supervisor.part import PROBE_SECONDS, Part, probe_http
 from service.supervisor.patience import LEAST_PROBES
 from service.supervisor.ports import free_port, listen
@@ -60,9 +61,12 @@ def run_server(settings: Settings, server: ServerSettings, host: str, port: int,
     to `server/up.log` in the output folder too.
 
     Raises UsageError for a port that is taken, a folder that cannot be had and settings that are not safe,
-    ConflictError when a server works on this folder already, ServerError when a part does not start.
+    ConflictError when a server works on this folder already, DatabaseError for a database that is damaged or of
+    another version, ServerError when a part does not start.
     """
     open_output(settings, say)
+    with Submissions(settings.database) as submissions:
+        submissions.by_state()  # a database that cannot be read is said before parts are started over it
     check_exposure(host, settings, server)
     folder = OutputFolder(settings.out).server
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -84,7 +84,7 @@ def sync_study(settings: Settings, reference: str) -> Lag:
     """Write what MLflow has not got of a study yet; what is left after it. A spool that is missing or damaged is made
     again first. Raises NotFoundError, and ConflictError while its driver lives: that one's recorder writes."""
     with _studies(settings, reference) as studies:
-        row = studies.find(reference)
+        row = _found(settings, studies, reference)
         owner = holder(studies.engine, row.id)
     if owner is not None:
         raise ConflictError(f"study {row.id} is being driven by process {owner.pid} on {owner.host}, which writes it")
@@ -225,7 +225,7 @@ class LocalReader:
 
     def read_back(self, reference: str) -> ReadBack:
         """A study by id, name or `last`. Raises as the function of that name."""
-        row = self.studies.find(reference)
+        row = _found(self._settings, self.studies, reference)
         spec = spec_of_study(row.id, row.spec)
         if self._storage is None:
             self._storage = open_storage(self._settings.database)
@@ -242,7 +242,17 @@ class LocalReader:
 def study_row(settings: Settings, reference: str) -> StudyRow:
     """A study's row by id, name or `last`, whatever else of it can be read. Raises NotFoundError."""
     with _studies(settings, reference) as studies:
+        return _found(settings, studies, reference)
+
+
+def _found(settings: Settings, studies: Studies, reference: str) -> StudyRow:
+    """Raises NotFoundError, and DatabaseError where the database seems to have been lost with the study."""
+    try:
         return studies.find(reference)
+    except NotFoundError:
+        if not studies.list():
+            _check_not_lost(settings)
+        raise
 
 
 def _studies(settings: Settings, reference: str) -> Studies:

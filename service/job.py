@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from service.cluster.jobs import JOB, STUDY, joined_cluster
-from service.errors import ClusterError, ConflictError, DialinError, StorageError
+from service.errors import ClusterError, ConflictError, DatabaseError, DialinError, StorageError
 from service.progress import Progress
 from service.runs import Site, resume_study
 from service.settings import OutputFolder, Settings
@@ -35,11 +35,14 @@ def main() -> int:
     settings = _with_own_access(Settings.read(), study_id)
     _write_to(OutputFolder(settings.out).study(study_id).logs / "driver.log")
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} job {job} begins", flush=True)
-    with Submissions(settings.database) as submissions:
-        if not submissions.began(study_id, job):
-            print("this job is not wanted any more")
-            return 0
-        return _drive(study_id, job, settings, submissions)
+    try:
+        with Submissions(settings.database) as submissions:
+            if not submissions.began(study_id, job):
+                print("this job is not wanted any more")
+                return 0
+            return _drive(study_id, job, settings, submissions)
+    except DatabaseError as error:
+        return _said(error)
 
 
 def _drive(study_id: str, job: str, settings: Settings, submissions: Submissions) -> int:
@@ -53,8 +56,9 @@ def _drive(study_id: str, job: str, settings: Settings, submissions: Submissions
     except ConflictError as error:  # another driver lives, or the study has ended: nothing of ours to note
         return _said(error)
     except (ClusterError, StorageError, sa.exc.OperationalError) as error:  # another attempt may have more luck
+        _said(error)
         submissions.broke_off(study_id, job, StudyState.INTERRUPTED, _first_line(error))
-        return _said(error)
+        return 1
     except DialinError as error:
         submissions.broke_off(study_id, job, StudyState.FAILED, str(error))
         return _said(error)
@@ -87,7 +91,7 @@ def _starved(submissions: Submissions, job: str) -> Callable[[str, bool], None]:
     """Notes that a study waits for a worker."""
 
     def note(study_id: str, starved: bool) -> None:
-        with suppress(sa.exc.OperationalError):  # no more than a hint is lost
+        with suppress(DatabaseError, sa.exc.OperationalError):  # no more than a hint is lost
             submissions.wait_for(study_id, job, "its trials wait for a worker" if starved else "")
 
     return note

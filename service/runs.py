@@ -18,7 +18,7 @@ from service.calibration import calibrate, calibrate_one
 from service.cluster.local import local_cluster, local_shape
 from service.continuing import extended, resolve_warm_start
 from service.driver import StudyDriver
-from service.errors import ConflictError, DataError, FencedError, NotFoundError, StorageError, UsageError
+from service.errors import ConflictError, DatabaseError, DataError, FencedError, NotFoundError, StorageError, UsageError
 from service.history import complete_spool, ending_of, mlflow_target, params_of, paths_of
 from service.interrupts import Interrupts
 from service.journal import Journal, Listener
@@ -351,8 +351,11 @@ def _marked(row: StudyRow, spec: str, studies: Studies, lease: Lease) -> Iterato
     except BaseException as error:
         # When nothing can be written its row goes on saying that it runs, and nobody does: `resume` takes that over.
         if not _is_disk_full(error):
-            lease.check()
-            studies.end(row.id, *_escaped(error), dict(row.summary))
+            try:
+                lease.check()
+                studies.end(row.id, *_escaped(error), dict(row.summary))
+            except DatabaseError as lost:
+                raise lost from error
         raise
 
 
@@ -364,6 +367,8 @@ def _storage_named(resume: str) -> Iterator[None]:
     except Exception as error:
         if _is_disk_full(error):
             message = f"no space left on the disk; make room, then go on with: {resume}"
+        elif (lost := _database_error(error)) is not None:
+            raise lost from error
         elif _says(error, "database is locked"):
             message = (
                 "another process keeps the database locked, perhaps a driver that was stopped while it wrote; end it, "
@@ -377,6 +382,13 @@ def _storage_named(resume: str) -> Iterator[None]:
 def _is_disk_full(error: BaseException | None) -> bool:
     """In the words of the system's or of SQLite's."""
     return _says(error, "disk is full") or _says(error, os.strerror(errno.ENOSPC))
+
+
+def _database_error(error: BaseException | None) -> DatabaseError | None:
+    """The one behind an error, where Optuna has put one of its own in front of it."""
+    while error is not None and not isinstance(error, DatabaseError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _says(error: BaseException | None, text: str) -> bool:

@@ -107,6 +107,12 @@ def explained(error: BaseException, url: sa.URL | str) -> DatabaseError | None:
     return None
 
 
+def gone(engine: sa.Engine) -> DatabaseError:
+    """The error for a file that was removed or replaced while it was open."""
+    database = Path(engine.url.database or "")
+    return DatabaseError(f"{database} was removed or replaced while it was in use; {_remedy(database)}")
+
+
 def _remedy(database: Path) -> str:
     studies = database.parent / "studies"
     kept = f"; the folders in {studies} still hold the journals, logs and checkpoints" if studies.is_dir() else ""

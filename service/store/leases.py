@@ -20,8 +20,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from service.errors import ConflictError, FencedError
-from service.store.database import METADATA, connect, database_now
+from service.errors import ConflictError, DatabaseError, FencedError
+from service.store.database import METADATA, connect, database_now, gone
 
 BEAT_SECONDS = 3.0
 STALE_SECONDS = 20.0
@@ -98,13 +98,17 @@ class Lease:
     def __init__(self, url: str, study_id: str, attempt: int) -> None:
         self.study_id, self.attempt = study_id, attempt
         self._engine = connect(url)
+        self._file = _file_of(self._engine)
         self._done = threading.Event()
         self._patience: float | None = None  # None: whatever the driver does now may take its time
         self._progress_at = 0.0
         self._beat = threading.Thread(target=self._beat_on, name="lease", daemon=True)
 
     def check(self) -> None:
-        """Raises FencedError when another driver has taken the study over."""
+        """Raises FencedError when another driver has taken the study over, and DatabaseError when the database's file
+        is no longer where it was: what is open of it could be written to, and would be lost."""
+        if self._file != _file_of(self._engine):
+            raise gone(self._engine)
         with self._engine.connect() as connection:
             self.check_within(connection)
 
@@ -113,8 +117,11 @@ class Lease:
         row = connection.execute(
             sa.select(_LEASES.c.attempt, _LEASES.c.owner).where(_LEASES.c.study_id == self.study_id)
         ).one_or_none()
-        if row is None or row.attempt != self.attempt:
-            by = Owner.parse(row.owner) if row is not None and row.owner else None
+        if row is None:
+            text = "its database knows nothing of it any more, so another one is in its place"
+            raise FencedError(f"study {self.study_id}: {text}; this driver writes nothing more")
+        if row.attempt != self.attempt:
+            by = Owner.parse(row.owner) if row.owner else None
             whom = f"process {by.pid} on {by.host}" if by is not None else "another driver"
             raise FencedError(f"study {self.study_id} was taken over by {whom}; this driver writes nothing more")
 
@@ -139,7 +146,7 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._beat.join()
-        with suppress(sa.exc.OperationalError):  # on a full disk; its process being gone says as much
+        with suppress(DatabaseError, sa.exc.OperationalError):  # on a full disk; its process being gone says as much
             self._change(owner="")
         self._engine.dispose()
 
@@ -149,8 +156,8 @@ class Lease:
                 continue
             try:
                 self._change(beat_at=database_now())
-            except sa.exc.OperationalError:
-                continue  # the database is locked or away; `check` is what counts
+            except (DatabaseError, sa.exc.SQLAlchemyError):
+                continue  # the database is locked, away or damaged; `check` is what counts
 
     def _hangs(self) -> bool:
         return self._patience is not None and time.monotonic() - self._progress_at > self._patience
@@ -159,6 +166,17 @@ class Lease:
         mine = (_LEASES.c.study_id == self.study_id) & (_LEASES.c.attempt == self.attempt)
         with self._engine.begin() as connection:
             connection.execute(sa.update(_LEASES).where(mine).values(**values))
+
+
+def _file_of(engine: sa.Engine) -> tuple[int, int] | None:
+    """Which file a SQLite database is; None where there is none, and for other databases."""
+    database = engine.url.database
+    if engine.dialect.name != "sqlite" or not database:
+        return None
+    with suppress(OSError):
+        stat = Path(database).stat()
+        return stat.st_dev, stat.st_ino
+    return None
 
 
 def acquire(url: str, study_id: str, job: str = "") -> Lease:
