@@ -206,7 +206,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folder: Path) -> Part:
     out, secret = OutputFolder(settings.out), environment[MLFLOW_SECRET]
     command = [
-        *(sys.executable, "-P", "-m", "service.tracking.mlflow_server", "--port", str(port)),
+        *(sys.executable, "-P", "-m", "service.api.mlflow_server", "--port", str(port)),
         *("--database", str(out.mlflow_database), "--artifacts", str(out.mlflow_artifacts)),
     ]
     address = f"http://127.0.0.1:{port}"

@@ -29,7 +29,7 @@ class Mlflow:
 def running_mlflow(out: Path, secret: str = "of this start") -> Iterator[Mlflow]:
     folder, port = OutputFolder(out), free_port()
     out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "service.tracking.mlflow_server", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "service.api.mlflow_server", "--port", str(port)]
     command += ["--database", str(folder.mlflow_database), "--artifacts", str(folder.mlflow_artifacts)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), MLFLOW_SECRET: secret}
     uri, log = f"http://127.0.0.1:{port}", out / "mlflow.log"

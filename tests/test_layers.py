@@ -74,7 +74,7 @@ DOORS = {
     "pydantic": {"api", "spec"},
     "fastapi": {"api", "web"},
     "starlette": {"api", "web"},
-    "uvicorn": {"api", "tracking"},
+    "uvicorn": {"api"},
     "psutil": {"guard", "supervisor"},
     "httpx": {"api", "transport"},
     "pandas": {"client"},

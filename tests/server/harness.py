@@ -13,7 +13,7 @@ from pathlib import Path
 from service.client import Client
 from tests.faults.harness import ROOT, descendants, free_port, kill
 
-PARTS = {"api": "service.api.serve", "mlflow": "service.tracking.mlflow_server", "ray": "ray.scripts.scripts start"}
+PARTS = {"api": "service.api.serve", "mlflow": "service.api.mlflow_server", "ray": "ray.scripts.scripts start"}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

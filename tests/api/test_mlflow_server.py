@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
 
+from service.api.mlflow_server import MOST_CONNECTIONS
 from service.settings import MLFLOW_SECRET
 from service.tracking.local_artifacts import path_inside
 from service.tracking.process import recorder_command
@@ -97,6 +99,15 @@ def test_a_header_of_any_size_is_not_kept(mlflow):
         assert line.recv(1000).startswith(b"HTTP/1.1 4")
 
 
+def test_half_headers_of_others_keep_nobody_out(mlflow):
+    host, port = mlflow.uri.removeprefix("http://").split(":")
+    with ExitStack() as stack:
+        for _ in range(MOST_CONNECTIONS + 20):
+            line = stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            line.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        assert ask(mlflow, "GET", "/health")[0] == 200
+
+
 def test_a_link_where_a_runs_folder_would_be_is_not_followed(mlflow, out, tmp_path):
     """Whoever has stored the location, at whatever time: here it is one who knows the secret."""
     secret_file, evil = tmp_path / "private" / "shadow", tmp_path / "evil"
@@ -149,7 +160,7 @@ def test_the_recorder_shows_the_secret_whatever_else_lies_about(mlflow, out, tmp
     )
     (home / ".netrc").write_text("default login me password other\n")
     (home / ".netrc").chmod(0o600)
-    fill(tmp_path / "spool")
+    fill(tmp_path / "spool").abandon()  # it is written by the recorder below
     environment = {
         **os.environ,
         "HOME": str(home),
@@ -169,7 +180,7 @@ def test_the_recorder_shows_the_secret_whatever_else_lies_about(mlflow, out, tmp
 
 
 def test_it_does_not_start_without_a_secret(tmp_path):
-    command = [sys.executable, "-P", "-m", "service.tracking.mlflow_server", "--port", "1"]
+    command = [sys.executable, "-P", "-m", "service.api.mlflow_server", "--port", "1"]
     command += ["--database", str(tmp_path / "a.db"), "--artifacts", str(tmp_path / "a")]
     environment = {name: value for name, value in os.environ.items() if name != MLFLOW_SECRET}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
