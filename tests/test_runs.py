@@ -33,6 +33,7 @@ from service.store.studies import Studies
 from tests import others
 from tests.conftest import ROOT
 from tests.factories import make_spec
+from tests.tracking.studies import wait_for
 
 pytestmark = others.RAY
 
@@ -403,8 +404,9 @@ def test_mlflow_that_cannot_be_had_does_not_stop_a_study(settings, monkeypatch):
     result = run_study(make_spec("budget.trials=3"), settings, listener, "inline")
     assert result.state == "complete"
     assert any("MLflow lags by" in note for note in listener.notes)
+    wait_for(lambda: "(" in mirror_line(read_back(settings, "last")))  # the recorder goes on, and says why it cannot
     line = mirror_line(read_back(settings, "last"))
-    assert line.startswith(f"MLflow lags by {list_studies(settings)[0]['mirror_lag']} events (")  # and why
+    assert line.startswith(f"MLflow lags by {list_studies(settings)[0]['mirror_lag']} events (")
     assert line.endswith(f"; `dialin sync {result.study_id}` writes what is missing")
     shutil.rmtree(settings.out / "mlflow.db")
 
