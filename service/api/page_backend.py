@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from service.api.auth import Gate
 from service.api.studies import StudyService
+from service.api.trial_view import TrialRows
 from service.errors import NoResultError
 from service.store.tokens import Identity, Role
 from service.web.backend import Caller
@@ -46,8 +47,8 @@ class PageBackend:
     ) -> Mapping[str, Any]:
         return self._service.trials(study_id, sort=sort, states=states, limit=limit, cursor=cursor)
 
-    def derived(self, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
-        return self._service.derived(study_id, key, make)
+    def derived(self, trials: Sequence[Mapping[str, Any]], key: Hashable, make: Callable[[], T]) -> T:
+        return trials.derived(key, make) if isinstance(trials, TrialRows) else make()
 
     def curve(self, study_id: str) -> Mapping[str, Any]:
         return self._service.curve(study_id)

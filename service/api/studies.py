@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from service.api.bundles import BundleKeeper
 from service.api.reading import Reader
 from service.api.time_left import seconds_left
-from service.api.trial_view import TrialRow, TrialView
+from service.api.trial_view import TrialRows, TrialView
 from service.api.waiting import waits_for
 from service.continuing import extended, resolve_warm_start
 from service.errors import (
@@ -30,7 +30,6 @@ from service.errors import (
     UsageError,
     did_you_mean,
 )
-from service.history import ReadBack
 from service.planning import ClusterShape, plan_study
 from service.results.claims import judge
 from service.results.diagnosis import diagnose
@@ -165,7 +164,7 @@ class StudyService:
             **test_data(back.result),
             "epochs": dict(back.result.epochs),
             "seconds_left": self._left(study_id, back.spec, view),
-            "claim": view.derived(("claim", row.spec), lambda: _verdict(back)),
+            "claim": view.derived(("claim", row.spec), lambda: _verdict(back.spec, view)),
             "calibration": list(back.calibration.lines()) if back.calibration is not None else [],
             "doctor": view.derived("doctor", lambda: [each.text(len(view)) for each in diagnose(view.records)]),
         }
@@ -199,14 +198,10 @@ class StudyService:
         more = start + limit < len(ordered)
         return {"trials": shown, "next": _cursor(start + limit) if more else None}
 
-    def trial_rows(self, study_id: str) -> Sequence[TrialRow]:
+    def trial_rows(self, study_id: str) -> TrialRows:
         """All trials, by number; each field is worked out when it is asked for."""
         view, link = self._trials(study_id)
         return view.rows(link)
-
-    def derived(self, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` makes of a study's trials, made once as long as they are the same ones."""
-        return self.reader.view(self.entry(study_id).study).derived(key, make)
 
     def trial(self, study_id: str, number: int) -> dict[str, Any]:
         view, link = self._trials(study_id)
@@ -230,7 +225,7 @@ class StudyService:
         if back.result.best is None:
             raise NoResultError(_why_no_result(study_id, back.row.state, back.row.reason))
         result, record = back.result, back.trials[back.result.best.trial]
-        key = ("yaml", back.row.spec, str(result.test))
+        key = ("yaml", back.row.spec, str(result.best), str(result.test))
         return self.reader.view(back.row).derived(key, lambda: best_config(back.spec, record, result))
 
     def curve(self, study_id: str) -> dict[str, Any]:
@@ -439,9 +434,9 @@ def _best_value(spec: StudySpec | None, study: StudyRow, view: TrialView) -> flo
     return found.value if found is not None else None
 
 
-def _verdict(back: ReadBack) -> str | None:
+def _verdict(spec: StudySpec, view: TrialView) -> str | None:
     """How the study's claim was judged, where it has one."""
-    return judge(back.spec, back.spec.claim, back.trials).text() if back.spec.claim is not None else None
+    return judge(spec, spec.claim, view.records).text() if spec.claim is not None else None
 
 
 def _why_no_result(study_id: str, state: StudyState, reason: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from service.search.records import State, TrialRecord
 from service.views import RECORD_FIELDS, record_data
@@ -80,9 +80,9 @@ class TrialView:
 
         return self.derived(("order", field, downwards, frozenset(states)), order)
 
-    def rows(self, link: Callable[[int], str | None]) -> Sequence[TrialRow]:
+    def rows(self, link: Callable[[int], str | None]) -> TrialRows:
         """All trials as mappings that work a field out when it is asked for; `link`: of a trial's number."""
-        return [TrialRow(self, index, link) for index in range(len(self))]
+        return TrialRows(self, [TrialRow(self, index, link) for index in range(len(self))])
 
 
 class TrialRow(Mapping[str, Any]):
@@ -106,6 +106,27 @@ class TrialRow(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(RECORD_FIELDS) + 1
+
+
+class TrialRows(Sequence[TrialRow]):
+    """The rows of a view. What follows from them is kept with that very view: by the time that it was worked out, the
+    study may have another one."""
+
+    def __init__(self, view: TrialView, rows: Sequence[TrialRow]) -> None:
+        self._rows, self.derived = rows, view.derived
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[TrialRow]:
+        return iter(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> TrialRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TrialRow]: ...
+    def __getitem__(self, index: int | slice) -> TrialRow | Sequence[TrialRow]:
+        return self._rows[index]
 
 
 # Of all trials at once: what is sorted by asks each of them.

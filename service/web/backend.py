@@ -54,8 +54,8 @@ class Backend(Protocol):
         """`{"trials": [...], "next": cursor | None}` in an order: a field's name, with a dash before it for downwards.
         Raises UsageError."""
 
-    def derived(self, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` makes of a study's trials: made once for each key, as long as the trials are the same."""
+    def derived(self, trials: Sequence[Data], key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` makes of what `trials` gave: made once for each key, as long as the trials are the same."""
 
     def curve(self, study_id: str) -> Data:
         """The best value so far: `{"metric", "mode", "points"}`."""

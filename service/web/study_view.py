@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -58,8 +58,8 @@ def study_context(
         "chosen": chosen,
         "zoom": zoom,
         "charts": _charts(backend, study, trials, spec, chosen, number, zoom),
-        "failed": _derived(backend, study_id, "failed", lambda: [dict(each) for each in _failed(trials)]),
-        "reasons": _derived(backend, study_id, "reasons", lambda: why_ended(trials)),
+        "failed": backend.derived(trials, "failed", lambda: [dict(each) for each in _failed(trials)]),
+        "reasons": backend.derived(trials, "reasons", lambda: why_ended(trials)),
         "yaml": _if_readable(lambda: backend.best_config(study_id), None),
         "log": backend.log(study_id, LOG_LINES).splitlines(),
         "actions": allowed_actions(study, caller),
@@ -86,15 +86,6 @@ def _if_readable(ask: Callable[[], T], otherwise: T) -> T:
         return ask()
     except UnreadableError:
         return otherwise
-
-
-def _derived(backend: Backend, study_id: str, key: Hashable, make: Callable[[], T]) -> T:
-    """What follows from a study's trials, kept by the service as long as they are the same; made here and now where
-    they cannot be read, of none."""
-    try:
-        return backend.derived(study_id, key, make)
-    except UnreadableError:
-        return make()
 
 
 @lru_cache(maxsize=64)
@@ -130,7 +121,7 @@ def _leaders(backend: Backend, study: Data, trials: Sequence[Data]) -> list[Data
     def find() -> list[int]:
         return heapq.nsmallest(LEADERS, (i for i, trial in enumerate(trials) if trial["value"] is not None), key=key)
 
-    return [trials[index] for index in _derived(backend, study["id"], ("leaders", study["mode"]), find)]
+    return [trials[index] for index in backend.derived(trials, ("leaders", study["mode"]), find)]
 
 
 def _failed(trials: Sequence[Data]) -> Sequence[Data]:
@@ -166,11 +157,11 @@ def _charts(
 
     drawn = {
         "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve), zoom),
-        "curves": _derived(backend, study_id, ("curves", *key), curves),
+        "curves": backend.derived(trials, ("curves", *key), curves),
     }
     if knob is not None:
         draw = partial(charts.knob_values, trials, knob, metric, **shown)
-        drawn["knob"] = _derived(backend, study_id, ("knob", knob.name, *key), draw)
+        drawn["knob"] = backend.derived(trials, ("knob", knob.name, *key), draw)
     return drawn
 
 

@@ -163,3 +163,14 @@ def test_the_time_that_is_left_is_told_from_the_epochs_that_are_left(made, setti
     hours = spec.model_copy(update={"budget": spec.budget.model_copy(update={"hours": 121 / 3600})})
     assert seconds_left(hours, view, 120.0, 2) == pytest.approx(1.0, abs=0.1)
     reader.close()
+
+
+def test_what_was_worked_out_of_older_trials_is_not_kept_with_newer_ones(app, made):
+    row, study = made()
+    service = app.state.parts.service
+    older = service.trial_rows(row.id)
+    study.report(study.ask(), 1, 0.5)
+    time.sleep(1.1)
+    newer = service.trial_rows(row.id)
+    assert older.derived("count", lambda: len(older)) == TRIALS
+    assert newer.derived("count", lambda: len(newer)) == TRIALS + 1
