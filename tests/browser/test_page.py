@@ -112,7 +112,7 @@ def test_a_study_says_everything_about_itself(page, complete):
     expect(page.get_by_role("heading", name="Leaderboard")).to_be_visible()
     expect(page.locator("section", has=page.locator("#h-leaders")).locator("tbody tr")).to_have_count(8)
     expect(page.locator("section", has=page.locator("#h-reasons"))).to_contain_text("trained all 9 epochs")
-    expect(page.locator("section", has=page.locator("#h-log"))).to_contain_text("8/8 trials, 0 running")
+    expect(page.locator("section", has=page.locator("#h-log"))).to_contain_text("8 of 8 trials begun, 0 running")
     page.locator("#knob").select_option("batch_size")
     expect(page).to_have_url(re.compile("knob=batch_size"))
     expect(page.locator("#part-knob")).to_contain_text("batch_size")
