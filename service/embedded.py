@@ -27,6 +27,7 @@ from service.errors import ConflictError, DialinError
 from service.interrupts import Interrupts
 from service.scratch import remove_scratch, scratch_for_ray
 from service.settings import LOOPBACK, MLFLOW_PATH, MLFLOW_SECRET, OutputFolder, ServerSettings, Settings
+from service.store.database import check_mlflow_file
 from service.store.folder import open_output
 from service.store.submissions import Submissions
 from service.supervisor.part import PROBE_SECONDS, Part, probe_http
@@ -67,6 +68,8 @@ def run_server(settings: Settings, server: ServerSettings, host: str, port: int,
     open_output(settings, say)
     with Submissions(settings.database) as submissions:
         submissions.by_state()  # a database that cannot be read is said before parts are started over it
+    if settings.mlflow_uri is None:
+        check_mlflow_file(OutputFolder(settings.out).mlflow_database)
     check_exposure(host, settings, server)
     folder = OutputFolder(settings.out).server
     folder.mkdir(mode=0o700, exist_ok=True)

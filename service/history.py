@@ -26,6 +26,7 @@ from service.spec import damage_of, sampler_of, searched, spec_of_study
 from service.spec.domains import Scalar
 from service.spec.range_tests import Calibration
 from service.spec.study_spec import PythonSpec, StudySpec
+from service.store.database import check_mlflow_file
 from service.store.leases import holder
 from service.store.studies import Studies, StudyRow, StudyState
 from service.tracking.events import StudyEnded
@@ -88,6 +89,8 @@ def sync_study(settings: Settings, reference: str) -> Lag:
         owner = holder(studies.engine, row.id)
     if owner is not None:
         raise ConflictError(f"study {row.id} is being driven by process {owner.pid} on {owner.host}, which writes it")
+    if settings.mlflow_uri is None:
+        check_mlflow_file(OutputFolder(settings.out).mlflow_database)
     folder = OutputFolder(settings.out).study(row.id).spool
     complete_spool(settings, row)
     if not has_spool(folder):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
+from contextlib import closing
 
 import pytest
 from rich.console import Console
@@ -68,6 +70,23 @@ def test_a_list_without_a_database_beside_studies_is_not_empty(tmp_path):
     for look in (list_studies, lambda settings: read_back(settings, "last")):
         with pytest.raises(DatabaseError, match=r"dialin\.db is not there, but .*studies holds the folders of 1"):
             look(settings)
+
+
+def test_a_damaged_database_of_mlflow_is_named_and_can_be_moved_away(dialin, tmp_path):
+    out = tmp_path / "out"
+    dialin("run", "synthetic", "--set", "budget.trials=2", "--runner", "inline", "--out", str(out), check=True)
+    (out / "mlflow.db").write_bytes(random.Random(1).randbytes(50_000))
+    for command in (["sync", "last", "--out"], ["up", "--port", "1", "--data"]):
+        done = dialin(*command, str(out))
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: {out / 'mlflow.db'} is damaged (")
+    assert "complete" in dialin("list", "--out", str(out), check=True).stdout
+    for file in out.glob("mlflow.db*"):
+        file.unlink()
+    dialin("sync", "last", "--out", str(out), check=True)
+    with closing(sqlite3.connect(out / "mlflow.db")) as mlflow:
+        assert mlflow.execute("select count(*) from runs").fetchone() == (3,)
 
 
 def test_every_command_says_in_a_line_that_the_database_is_damaged(dialin, tmp_path):

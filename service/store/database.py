@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,19 @@ def explained(error: BaseException, url: sa.URL | str) -> DatabaseError | None:
         text = "was made by another version of dialin, or of Optuna"
         return DatabaseError(f"{name} {text} ({_first_line(error)}); use that version with it, or another folder")
     return None
+
+
+def check_mlflow_file(database: Path) -> None:
+    """Raises DatabaseError for a file of MLflow's that is there and cannot be read."""
+    if not database.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("select count(*) from sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if any(text in str(error) for text in _DAMAGED):
+            remedy = "restore a copy of it, or move it away: dialin sync STUDY writes a study into a new one"
+            raise DatabaseError(f"{database} is damaged ({_first_line(error)}); {remedy}") from error
 
 
 def gone(engine: sa.Engine) -> DatabaseError:
