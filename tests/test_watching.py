@@ -165,7 +165,7 @@ def test_a_driver_that_is_killed_while_it_is_to_stop(driven, settings, monkeypat
         driven.kill()
         driven.wait(60)
 
-    monkeypatch.setattr(watching, "_terminate", lambda owner, study_id: None)
+    monkeypatch.setattr(watching, "_terminate", lambda *_: None)
     with pytest.raises(ConflictError, match="has ended without a word; nobody drives study mine-"):
         stop_study(settings, "last", sleep)
 
@@ -227,7 +227,10 @@ def test_logs(settings, row):
 
 def test_logs_on_the_command_line(settings, row, dialin):
     out = ("--out", str(settings.out))
-    assert dialin("logs", row.id, *out, check=True).stdout == "nothing was logged: no trial has failed\n"
+    assert (
+        dialin("logs", row.id, *out, check=True).stdout
+        == "nothing was logged: no trial has printed anything or has failed\n"
+    )
     folder = OutputFolder(settings.out).study(row.id).logs
     folder.mkdir(parents=True)
     (folder / "trial-0001.log").write_text("Traceback\nValueError: x\n")
