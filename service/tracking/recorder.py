@@ -251,6 +251,9 @@ def sqlite_client(uri: str, open_store: Callable[[str], Any] | None = None) -> A
     with FileLock(f"{database}.lock", timeout=OPENING_SECONDS):
         if not Path(database).exists():
             _make_database(Path(database), open_store or (lambda new: _client(new)._tracking_client.store))
+        # One that cannot be opened MLflow tries again for minutes, without a word.
+        with closing(sqlite3.connect(database, timeout=OPENING_SECONDS)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
         client = _client(uri)
         # In the write-ahead log a commit costs half, and who looks at the pages does not hold us up.
         with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as connection:

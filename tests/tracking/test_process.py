@@ -197,11 +197,16 @@ def test_a_spool_is_not_written_to_while_a_recorder_is_at_work(tmp_path):
         pass
 
 
-def test_noise_in_place_of_the_database_is_named(tmp_path):
-    (tmp_path / "mlflow.db").write_bytes(os.urandom(40_000))
+@pytest.mark.parametrize("what", ["noise", "a folder"])
+def test_what_is_no_database_is_named(tmp_path, what):
+    if what == "noise":
+        (tmp_path / "mlflow.db").write_bytes(os.urandom(40_000))
+    else:
+        (tmp_path / "mlflow.db").mkdir()
     fill(tmp_path / "spool", trials=1)
     assert sync(tmp_path / "spool", sqlite_uri(tmp_path / "mlflow.db"), patience_seconds=0.0) == 7
-    assert "file is not a database" in read_lag(tmp_path / "spool").text()
+    says = "file is not a database" if what == "noise" else "unable to open database file"
+    assert says in read_lag(tmp_path / "spool").text()
     assert (tmp_path / "spool" / FILE).exists()
 
 
