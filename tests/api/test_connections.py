@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -130,7 +130,8 @@ def test_half_requests_make_room_for_whole_ones(port):
     with ExitStack() as stack:
         halves = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(30)]
         for half in halves:
-            half.sendall(HALF)
+            with suppress(ConnectionError):  # the server may have ended it already, to make room
+                half.sendall(HALF)
         assert status(exchange(port, get("/small"))) == 200
 
 
@@ -176,7 +177,8 @@ def test_more_half_requests_than_files_silence_nobody(tmp_path):
     with ServerProcess(tmp_path, files=1024) as server, ExitStack() as stack:
         for _ in range(1100):
             half = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
-            half.sendall(HALF)
+            with suppress(ConnectionError):
+                half.sendall(HALF)
         for _ in range(3):
             assert status(exchange(server.port, get("/healthz"), seconds=3)) == 200
             assert status(exchange(server.port, get("/api/v1/studies"), seconds=3)) == 200

@@ -140,7 +140,7 @@ def test_nothing_that_is_shown_is_taken_for_markup(page, client, folder, tmp_pat
         study.stop()
         wait_until(lambda: submissions.get(study.id).submission.job == "", 60, "it has ended")
         submission = submissions.get(study.id).submission
-        submissions._ended(submission, {}, StudyState.INTERRUPTED, evil)
+        submissions.settle(submission, StudyState.INTERRUPTED, evil)
     page.goto(f"/studies/{study.id}")
     expect(page.locator("p.reason")).to_have_text(evil)
     assert "evil" not in page.title()
