@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from filelock import Timeout
 
 from service.calibration import UnreadableCalibration, read_calibration
-from service.errors import ConflictError, DatabaseError, NotFoundError
+from service.errors import ConflictError, DatabaseError, NotFoundError, UsageError
 from service.results.claims import judge
 from service.results.leaderboard import describe
 from service.results.looks import looks_of
@@ -179,7 +179,9 @@ def ending_of(
 
 def list_studies(settings: Settings) -> list[dict[str, Any]]:
     """The studies below `settings.out`, the newest first; none when there is nothing yet. Raises DatabaseError where
-    there are studies' folders and a database that knows of none."""
+    there are studies' folders and a database that knows of none, and UsageError where `settings.out` is a file."""
+    if settings.out.is_file():
+        raise UsageError(f"{settings.out} is a file; studies are kept in a folder")
     rows = []
     if settings.has_database:
         with Studies(settings.database) as studies:

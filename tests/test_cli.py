@@ -183,7 +183,13 @@ def test_mistakes_are_named(dialin, arguments, code, message):
     assert "Traceback" not in done.stderr
 
 
-def test_list_of_nothing(dialin):
+def test_list_of_nothing(dialin, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused = dialin("list", "--out", "file")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        f"error: {tmp_path / 'file'} is a file; studies are kept in a folder\n",
+    )
     assert "no studies yet" in dialin("list", check=True).stdout
     assert json.loads(dialin("list", "--json", check=True).stdout) == []
 
