@@ -459,7 +459,8 @@ def test_a_study_of_ones_own_goes_on_where_it_was_interrupted(settings, tmp_path
     assert result.state == "interrupted"
     assert resume_study("last", settings, Interrupting(), "ray").state == "interrupted"
     result = resume_study("last", settings, Silent(), "ray")
-    assert (result.state, result.best) == ("complete", straight.best)
+    # Several trials come to the same value; which of them are trained to their end depends on who was at a rung first.
+    assert (result.state, result.best.value) == ("complete", straight.best.value)
     before = read_back(Settings.read({}, out=str(tmp_path / "straight")), straight.study_id).trials
     for one, other in zip(read_back(settings, result.study_id).trials, before, strict=True):
         both = set(one.values) & set(other.values)
@@ -511,7 +512,9 @@ def test_what_a_function_of_ones_own_raises_is_the_trials_failure(settings, tmp_
     result = run_study(
         spec.model_copy(update={"budget": spec.budget.model_copy(update={"failures": 0})}), settings, Silent(), runner
     )
-    assert result.reason.startswith(r"1 of 1 trial failed: own.train.<locals>.OwnError: no 9 \udcff\x00xxx")
+    # A file whose name another module of this process has gets a name of its own.
+    told = re.escape(r".train.<locals>.OwnError: no 9 \udcff\x00xxx")
+    assert re.match(rf"1 of 1 trial failed: own(_[0-9a-f]{{8}})?{told}", result.reason)
     assert re.search(r"x\[\.\.\. [\d,]+ characters cut \.\.\.\]", read_back(settings, result.study_id).trials[0].reason)
     log = OutputFolder(settings.out).study(result.study_id).logs / "trial-0000.log"
     assert f'File "{tmp_path}/own.py", line 3, in train' in log.read_text()

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from decimal import Decimal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -258,7 +257,7 @@ def test_a_damaged_checkpoint_costs_epochs_and_not_the_trial(objective, tmp_path
     run = TrialRun(plan, Trial(0, {"every": 1}, 1))
     checkpoint = reports_of(run, 2)[-1].checkpoint
     run.close()
-    (Path(checkpoint) / "state" / "deep" / "done").write_text("7")
+    (plan.checkpoints / checkpoint / "state" / "deep" / "done").write_text("7")
     again = TrialRun(plan, Trial(0, {"every": 1}, 1, 2, checkpoint))
     done = again.step()[0]
     again.close()

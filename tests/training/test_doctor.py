@@ -47,7 +47,8 @@ def examine(digits, epochs=6, doctor=True, **params):
         ("saturated_activation", {"activation": "sigmoid", "initialization": "normal", "initialization_std": 3.0,
                                   "normalization": "none"}),
         ("small_updates", {"lr": 1e-9}),
-        ("large_updates", {"lr": 50.0, "schedule": "fixed"}),
+        # Without decay the weights grow with such steps, or all units die: which of it depends on the arithmetic.
+        ("large_updates", {"lr": 50.0, "schedule": "fixed", "weight_decay": 0.01, "activation": "leaky_relu"}),
         ("no_learning", {"lr": 1e-9}),
         ("lr_decayed_early", {"schedule": "exponential", "final_factor": 1e-20}),
     ],
