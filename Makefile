@@ -1,5 +1,6 @@
 # make run      set up and run the main job: dialin run digits
 # make test     set up and pass the tests
+# make test-slow  the tests that wait for something to count as hung
 # make lint     ruff and mypy
 # make bench    the benchmarks, with their tables
 # make bench-search   how good the search is beside its peers, in an environment of its own (LCBench: DIALIN_LCBENCH)
@@ -10,13 +11,16 @@ BIN    := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: run test lint bench bench-search faults setup setup-dev clean
+.PHONY: run test test-slow lint bench bench-search faults setup setup-dev clean
 
 run: $(RUN_STAMP)
 	$(BIN)/dialin run digits
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest
+
+test-slow: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -75,6 +75,7 @@ def readiness(up) -> dict:
         return json.load(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "part", "says", "status"),
     [

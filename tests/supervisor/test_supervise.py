@@ -91,6 +91,7 @@ def test_a_killed_command_is_started_again_and_its_children_are_gone(tmp_path):
         assert "second ended (exit code 137); starting it again" in up.said()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["the part", "its guard and the part"])
 def test_a_frozen_part_is_replaced_and_the_reason_is_said(tmp_path, which):
     with Small(tmp_path, patience=0.5) as up:
