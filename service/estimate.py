@@ -86,6 +86,6 @@ def duration_text(seconds: float) -> str:
     if seconds < 5:
         return "a few seconds"
     if seconds < 100:
-        return f"{5 * round(seconds / 5)} s"
+        return f"about {5 * round(seconds / 5)} s"
     minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.0f} h"
+    return f"about {minutes:.0f} min" if minutes < 100 else f"about {minutes / 60:.0f} h"

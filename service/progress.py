@@ -174,7 +174,7 @@ class Progress:
     def _time_text(self) -> str:
         elapsed = self._clock() - self._began
         left = self.seconds_left()
-        return f"{elapsed:.0f} s" + (f", about {duration_text(left)} left" if left is not None else "")
+        return f"{elapsed:.0f} s" + (f", {duration_text(left)} left" if left else "")
 
     def seconds_left(self) -> float | None:
         """An estimate from the pace so far and the epochs that the rungs let one expect; never more than what is left
