@@ -24,7 +24,7 @@ Place = Callable[[Trial], float]
 
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 446, 34, 236
-MOST_CURVES, MOST_EPOCHS, MOST_DOTS, MOST_RUNGS = 150, 120, 600, 12
+MOST_CURVES, MOST_EPOCHS, MOST_DOTS, MOST_RUNGS = 100, 120, 400, 12
 STATES = ("complete", "stopped", "diverged", "failed", "running", "waiting")
 _ABOVE = {"stopped": 0, "diverged": 1, "failed": 1, "waiting": 2, "complete": 3, "running": 4}
 
