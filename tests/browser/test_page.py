@@ -142,7 +142,7 @@ def test_nothing_that_is_shown_is_taken_for_markup(page, client, folder, tmp_pat
         submission = submissions.get(study.id).submission
         submissions.settle(submission, StudyState.INTERRUPTED, evil)
     page.goto(f"/studies/{study.id}")
-    expect(page.locator("p.reason")).to_have_text(evil)
+    expect(page.locator("p.reason.interrupted")).to_have_text(evil)
     assert "evil" not in page.title()
 
 
