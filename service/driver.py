@@ -14,7 +14,7 @@ from service.journal import Listener
 from service.planning import Plan
 from service.search.epoch_clock import EpochClock
 from service.search.failures import are_alike, cause_of, failures_text
-from service.search.records import Decision, Outcome, Report, State, Trial
+from service.search.records import Decision, Outcome, Report, State, Trial, trial_log_name
 from service.search.study import Study
 from service.spec.findings import Finding
 from service.texts import log_text, one_line
@@ -243,7 +243,7 @@ class StudyDriver:
 
     def _fail(self, trial: Trial, traceback: str) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
-        log = self._logs / f"trial-{trial.number:04d}.log"
+        log = self._logs / trial_log_name(trial.number)
         with log.open("a", errors="backslashreplace") as opened:  # behind what the trial has printed
             opened.write(f"{log_text(traceback)}\n")
         reason = cause_of(traceback)

@@ -19,7 +19,7 @@ from service.progress import Progress, StudyClock
 from service.results.looks import looks_of
 from service.results.summary import Best, Result
 from service.search.ranking import LOSS
-from service.search.records import Outcome, State, Trial, TrialRecord
+from service.search.records import Outcome, State, Trial, TrialRecord, trial_log_name
 from service.settings import ServerAddress
 from service.showing import mirror_line, show_claim, show_list, show_result, show_study, show_trial
 from service.spec import spec_of_study
@@ -309,7 +309,7 @@ def _refuse_local(arguments: Namespace) -> None:
 
 def _logs(client: Client, arguments: Namespace) -> None:
     study, trial = client.study(arguments.study), arguments.trial
-    name = "driver.log" if trial is None else f"trial-{trial:04d}.log"
+    name = "driver.log" if trial is None else trial_log_name(trial)
     print_text(study.logs(arguments.tail, trial), name if arguments.json else None)
 
 

@@ -23,7 +23,7 @@ from service.objectives.checkpoints import (
 )
 from service.objectives.trial_log import TrialLog
 from service.planning import Resources
-from service.search.records import Report, Trial
+from service.search.records import Report, Trial, trial_log_name
 from service.spec.domains import Scalar
 
 RangeTestJob = tuple[Mapping[str, Scalar], int]
@@ -66,7 +66,7 @@ class TrialRun:
         self._save_seconds = 0.0
         self._metrics: Metrics = {}
         self._raised: Exception | None = None
-        self._log = None if plan.logs is None else TrialLog(log_file(plan.logs, trial.number))
+        self._log = None if plan.logs is None else TrialLog(plan.logs / trial_log_name(trial.number))
         self.epoch = trial.epochs_done
 
     def step(self) -> list[Report]:
@@ -158,11 +158,6 @@ class TrialRun:
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - began
         return name
-
-
-def log_file(logs: Path, number: int) -> Path:
-    """Where what a trial prints is kept, and the traceback of one that has failed."""
-    return logs / f"trial-{number:04d}.log"
 
 
 def evaluate_checkpoint(plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:

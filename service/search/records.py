@@ -10,6 +10,11 @@ from service.spec.domains import Scalar
 from service.spec.findings import Finding
 
 
+def trial_log_name(number: int) -> str:
+    """The file, among a study's logs, with what a trial prints and the traceback of one that has failed."""
+    return f"trial-{number:04d}.log"
+
+
 class State(StrEnum):
     """Where a trial is. The last four are ends; a trial that has ended never changes again. A waiting one was paused at
     a rung, or its study was interrupted: it may go on."""
