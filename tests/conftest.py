@@ -34,7 +34,7 @@ def dialin(tmp_path):
     """Runs the command line as a person does, in a process of its own: dialin("plan", "digits") -> CompletedProcess."""
 
     def run(*arguments: str, check: bool = False, timeout: float = 240) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "service.cli", *arguments]
+        command = [sys.executable, "-m", "dialin", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, check=check, timeout=timeout, capture_output=True, text=True

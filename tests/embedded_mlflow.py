@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.settings import MLFLOW_SECRET, OutputFolder
-from service.tracking.mirror import answers
+from dialin.paths import OutputFolder
+from dialin.settings import MLFLOW_SECRET
+from dialin.tracking.mirror import answers
+
 from tests.faults.harness import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +31,7 @@ class Mlflow:
 def running_mlflow(out: Path, secret: str = "of this start") -> Iterator[Mlflow]:
     folder, port = OutputFolder(out), free_port()
     out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "service.api.mlflow_server", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "dialin.server.mlflow_server", "--port", str(port)]
     command += ["--database", str(folder.mlflow_database), "--artifacts", str(folder.mlflow_artifacts)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), MLFLOW_SECRET: secret}
     uri, log = f"http://127.0.0.1:{port}", out / "mlflow.log"

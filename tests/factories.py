@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from service.planning import ClusterShape, Plan, plan_study
-from service.spec import parse_spec
-from service.spec.study_spec import StudySpec
+from dialin.planning.plan import ClusterShape, Plan, plan_study
+from dialin.specification import parse_spec
+from dialin.specification.study_spec import StudySpec
 
 SPACE = """
   optimizer: [sgd, adam]

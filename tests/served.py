@@ -13,24 +13,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
+from dialin.execution.ray_jobs import JobInfo
+from dialin.planning.plan import ClusterShape
+from dialin.server.app import create_app
+from dialin.server.connections import ConnectionLimits
+from dialin.server.serve import configured
+from dialin.settings import MLFLOW_SECRET, ServerSettings, Settings
 
-from service.api.app import create_app
-from service.api.connections import ConnectionLimits
-from service.api.serve import configured
-from service.cluster.jobs import JobInfo
-from service.planning import ClusterShape
-from service.settings import MLFLOW_SECRET, ServerSettings, Settings
 from tests.embedded_mlflow import Mlflow
 
 ROOT = Path(__file__).parent.parent
 _DRIVER = """
 import sys
 from rich.console import Console
-from service.job import _write_to
-from service.progress import Progress
-from service.runs import resume_study
-from service.settings import OutputFolder, Settings
-from service.store.submissions import Submissions
+from dialin.server.job import _write_to
+from dialin.study_flow.progress import Progress
+from dialin.study_flow.run import resume_study
+from dialin.paths import OutputFolder
+from dialin.settings import Settings
+from dialin.store.submissions import Submissions
 
 study, job = sys.argv[1:]
 settings = Settings.read()

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-
-from service.errors import ConflictError, DialinError, Problem, SpecError, by_code, did_you_mean
+from dialin.errors import ConflictError, DialinError, Problem, SpecError, by_code, did_you_mean
 
 
 def test_every_class_is_found_by_its_code():

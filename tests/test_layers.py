@@ -10,79 +10,63 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "service").rglob("*.py"))
+PACKAGE = ROOT / "service" / "dialin"
+FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Each room may import itself and the rooms named; a file at the top of service/ is a room of its own.
+# Each room may import itself and the rooms named; a file at the top of the package is a room of its own.
 MAY_IMPORT = {
     "errors": set(),
     "texts": set(),
-    "bundles": {"errors"},
-    "scratch": {"errors"},
-    "settings": {"errors"},
-    "interrupts": set(),
-    "spec": {"bundles", "errors", "texts"},
-    "planning": {"errors", "spec"},
-    "store": {"errors", "settings", "texts"},
-    "search": {"errors", "spec", "planning", "store", "texts"},
-    "objectives": {"scratch", "errors", "spec", "planning", "search", "training", "texts"},
-    "training": {"errors", "spec", "planning"},
-    "tracking": {"errors", "search", "settings", "spec", "texts"},
-    "cluster": {"scratch", "errors", "spec", "planning", "search", "objectives"},
-    "results": {"errors", "spec", "planning", "search"},
-    "journal": {"planning", "search", "texts"},
-    "driver": {"interrupts", "journal", "spec", "planning", "search", "tracking", "texts"},
-    "estimate": {"planning"},
-    "progress": {"estimate", "spec", "planning", "search", "results", "texts"},
-    "calibration": {"errors", "planning", "spec", "texts"},
-    "continuing": {"errors", "planning", "settings", "spec", "store"},
-    "runs": {"calibration", "cluster", "continuing", "history", "driver", "errors", "interrupts", "journal", "objectives", "planning", "results", "search", "settings",
-             "spec", "store", "tracking"},
-    "history": {"calibration", "errors", "results", "search", "settings", "spec", "store", "tracking"},
-    "views": {"errors", "history", "planning", "search", "spec", "texts"},
-    "showing": {"history", "planning", "results", "search", "spec", "tracking", "views", "texts"},
-    "guard": {"supervisor"},
-    "job": {"supervisor", "cluster", "errors", "progress", "runs", "settings", "store"},
-    "reconciler": {"cluster", "errors", "planning", "spec", "store"},
-    "web": {"errors", "planning", "results", "search", "spec", "texts"},
-    "api": {"bundles", "calibration", "cluster", "continuing", "errors", "estimate", "history", "journal", "planning", "reconciler", "results", "search",
-            "settings", "spec", "store", "texts", "tracking", "views", "web"},
+    "paths": set(),
+    "settings": {"errors", "paths"},
     "supervisor": {"errors"},
-    "embedded": {"api", "cluster", "errors", "interrupts", "scratch", "settings", "store", "supervisor"},
-    "transport": {"errors"},
-    "submitting": {"bundles", "errors", "spec"},
-    "client": {"errors", "submitting", "transport"},
-    "output": {"texts"},
-    "watching": {"cluster", "errors", "history", "planning", "progress", "results", "search", "settings", "store", "texts", "views"},
-    "remote": {"client", "errors", "history", "output", "planning", "progress", "results", "search", "settings", "showing", "spec", "store",
-               "views"},
-    "cli": {"cluster", "embedded", "errors", "history", "objectives", "output", "planning", "progress", "remote", "results", "runs", "settings", "showing",
-            "spec", "store", "views", "watching", "texts"},
+    "specification": {"errors", "texts"},
+    "planning": {"errors", "specification"},
+    "schemas": {"specification"},
+    "store": {"errors", "paths", "settings", "texts"},
+    "search": {"errors", "specification", "planning", "store", "texts"},
+    "training": {"errors", "specification", "planning"},
+    "objectives": {"errors", "specification", "planning", "training", "texts", "supervisor"},
+    "execution": {"errors", "specification", "planning", "search", "objectives", "supervisor", "texts"},
+    "events": {"planning", "search", "texts"},
+    "tracking": {"errors", "search", "paths", "settings", "specification", "texts"},
+    "results": {"errors", "specification", "planning", "search"},
+    "charts": {"results", "specification", "texts", "search", "planning"},
+    "study_flow": {"errors", "texts", "paths", "settings", "specification", "planning", "store", "search", "objectives", "execution", "events", "tracking",
+                   "results", "charts"},
+    "web": {"charts", "errors", "planning", "results", "search", "specification", "texts"},
+    "server": {"schemas", "errors", "texts", "paths", "settings", "specification", "planning", "store", "search", "execution", "events", "tracking", "results",
+               "study_flow", "supervisor", "web"},
+    "client": {"errors", "schemas", "specification"},
+    "cli": {"charts", "client", "errors", "texts", "paths", "settings", "specification", "planning", "store", "search", "objectives", "execution", "results",
+            "study_flow", "server", "tracking"},
+    "__main__": {"cli"},
 }  # fmt: skip
 
 DOORS = {
-    "ray": {"cluster"},
+    "ray": {"execution"},
     "mlflow": {"tracking"},
-    "optuna": {"search", "results"},
-    "torch": {"training", "objectives"},
+    "optuna": {"search"},
+    "torch": {"training", "objectives", "execution"},
     "torchvision": {"training", "objectives"},
     "sklearn": {"training", "objectives"},
-    "sqlalchemy": {"api", "job", "reconciler", "search", "store"},
-    "rich": {"job", "output", "progress", "showing", "watching"},
-    "matplotlib": {"results"},
+    "sqlalchemy": {"server", "search", "store"},
+    "rich": {"cli", "server", "study_flow"},
+    "matplotlib": {"charts"},
     "scipy": {"search", "results"},
-    "yaml": {"spec"},
-    "pydantic": {"api", "spec"},
-    "fastapi": {"api", "web"},
-    "starlette": {"api", "web"},
-    "uvicorn": {"api"},
-    "psutil": {"guard", "supervisor"},
-    "httpx": {"api", "transport"},
+    "yaml": {"specification"},
+    "pydantic": {"schemas", "specification"},
+    "fastapi": {"server", "web"},
+    "starlette": {"server", "web"},
+    "uvicorn": {"server"},
+    "psutil": {"supervisor"},
+    "httpx": {"server", "client"},
     "pandas": {"client"},
 }
 
 
 def room(path: Path) -> str:
-    return path.relative_to(ROOT / "service").parts[0].removesuffix(".py")
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> set[str]:
@@ -101,7 +85,7 @@ def test_imports_go_one_way(path):
     own = room(path)
     if own == "__init__":
         return
-    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("service.")}
+    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("dialin.")}
     assert rooms - {own} <= MAY_IMPORT[own]
 
 
@@ -123,12 +107,12 @@ def test_no_room_depends_on_itself_through_others():
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("service.cli", "torch ray mlflow optuna pydantic rich sqlalchemy"),
-        ("service.client", "torch ray mlflow optuna pydantic sqlalchemy pandas"),
-        ("service.spec", "torch ray mlflow optuna"),
-        ("service.search.study", "torch ray mlflow"),
-        ("service.objectives", "torch ray mlflow optuna sklearn"),
-        ("service.tracking.mirror", "torch ray mlflow optuna"),
+        ("dialin.cli.main", "torch ray mlflow optuna pydantic rich sqlalchemy"),
+        ("dialin.client.client", "torch ray mlflow optuna pydantic sqlalchemy pandas"),
+        ("dialin.specification", "torch ray mlflow optuna"),
+        ("dialin.search.study", "torch ray mlflow"),
+        ("dialin.objectives", "torch ray mlflow optuna sklearn"),
+        ("dialin.tracking.mirror", "torch ray mlflow optuna"),
     ],
 )
 def test_loads_nothing_heavy(module, unwanted):

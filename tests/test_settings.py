@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from service.errors import UsageError
-from service.settings import OutputFolder, ServerAddress, ServerSettings, Settings
+from dialin.errors import UsageError
+from dialin.paths import OutputFolder
+from dialin.settings import ServerAddress, ServerSettings, Settings
 
 
 @pytest.mark.parametrize(

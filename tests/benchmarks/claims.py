@@ -11,10 +11,9 @@ import sys
 import tempfile
 import time
 
-import search_spaces
-from service.spec import load_spec
+from dialin.specification import load_spec, shipped
 
-ARTICLES = [name.partition("/")[2] for name in search_spaces.names() if name.startswith("articles/")]
+ARTICLES = [name.partition("/")[2] for name in shipped.names() if name.startswith("articles/")]
 
 
 def main() -> None:
@@ -36,7 +35,7 @@ def run(name: str, asked: argparse.Namespace) -> str:
     """What `dialin run` says of the claim at its end."""
     sizes = [f"objective.samples={asked.samples}", f"budget.epochs={asked.epochs}"]
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "service.cli", "run", f"articles/{name}", "--data-dir", asked.data_dir]
+        command = [sys.executable, "-m", "dialin", "run", f"articles/{name}", "--data-dir", asked.data_dir]
         command += ["--out", out, *(argument for size in sizes for argument in ("--set", size))]
         done = subprocess.run(command, capture_output=True, text=True)
     verdicts = [line for line in done.stdout.splitlines() if line.startswith("the claim ")]

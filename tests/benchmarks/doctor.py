@@ -16,13 +16,12 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-
-from service.planning import ClusterShape, plan_study, seed_of_trial
-from service.search.samplers import Proposer
-from service.spec import active_params, load_spec
-from service.training.datasets import load, prepare
-from service.training.device_data import place
-from service.training.run import ImageRun
+from dialin.planning.plan import ClusterShape, plan_study, seed_of_trial
+from dialin.search.samplers import Proposer
+from dialin.specification import active_params, load_spec
+from dialin.training.datasets import load, prepare
+from dialin.training.device_data import place
+from dialin.training.run import ImageRun
 
 HEALTHY = 0.9
 

@@ -58,10 +58,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    from service import objectives
-    from service.runs import run_study
-    from service.settings import Settings
-    from service.spec import parse_spec
+    from dialin import objectives
+    from dialin.settings import Settings
+    from dialin.specification import parse_spec
+    from dialin.study_flow.run import run_study
 
     watcher = Watcher()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:

@@ -31,15 +31,17 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from service.journal import Journal
-from service.planning import ClusterShape, plan_study
-from service.search.records import Outcome, State, Trial
-from service.search.storage import opened_storage
-from service.search.study import Study
-from service.settings import OutputFolder, Settings
-from service.spec import load_spec, stored_spec, to_yaml
-from service.store.leases import acquire
-from service.store.studies import Studies, StudyState
+from dialin.events.journal import Journal
+from dialin.paths import OutputFolder
+from dialin.planning.plan import ClusterShape, plan_study
+from dialin.search.records import Outcome, State, Trial
+from dialin.search.storage import opened_storage
+from dialin.search.study import Study
+from dialin.settings import Settings
+from dialin.specification import load_spec, stored_spec, to_yaml
+from dialin.store.leases import acquire
+from dialin.store.studies import Studies, StudyState
+
 from tests.served import serving
 
 TRIALS_A_SECOND = 10.0
@@ -178,7 +180,7 @@ def resident_mib(pid: int) -> float:
 
 def command_seconds(*arguments: str) -> float:
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "service.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "dialin", *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - began
 
 

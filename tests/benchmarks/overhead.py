@@ -240,7 +240,7 @@ class Watcher:
             self._thread.start()
 
     def _watch(self) -> None:
-        from service.tracking.lag import lag_of
+        from dialin.tracking.lag import lag_of
 
         (spool,) = self._out.glob("studies/*/spool")
         while lag_of(spool):
@@ -252,10 +252,10 @@ class Watcher:
 
 
 def dialin(trials: int, folder: Path, sampler: str) -> Times:
-    from service import objectives
-    from service.runs import run_study
-    from service.settings import Settings
-    from service.spec import parse_spec
+    from dialin import objectives
+    from dialin.settings import Settings
+    from dialin.specification import parse_spec
+    from dialin.study_flow.run import run_study
 
     first, watcher = FirstReport(folder), Watcher(trials, folder)
     objectives.build = lambda spec, data_dir: Nothing(first)  # type: ignore[assignment,return-value]

@@ -15,10 +15,10 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from service.history import read_back
-from service.runs import run_study
-from service.settings import Settings
-from service.spec import parse_spec
+from dialin.settings import Settings
+from dialin.specification import parse_spec
+from dialin.study_flow.history import read_back
+from dialin.study_flow.run import run_study
 
 SPACE = """
 name: {name}

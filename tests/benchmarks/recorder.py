@@ -39,10 +39,10 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from service.tracking.mirror import Mirror, sqlite_uri  # noqa: E402
-from service.tracking.position import read_position  # noqa: E402
-from service.tracking.recorder import LazyClient, workers_for  # noqa: E402
-from service.tracking.recording import Recorder  # noqa: E402
+from dialin.tracking.mirror import Mirror, sqlite_uri  # noqa: E402
+from dialin.tracking.position import read_position  # noqa: E402
+from dialin.tracking.recorder import LazyClient, workers_for  # noqa: E402
+from dialin.tracking.recording import Recorder  # noqa: E402
 
 PARAMS: dict[str, Any] = {
     "model": "small_cnn",

@@ -25,11 +25,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import optuna
-
-from service.planning import ClusterShape, plan_study
-from service.search.records import Outcome, Trial
-from service.search.study import Study
-from service.spec import load_spec
+from dialin.planning.plan import ClusterShape, plan_study
+from dialin.search.records import Outcome, Trial
+from dialin.search.study import Study
+from dialin.specification import load_spec
 
 
 def decide(trials: int, reports: int, asha: str) -> np.ndarray:

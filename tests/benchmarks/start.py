@@ -22,7 +22,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-DIALIN = [sys.executable, "-m", "service.cli"]
+DIALIN = [sys.executable, "-m", "dialin"]
 ROOT = Path(__file__).parents[2]
 LONGEST_SECONDS = 120
 

@@ -6,11 +6,11 @@ import re
 
 import pytest
 import yaml
+from dialin.settings import Settings
+from dialin.store.studies import StudyState
+from dialin.store.submissions import Submissions
+from dialin.store.tokens import Tokens
 
-from service.settings import Settings
-from service.store.studies import StudyState
-from service.store.submissions import Submissions
-from service.store.tokens import Tokens
 from tests.server.harness import wait_until
 
 SLOW = """\
@@ -28,7 +28,7 @@ QUICK = SLOW.replace("0.3", "0.0").replace("slow", "quick").replace("trials: 40"
 @pytest.fixture(scope="module")
 def complete(site, tmp_path_factory):
     """A study that has ended."""
-    from service.client import Client
+    from dialin.client.client import Client
 
     path = tmp_path_factory.mktemp("spec") / "quick.yaml"
     path.write_text(QUICK)

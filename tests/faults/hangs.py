@@ -8,9 +8,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from service.errors import ConflictError
-from service.search.records import State
-from service.settings import OutputFolder
+from dialin.errors import ConflictError
+from dialin.paths import OutputFolder
+from dialin.search.records import State
+
 from tests.faults.harness import Place, check, descendants, wait_until
 from tests.faults.injections import Row
 from tests.server.harness import Up, is_alive

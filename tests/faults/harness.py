@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.search.ranking import best_of
-from service.search.records import State, TrialRecord
-from service.search.storage import opened_storage, sqlite_url
-from service.search.trial_rows import read_study
-from service.settings import OutputFolder
-from service.store.studies import Studies, StudyRow
-from service.tracking.lag import lag_of
-from service.tracking.spool import read_events
+from dialin.paths import OutputFolder
+from dialin.search.ranking import best_of
+from dialin.search.records import State, TrialRecord
+from dialin.search.storage import opened_storage, sqlite_url
+from dialin.search.trial_rows import read_study
+from dialin.store.studies import Studies, StudyRow
+from dialin.tracking.lag import lag_of
+from dialin.tracking.spool import read_events
 
 ROOT = Path(__file__).parents[2]
 SPEC = """
@@ -57,7 +57,7 @@ class Place:
     def start(self, runner: str, *, kill_before: int | None = None) -> subprocess.Popen[bytes]:
         """`dialin run`, or `dialin resume` when there is a study. `kill_before`: it kills itself before that write."""
         verb = ["resume", "faulty"] if self.row is not None else ["run", str(self._spec)]
-        program = ["-m", "service.cli"] if kill_before is None else [str(Path(__file__).with_name("killed_driver.py"))]
+        program = ["-m", "dialin"] if kill_before is None else [str(Path(__file__).with_name("killed_driver.py"))]
         counted = [] if kill_before is None else [str(kill_before)]
         command = [sys.executable, *program, *counted, *verb, "--runner", runner, "--out", str(self.out.root)]
         with self._log.open("ab") as log:
@@ -76,7 +76,7 @@ class Place:
         assert code == 0, f"exit code {code}\n{self.log()[-3000:]}"
 
     def sync(self) -> None:
-        command = [sys.executable, "-m", "service.cli", "sync", "faulty", "--out", str(self.out.root)]
+        command = [sys.executable, "-m", "dialin", "sync", "faulty", "--out", str(self.out.root)]
         done = subprocess.run(
             command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=120, check=False
         )
@@ -182,7 +182,7 @@ def recorders(place: Place) -> list[int]:
             command = (folder / "cmdline").read_text().split("\0")
         except OSError:
             continue
-        if "service.tracking.recorder" in command and any(part.startswith(f"{place.out.root}/") for part in command):
+        if "dialin.tracking.recorder" in command and any(part.startswith(f"{place.out.root}/") for part in command):
             found.append(int(folder.name))
     return found
 

@@ -16,8 +16,9 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.api.keeper import MirrorKeeper
-from service.settings import Settings
+from dialin.server.keeper import MirrorKeeper
+from dialin.settings import Settings
+
 from tests.faults.harness import Place, Verdict, check, descendants, free_port, kill, recorders, wait_until
 
 

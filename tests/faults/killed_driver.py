@@ -10,9 +10,8 @@ import sys
 from typing import Any
 
 import sqlalchemy as sa
-
-from service import cli
-from service.tracking.spool import Spool
+from dialin.cli import main as cli
+from dialin.tracking.spool import Spool
 
 CHANGES = ("INSERT", "UPDATE", "DELETE", "REPLACE")
 

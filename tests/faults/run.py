@@ -49,7 +49,7 @@ def faults(short: bool, generator: random.Random, folder: Path) -> dict[str, Cal
             folder / "guard", ["api"] if short else ["api", "mlflow", "ray"]
         ),
         "frozen": lambda: server_injections.parts_frozen(
-            folder / "frozen", ["service.api.serve"] if short else list(server_injections.FROZEN)
+            folder / "frozen", ["dialin.server.serve"] if short else list(server_injections.FROZEN)
         ),
     }
 

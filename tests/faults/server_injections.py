@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.settings import OutputFolder
+from dialin.paths import OutputFolder
+
 from tests.faults.harness import Place, check, descendants, kill
 from tests.faults.injections import Row
 from tests.server.harness import Up, is_alive, wait_until
 
 NAMES = {"api": "the API", "mlflow": "MLflow", "ray": "Ray"}
-FROZEN = {"service.api.serve": "the API", "mlflow_server": "MLflow", "/raylet/raylet": "Ray", "gcs_server": "Ray"}
+FROZEN = {"dialin.server.serve": "the API", "mlflow_server": "MLflow", "/raylet/raylet": "Ray", "gcs_server": "Ray"}
 
 
 def guards_killed(folder: Path, parts: Sequence[str]) -> Row:
@@ -38,7 +39,9 @@ def parts_frozen(folder: Path, processes: Sequence[str]) -> Row:
     def inject(up: Up, process: str) -> str:
         name = FROZEN[process]
         pid = max(
-            pid for pid, line in up.processes() if process in line.split(" --")[0] and "service.guard" not in line
+            pid
+            for pid, line in up.processes()
+            if process in line.split(" --")[0] and "dialin.supervisor.guard" not in line
         )
         again = up.log().count(f"{name} is up again")
         os.kill(pid, signal.SIGSTOP)

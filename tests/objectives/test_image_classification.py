@@ -10,14 +10,14 @@ import textwrap
 
 import pytest
 import torch
+from dialin import objectives
+from dialin.errors import DataError
+from dialin.objectives.image_classification import ImageClassification
+from dialin.objectives.synthetic import Synthetic
+from dialin.planning.plan import Resources
+from dialin.training.datasets import load, prepare
+from dialin.training.device_data import place
 
-from service import objectives
-from service.errors import DataError
-from service.objectives.image_classification import ImageClassification
-from service.objectives.synthetic import Synthetic
-from service.planning import Resources
-from service.training.datasets import load, prepare
-from service.training.device_data import place
 from tests.conftest import ROOT
 from tests.factories import make_spec
 
@@ -86,7 +86,7 @@ def test_nothing_heavy_is_loaded_before_a_trial_starts(data_dir, tmp_path):
 GO_ON = """
     import json, pickle, sys
     from pathlib import Path
-    from service.planning import Resources
+    from dialin.planning.plan import Resources
     objective, params, seed = pickle.loads(Path(sys.argv[1]).read_bytes())
     import torch
     torch.manual_seed(999); torch.rand(5)  # whatever a process has drawn before

@@ -12,17 +12,16 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-
-from service.errors import DataError, FunctionError, UsageError
-from service.objectives import python_function
-from service.objectives.base import NoMoreEpochsError
-from service.objectives.function_trial import Exchange, Report, number
-from service.objectives.inline import run_inline
-from service.objectives.python_function import PythonFunction
-from service.objectives.trials import TrialPlan, TrialRun
-from service.planning import Resources
-from service.search.records import Decision, State, Trial
-from service.spec.range_tests import Sweep
+from dialin.errors import DataError, FunctionError, UsageError
+from dialin.execution.inline import run_inline
+from dialin.execution.trial_run import TrialPlan, TrialRun
+from dialin.objectives import python_function
+from dialin.objectives.base import NoMoreEpochsError
+from dialin.objectives.function_trial import Exchange, Report, number
+from dialin.objectives.python_function import PythonFunction
+from dialin.planning.plan import Resources
+from dialin.search.records import Decision, State, Trial
+from dialin.specification.range_tests import Sweep
 
 COUNTING = """
 def train(config, trial):

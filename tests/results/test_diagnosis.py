@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from service.results.diagnosis import diagnose
-from service.search.records import State, TrialRecord
-from service.spec.findings import Finding
+from dialin.results.diagnosis import diagnose
+from dialin.search.records import State, TrialRecord
+from dialin.specification.findings import Finding
 
 
 def record(number, code=None, **params):

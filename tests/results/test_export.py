@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from dialin.results.export import best_config, write_best_config
+from dialin.results.summary import summarize
+from dialin.search.encoding import Encoding
+from dialin.search.records import State, TrialRecord
+from dialin.specification import active_params, load_spec, parse_spec, shipped
+from dialin.specification.domains import Fixed, RangeTested
+from dialin.specification.range_tests import Calibration, RateBounds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import search_spaces
-from service.results.export import best_config, write_best_config
-from service.results.summary import summarize
-from service.search.encoding import Encoding
-from service.search.records import State, TrialRecord
-from service.spec import active_params, load_spec, parse_spec
-from service.spec.domains import Fixed, RangeTested
-from service.spec.range_tests import Calibration, RateBounds
 from tests.factories import make_spec
 
 PLAIN = """
@@ -72,7 +71,7 @@ def check(spec, record):
 points = st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=40)
 
 
-@given(name=st.sampled_from(search_spaces.names()), numbers=points)
+@given(name=st.sampled_from(shipped.names()), numbers=points)
 @settings(max_examples=60, deadline=None)
 def test_of_every_shipped_space(name, numbers):
     spec = load_spec(name)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from service.results.leaderboard import describe
-from service.results.looks import Look
-from service.results.summary import summarize
-from service.search.ranking import ranked
+from dialin.results.leaderboard import describe
+from dialin.results.looks import Look
+from dialin.results.summary import summarize
+from dialin.search.ranking import ranked
+
 from tests.factories import make_spec
 from tests.results.test_summary import RECORDS
 

@@ -6,12 +6,11 @@ import threading
 
 import optuna
 import pytest
-
-from service.planning import ClusterShape, plan_study
-from service.search.ahead import FRESH_SECONDS, Ahead
-from service.search.records import Outcome, Seen, State
-from service.search.study import Study
-from service.spec import load_spec
+from dialin.planning.plan import ClusterShape, plan_study
+from dialin.search.ahead import FRESH_SECONDS, Ahead
+from dialin.search.records import Outcome, Seen, State
+from dialin.search.study import Study
+from dialin.specification import load_spec
 
 
 class Gate:
@@ -141,8 +140,7 @@ def test_short_trials_get_several_proposals_at_a_time_and_each_is_asked_for_once
 def test_more_proposals_of_the_model_are_others_and_good_ones():
     """Those that go with the first are apart from it and each other, and better than random where the model knows."""
     import numpy as np
-
-    from service.search.samplers import Proposer
+    from dialin.search.samplers import Proposer
 
     overrides = [
         "budget.trials=60",

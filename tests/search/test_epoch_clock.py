@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from service.search.epoch_clock import EpochClock, duration
+from dialin.search.epoch_clock import EpochClock, duration
 
 
 class Clock:

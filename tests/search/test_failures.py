@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-
-from service.search.failures import cause_of, failures_text
+from dialin.search.failures import cause_of, failures_text
 
 FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 1, in train\n    f()\n'
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dialin.search import gaussian_process
+from dialin.search.gaussian_process import GaussianProcess
 from scipy.optimize import check_grad
-
-from service.search import gaussian_process
-from service.search.gaussian_process import GaussianProcess
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import math
 from itertools import permutations
 
 import pytest
-
-from service.search.ranking import best_of, peak_of, ranked
-from service.search.records import State, TrialRecord
+from dialin.search.ranking import best_of, peak_of, ranked
+from dialin.search.records import State, TrialRecord
 
 
 def trial(number, state=State.COMPLETE, values=None, loss=None):

@@ -9,15 +9,15 @@ from contextlib import nullcontext
 import optuna
 import pytest
 import sqlalchemy
+from dialin.errors import DatabaseError
+from dialin.search import storage
+from dialin.search.storage import open_storage
 
-from service.errors import DatabaseError
-from service.search import storage
-from service.search.storage import open_storage
 from tests.conftest import ROOT
 
 OPEN = """
 import sys
-from service.search.storage import open_storage
+from dialin.search.storage import open_storage
 print("ready", flush=True)
 sys.stdin.readline()
 open_storage(sys.argv[1])

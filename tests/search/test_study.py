@@ -6,13 +6,13 @@ import math
 
 import optuna
 import pytest
+from dialin.search.records import Outcome, State
+from dialin.search.storage import opened_storage, sqlite_url
+from dialin.search.study import Study
+from dialin.search.trial_rows import read_finished
+from dialin.specification.findings import Finding
 from optuna.trial import TrialState
 
-from service.search.records import Outcome, State
-from service.search.storage import opened_storage, sqlite_url
-from service.search.study import Study
-from service.search.trial_rows import read_finished
-from service.spec.findings import Finding
 from tests.factories import make_plan
 
 

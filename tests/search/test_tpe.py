@@ -4,14 +4,14 @@ import statistics
 
 import numpy as np
 import pytest
+from dialin.objectives.synthetic import Synthetic
+from dialin.planning.plan import ClusterShape, Plan, plan_study
+from dialin.search.records import Outcome, Seen, State
+from dialin.search.samplers import Proposer
+from dialin.search.study import Study
+from dialin.specification import active_params, load_spec
 from optuna.storages import InMemoryStorage
 
-from service.objectives.synthetic import Synthetic
-from service.planning import ClusterShape, Plan, plan_study
-from service.search.records import Outcome, Seen, State
-from service.search.samplers import Proposer
-from service.search.study import Study
-from service.spec import active_params, load_spec
 from tests.factories import make_plan
 
 TRIALS, FROM = 130, 60

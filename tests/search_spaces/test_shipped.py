@@ -1,22 +1,20 @@
 from __future__ import annotations
 
 import pytest
-
-import search_spaces
-from service.planning import ClusterShape, plan_study
-from service.results.claims import FEWEST, judge
-from service.search.encoding import Encoding
-from service.search.records import State, TrialRecord
-from service.spec import active_params, load_spec, searched
+from dialin.planning.plan import ClusterShape, plan_study
+from dialin.results.claims import FEWEST, judge
+from dialin.search.encoding import Encoding
+from dialin.search.records import State, TrialRecord
+from dialin.specification import active_params, load_spec, searched, shipped
 
 
 def test_names():
-    assert {"digits", "fashion_mnist", "cifar10", "synthetic"} <= set(search_spaces.names())
+    assert {"digits", "fashion_mnist", "cifar10", "synthetic"} <= set(shipped.names())
     with pytest.raises(KeyError):
-        search_spaces.read("../pyproject")
+        shipped.read("../pyproject")
 
 
-@pytest.mark.parametrize("name", search_spaces.names())
+@pytest.mark.parametrize("name", shipped.names())
 def test_every_shipped_space_plans_on_a_small_machine(name):
     spec = load_spec(name)
     assert searched(spec)
@@ -27,7 +25,7 @@ def test_cifar10_is_the_resnet():
     assert load_spec("cifar10").space["model"].value == "resnet18"
 
 
-@pytest.mark.parametrize("name", [name for name in search_spaces.names() if name.startswith("articles/")])
+@pytest.mark.parametrize("name", [name for name in shipped.names() if name.startswith("articles/")])
 def test_every_claim_gets_enough_trials_a_side_to_be_judged(name):
     spec = load_spec(name)
     combinations = list(Encoding(spec, None).all())

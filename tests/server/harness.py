@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from service.client import Client
+from dialin.client.client import Client
+
 from tests.faults.harness import ROOT, descendants, free_port, kill
 
-PARTS = {"api": "service.api.serve", "mlflow": "service.api.mlflow_server", "ray": "ray.scripts.scripts start"}
+PARTS = {"api": "dialin.server.serve", "mlflow": "dialin.server.mlflow_server", "ray": "ray.scripts.scripts start"}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -54,7 +55,7 @@ class Up:
 
     def start(self) -> None:
         before = self.log().count("Ctrl-C ends")
-        command = [sys.executable, "-m", "service.cli", "up", "--port", str(self.port), "--data", str(self.out)]
+        command = [sys.executable, "-m", "dialin", "up", "--port", str(self.port), "--data", str(self.out)]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environment, stdout=log, stderr=log, start_new_session=True
@@ -95,7 +96,7 @@ class Up:
         found = [
             pid
             for pid, command in descendants(self.process.pid)
-            if PARTS[part] in command and "service.guard" not in command
+            if PARTS[part] in command and "dialin.supervisor.guard" not in command
         ]
         return min(found)
 
@@ -105,7 +106,7 @@ class Up:
         return [
             pid
             for pid, command in descendants(self.process.pid)
-            if "-m service.job" in command and not command.startswith(("/bin/sh", "sh ", "/bin/bash", "bash "))
+            if "-m dialin.server.job" in command and not command.startswith(("/bin/sh", "sh ", "/bin/bash", "bash "))
         ]
 
     def family(self) -> list[int]:
@@ -123,7 +124,7 @@ class Up:
         found = [
             pid
             for pid, command in descendants(self.process.pid)
-            if PARTS[part] in command and "service.guard" in command
+            if PARTS[part] in command and "dialin.supervisor.guard" in command
         ]
         return min(found)
 

@@ -17,8 +17,8 @@ from urllib.error import HTTPError
 
 import psutil
 import pytest
+from dialin.errors import NoResultError
 
-from service.errors import NoResultError
 from tests.faults.harness import ROOT, descendants
 from tests.server.harness import PARTS, Up, wait_until
 from tests.strangers import NEEDS_ROOT, as_nobody, reached_by_nobody
@@ -86,7 +86,11 @@ def readiness(up) -> dict:
 )
 def test_what_hangs_is_named_and_well_again_afterwards(up, name, part, says, status):
     wait_until(lambda: readiness(up)["status"] == "ok", 30, "it is ready")
-    frozen = [pid for pid, command in descendants(up.process.pid) if name in command and "service.guard" not in command]
+    frozen = [
+        pid
+        for pid, command in descendants(up.process.pid)
+        if name in command and "dialin.supervisor.guard" not in command
+    ]
     assert frozen
     try:
         for pid in frozen:
@@ -213,7 +217,7 @@ def test_the_secret_is_in_no_command_line_and_in_no_job_that_ray_shows(up, linke
         line.split("=", 1) for line in Path(f"/proc/{up.pid_of('api')}/environ").read_text().split("\0") if "=" in line
     )
     secret = environment["DIALIN_MLFLOW_SECRET"]
-    assert any("service.tracking.recorder" in line for line in lines)
+    assert any("dialin.tracking.recorder" in line for line in lines)
     assert not any(secret in line for line in lines)
     asked = urllib.request.Request(f"{environment['DIALIN_RAY_ADDRESS']}/api/jobs/")
     asked.add_header("Authorization", f"Bearer {environment['RAY_AUTH_TOKEN']}")
@@ -309,7 +313,7 @@ def test_what_is_refused(up, tmp_path, arguments, environment, says):
     names = {"data": str(up.out), "port": str(up.port), "free": str(free_port()), "new": str(tmp_path / "new")}
     (tmp_path / "file").touch()
     names["file"] = str(tmp_path / "file")
-    command = [sys.executable, "-m", "service.cli", "up", *[each.format(**names) for each in arguments]]
+    command = [sys.executable, "-m", "dialin", "up", *[each.format(**names) for each in arguments]]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
     )
@@ -323,8 +327,8 @@ def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
     import http.server
     import threading
 
-    from service.errors import ServerError
-    from service.supervisor.part import Part
+    from dialin.errors import ServerError
+    from dialin.supervisor.part import Part
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -353,10 +357,10 @@ def test_a_proxy_sees_no_secret_of_the_parts(monkeypatch, tmp_path):
     import http.server
     import threading
 
-    from service.embedded import _environment
-    from service.settings import Settings
-    from service.supervisor.part import probe_http
-    from service.tracking.mirror import answers
+    from dialin.server.up import _environment
+    from dialin.settings import Settings
+    from dialin.supervisor.part import probe_http
+    from dialin.tracking.mirror import answers
 
     seen = []
 
@@ -391,9 +395,10 @@ def test_a_proxy_sees_no_secret_of_the_parts(monkeypatch, tmp_path):
 
 def test_a_ray_that_finds_its_port_taken_ends_at_once_and_gets_another(tmp_path, monkeypatch):
     """Somebody takes it after it was chosen."""
-    from service import embedded
-    from service.scratch import remove_scratch, scratch_for_ray
-    from service.supervisor.supervise import Place
+    from dialin.server import up as embedded
+    from dialin.supervisor.scratch_dir import remove_scratch, scratch_for_ray
+    from dialin.supervisor.supervise import Place
+
     from tests.faults.harness import free_port
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **embedded._RAY, "RAY_AUTH_TOKEN": "0" * 64}

@@ -7,11 +7,10 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-
-from service.errors import DatabaseError
-from service.search.storage import open_storage
-from service.store.studies import Studies, StudyState
-from service.store.submissions import Submissions
+from dialin.errors import DatabaseError
+from dialin.search.storage import open_storage
+from dialin.store.studies import Studies, StudyState
+from dialin.store.submissions import Submissions
 
 
 @pytest.fixture
@@ -105,7 +104,7 @@ def test_a_database_that_is_replaced_while_it_is_open_is_not_what_it_was(databas
 
 
 def test_a_lock_is_no_damage(database, monkeypatch):
-    monkeypatch.setattr("service.store.database.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("dialin.store.database.BUSY_SECONDS", 0.01)
     with closing(sqlite3.connect(database)) as connection, Studies(f"sqlite:///{database}") as studies:
         connection.execute("begin immediate")
         with pytest.raises(Exception, match="locked") as raised:

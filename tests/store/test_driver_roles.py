@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+from dialin.search.storage import opened_storage
+from dialin.search.trial_rows import read_study
+from dialin.settings import Settings
+from dialin.specification import parse_spec, to_yaml
+from dialin.store.driver_roles import DriverRoles
+from dialin.store.leases import acquire
+from dialin.store.submissions import Submissions
+from dialin.store.tokens import Tokens
+from dialin.study_flow.run import resume_study
 
-from service.runs import resume_study
-from service.search.storage import opened_storage
-from service.search.trial_rows import read_study
-from service.settings import Settings
-from service.spec import parse_spec, to_yaml
-from service.store.driver_roles import DriverRoles
-from service.store.leases import acquire
-from service.store.submissions import Submissions
-from service.store.tokens import Tokens
-from tests.api.conftest import SPEC
 from tests.postgresql import postgresql
+from tests.server.conftest import SPEC
 from tests.store.test_postgresql import progress
 
 

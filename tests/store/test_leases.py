@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from dialin.errors import ConflictError, FencedError
+from dialin.store import database, leases
+from dialin.store.leases import Owner, acquire
 
-from service.errors import ConflictError, FencedError
-from service.store import database, leases
-from service.store.leases import Owner, acquire
 from tests.conftest import ROOT
 
 
@@ -104,7 +104,7 @@ def test_an_id_of_another_pid_namespace_or_boot_says_nothing_about_a_process(url
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root makes PID namespaces")
 def test_a_driver_is_not_taken_over_from_another_pid_namespace(url):
     program = (
-        "import sys; from service.errors import ConflictError; from service.store.leases import acquire\n"
+        "import sys; from dialin.errors import ConflictError; from dialin.store.leases import acquire\n"
         "try: acquire(sys.argv[1], 's')\n"
         "except ConflictError as error: print(error)\n"
         "else: print('taken')"

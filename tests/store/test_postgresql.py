@@ -5,20 +5,20 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from dialin.errors import ConflictError, FencedError
+from dialin.search.storage import opened_storage
+from dialin.search.trial_rows import read_study
+from dialin.settings import Settings
+from dialin.specification import parse_spec, to_yaml
+from dialin.store.leases import acquire
+from dialin.store.submissions import Submissions
+from dialin.store.tokens import Tokens
+from dialin.study_flow.progress import Progress
+from dialin.study_flow.run import extend_study, resume_study, run_study
 from rich.console import Console
 
-from service.errors import ConflictError, FencedError
-from service.progress import Progress
-from service.runs import extend_study, resume_study, run_study
-from service.search.storage import opened_storage
-from service.search.trial_rows import read_study
-from service.settings import Settings
-from service.spec import parse_spec, to_yaml
-from service.store.leases import acquire
-from service.store.submissions import Submissions
-from service.store.tokens import Tokens
-from tests.api.conftest import SPEC
 from tests.postgresql import postgresql
+from tests.server.conftest import SPEC
 
 
 @pytest.fixture(scope="module")

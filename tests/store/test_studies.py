@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from dialin.errors import NotFoundError
+from dialin.store.studies import Studies, StudyState, new_id
 
-from service.errors import NotFoundError
-from service.store.studies import Studies, StudyState, new_id
 from tests.conftest import ROOT
 
 
@@ -61,7 +61,7 @@ def test_ids_are_plain_words():
 
 def test_many_processes_may_be_the_first(tmp_path):
     """Each makes the tables that are not there, at the same moment."""
-    program = "import sys; from service.store.database import connect; from service.store import leases, studies; connect(sys.argv[1])"
+    program = "import sys; from dialin.store.database import connect; from dialin.store import leases, studies; connect(sys.argv[1])"
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     started = [
         subprocess.Popen([sys.executable, "-c", program, url], cwd=ROOT, stderr=subprocess.PIPE, text=True)

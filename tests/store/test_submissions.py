@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
-from service.errors import ConflictError, NotFoundError, RateLimitedError
-from service.store.studies import Studies, StudyState
-from service.store.submissions import Submissions
+from dialin.errors import ConflictError, NotFoundError, RateLimitedError
+from dialin.store.studies import Studies, StudyState
+from dialin.store.submissions import Submissions
 
 
 @pytest.fixture

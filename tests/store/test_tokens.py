@@ -3,9 +3,8 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-
-from service.errors import ConflictError, NotFoundError, UsageError
-from service.store.tokens import MOST_SESSIONS, Identity, Role, Tokens
+from dialin.errors import ConflictError, NotFoundError, UsageError
+from dialin.store.tokens import MOST_SESSIONS, Identity, Role, Tokens
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_a_session_ends(tokens, monkeypatch):
     session = tokens.open_session(tokens.identify(tokens.create("ana", "viewer")))
     tokens.close_session(session)
     assert tokens.of_session(session) is None
-    monkeypatch.setattr("service.store.tokens.SESSION_SECONDS", -1.0)
+    monkeypatch.setattr("dialin.store.tokens.SESSION_SECONDS", -1.0)
     assert tokens.of_session(tokens.open_session(Identity("ana", Role.VIEWER))) is None
 
 

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from service.interrupts import Interrupts
-from service.supervisor.part import Part, probe_http
-from service.supervisor.ports import free_port
-from service.supervisor.processes import MARK, adopt_orphans
-from service.supervisor.supervise import Supervisor
+from dialin.study_flow.signals import Interrupts
+from dialin.supervisor.part import Part, probe_http
+from dialin.supervisor.ports import free_port
+from dialin.supervisor.processes import MARK, adopt_orphans
+from dialin.supervisor.supervise import Supervisor
 
 SERVER = """
 import http.server, os, subprocess, sys

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from service.supervisor.patience import Patience
+from dialin.supervisor.patience import Patience
 
 
 class Clock:

@@ -3,9 +3,8 @@ from __future__ import annotations
 import re
 
 import pytest
-
-from service.errors import UsageError
-from service.supervisor.ports import free_port, is_free, listen
+from dialin.errors import UsageError
+from dialin.supervisor.ports import free_port, is_free, listen
 
 
 def test_a_port_is_taken_from_the_moment_it_is_chosen():

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from dialin.supervisor.rotating import LEAST_BYTES, RotatingLog
 
-from service.supervisor.rotating import LEAST_BYTES, RotatingLog
 from tests.faults.harness import ROOT, wait_until
 
 ENDLESS = """
@@ -61,7 +61,7 @@ def test_a_log_that_others_write_is_kept_short(tmp_path):
     program = (
         "import os, subprocess, sys\n"
         "from pathlib import Path\n"
-        "from service.supervisor.rotating import watch_length\n"
+        "from dialin.supervisor.rotating import watch_length\n"
         "watch_length(Path(sys.argv[1]), 10_000, 0.01)\n"
         "subprocess.run([sys.executable, '-c', 'print(\"child\")'])\n"
         "input()\n"
@@ -81,7 +81,7 @@ def test_a_log_that_others_write_is_kept_short(tmp_path):
 
 def test_a_command_that_prints_without_end_fills_no_disk(tmp_path):
     """2 MB through the guard, of which 128 KiB are kept, the last word among them."""
-    guard = ["-m", "service.guard", "--log", str(tmp_path / "log"), "--log-bytes", str(LEAST_BYTES), "--"]
+    guard = ["-m", "dialin.supervisor.guard", "--log", str(tmp_path / "log"), "--log-bytes", str(LEAST_BYTES), "--"]
     command = [sys.executable, *guard, sys.executable, "-c", ENDLESS]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) as process:
         assert process.wait(60) == 0

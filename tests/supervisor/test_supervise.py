@@ -13,8 +13,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from dialin.supervisor.processes import MARK, end_marked
 
-from service.supervisor.processes import MARK, end_marked
 from tests.faults.harness import ROOT, descendants, free_port, kill, wait_until
 from tests.server.harness import is_alive
 
@@ -61,7 +61,9 @@ class Small:
 
     def guard_of(self, part: str) -> int:
         found = [
-            pid for pid, line in descendants(self.process.pid) if "service.guard" in line and f"{part}.log" in line
+            pid
+            for pid, line in descendants(self.process.pid)
+            if "dialin.supervisor.guard" in line and f"{part}.log" in line
         ]
         return found[0]
 

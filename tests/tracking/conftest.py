@@ -10,9 +10,8 @@ import time
 import urllib.request
 
 import pytest
-
-from service.tracking.mirror import sqlite_uri
-from service.tracking.spool import Spool
+from dialin.tracking.mirror import sqlite_uri
+from dialin.tracking.spool import Spool
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from service.tracking.mirror import Mirror, sqlite_uri
-from service.tracking.recorder import Turn
+from dialin.tracking.mirror import Mirror, sqlite_uri
+from dialin.tracking.recorder import Turn
 
 ENDS = {"complete": "FINISHED", "stopped": "KILLED", "diverged": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
 

@@ -13,13 +13,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from dialin.tracking import mlflow_runs, recording
+from dialin.tracking.mirror import Mirror
+from dialin.tracking.recording import Recorder
+from dialin.tracking.spool import read_events
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.tracking import mlflow_runs, recording
-from service.tracking.mirror import Mirror
-from service.tracking.recording import Recorder
-from service.tracking.spool import read_events
 from tests import others
 from tests.tracking.fake_mlflow import FakeMlflow, Killed
 

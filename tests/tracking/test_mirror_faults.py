@@ -11,12 +11,12 @@ import sys
 import threading
 
 import pytest
+from dialin.tracking.mirror import Mirror, sqlite_uri
+from dialin.tracking.position import read_position
+from dialin.tracking.process import recorder_command, sync
+from dialin.tracking.recording import Recorder
+from dialin.tracking.spool import FILE
 
-from service.tracking.mirror import Mirror, sqlite_uri
-from service.tracking.position import read_position
-from service.tracking.process import recorder_command, sync
-from service.tracking.recording import Recorder
-from service.tracking.spool import FILE
 from tests import others
 from tests.tracking.studies import client_of, contents, drain, fill, kill_recorder, wait_for
 
@@ -190,7 +190,7 @@ def test_recorders_of_several_studies_share_a_new_database(tmp_path):
 
 def test_a_driver_killed_in_a_trial_leaves_no_run_running_and_a_resumed_one_goes_on(database, tmp_path):
     code = (
-        "import os, sys, pathlib; from service.tracking.mirror import Mirror; "
+        "import os, sys, pathlib; from dialin.tracking.mirror import Mirror; "
         "from tests.tracking.studies import fill, wait_for; folder = pathlib.Path(sys.argv[1]); "
         "fill(folder, trials=1, end=False); mirror = Mirror(folder, sys.argv[2]); mirror.start(); "
         "mirror.trial_started(1, {'lr': 0.1, 'nesterov': True, 'optimizer': 'sgd'}); "

@@ -13,15 +13,15 @@ import time
 
 import pytest
 import sqlalchemy
+from dialin.tracking import mlflow_runs, recorder, recording
+from dialin.tracking.mirror import Mirror, sqlite_uri, ui_command
+from dialin.tracking.mlflow_runs import MOST_REFUSALS
+from dialin.tracking.process import recorder_command
+from dialin.tracking.recorder import Finishing, run
+from dialin.tracking.recording import Recorder
+from dialin.tracking.spool import read_events
+from dialin.tracking.transaction import one_transaction
 
-from service.tracking import mlflow_runs, recorder, recording
-from service.tracking.mirror import Mirror, sqlite_uri, ui_command
-from service.tracking.mlflow_runs import MOST_REFUSALS
-from service.tracking.process import recorder_command
-from service.tracking.recorder import Finishing, run
-from service.tracking.recording import Recorder
-from service.tracking.spool import read_events
-from service.tracking.transaction import one_transaction
 from tests import others
 from tests.tracking.studies import ENDS, alive, client_of, contents, drain, fill, kill_recorder, turn_on, wait_for
 
@@ -310,7 +310,7 @@ def test_a_killed_recorder_leaves_nothing_that_the_next_does_not_mend(database, 
 def test_a_dead_driver_lets_the_recorder_finish(database, tmp_path):
     """The driver's end of the pipe closes when it dies; what it had spooled is written all the same."""
     code = (
-        "import os, sys, pathlib; from service.tracking.mirror import Mirror; "
+        "import os, sys, pathlib; from dialin.tracking.mirror import Mirror; "
         "from tests.tracking.studies import fill; folder = pathlib.Path(sys.argv[1]); "
         "mirror = Mirror(folder, sys.argv[2]); fill(folder, end=False); mirror.start(); "
         "print(mirror._recorder._process.pid, flush=True); os.kill(os.getpid(), 9)"
@@ -432,7 +432,7 @@ def test_what_comes_when_the_last_trial_has_ended_is_written_at_once(database, t
 @pytest.mark.parametrize(("told", "is_near"), [(b"", False), (b"\n", True)])
 def test_the_driver_tells_it_by_its_standard_input(told, is_near):
     script = (
-        "from service.tracking.recorder import Finishing, _watch_stdin; it = Finishing(); _watch_stdin(it, 5.0); "
+        "from dialin.tracking.recorder import Finishing, _watch_stdin; it = Finishing(); _watch_stdin(it, 5.0); "
         "print(it.is_near, it.patience_seconds)"
     )
     done = subprocess.run([sys.executable, "-c", script], input=told, capture_output=True, check=True)

@@ -7,10 +7,9 @@ import shutil
 import threading
 
 import pytest
-
-from service.tracking.lag import cause_of, clear_trouble, has_trouble, moved_at, note_progress, note_trouble, read_lag
-from service.tracking.position import Position, read_position, write_position
-from service.tracking.spool import FILE, Spool, count_events, is_line_start, read_events
+from dialin.tracking.lag import cause_of, clear_trouble, has_trouble, moved_at, note_progress, note_trouble, read_lag
+from dialin.tracking.position import Position, read_position, write_position
+from dialin.tracking.spool import FILE, Spool, count_events, is_line_start, read_events
 
 
 def epoch(number, **metrics):

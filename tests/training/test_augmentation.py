@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from service.spec.knobs import CATALOGUE
-from service.training.augmentation import AUGMENTATIONS, augment, brightness, crop, cutout, flip, noise, rotate
+from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.training.augmentation import AUGMENTATIONS, augment, brightness, crop, cutout, flip, noise, rotate
 
 
 def generator(seed=0):

@@ -6,13 +6,12 @@ import math
 
 import pytest
 import torch
+from dialin.specification.findings import RULES, Finding
+from dialin.training.datasets import load, prepare
+from dialin.training.device_data import place
+from dialin.training.doctor import Doctor
+from dialin.training.run import ImageRun
 from torch import nn
-
-from service.spec.findings import RULES, Finding
-from service.training.datasets import load, prepare
-from service.training.device_data import place
-from service.training.doctor import Doctor
-from service.training.run import ImageRun
 
 
 @pytest.fixture(scope="module")

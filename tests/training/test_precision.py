@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
+from dialin import objectives
+from dialin.planning.plan import Resources
+from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.range_tests import Sweep
+from dialin.training import precision
+from dialin.training.device_data import Split, Splits, statistics_of
+from dialin.training.range_test import range_test
+from dialin.training.run import ImageRun
 
-from service import objectives
-from service.planning import Resources
-from service.spec.knobs import CATALOGUE
-from service.spec.range_tests import Sweep
-from service.training import precision
-from service.training.device_data import Split, Splits, statistics_of
-from service.training.range_test import range_test
-from service.training.run import ImageRun
 from tests.factories import make_spec
 from tests.training.test_run import params, values
 from tests.training.test_synchronization import place_digits

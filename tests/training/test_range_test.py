@@ -6,14 +6,13 @@ import copy
 
 import pytest
 import torch
-
-from service.spec import complete
-from service.spec.range_tests import Sweep, read_curves
-from service.training.datasets import load, prepare
-from service.training.device_data import place
-from service.training.optimizers import build_optimizer
-from service.training.range_test import range_test, sweep_rates
-from service.training.run import build_network
+from dialin.specification import complete
+from dialin.specification.range_tests import Sweep, read_curves
+from dialin.training.datasets import load, prepare
+from dialin.training.device_data import place
+from dialin.training.optimizers import build_optimizer
+from dialin.training.range_test import range_test, sweep_rates
+from dialin.training.run import build_network
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from dialin import objectives
+from dialin.errors import DataError
+from dialin.planning.plan import Resources
+from dialin.specification import active_params
+from dialin.training.device_data import place, statistics_of
+from dialin.training.run import ImageRun, _batches
 
-from service import objectives
-from service.errors import DataError
-from service.planning import Resources
-from service.spec import active_params
-from service.training.device_data import place, statistics_of
-from service.training.run import ImageRun, _batches
 from tests.factories import make_spec
 
 
@@ -24,7 +24,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digits(data_dir):
-    from service.training.datasets import load, prepare
+    from dialin.training.datasets import load, prepare
 
     return place(load(prepare("digits", data_dir, print)), "cpu", 0.2, 600, 0)
 

@@ -16,12 +16,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from dialin.errors import DataError
+from dialin.training import sources
+from dialin.training.datasets import load, prepare
+from dialin.training.sources import read_folder, read_npz
 from PIL import Image
 
-from service.errors import DataError
-from service.training import sources
-from service.training.datasets import load, prepare
-from service.training.sources import read_folder, read_npz
 from tests.conftest import ROOT
 
 
@@ -69,7 +69,7 @@ def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(where, tmp_
 
 def test_preparing_twice_reads_once(tmp_path, monkeypatch):
     folder = prepare("digits", tmp_path, print)
-    monkeypatch.setattr("service.training.datasets._read", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("dialin.training.datasets._read", lambda *_: pytest.fail("read again"))
     assert prepare("digits", tmp_path, print) == folder
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
 
@@ -139,7 +139,7 @@ def test_two_processes_read_once(tmp_path):
     script = textwrap.dedent("""
         import sys, time
         from pathlib import Path
-        from service.training import datasets
+        from dialin.training import datasets
 
         root, read = Path(sys.argv[1]), datasets._read
 

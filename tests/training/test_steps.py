@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from dialin.specification import complete
+from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.training.inputs import INPUTS, Statistics
+from dialin.training.losses import LOSSES
+from dialin.training.optimizers import OPTIMIZERS, Penalties, build_optimizer, take_step
+from dialin.training.schedules import SCHEDULES, Plateau, base_rate, learning_rate
 from torch import nn
 from torch.nn import functional
-
-from service.spec import complete
-from service.spec.knobs import CATALOGUE
-from service.training.inputs import INPUTS, Statistics
-from service.training.losses import LOSSES
-from service.training.optimizers import OPTIMIZERS, Penalties, build_optimizer, take_step
-from service.training.schedules import SCHEDULES, Plateau, base_rate, learning_rate
 
 BASE = {"lr": 0.1, "weight_decay": 0.0}
 
@@ -56,8 +55,8 @@ def test_a_step_is_torchs_step(name):
 
 TRAINING = """
 import sys
-from service.training.optimizers import OPTIMIZERS, build_optimizer, take_step
-from service.spec import complete
+from dialin.training.optimizers import OPTIMIZERS, build_optimizer, take_step
+from dialin.specification import complete
 import torch
 for name in OPTIMIZERS:
     model = torch.nn.Linear(3, 2)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.spec.study_spec import StudySpec
+from dialin.specification.study_spec import StudySpec
 
 
 @dataclass(frozen=True)

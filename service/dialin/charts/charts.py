@@ -1,0 +1,320 @@
+"""The charts of a study as SVG: pure functions of what the API says of it.
+
+Each has a title and a description for those who hear the page instead of seeing it, and a tooltip on each mark. Colours
+come from the style sheet. The charts of a large study show a part of it, and say so.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from markupsafe import Markup
+
+from dialin.charts.svg import Scale, points, scale_over, tag, tick_text
+from dialin.charts.words import duration, number, scalar
+from dialin.specification.domains import Choice, Domain, FloatRange, IntRange, RangeTested
+
+Trial = Mapping[str, Any]
+Place = Callable[[Trial], float]
+
+WIDTH, HEIGHT = 460, 280
+LEFT, RIGHT, TOP, BOTTOM = 56, 446, 34, 236
+MOST_CURVES, MOST_EPOCHS, MOST_DOTS, MOST_RUNGS = 100, 120, 400, 12
+STATES = ("complete", "stopped", "diverged", "failed", "running", "waiting")
+_ABOVE = {"stopped": 0, "diverged": 1, "failed": 1, "waiting": 2, "complete": 3, "running": 4}
+
+
+def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
+    """The best value so far over the epochs trained in all, as steps. `zoom`: see `_up`."""
+    metric, steps = curve["metric"], [point for point in curve["points"] if point["best"] is not None]
+    if not steps:
+        return _empty("best-curve", "Best so far", "no finite value has been reported yet")
+    across = Scale(0, max(point["epochs_total"] for point in steps) * 1.02 or 1, LEFT, RIGHT)
+    up = _up([point["best"] for point in steps], curve["mode"], zoom)
+    line: list[tuple[float, float]] = []
+    for point in steps:
+        x, y = across(point["epochs_total"]), up(point["best"])
+        line += [(x, line[-1][1]), (x, y)] if line else [(x, y)]
+    dots = [
+        _dot(across(point["epochs_total"]), up(point["best"]), "improvement", _improvement(metric, point))
+        for index, point in enumerate(steps)
+        if index == 0 or point["best"] != steps[index - 1]["best"]
+    ]
+    under = [(line[0][0], float(BOTTOM)), *line, (line[-1][0], float(BOTTOM))]
+    marks = [tag("polygon", class_="under", points=points(under)), tag("polyline", class_="best", points=points(line))]
+    last = steps[-1]
+    improved = len(dots) - 1 + curve.get("left_out", 0)
+    about = (
+        f"{metric} improved {improved} times to {number(last['best'])}, in {last['epochs_total']} epochs{_zoomed(zoom)}"
+    )
+    return _chart("best-curve", "Best so far", about, _axes(across, up, "epochs trained in all", metric), *marks, *dots)
+
+
+def _improvement(metric: str, point: Mapping[str, Any]) -> str:
+    when = f" and {duration(point['seconds'])}" if point.get("seconds") is not None else ""
+    return (
+        f"{metric} {number(point['best'])}: trial {point['trial']}, epoch {point['epoch']}; "
+        f"after {point['epochs_total']} epochs{when}"
+    )
+
+
+def learning_curves(
+    trials: Sequence[Trial],
+    metric: str,
+    *,
+    rungs: Sequence[int],
+    epochs: int,
+    best: int | None,
+    mode: str,
+    zoom: bool = False,
+) -> Markup:
+    """Each trial's values by epoch; those that were stopped in grey, the rungs as vertical lines, the best one bold."""
+    with_values = [trial for trial in trials if trial["value"] is not None]
+    if not with_values:
+        return _empty("learning-curves", "Learning curves", "no epoch has been reported yet")
+    shown = _most_telling(with_values, best, mode)
+    across = Scale(0, max(epochs, *(max(_finite(trial)) for trial in shown)), LEFT, RIGHT)
+    values = [trial["value"] for trial in with_values] if zoom else [v for t in shown for v in _finite(t).values()]
+    up = _up(values, mode, zoom)
+    drawn = _spread_out([rung for rung in rungs if rung < across.high], MOST_RUNGS)
+    marks = [_rung(across(rung), rung) for rung in drawn]
+    shown.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0), trial["trial"]))
+    marks += [_curve(trial, across, up, trial["trial"] == best) for trial in shown]
+    of = f"{len(shown)} of {len(with_values)} trials" if len(shown) < len(with_values) else _count(len(shown), "trial")
+    some = f" ({len(drawn)} of {len(rungs)} rungs)" if len(drawn) < len(rungs) else ""
+    rung_text = f", compared after epochs {', '.join(map(str, drawn))}{some}" if drawn else ""
+    about = f"{metric} by epoch of {of}{rung_text}{_zoomed(zoom)}"
+    return _chart("learning-curves", "Learning curves", about, _axes(across, up, "epoch", metric), *marks)
+
+
+def _up(values: Sequence[float], mode: str, zoom: bool) -> Scale:
+    """The axis of values. Zoomed, it holds the better quarter of those that differ, and what is worse lies at its edge:
+    where the first values are far from all that follow, those that matter are one line."""
+    if zoom and values:
+        ordered = sorted({value for value in values if math.isfinite(value)}, reverse=mode == "max")
+        return scale_over(ordered[: max(2, len(ordered) // 4)], BOTTOM, TOP, log=None, whole=True)
+    return scale_over(values, BOTTOM, TOP, log=None)
+
+
+def _zoomed(zoom: bool) -> str:
+    return "; the axis holds the better quarter of the values" if zoom else ""
+
+
+def _spread_out(rungs: Sequence[int], most: int) -> Sequence[int]:
+    """At most so many of them, the first and the last among them."""
+    if len(rungs) <= most:
+        return rungs
+    return [rungs[round(index * (len(rungs) - 1) / (most - 1))] for index in range(most)]
+
+
+def _curve(trial: Trial, across: Scale, up: Scale, is_best: bool) -> Markup:
+    path = [(across(epoch), up(value)) for epoch, value in _thinned(sorted(_finite(trial).items()))]
+    classes = f"trial {trial['state'] if trial['state'] in STATES else ''}{' is-best' if is_best else ''}"
+    title = tag("title", _trial_text(trial))
+    if len(path) == 1:
+        drawn = [tag("circle", class_="dot", cx=path[0][0], cy=path[0][1], r=2.5)]
+    else:
+        drawn = [tag("polyline", class_=kind, points=points(path)) for kind in ("line", "reach")]
+    if trial["state"] == "running" and len(path) > 1:
+        drawn.append(tag("circle", class_="dot", cx=path[-1][0], cy=path[-1][1], r=3))
+    return tag("g", title, *drawn, class_=classes, data_key=f"t{trial['trial']}")
+
+
+def _rung(x: float, rung: int) -> Markup:
+    return tag(
+        "g",
+        tag("title", f"rung: trials are compared after epoch {rung}"),
+        tag("line", class_="rung", x1=x, x2=x, y1=TOP, y2=BOTTOM),
+        tag("text", str(rung), class_="rung-label", x=x, y=TOP - 5, text_anchor="middle"),
+        data_key=f"r{rung}",
+    )
+
+
+def _most_telling(trials: Sequence[Trial], best: int | None, mode: str) -> list[Trial]:
+    """What is drawn when there are too many: the best ones, those that run, and of the rest the newest."""
+    if len(trials) <= MOST_CURVES:
+        return list(trials)
+    sign = 1 if mode == "max" else -1
+
+    def telling(trial: Trial) -> tuple[bool, bool, float]:
+        value = trial["value"]
+        return trial["trial"] == best, trial["state"] == "running", -math.inf if value is None else sign * value
+
+    top = heapq.nlargest(MOST_CURVES // 2, trials, key=telling)
+    taken = {trial["trial"] for trial in top}
+    newest = [trial for trial in trials if trial["trial"] not in taken][-(MOST_CURVES - len(top)) :]
+    return [*top, *newest]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A knob of the space that moves, and how its values lie along an axis."""
+
+    name: str
+    domain: Domain
+
+    @property
+    def log(self) -> bool:
+        return isinstance(self.domain, RangeTested) or bool(getattr(self.domain, "log", False))
+
+    @property
+    def has_order(self) -> bool:
+        return isinstance(self.domain, FloatRange | IntRange | RangeTested)
+
+
+def knob_values(
+    trials: Sequence[Trial], knob: Knob, metric: str, best: int | None, *, mode: str = "max", zoom: bool = False
+) -> Markup:
+    """A dot a trial: the knob's value across, the trial's best value up. Trials without either are left out."""
+    dots = [trial for trial in trials if trial["value"] is not None and knob.name in trial["params"]]
+    title = f"{knob.name} against {metric}"
+    if not dots:
+        return _empty("knob-values", title, f"no trial with {knob.name} has a value yet")
+    count = len(dots)
+    if count > MOST_DOTS:
+        every = math.ceil(count / MOST_DOTS)
+        dots = [trial for index, trial in enumerate(dots) if index % every == 0 or trial["trial"] == best]
+    up = _up([trial["value"] for trial in dots], mode, zoom)
+    place, axis, marks = _along(knob, dots, up)
+    dots.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0)))
+    for trial in dots:
+        kind = f"dot {trial['state'] if trial['state'] in STATES else ''}{' is-best' if trial['trial'] == best else ''}"
+        text = f"{knob.name} {scalar(trial['params'][knob.name])}; {_trial_text(trial)}"
+        marks.append(_dot(place(trial), up(trial["value"]), kind, text, key=f"t{trial['trial']}"))
+    shown = f"{len(dots)} of {count} trials" if len(dots) < count else _count(count, "trial")
+    about = f"best {metric} of {shown} by {knob.name}{', on a logarithmic axis' if knob.log else ''}{_zoomed(zoom)}"
+    return _chart("knob-values", title, about, _grid(up, metric), axis, *marks)
+
+
+def _along(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Markup, list[Markup]]:
+    """Where a trial lies across, the axis below, and what is drawn behind the dots."""
+    values = [trial["params"][knob.name] for trial in trials]
+    if knob.has_order and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        domain = knob.domain
+        has_ends = isinstance(domain, FloatRange | IntRange)
+        ends = [*values, domain.low, domain.high] if isinstance(domain, FloatRange | IntRange) else values
+        log = knob.log and min(ends) > 0
+        across = scale_over(ends, LEFT + 4, RIGHT, log=log, room=0.03, whole=has_ends)
+        return lambda trial: across(trial["params"][knob.name]), _across(across, knob.name), []
+    return _in_bands(knob, trials, up)
+
+
+def _in_bands(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Markup, list[Markup]]:
+    known = list(knob.domain.values) if isinstance(knob.domain, Choice) else []
+    labels = list(dict.fromkeys(scalar(value) for value in [*known, *(t["params"][knob.name] for t in trials)]))
+    width = (RIGHT - LEFT) / len(labels)
+    middle = {label: LEFT + width * (index + 0.5) for index, label in enumerate(labels)}
+    by_label: dict[str, list[float]] = {label: [] for label in labels}
+    for trial in trials:
+        by_label[scalar(trial["params"][knob.name])].append(trial["value"])
+    behind = [
+        tag(
+            "g",
+            tag("title", f"{knob.name} {label}: median {number(median(found))} of {_count(len(found), 'trial')}"),
+            tag("line", class_="median", x1=middle[label] - width * 0.36, x2=middle[label] + width * 0.36,
+                y1=up(median(found)), y2=up(median(found))),
+        )
+        for label, found in by_label.items()
+        if found
+    ]  # fmt: skip
+    names = [_label(label, middle[label], index, len(labels)) for index, label in enumerate(labels)]
+
+    def place(trial: Trial) -> float:
+        apart: float = (trial["trial"] * 0.618034) % 1 - 0.5  # golden steps: neighbours in time lie far apart
+        return middle[scalar(trial["params"][knob.name])] + apart * width * 0.6
+
+    return place, tag("g", _line_below(), *names, class_="axis"), behind
+
+
+def _label(label: str, x: float, index: int, of: int) -> Markup:
+    """The name of a band; where many stand side by side every second one lies lower."""
+    short = label if len(label) <= 14 else f"{label[:13]}…"
+    y = BOTTOM + 18 + (16 if of > 4 and index % 2 else 0)
+    return tag("text", tag("title", label), short, x=x, y=y, text_anchor="middle")
+
+
+def progress(trials: Mapping[str, Any]) -> Markup:
+    """How many trials of the budget there are in each state, as one bar."""
+    counts = {state: int(trials.get(state) or 0) for state in STATES}
+    whole = max(int(trials.get("budget") or 0), sum(counts.values()), 1)
+    parts, x = [], 0.0
+    for state, count in counts.items():
+        wide = 100 * count / whole
+        parts.append(tag("rect", tag("title", f"{count} {state}"), class_=state, x=x, y=0, width=wide, height=6))
+        x += wide
+    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none yet"
+    return tag(
+        "svg", tag("title", f"trials: {said}, of {whole}"), *parts,
+        class_="progress", viewBox="0 0 100 6", preserveAspectRatio="none", role="img",
+    )  # fmt: skip
+
+
+def _trial_text(trial: Trial) -> str:
+    value = f", best {number(trial['value'])}" if trial["value"] is not None else ""
+    return f"trial {trial['trial']}: {trial['state']}{value}, {_count(trial['epochs'], 'epoch')}"
+
+
+def _finite(trial: Trial) -> dict[int, float]:
+    return {int(epoch): value for epoch, value in trial["values"].items() if value is not None}
+
+
+def _thinned(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    if len(pairs) <= MOST_EPOCHS:
+        return pairs
+    every = math.ceil(len(pairs) / MOST_EPOCHS)
+    return [*pairs[:-1:every], pairs[-1]]
+
+
+def _count(many: int, noun: str) -> str:
+    return f"{many} {noun}{'s' * (many != 1)}"
+
+
+def _dot(x: float, y: float, kind: str, text: str, key: str | None = None) -> Markup:
+    return tag("circle", tag("title", text), class_=kind, cx=x, cy=y, r=3.5, data_key=key)
+
+
+def _axes(across: Scale, up: Scale, x_title: str, y_title: str) -> Markup:
+    return Markup("").join((_grid(up, y_title), _across(across, x_title, whole=True)))
+
+
+def _grid(up: Scale, title: str) -> Markup:
+    lines = [
+        tag("g", tag("line", class_="grid", x1=LEFT, x2=RIGHT, y1=up(tick), y2=up(tick)),
+            tag("text", tick_text(tick), x=LEFT - 7, y=up(tick) + 4, text_anchor="end"))
+        for tick in up.ticks(5)
+    ]  # fmt: skip
+    return tag("g", tag("text", title, class_="axis-title", x=6, y=14), *lines, class_="axis")
+
+
+def _across(across: Scale, title: str, whole: bool = False) -> Markup:
+    ticks = [tick for tick in across.ticks(6) if not whole or tick == round(tick)]
+    labels = [tag("text", tick_text(tick), x=across(tick), y=BOTTOM + 18, text_anchor="middle") for tick in ticks]
+    below = tag("text", title, class_="axis-title", x=RIGHT, y=HEIGHT - 6, text_anchor="end")
+    return tag("g", _line_below(), *labels, below, class_="axis")
+
+
+def _line_below() -> Markup:
+    return tag("line", class_="baseline", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM)
+
+
+def _empty(name: str, title: str, why: str) -> Markup:
+    note = tag("text", why, class_="empty", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
+    return _chart(name, title, why, _line_below(), note)
+
+
+def _chart(name: str, title: str, about: str, *parts: Markup) -> Markup:
+    return tag(
+        "svg",
+        tag("title", title, id=f"{name}-title"),
+        tag("desc", about, id=f"{name}-about"),
+        *parts,
+        class_=f"chart {name}",
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_labelledby=f"{name}-title {name}-about",
+    )

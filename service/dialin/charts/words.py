@@ -1,0 +1,83 @@
+"""How numbers and times are said on the page."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dialin.results.summary import figure
+from dialin.texts import MOST_VALUE, one_line
+
+_NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(\.\d+)?(e[+-]?\d+)?(?![\w.]*\w)", re.IGNORECASE)
+_REASONS = (
+    (re.compile(r"\bis place \d+ of \d+ at rung (\d+)"), r"not among the best at rung \1"),
+    (re.compile(r"\bis (?:below|above) .*, the cutoff of rung (\d+)"), r"beyond the cutoff of rung \1"),
+    (re.compile(r"^(\S+ was (?:nan|inf|-inf)) after epoch \d+$"), r"\1"),
+)
+
+
+def duration(seconds: float | None) -> str:
+    """So long: `8 s`, `4 min`, `2 h 5 min`, `3 days`."""
+    if seconds is None:
+        return ""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole < 600 and whole % 60 else "")
+    if whole < 172_800:
+        minutes = whole % 3600 // 60
+        return f"{whole // 3600} h" + (f" {minutes} min" if minutes else "")
+    return f"{whole // 86_400} days"
+
+
+def ago(then: float | None, now: float) -> str:
+    """How long ago a moment was, so roughly that it does not change at every look."""
+    if then is None:
+        return ""
+    passed = now - then
+    return "just now" if passed < 60 else f"{duration(passed // 60 * 60)} ago"
+
+
+def moment(then: float) -> str:
+    """A moment in full, in universal time."""
+    return datetime.datetime.fromtimestamp(then, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def number(value: float | None) -> str:
+    """A metric's value; nothing for none."""
+    return "" if value is None else figure(value)
+
+
+def scalar(value: object) -> str:
+    """A knob's value, as YAML would have it."""
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else one_line(value, MOST_VALUE)
+
+
+def cut(text: str) -> str:
+    """A reason, as much of it as fits a cell."""
+    return one_line(text, MOST_VALUE)
+
+
+def why_ended(trials: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
+    """Why trials ended, the most frequent reason first: (state, reason without its figures, how many)."""
+    ended = ("complete", "stopped", "diverged", "failed")
+    counts = Counter(
+        (trial["state"], _in_general(trial["reason"] or "")) for trial in trials if trial["state"] in ended
+    )
+    return [(state, reason, count) for (state, reason), count in counts.most_common()]
+
+
+def _in_general(reason: str) -> str:
+    for pattern, said in _REASONS:
+        found = pattern.search(reason)
+        if found:
+            return found.expand(said)
+    if reason.startswith(("trained all", "reached the target")):
+        return reason.partition(" after epoch")[0]
+    return _NUMBER.sub("…", reason.partition(" (log:")[0]) or "no reason given"

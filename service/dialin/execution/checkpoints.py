@@ -1,0 +1,78 @@
+"""Checkpoints as folders: written whole or not at all, and checked before they are believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from dialin.errors import DataError
+from dialin.objectives.base import Run
+
+DIGESTS = "digests.json"
+KEPT = 2  # of a trial: the newest, and the one before in case that is damaged
+
+
+def checkpoint_name(number: int, epoch: int) -> str:
+    """What a study's storage keeps of the state of a trial after `epoch`: its place below the study's checkpoints."""
+    return f"{number:04d}/epoch-{epoch:04d}"
+
+
+def checkpoint_folder(checkpoints: Path, stored: str) -> Path:
+    """Where a stored checkpoint lies below the study's checkpoints. Absolute paths, as earlier versions stored them,
+    are read by their last two parts: a study that was copied or moved uses its own files and no one else's."""
+    return checkpoints.joinpath(*Path(stored).parts[-2:])
+
+
+def epoch_of(folder: Path) -> int:
+    """The epoch in the name of a checkpoint's folder."""
+    return int(folder.name.removeprefix("epoch-"))
+
+
+def newest_first(checkpoints: Path, stored: str | None) -> list[Path]:
+    """A trial's checkpoint, and those before it; an empty list for a trial that has none."""
+    if stored is None:
+        return []
+    newest = checkpoint_folder(checkpoints, stored)
+    found = (folder for folder in newest.parent.glob("epoch-*") if epoch_of(folder) < epoch_of(newest))
+    return [newest, *sorted(found, key=epoch_of, reverse=True)]
+
+
+def keep_newest(trial: Path) -> None:
+    """Remove all but the newest checkpoints from the folder of a trial."""
+    for folder in sorted(trial.glob("epoch-*"), key=epoch_of)[:-KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_checkpoint(run: Run, folder: Path) -> None:
+    """The run's state as `folder`, with the SHA-256 of each file. A crash leaves what was there before."""
+    partial = folder.with_name(f"partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    run.save(partial)
+    files = sorted(file for file in partial.rglob("*") if file.is_file())
+    digests = {file.relative_to(partial).as_posix(): _digest(file) for file in files}
+    (partial / DIGESTS).write_text(json.dumps(digests))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_checkpoint(run: Run, folder: Path) -> None:
+    """Give the run the state in `folder`. Raises DataError when a file is missing or is not what was written."""
+    try:
+        digests = json.loads((folder / DIGESTS).read_text())
+    except (OSError, ValueError):
+        raise DataError(f"checkpoint {folder} is damaged: no readable {DIGESTS}") from None
+    for name, digest in digests.items():
+        file = folder / name
+        if not file.is_file() or _digest(file) != digest:
+            raise DataError(
+                f"checkpoint {folder} is damaged: {name} is {'not what was written' if file.is_file() else 'gone'}"
+            )
+    run.load(folder)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,95 @@
+"""The best configuration as a file that is itself a specification: running it trains that one trial again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dialin.results.summary import Best, Result
+from dialin.search.records import TrialRecord
+from dialin.specification import searched, to_block_yaml, to_data
+from dialin.specification.domains import Fixed, Scalar
+from dialin.specification.study_spec import SearchSpec, StudySpec
+
+MOST_NAME = 64  # letters of a study's name
+SUFFIX = "-best"  # of its own name, so that the study's name goes on meaning the study
+
+
+def best_config(spec: StudySpec, record: TrialRecord, result: Result) -> str:
+    """YAML with every knob fixed, the seed of the trial and its budget; `dialin run FILE` reproduces the trial.
+
+    The knobs that the search moved come first, one a line. What only a search needs is left out: configurations to try
+    first, studies to learn from, a claim, a target. Raises ValueError for a trial that is not the best.
+    """
+    best = result.best
+    if best is None or best.trial != record.number:
+        raise ValueError(f"trial {record.number} is not the best of {result.study_id}")
+    data = to_data(_reproduction(spec, record))
+    if data["objective"].get("epoch_seconds") == 0:
+        del data["objective"]["epoch_seconds"]
+    return "".join([*_header(record, result, best), *_document(data, spec)])
+
+
+def write_best_config(path: Path, spec: StudySpec, record: TrialRecord, result: Result) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(best_config(spec, record, result), encoding="utf-8")
+    partial.rename(path)
+
+
+def _reproduction(spec: StudySpec, record: TrialRecord) -> StudySpec:
+    return spec.model_copy(
+        update={
+            "name": spec.name if spec.name.endswith(SUFFIX) else spec.name[: MOST_NAME - len(SUFFIX)] + SUFFIX,
+            "search": SearchSpec(sampler="random", seed=spec.search.seed, trial_seed=record.seed),
+            "early_stopping": spec.early_stopping.model_copy(update={"asha": None}),
+            "budget": spec.budget.model_copy(update={"trials": 1, "hours": None, "target": None}),
+            "space": _fixed(record.params),
+            "claim": None,
+        }
+    )
+
+
+def _fixed(params: Mapping[str, Scalar]) -> dict[str, Fixed]:
+    return {name: Fixed(value) for name, value in params.items()}
+
+
+def _header(record: TrialRecord, result: Result, best: Best) -> Iterator[str]:
+    yield (
+        f"# Best of study {result.study_id}: trial {best.trial}, {result.metric} {best.value:.6g}, "
+        f"epoch {best.epoch}.\n"
+    )
+    if result.test is not None:
+        yield f"# On the test split ({result.test_count}): {_test_line(result.test)}.\n"
+    yield "# Train it again: dialin run best_config.yaml\n"
+    if record.continues is not None:
+        yield (
+            f"# It went on from trial {record.continues} after epoch {record.began}, when trials were shorter: "
+            "trained at\n# one go it can come out otherwise.\n"
+        )
+
+
+def _document(data: Mapping[str, Any], spec: StudySpec) -> Iterator[str]:
+    """The specification, its knobs in three groups."""
+    before = {name: data[name] for name in ("name", "objective")}
+    yield to_block_yaml(before)
+    yield "space:\n"
+    moved, space = set(searched(spec)), data["space"]
+    groups = {
+        "what the search chose": [name for name in space if name in moved],
+        "fixed in the study's specification": [name for name in space if name in spec.space and name not in moved],
+        "at their defaults": [name for name in space if name not in spec.space],
+    }
+    for title, names in groups.items():
+        if names:
+            yield f"  # {title}\n"
+            yield _indented(to_block_yaml({name: space[name] for name in names}))
+    yield to_block_yaml({name: value for name, value in data.items() if name not in (*before, "space")})
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}" for line in text.splitlines(keepends=True))
+
+
+def _test_line(test: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in test.items())

@@ -1,0 +1,263 @@
+"""A search space as points of the unit cube, and configurations as the features that a model sees. Pure.
+
+Two views of one configuration. Its *point* has one coordinate from 0 to 1 for each knob that moves, and any point is a
+configuration: that is what is sampled and moved about. Its *features* are what distances are taken of: shares of ranges
+as they are after rounding, one coordinate for each value of a choice, and the middle for a knob that it does not have.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dialin.specification import active_params, searched
+from dialin.specification.configuration import ordered
+from dialin.specification.domains import (
+    Choice,
+    Condition,
+    Domain,
+    Fixed,
+    FloatRange,
+    IntRange,
+    RangeTested,
+    Scalar,
+    allows,
+    holds,
+)
+from dialin.specification.range_tests import Calibration, RateBounds, at_share, share_of
+from dialin.specification.study_spec import StudySpec
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Chosen = dict[str, Scalar]
+Key = tuple[int | None, ...]
+TOLERANCE = 1e-6  # of a range: two values nearer than this are the same
+
+
+class Encoding:
+    """The space of a study. `calibration`: the bounds of a learning rate that range tests have found. Raises ValueError
+    where the space asks for them and there are none."""
+
+    def __init__(self, spec: StudySpec, calibration: Calibration | None = None) -> None:
+        self._spec, self._calibration = spec, calibration
+        self.names = searched(spec)
+        if calibration is None and any(isinstance(spec.space[name], RangeTested) for name in self.names):
+            raise ValueError("the learning rate wants a range test, and the plan has none: calibrate it first")
+        self._ordered = ordered(spec)
+        self.choices = np.array([isinstance(spec.space[name], Choice) for name in self.names], dtype=bool)
+        widths = [_width(spec.space[name]) for name in self.names]
+        self._starts = dict(zip(self.names, itertools.accumulate([0, *widths]), strict=False))
+        self.features_count = sum(widths)
+
+    def decode(self, point: Sequence[float] | Array) -> Chosen:
+        """The knobs of a point that exist in its configuration, conditions obeyed."""
+        shares = dict(zip(self.names, point, strict=True))
+        chosen: Chosen = {}
+        for name in self.names:
+            domain, params = self._spec.space[name], active_params(self._spec, chosen)
+            if holds(domain.when, params):
+                chosen[name] = self._value(domain, float(shares[name]), params)
+        return chosen
+
+    def value_at(self, name: str, share: float, chosen: Chosen) -> Scalar:
+        """A knob's value at a share from 0 to 1 of its domain, in a configuration chosen so far."""
+        return self._value(self._spec.space[name], share, active_params(self._spec, chosen))
+
+    def encode(self, params: Mapping[str, Scalar]) -> Array:
+        """(knobs,) The point of a configuration; 0.5 for a knob that it does not have."""
+        return np.array([self.share(name, params) if name in params else 0.5 for name in self.names], dtype=float)
+
+    def features(self, params: Mapping[str, Scalar]) -> Array:
+        """(features_count,) What a model sees of a configuration."""
+        row = np.full(self.features_count, 0.5)
+        for name, start in self._starts.items():
+            domain = self._spec.space[name]
+            if name not in params:
+                continue
+            if isinstance(domain, Choice):
+                row[start : start + len(domain.values)] = 0.0
+                row[start + _position(domain, params[name])] = 1.0
+            else:
+                row[start] = self.share(name, params)
+        return row
+
+    def features_of(self, points: Array) -> Array:
+        """(n, features_count) of points (n, knobs): as `decode` and then `features`, for many at once."""
+        rows = np.full((len(points), self.features_count), 0.5)
+        columns = dict(zip(self.names, points.T, strict=True))
+        active: dict[str, Mask] = {}
+        values: dict[str, Array] = {}
+        for name in self._ordered:
+            domain = self._spec.space[name]
+            active[name] = self._holds(domain.when, active, values, len(points))
+            if isinstance(domain, Fixed):
+                continue
+            start, here = self._starts[name], active[name]
+            if isinstance(domain, Choice):
+                values[name] = np.minimum((columns[name] * len(domain.values)).astype(int), len(domain.values) - 1)
+                one_hot = np.eye(len(domain.values))[values[name].astype(int)]
+                rows[here, start : start + len(domain.values)] = one_hot[here]
+            elif isinstance(domain, FloatRange | IntRange):
+                values[name] = _numbers(domain, columns[name])
+                rows[here, start] = _shares(domain, values[name])[here]
+            else:
+                rows[here, start] = np.clip(columns[name], 0.0, 1.0)[here]
+        return rows
+
+    def key_of(self, chosen: Chosen) -> Key:
+        """`key` of the configuration that these searched knobs make."""
+        return self.key(active_params(self._spec, chosen))
+
+    def key(self, params: Mapping[str, Scalar]) -> Key:
+        """Equal for two configurations that are the same up to `TOLERANCE` of each range."""
+        return tuple(self._rounded(name, params) if name in params else None for name in self.names)
+
+    def size(self, most: int) -> int | None:
+        """How many configurations there are; None when more than `most`."""
+        if any(_values(self._spec.space[name]) is None for name in self.names):
+            return None
+        count = sum(1 for _ in itertools.islice(self.all(), most + 1))
+        return count if count <= most else None
+
+    def all(self) -> Iterator[Chosen]:
+        """Every configuration of a finite space, the last knob fastest, none twice."""
+        yield from self._combinations({}, self.names)
+
+    def contains(self, params: Mapping[str, Scalar]) -> bool:
+        """Whether a configuration of another space is one of this: each knob that moves here, and exists by the
+        conditions here, has a value there that it can have here."""
+        chosen: Chosen = {}
+        for name in self.names:
+            domain, known = self._spec.space[name], active_params(self._spec, chosen)
+            if not holds(domain.when, known):
+                continue
+            if name not in params or not allows(domain, params[name]) or not self._tested_allows(domain, params, known):
+                return False
+            chosen[name] = params[name]
+        return True
+
+    def _holds(self, when: Condition, active: Mapping[str, Mask], values: Mapping[str, Array], count: int) -> Mask:
+        mask = np.ones(count, dtype=bool)
+        for name, allowed in when.items():
+            domain = self._spec.space[name]
+            if isinstance(domain, Fixed):
+                met = np.full(count, domain.value in allowed)
+            elif isinstance(domain, Choice):
+                met = np.isin(values[name], [index for index, value in enumerate(domain.values) if value in allowed])
+            else:
+                met = np.isin(values[name], [float(value) for value in allowed if isinstance(value, int | float)])
+            mask &= active[name] & met
+        return mask
+
+    def _combinations(self, chosen: Chosen, names: Sequence[str]) -> Iterator[Chosen]:
+        if not names:
+            yield dict(chosen)
+            return
+        domain = self._spec.space[names[0]]
+        values = _values(domain) if holds(domain.when, active_params(self._spec, chosen)) else None
+        if values is None:
+            yield from self._combinations(chosen, names[1:])
+            return
+        for value in values:
+            yield from self._combinations({**chosen, names[0]: value}, names[1:])
+
+    def _value(self, domain: Domain, share: float, params: Mapping[str, Scalar]) -> Scalar:
+        match domain:
+            case Choice(values=values):
+                return values[min(len(values) - 1, int(share * len(values)))]
+            case IntRange():
+                return int(_numbers(domain, np.array([share]))[0])
+            case FloatRange():
+                return float(_numbers(domain, np.array([share]))[0])
+            case _:
+                return at_share(self._bounds(params), min(1.0, max(0.0, share)))
+
+    def share(self, name: str, params: Mapping[str, Scalar]) -> float:
+        """Where a knob's value lies in its domain, from 0 to 1; of a choice the middle of its part."""
+        domain, value = self._spec.space[name], params[name]
+        if isinstance(domain, Choice):
+            return (_position(domain, value) + 0.5) / len(domain.values)
+        if isinstance(domain, FloatRange | IntRange):
+            return float(_shares(domain, np.array([_float(value)]))[0])
+        return share_of(self._bounds(params), _float(value))
+
+    def _rounded(self, name: str, params: Mapping[str, Scalar]) -> int:
+        domain = self._spec.space[name]
+        return (
+            _position(domain, params[name])
+            if isinstance(domain, Choice)
+            else round(self.share(name, params) / TOLERANCE)
+        )
+
+    def _tested_allows(self, domain: Domain, params: Mapping[str, Scalar], known: Mapping[str, Scalar]) -> bool:
+        """Whether a learning rate lies in the bounds that its range test found, where it had one."""
+        if not isinstance(domain, RangeTested):
+            return True
+        bounds = self._bounds(known)
+        return bounds.low <= _float(params["lr"]) <= bounds.high
+
+    def _bounds(self, params: Mapping[str, Scalar]) -> RateBounds:
+        assert self._calibration is not None  # by the constructor
+        return self._calibration.bounds_for(params)
+
+
+def _width(domain: Domain) -> int:
+    return len(domain.values) if isinstance(domain, Choice) else 1
+
+
+def _position(domain: Choice, value: Scalar) -> int:
+    """By type too: true is not 1."""
+    same = (index for index, other in enumerate(domain.values) if type(other) is type(value) and other == value)
+    position = next(same, None)
+    return domain.values.index(value) if position is None else position
+
+
+def _edges(domain: FloatRange | IntRange) -> tuple[float, float, bool]:
+    """The ends between which shares are taken, and whether of logarithms. Beyond the outer values by half of what lies
+    between two, so that each has the same room."""
+    step = domain.step if domain.step is not None else 0.0
+    if isinstance(domain, FloatRange) and domain.step is not None:
+        steps = math.floor((domain.high - domain.low) / domain.step + 1e-9)
+        return domain.low - step / 2, domain.low + step * (steps + 0.5), False
+    return domain.low - step / 2, domain.high + step / 2, domain.log
+
+
+def _numbers(domain: FloatRange | IntRange, shares: Array) -> Array:
+    """The values at shares from 0 to 1, rounded to what the domain allows."""
+    low, high, log = _edges(domain)
+    shares = np.clip(shares, 0.0, 1.0)
+    values: Array = low * (high / low) ** shares if log else low + (high - low) * shares
+    if domain.step is not None:
+        values = domain.low + domain.step * np.round((values - domain.low) / domain.step)
+        last = domain.low + domain.step * math.floor((domain.high - domain.low) / domain.step + 1e-9)
+        return np.clip(values, domain.low, last)
+    return np.clip(values, domain.low, domain.high)
+
+
+def _shares(domain: FloatRange | IntRange, values: Array) -> Array:
+    low, high, log = _edges(domain)
+    shares: Array = np.log(values / low) / math.log(high / low) if log else (values - low) / (high - low)
+    return np.clip(shares, 0.0, 1.0)
+
+
+def _values(domain: Domain) -> Sequence[Scalar] | None:
+    """All that it can be; None without end."""
+    match domain:
+        case Choice(values=values):
+            return values
+        case IntRange(low=low, high=high, step=step):
+            return range(low, high + 1, step)
+        case FloatRange(low=low, high=high, step=step) if step is not None:
+            return [low + step * index for index in range(math.floor((high - low) / step + 1e-9) + 1)]
+        case _:
+            return None
+
+
+def _float(value: Scalar) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)

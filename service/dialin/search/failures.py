@@ -1,0 +1,40 @@
+"""Why trials failed, in a line each, and what their failures have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from dialin.texts import MOST_REASON, alike, one_line, printable
+
+_HEADER = "Traceback (most recent call last)"
+
+
+def cause_of(traceback: str) -> str:
+    """The exception that a traceback ends with, as one line of at most `MOST_REASON` characters; its last line where it
+    is no traceback."""
+    lines = printable(traceback).rstrip().split("\n")
+    headers = [index for index, line in enumerate(lines) if _HEADER in line]
+    if headers:
+        # A message may have many lines; it begins with the first that is not indented, as the frames before it are.
+        own = lines[headers[-1] + 1 :]
+        begin = next((index for index, line in enumerate(own) if line and not line[0].isspace()), None)
+        if begin is not None:
+            return one_line("\n".join(own[begin:]), MOST_REASON)
+    return one_line(lines[-1], MOST_REASON) or "no traceback"
+
+
+def are_alike(causes: Sequence[str]) -> bool:
+    """Whether all causes are the same but for numbers."""
+    return len({alike(cause) for cause in causes}) == 1
+
+
+def failures_text(causes: Sequence[str], ended: int) -> str:
+    """How many of the trials that have ended failed, and of what: of one cause, or of which most often. Empty where
+    none failed."""
+    if not causes:
+        return ""
+    kind, count = Counter(map(alike, causes)).most_common(1)[0]
+    example = next(cause for cause in causes if alike(cause) == kind)
+    failed = f"{len(causes)} of {ended} trial{'' if ended == 1 else 's'} failed"
+    return f"{failed}: {example}" if count == len(causes) else f"{failed}, {count} of them with: {example}"

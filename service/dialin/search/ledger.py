@@ -1,0 +1,184 @@
+"""The rows of an Optuna study as its driver writes them: what belongs together in one transaction.
+
+Optuna's own storage commits each value and each attribute by itself, and looks each row up again first; a trial of nine
+epochs was fifteen transactions. Here the same rows are written together. Optuna reads them as its own; tests hold that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+import sqlalchemy as sa
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from dialin.search import tables
+from dialin.search.tables import models
+
+_ENDED = [state for state in TrialState if state.is_finished()]
+
+
+class Ledger(Protocol):
+    """Changes to the trials of one study. Outside a `batch` each is stored when it returns; within one, all of them
+    when the batch ends, or none."""
+
+    def create(self, trial: FrozenTrial, number: int) -> int:
+        """Store a new trial with its parameters and attributes at once, batch or not; the storage's id of it."""
+
+    def set_value(self, trial_id: int, epoch: int, value: float) -> None:
+        """A value that was not reported before."""
+
+    def set_attribute(self, trial_id: int, key: str, value: object) -> None:
+        """In place of what was there under that key."""
+
+    def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
+        """`value`: the final one. What has ended never changes again."""
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """May be nested: the outermost counts."""
+        yield
+
+
+def ledger_of(storage: BaseStorage, study_id: int) -> Ledger:
+    if isinstance(storage, RDBStorage) and tables.KNOWN:
+        return SqlLedger(storage, study_id)
+    return PlainLedger(storage, study_id)
+
+
+class PlainLedger:
+    """Over any storage of Optuna's, by its own methods: for the one in memory, and for tables that are not known."""
+
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self._storage, self._study_id = storage, study_id
+
+    def create(self, trial: FrozenTrial, number: int) -> int:
+        return self._storage.create_new_trial(self._study_id, trial)
+
+    def set_value(self, trial_id: int, epoch: int, value: float) -> None:
+        self._storage.set_trial_intermediate_value(trial_id, epoch, value)
+
+    def set_attribute(self, trial_id: int, key: str, value: object) -> None:
+        self._storage.set_trial_user_attr(trial_id, key, value)
+
+    def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
+        self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
+class _Changes:
+    """What a batch has gathered."""
+
+    values: dict[tuple[int, int], float] = field(default_factory=dict)
+    attributes: dict[tuple[int, str], object] = field(default_factory=dict)
+    states: list[tuple[int, TrialState, float | None]] = field(default_factory=list)
+
+
+class SqlLedger:
+    """Over a database, one transaction a batch. Raises sqlalchemy's OperationalError where the database cannot be
+    written, and Optuna's UpdateFinishedTrialError for a trial that has ended."""
+
+    def __init__(self, storage: RDBStorage, study_id: int) -> None:
+        self._engine, self._study_id = storage.engine, study_id
+        self._changes = _Changes()
+        self._depth = 0
+
+    def create(self, trial: FrozenTrial, number: int) -> int:
+        with self._engine.begin() as connection:
+            row = {"number": number, "study_id": self._study_id, "state": trial.state, "datetime_start": _now()}
+            (trial_id,) = connection.execute(sa.insert(tables.TRIALS).values(**row)).inserted_primary_key or (0,)
+            params = [
+                {
+                    "trial_id": trial_id,
+                    "param_name": name,
+                    "param_value": distribution.to_internal_repr(trial.params[name]),
+                    "distribution_json": distribution_to_json(distribution),
+                }
+                for name, distribution in trial.distributions.items()
+            ]
+            attributes = [_attribute(trial_id, key, value) for key, value in trial.user_attrs.items()]
+            for table, rows in ((tables.PARAMS, params), (tables.ATTRIBUTES, attributes)):
+                if rows:
+                    connection.execute(sa.insert(table), rows)
+        return int(trial_id)
+
+    def set_value(self, trial_id: int, epoch: int, value: float) -> None:
+        with self.batch():
+            self._changes.values[trial_id, epoch] = value
+
+    def set_attribute(self, trial_id: int, key: str, value: object) -> None:
+        with self.batch():
+            self._changes.attributes[trial_id, key] = value
+
+    def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
+        with self.batch():
+            self._changes.states.append((trial_id, state, value))
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        self._depth += 1
+        try:
+            yield
+            if self._depth == 1:
+                self._write(self._changes)
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._changes = _Changes()
+
+    def _write(self, changes: _Changes) -> None:
+        values = [_value(trial_id, epoch, value) for (trial_id, epoch), value in changes.values.items()]
+        attributes = [_attribute(trial_id, key, value) for (trial_id, key), value in changes.attributes.items()]
+        if not (values or attributes or changes.states):
+            return
+        with self._engine.begin() as connection:
+            if values:
+                connection.execute(sa.insert(tables.REPORTED), values)
+            if attributes:
+                same = (tables.ATTRIBUTES.c.trial_id == sa.bindparam("id")) & (
+                    tables.ATTRIBUTES.c.key == sa.bindparam("name")
+                )
+                before = [{"id": trial_id, "name": key} for trial_id, key in changes.attributes]
+                connection.execute(sa.delete(tables.ATTRIBUTES).where(same), before)
+                connection.execute(sa.insert(tables.ATTRIBUTES), attributes)
+            for trial_id, state, value in changes.states:
+                _move(connection, trial_id, state, value)
+
+
+def _move(connection: sa.Connection, trial_id: int, state: TrialState, value: float | None) -> None:
+    times = {"datetime_complete": _now()} if state.is_finished() else {}
+    if state is TrialState.RUNNING:
+        times = {"datetime_start": _now()}
+    unfinished = (tables.TRIALS.c.trial_id == trial_id) & tables.TRIALS.c.state.not_in(_ENDED)
+    moved = connection.execute(sa.update(tables.TRIALS).where(unfinished).values(state=state, **times))
+    if moved.rowcount != 1:
+        raise UpdateFinishedTrialError(f"the trial with id {trial_id} has ended, or is not there")
+    if value is not None:
+        stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+        row = {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
+        connection.execute(sa.insert(tables.FINAL).values(**row))
+
+
+def _value(trial_id: int, epoch: int, value: float) -> dict[str, object]:
+    stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+    return {"trial_id": trial_id, "step": epoch, "intermediate_value": stored, "intermediate_value_type": kind}
+
+
+def _attribute(trial_id: int, key: str, value: object) -> dict[str, object]:
+    return {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+
+
+def _now() -> datetime:
+    """As Optuna keeps times: in UTC, without saying so."""
+    return datetime.now(UTC).replace(tzinfo=None)

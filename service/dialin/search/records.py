@@ -1,0 +1,112 @@
+"""The records that a search hands out and takes in. All frozen; none knows Optuna, Ray or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from dialin.specification.domains import Scalar
+from dialin.specification.findings import Finding
+
+
+def trial_log_name(number: int) -> str:
+    """The file, among a study's logs, with what a trial prints and the traceback of one that has failed."""
+    return f"trial-{number:04d}.log"
+
+
+class State(StrEnum):
+    """Where a trial is. The last four are ends; a trial that has ended never changes again. A waiting one was paused at
+    a rung, or its study was interrupted: it may go on."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration to train, or to go on training.
+
+    `params` holds every active knob. Training starts after epoch `epochs_done`, from `checkpoint` where that is set.
+    """
+
+    number: int
+    params: Mapping[str, Scalar]
+    seed: int
+    epochs_done: int = 0
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial says after an epoch (from 1): its metrics, the checkpoint written after it if one was, and what the
+    doctor newly found. `ended`: why it has no more epochs to train; then the epoch and its metrics are the last ones
+    again."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    checkpoint: str | None = None
+    findings: tuple[Finding, ...] = ()
+    ended: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do after a report, and why. `state` is the end to tell when `stop` is true; `by_asha`: early stopping
+    ends the trial, not the study's end or the trial itself."""
+
+    stop: bool
+    reason: str
+    state: State = State.RUNNING
+    by_asha: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended. `early`: complete, though not at its full length: it has no more epochs to train. `by_asha`:
+    as in Decision."""
+
+    state: State
+    reason: str = ""
+    early: bool = False
+    by_asha: bool = False
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as its storage has it: what results, figures and the command line read."""
+
+    number: int
+    state: State
+    params: Mapping[str, Scalar]
+    seed: int
+    values: Mapping[int, float] = field(default_factory=dict)
+    reason: str = ""
+    checkpoint: str | None = None
+    checkpoint_epoch: int = 0
+    findings: tuple[Finding, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the last epoch
+    started_at: float | None = None
+    ended_at: float | None = None
+    continues: int | None = None  # the trial whose training this one goes on with, in a study that was extended
+    began: int = 0  # and the epochs that were done by then
+    early: bool = False  # complete before its full length, by its own doing
+    by_asha: bool | None = None  # of a stopped one: whether early stopping did it; None: older versions did not say
+    repeated: int = 0  # epochs that were trained again, from a checkpoint, after they had been reported
+
+    @property
+    def epochs_done(self) -> int:
+        return max(self.values, default=self.began)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trial as what proposes the next one sees it: every report so far, by epoch."""
+
+    params: Mapping[str, Scalar]
+    values: Mapping[int, float]
+    state: State

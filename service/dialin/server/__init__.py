@@ -1,0 +1,1 @@
+"""The HTTP API of a server: `create_app` makes it, `python -P -m dialin.server.serve` runs it."""

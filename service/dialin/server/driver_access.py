@@ -1,0 +1,87 @@
+"""What a driver that runs other people's code is given of the database: a role of its own, by a file in the study's
+folder. Ray's description of a job is open to every other job, so nothing of this is there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from dialin.errors import DialinError
+from dialin.execution.ray_jobs import JobInfo, Jobs
+from dialin.paths import OutputFolder
+from dialin.planning.plan import ClusterShape
+from dialin.settings import Settings
+from dialin.specification import stored_spec
+from dialin.store.driver_roles import DriverRoles
+from dialin.store.submissions import Submissions
+
+log = logging.getLogger("dialin.driver_access")
+
+
+class JobsWithOwnRoles:
+    """`jobs`, where each driver finds the URL of the database in its study's folder (`StudyFolder.database_url`).
+
+    The URL is of a PostgreSQL role that can touch the rows of that study alone; the roles of studies that are not
+    active any more are removed when the next driver starts. Where the database cannot have such roles, the file holds
+    the server's own URL, and the log says so once.
+    """
+
+    def __init__(self, jobs: Jobs, settings: Settings, submissions: Submissions) -> None:
+        self._jobs, self._submissions = jobs, submissions
+        self._out, self._url = OutputFolder(settings.out), settings.database
+        self._roles = DriverRoles(self._url)
+        self._has_warned = False
+
+    def submit(self, job: str, study_id: str) -> None:
+        # Before the job starts: two servers that start the same job both do this, and the last password holds.
+        if self._jobs.info(job) is None:
+            write_private(self._out.study(study_id).database_url, self._url_for(study_id))
+        self._jobs.submit(job, study_id)
+
+    def info(self, job: str) -> JobInfo | None:
+        return self._jobs.info(job)
+
+    def stop(self, job: str) -> None:
+        self._jobs.stop(job)
+
+    def shape(self) -> ClusterShape:
+        return self._jobs.shape()
+
+    def check(self, asks: Callable[[str], None]) -> str:
+        return self._jobs.check(asks)
+
+    def close(self) -> None:
+        self._roles.close()
+
+    def _url_for(self, study_id: str) -> str:
+        if not self._roles.can_be_made():
+            if not self._has_warned:
+                log.warning(
+                    "drivers run other people's code with the server's own access to the database: its user may not "
+                    "make roles (it needs CREATEROLE, and PostgreSQL)"
+                )
+            self._has_warned = True
+            return self._url
+        active = {entry.study.id for entry in self._submissions.unsettled()}
+        for old in self._roles.study_ids() - active - {study_id}:
+            self._roles.remove(old)
+        return self._roles.url_for(study_id, self._learns_from(study_id))
+
+    def _learns_from(self, study_id: str) -> list[str]:
+        try:
+            return list(stored_spec(self._submissions.get(study_id).study.spec).search.warm_start)
+        except DialinError:  # unreadable: its driver will say so
+            return []
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text)
+    partial.replace(file)

@@ -1,0 +1,90 @@
+"""Errors as `application/problem+json` (RFC 9457), with the codes of the tree."""
+
+from __future__ import annotations
+
+import http
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from dialin.errors import DialinError, RateLimitedError, SpecError, UnauthorizedError
+from dialin.texts import printable
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger("dialin.api")
+
+
+def problem(status: int, code: str, detail: str, errors: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The document of an error."""
+    title = http.HTTPStatus(status).phrase
+    return {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": printable(detail),  # it says what was sent, which may be any text
+        "errors": errors or [],
+    }
+
+
+def answer(error: DialinError, **members: str) -> Response:
+    """What a client gets for an error of the tree. `members`: that the document has besides."""
+    errors = []
+    if isinstance(error, SpecError):
+        errors = [{"path": each.path, "line": each.line, "message": printable(each.message)} for each in error.problems]
+    headers: dict[str, str] = {}
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    document = problem(error.status, error.code, str(error), errors)
+    return JSONResponse({**document, **members}, error.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of an application answered in this form."""
+
+    @app.exception_handler(DialinError)
+    def of_the_tree(_request: Request, error: DialinError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_request: Request, error: RequestValidationError) -> Response:
+        errors = [
+            {"path": ".".join(map(str, each["loc"][1:])), "line": None, "message": each["msg"]}
+            for each in error.errors()
+        ]
+        return _response(422, "invalid_request", "; ".join(f"{e['path']}: {e['message']}" for e in errors), errors)
+
+    @app.exception_handler(HTTPException)
+    def by_status(_request: Request, error: HTTPException) -> Response:
+        code = http.HTTPStatus(error.status_code).name.lower()
+        return _response(error.status_code, code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(OperationalError)
+    def database_away(_request: Request, error: OperationalError) -> Response:
+        log.error("the database: %s", error)
+        return _response(503, "storage", "the database does not answer; try again", headers={"Retry-After": "2"})
+
+    @app.exception_handler(Exception)
+    def unexpected(_request: Request, error: Exception) -> Response:
+        log.error("unexpected", exc_info=error)
+        return _response(500, "error", "something went wrong here; the server's log has it")
+
+
+def _response(
+    status: int,
+    code: str,
+    detail: str,
+    errors: list[dict[str, Any]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    return JSONResponse(problem(status, code, detail, errors), status, headers, MEDIA_TYPE)

@@ -1,0 +1,30 @@
+"""What a study that is to run waits for, in words."""
+
+from __future__ import annotations
+
+from dialin.store.studies import WAITING_FOR, StudyState
+from dialin.store.submissions import Entry, Submissions
+
+MOST_NAMED = 3  # other studies
+
+
+def waits_for(entry: Entry, submissions: Submissions) -> str:
+    """Its turn, with its place in the queue; or a worker, with the studies whose trials have them. Empty: it does not
+    wait."""
+    study, submission = entry.study, entry.submission
+    if study.state is StudyState.RUNNING:
+        waits = str(study.summary.get(WAITING_FOR, ""))  # as its driver says
+        return f"{waits}{_held_by(submissions, study.id)}" if waits else ""
+    if study.state is not StudyState.QUEUED or submission is None or submission.job:
+        return ""
+    queue = submissions.queue()
+    # Its turn may have come since it was read.
+    return f"place {queue.index(study.id) + 1} of {len(queue)} in the queue" if study.id in queue else ""
+
+
+def _held_by(submissions: Submissions, study_id: str) -> str:
+    entries = submissions.unsettled()
+    driven = [entry.study.id for entry in entries if entry.submission is not None and entry.submission.job]
+    others = [other for other in driven if other != study_id]
+    more = f" and {len(others) - MOST_NAMED} others" if len(others) > MOST_NAMED else ""
+    return f"; at work are those of {', '.join(others[:MOST_NAMED])}{more}" if others else ""

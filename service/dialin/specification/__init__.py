@@ -1,0 +1,35 @@
+"""What a person asks for: reading it, checking it, and the knobs it may name. Loads pydantic and yaml, nothing else."""
+
+from dialin.specification.configuration import active_params, complete, sampler_of, searched
+from dialin.specification.lint import LintWarning, lint
+from dialin.specification.parsing import (
+    damage_of,
+    load_spec,
+    parse_spec,
+    spec_from_data,
+    spec_of_study,
+    stored_spec,
+    to_block_yaml,
+    to_data,
+    to_yaml,
+)
+from dialin.specification.study_spec import StudySpec
+
+__all__ = [
+    "LintWarning",
+    "StudySpec",
+    "active_params",
+    "complete",
+    "damage_of",
+    "lint",
+    "load_spec",
+    "parse_spec",
+    "sampler_of",
+    "searched",
+    "spec_from_data",
+    "spec_of_study",
+    "stored_spec",
+    "to_block_yaml",
+    "to_data",
+    "to_yaml",
+]

@@ -1,0 +1,214 @@
+"""The rows of the catalogue about the network and what it is shown."""
+
+from __future__ import annotations
+
+from dialin.specification.catalogue.knob import Knob, always
+from dialin.specification.domains import ALWAYS, Condition, FloatRange, IntRange
+
+PLAIN: Condition = {"model": ("small_cnn",)}
+OURS: Condition = {"model": ("small_cnn", "resnet18")}
+
+ARCHITECTURE = (
+    Knob(
+        "model",
+        "architecture",
+        "choice",
+        "the network: a few convolutions (shaped by the knobs of this group), ResNet-18 in its CIFAR form (3x3 stem, "
+        "no max pool), or torchvision's MobileNetV3-Small or GoogLeNet with a stem for small images",
+        "He et al. 2016, section 4.2; Howard et al. 2019; Szegedy et al. 2015",
+        always("small_cnn"),
+        choices=("small_cnn", "resnet18", "mobilenet_v3_small", "googlenet"),
+    ),
+    Knob(
+        "width",
+        "architecture",
+        "int",
+        "channels of the first stage; later stages double them",
+        "Zagoruyko and Komodakis 2016, Wide residual networks",
+        (({"model": ("resnet18",)}, 64), (ALWAYS, 16)),
+        low=1,
+        high=1024,
+        typical=IntRange(8, 64, log=True),
+        applies=OURS,
+    ),
+    Knob(
+        "depth",
+        "architecture",
+        "int",
+        "number of convolutional blocks",
+        "Simonyan and Zisserman 2015, Very deep convolutional networks",
+        always(3),
+        low=1,
+        high=64,
+        typical=IntRange(2, 6),
+        applies=PLAIN,
+    ),
+    Knob(
+        "convolution",
+        "architecture",
+        "choice",
+        "what a block is made of: 3x3; 5x5; two stacked 3x3, which see as far as one 5x5; 1x1 to a quarter of the "
+        "channels, 3x3, 1x1 back; 3x3 on each channel and 1x1 across; 1x3 and 3x1",
+        "Simonyan and Zisserman 2015; He et al. 2016; Howard et al. 2017; Szegedy et al. 2016",
+        always("3x3"),
+        choices=("3x3", "5x5", "stacked_3x3", "bottleneck", "depthwise_separable", "asymmetric"),
+        applies=PLAIN,
+    ),
+    Knob(
+        "residual",
+        "architecture",
+        "bool",
+        "whether each block adds to what it was given, through a 1x1 convolution where the channels change",
+        "He et al. 2016, Deep residual learning",
+        always(False),
+        choices=(False, True),
+        applies=PLAIN,
+    ),
+    Knob(
+        "pooling",
+        "architecture",
+        "choice",
+        "the 2x2 pooling at the end of the backbone",
+        "Boureau et al. 2010, A theoretical analysis of feature pooling",
+        always("average"),
+        choices=("average", "max"),
+        applies=OURS,
+    ),
+    Knob(
+        "head",
+        "architecture",
+        "choice",
+        "from the pooled features to the classes: their mean over all positions and one linear layer, or all of them, "
+        "a hidden layer of 128 units and one linear layer",
+        "Lin et al. 2014, Network in network",
+        always("global_average"),
+        choices=("global_average", "fully_connected"),
+        applies=OURS,
+    ),
+)
+
+NETWORK = (
+    Knob(
+        "initialization",
+        "initialization",
+        "choice",
+        "how the weights start: torch's own, all zero (which cannot learn), normal or cut normal with "
+        "initialization_std, or with a spread that follows from the layer's size; biases zero but for torch's own",
+        "Glorot and Bengio 2010; He et al. 2015, Delving deep into rectifiers; Saxe et al. 2014 (orthogonal)",
+        always("default"),
+        choices=("default", "zeros", "normal", "truncated_normal", "xavier", "kaiming", "orthogonal"),
+    ),
+    Knob(
+        "initialization_std",
+        "initialization",
+        "float",
+        "standard deviation of the normal; the cut one is drawn again beyond two of them",
+        "Krizhevsky et al. 2012, section 5",
+        (({"initialization": ("truncated_normal",)}, 0.02), (ALWAYS, 0.01)),
+        low=0.0,
+        low_open=True,
+        high=10.0,
+        typical=FloatRange(1e-3, 0.3, log=True),
+        applies={"initialization": ("normal", "truncated_normal")},
+    ),
+    Knob(
+        "initialization_distribution",
+        "initialization",
+        "choice",
+        "the shape of xavier's and kaiming's draw; the spread is the same",
+        "Glorot and Bengio 2010, equation 16; He et al. 2015, equation 10",
+        (({"initialization": ("xavier",)}, "uniform"), (ALWAYS, "normal")),
+        choices=("normal", "uniform"),
+        applies={"initialization": ("xavier", "kaiming")},
+    ),
+    Knob(
+        "zero_init_residual",
+        "initialization",
+        "bool",
+        "whether the last normalization (or, without one, convolution) of each residual block starts at zero, so that "
+        "the block starts as the identity",
+        "Goyal et al. 2017, section 5.1",
+        always(False),
+        choices=(False, True),
+        applies=OURS,
+    ),
+    Knob(
+        "normalization",
+        "normalization",
+        "choice",
+        "what is normalized after each convolution",
+        "Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016; Ulyanov et al. 2016",
+        always("batch"),
+        choices=("none", "batch", "group", "layer", "instance"),
+        applies=OURS,
+    ),
+    Knob(
+        "groups",
+        "normalization",
+        "int",
+        "groups of group normalization at most: as many of them as divide the channels evenly",
+        "Wu and He 2018, Group normalization",
+        always(8),
+        low=1,
+        high=1024,
+        typical=IntRange(2, 32, log=True),
+        applies={"normalization": ("group",)},
+    ),
+    Knob(
+        "pooling_normalization",
+        "normalization",
+        "choice",
+        "what is normalized after the pooling at the end, over the channels of each position: nothing, the length, or "
+        "to shares that add up to 1",
+        "Liu et al. 2015, ParseNet (l2)",
+        always("none"),
+        choices=("none", "l2", "softmax"),
+        applies=OURS,
+    ),
+    Knob(
+        "activation",
+        "activation",
+        "choice",
+        "the nonlinearity",
+        "Nair and Hinton 2010; Maas et al. 2013; He et al. 2015; Clevert et al. 2016; Hendrycks and Gimpel 2016",
+        always("relu"),
+        choices=("relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "tanh", "sigmoid"),
+        applies=OURS,
+    ),
+    Knob(
+        "activation_slope",
+        "activation",
+        "float",
+        "slope of leaky_relu below 0",
+        "Maas et al. 2013, section 2",
+        always(0.01),
+        low=0.0,
+        high=1.0,
+        typical=FloatRange(0.01, 0.3, log=True),
+        applies={"activation": ("leaky_relu",)},
+    ),
+)
+
+INPUT = (
+    Knob(
+        "input",
+        "input",
+        "choice",
+        "what is done to the pixels, 0 to 255, of every image: nothing; divided by 255; less the mean image or each "
+        "channel's mean of the training split; or less the mean and divided by the deviation of each channel",
+        "LeCun et al. 1998, Efficient backprop, section 4.3",
+        always("standardize"),
+        choices=("none", "scale", "minus_mean_image", "minus_channel_mean", "standardize"),
+    ),
+    Knob(
+        "augmentation",
+        "augmentation",
+        "parts",
+        "random changes to each training image: moved by up to an eighth of the side, mirrored left to right, turned "
+        "by up to 15 degrees, 0.8 to 1.2 times as bright, noise of a twentieth of the range, a square of half the side "
+        "blanked",
+        "Krizhevsky et al. 2012, section 4.1; DeVries and Taylor 2017 (cutout)",
+        always("none"),
+        parts=("crop", "flip", "rotate", "brightness", "noise", "cutout"),
+    ),
+)

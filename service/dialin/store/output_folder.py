@@ -1,0 +1,91 @@
+"""The output folder made ready: it holds specifications, other people's code and tokens' digests, which are for the
+account that runs dialin alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from dialin.errors import UsageError
+from dialin.paths import OutputFolder
+from dialin.settings import Settings
+
+
+def open_output(settings: Settings, say: Callable[[str], None] = lambda _text: None) -> None:
+    """Make the output folder, or close one that is there to other accounts; `say` is told of a change.
+
+    A folder that has nothing in it but what dialin puts there is closed as a whole (0700). One that has other things in
+    it (`--out .`), or is somebody else's (`--out /tmp`), stays as it is: then the databases and the subfolders in it
+    are closed, each for itself. A folder with the setgid bit (`chmod g+s`) was given to a group: it is closed to others
+    only.
+
+    Raises UsageError for a folder that cannot be had, and for one that everybody can write to where somebody else has
+    put a file or folder of a name that dialin uses.
+    """
+    out = OutputFolder(settings.out)
+    try:
+        out.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = out.root.stat()
+        entries = list(out.root.iterdir())
+    except FileExistsError:
+        raise UsageError(f"{out.root} is a file; studies are kept in a folder") from None
+    except OSError as error:
+        raise UsageError(f"{out.root} cannot be used as the folder for studies: {error.strerror or error}") from None
+    if found.st_mode & stat.S_IWOTH:
+        _check_owners(out, entries, found)
+    ours = [entry for entry in entries if out.is_ours(entry)]
+    is_public = bool(found.st_mode & stat.S_ISVTX)  # as /tmp is, and may be empty
+    if found.st_uid == os.geteuid() and len(ours) == len(entries) and not is_public:
+        if _close(out.root, out.mask):
+            mode = f"{stat.S_IMODE(found.st_mode):04o}"
+            say(
+                f"{out.root} was open to other accounts (mode {mode}), and is closed to them now; a folder that a "
+                "group shares needs the setgid bit: chmod g+s"
+            )
+    else:
+        ours += _make_subfolders(out)
+    if settings.database_url is None and not out.database.exists():
+        _make_file(out.database, 0o666 & ~out.mask)  # SQLite gives the files beside it the same mode
+    for entry in ours:
+        if entry != settings.data_dir:  # data sets are no secret
+            _close(entry, out.mask)
+
+
+def _check_owners(out: OutputFolder, entries: list[Path], folder: os.stat_result) -> None:
+    for entry in entries:
+        with suppress(FileNotFoundError):
+            owner = entry.lstat().st_uid
+            if out.is_ours(entry) and owner not in (os.geteuid(), folder.st_uid):
+                raise UsageError(
+                    f"{entry} belongs to another account (user id {owner}), and {out.root} can be written to by "
+                    "everybody; name another folder"
+                )
+
+
+def _make_subfolders(out: OutputFolder) -> Iterator[Path]:
+    for folder in (out.studies, out.bundles, out.server, out.mlflow_artifacts):
+        with suppress(OSError):  # what cannot be made now is not there to be read either
+            folder.mkdir(mode=0o777 & ~out.mask)
+            yield folder
+
+
+def _make_file(path: Path, mode: int) -> None:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
+    except FileExistsError:  # another process was faster
+        return
+    except OSError as error:
+        raise UsageError(f"{path} cannot be made: {error.strerror or error}") from None
+
+
+def _close(path: Path, mask: int) -> bool:
+    """Take the rights in the mask from what is there; whether there were any. Links and others' files stay."""
+    with suppress(OSError):
+        found = path.lstat()
+        if found.st_mode & mask and not stat.S_ISLNK(found.st_mode) and found.st_uid == os.geteuid():
+            path.chmod(stat.S_IMODE(found.st_mode) & ~mask)
+            return True
+    return False

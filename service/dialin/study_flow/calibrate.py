@@ -1,0 +1,196 @@
+"""Before the search: the range tests that a space asks for, run, read, and their bounds filled into the plan."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dialin.errors import UnreadableError, reading
+from dialin.planning.plan import Plan, seed_of_trial
+from dialin.specification import active_params, searched
+from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.domains import Choice, Fixed, FloatRange, IntRange, RangeTested, Scalar
+from dialin.specification.range_tests import Calibration, Curve, Method, RateBounds, Reading, Sweep, read_curves
+from dialin.specification.study_spec import StudySpec
+from dialin.texts import one_line
+
+MOST_COMBINATIONS = 24
+SHARE = 1 / 20  # of the study's epochs, which the tests may cost where the space does not say how long they are
+FEWEST_STEPS, MOST_STEPS = 40, 200
+Params = Mapping[str, Scalar]
+RunTests = Callable[[Sequence[tuple[Params, int]], Sweep], Sequence[Curve]]
+"""Configurations with their seeds, and the sweep -> a curve for each, in order."""
+
+
+def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float], file: Path) -> Plan:
+    """The plan with the bounds of its range tests; as it was when its space asks for none. What was found is kept in
+    `file` and read from there the next time; where the file is damaged the tests are run again, and a warning says so.
+    `cost_in_epochs`: of so many test steps of a configuration."""
+    domain = plan.spec.space.get("lr")
+    if not isinstance(domain, RangeTested):
+        return plan
+    kept = read_calibration(file)
+    if isinstance(kept, Calibration):
+        return replace(plan, calibration=kept)
+    calibration = _calibrate(plan, domain, run_tests, cost_in_epochs)
+    if kept is not None:
+        warning = f"{kept.text}; they were run again"
+        calibration = replace(calibration, warnings=(warning, *calibration.warnings))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(calibration)))
+    partial.rename(file)
+    return replace(plan, calibration=calibration)
+
+
+def _calibrate(
+    plan: Plan, domain: RangeTested, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float]
+) -> Calibration:
+    combinations, warnings = combinations_of(plan.spec, domain)
+    configurations = [_configuration(plan.spec, combination) for combination in combinations]
+    steps = domain.steps or _affordable(configurations, domain.seeds, plan.most_epochs, cost_in_epochs)
+    curves = _curves(plan.spec, configurations, domain, steps, run_tests)
+    bounds, epochs = [], 0.0
+    for combination, params, own in zip(combinations, configurations, curves, strict=True):
+        tested, doubts = _read(combination, own, domain)
+        bounds.append(tested)
+        warnings += doubts
+        epochs += sum(cost_in_epochs(params, len(curve.rates)) for curve in own)
+    return Calibration(tuple(bounds), epochs, tuple(warnings))
+
+
+def calibrate_one(
+    spec: StudySpec, domain: RangeTested, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float]
+) -> tuple[dict[str, Scalar], Calibration]:
+    """The range test of one configuration, every knob that moves at the middle of its values: that configuration, and
+    its reading whether or not one can be confident of it."""
+    params = _configuration(spec, {})
+    (curves,) = _curves(spec, [params], domain, domain.steps or MOST_STEPS, run_tests)
+    tested, warnings = _read({}, curves, domain)
+    if tested.reading is not None:
+        tested = replace(tested, low=tested.reading.low, high=tested.reading.high)
+    epochs = sum(cost_in_epochs(params, len(curve.rates)) for curve in curves)
+    return params, Calibration((tested,), epochs, tuple(warnings))
+
+
+def _curves(
+    spec: StudySpec, configurations: Sequence[Params], domain: RangeTested, steps: int, run_tests: RunTests
+) -> list[tuple[Curve, ...]]:
+    """For each configuration the curves of its seeds."""
+    seeds = [seed_of_trial(spec.search.seed, -1000 - seed) for seed in range(domain.seeds)]
+    jobs = [(params, seed) for params in configurations for seed in seeds]
+    curves = list(run_tests(jobs, Sweep(domain.low, domain.high, steps)))
+    return [tuple(curves[start : start + domain.seeds]) for start in range(0, len(curves), domain.seeds)]
+
+
+def _affordable(
+    configurations: Sequence[Params], seeds: int, epochs: int, cost_in_epochs: Callable[[Params, int], float]
+) -> int:
+    """As many steps a test as `SHARE` of the study's epochs pays for, within reason."""
+    one = seeds * sum(cost_in_epochs(params, MOST_STEPS) for params in configurations) / MOST_STEPS
+    return max(FEWEST_STEPS, min(MOST_STEPS, int(SHARE * epochs / one) if one > 0 else MOST_STEPS))
+
+
+def combinations_of(spec: StudySpec, domain: RangeTested) -> tuple[list[dict[str, Scalar]], list[str]]:
+    """The combinations of the knobs `per` that the space allows, at most 24; of a range its ends and its middle."""
+    warnings: list[str] = []
+    lists = [[(name, value) for value in _values(spec, name)] for name in domain.per]
+    every = [dict(combination) for combination in itertools.product(*lists)]
+    if len(every) > MOST_COMBINATIONS:
+        warnings.append(
+            f"range tests of {MOST_COMBINATIONS} of {len(every)} combinations of {', '.join(domain.per)}; "
+            "the others take the bounds of the nearest"
+        )
+        step = len(every) / MOST_COMBINATIONS
+        every = [every[int(index * step)] for index in range(MOST_COMBINATIONS)]
+    return every, warnings
+
+
+def _values(spec: StudySpec, name: str) -> list[Scalar]:
+    match spec.space.get(name):
+        case Fixed(value=value):
+            return [value]
+        case Choice(values=values):
+            return list(values)
+        case IntRange(low=low, high=high, log=log):
+            middle = round((low * high) ** 0.5 if log else (low + high) / 2)
+            return [*dict.fromkeys((low, middle, high))]
+        case FloatRange(low=low, high=high, log=log):
+            return [low, (low * high) ** 0.5 if log else (low + high) / 2, high]
+        case _:
+            return [CATALOGUE[name].default({})]
+
+
+def _configuration(spec: StudySpec, combination: Params) -> dict[str, Scalar]:
+    """The combination, with every other knob that moves at the middle of its values."""
+    chosen: dict[str, Scalar] = {}
+    for name in searched(spec):
+        if name != "lr":
+            values = _values(spec, name)
+            chosen[name] = combination.get(name, values[len(values) // 2])
+    return active_params(spec, chosen)
+
+
+def _read(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -> tuple[RateBounds, list[str]]:
+    method: Method = "third" if domain.method == "third" else "knees"
+    name = ", ".join(f"{knob} {value}" for knob, value in combination.items()) or "this space"
+    typical = CATALOGUE["lr"].typical
+    fallback = (float(typical.low), float(typical.high)) if typical is not None else (domain.low, domain.high)
+    try:
+        reading = read_curves(curves, method)
+    except ValueError as error:
+        warning = f"range test of {name}: {error}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
+        return RateBounds(combination, *fallback, None, curves), [warning]
+    if reading.confident:
+        return RateBounds(combination, reading.low, reading.high, reading, curves), []
+    warning = (
+        f"range test of {name}: {'; '.join(reading.doubts)}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
+    )
+    return RateBounds(combination, *fallback, reading, curves), [warning]
+
+
+@dataclass(frozen=True)
+class UnreadableCalibration:
+    """In place of range tests whose file is damaged: why they cannot be read. What they cost is not known then."""
+
+    text: str
+    epochs: float = 0.0
+
+    def lines(self) -> list[str]:
+        return [self.text]
+
+
+def read_calibration(file: Path) -> Calibration | UnreadableCalibration | None:
+    """The range tests that are kept in a file; None when there is none."""
+    if not file.exists():
+        return None
+    try:
+        with reading(f"the range tests in {file}"):
+            return from_data(json.loads(file.read_text()))
+    except UnreadableError as error:
+        return UnreadableCalibration(one_line(error, 300))
+
+
+def from_data(data: Mapping[str, Any]) -> Calibration:
+    """A calibration from what `asdict` made of it."""
+    bounds = [
+        RateBounds(
+            combination=entry["combination"],
+            low=entry["low"],
+            high=entry["high"],
+            reading=Reading(**{**entry["reading"], "doubts": tuple(entry["reading"]["doubts"])})
+            if entry["reading"]
+            else None,
+            curves=tuple(Curve(**{key: _tupled(value) for key, value in curve.items()}) for curve in entry["curves"]),
+        )
+        for entry in data["bounds"]
+    ]
+    return Calibration(tuple(bounds), data["epochs"], tuple(data["warnings"]))
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,56 @@
+"""MLflow's application for `dialin up`: over a database and a folder of artifacts that nothing leads out of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from dialin.tracking.local_artifacts import confine_artifacts
+from dialin.tracking.mirror import sqlite_uri
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]  # as ASGI has it
+_ARTIFACT_ROOT = "mlflow-artifacts:/"  # of experiments that name none: in our folder, by way of this server
+
+
+def open_mlflow(port: int, database: Path, artifacts: Path) -> App:
+    """MLflow's application over a database, which is made where it is missing, and a folder of artifacts."""
+    os.environ |= {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port}",
+        # Processes that run jobs of MLflow's (evaluations of language models), of which we have none.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_WORKSPACES": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    artifacts.mkdir(exist_ok=True)
+    from dialin.tracking.recorder import sqlite_client
+
+    uri = sqlite_uri(database)
+    sqlite_client(uri, _store).search_experiments(max_results=1)
+
+    from mlflow.server import constants, handlers
+
+    os.environ |= {  # what `mlflow server` hands to its workers
+        constants.BACKEND_STORE_URI_ENV_VAR: uri,
+        constants.REGISTRY_STORE_URI_ENV_VAR: uri,
+        constants.ARTIFACT_ROOT_ENV_VAR: _ARTIFACT_ROOT,
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(artifacts.resolve()),
+        constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+    }
+    confine_artifacts(artifacts)
+    handlers.initialize_backend_stores(uri, uri, _ARTIFACT_ROOT)
+    from mlflow.server.fastapi_app import app
+
+    served: App = app
+    return served
+
+
+def _store(uri: str) -> Any:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    return SqlAlchemyStore(uri, _ARTIFACT_ROOT)

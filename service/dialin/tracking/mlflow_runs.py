@@ -1,0 +1,279 @@
+"""The few calls to MLflow that a mirror needs, each harmless when made twice. The door to mlflow."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dialin.paths import OutputFolder
+from dialin.texts import printable, shorten
+from dialin.tracking.changes import RUNNING, Change
+from dialin.tracking.local_artifacts import path_inside
+from dialin.tracking.transaction import one_transaction
+
+METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes at most 1000 things in all
+TAG_CHARACTERS = 8000
+SERVED = "mlflow-artifacts"  # the scheme of an artifact location that a server resolves
+MOST_REFUSALS = 3
+REFUSED = "INVALID_PARAMETER_VALUE"  # and would be for ever: a deleted run, a param that changes
+SOURCE = {"mlflow.source.name": "dialin", "mlflow.source.type": "LOCAL"}  # columns of MLflow's table
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run that carries a study's tag; `trial` and `parent` None: the study's own. `active`: not deleted."""
+
+    id: str
+    trial: str | None
+    parent: str | None
+    active: bool
+
+
+class RunGoneError(Exception):
+    """A run or an experiment that was there is not: MLflow was wiped, or another one took its place."""
+
+
+class MlflowRuns:
+    """Runs of studies in one MLflow. `client` is an MlflowClient; whatever it raises passes through, but for
+    RunGoneError. What MLflow refuses for good, and would refuse for ever, is said on standard error and left out."""
+
+    def __init__(self, client: Any, artifacts: Path | None) -> None:
+        self._client = client
+        self._artifacts = artifacts
+        self._flush: Callable[[], None] | None = None
+        self._refused: Counter[str] = Counter()  # how often a file could not be written
+
+    def experiment(self, name: str) -> str:
+        """The id of the experiment of this name; made, or brought back from MLflow's bin, when it is not there."""
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            if self._artifacts is not None:
+                mask = OutputFolder(self._artifacts.parent).mask
+                self._artifacts.mkdir(mode=0o777 & ~mask, exist_ok=True)  # others could plant a link in it
+            # Given outright: MLflow's default would be a folder below wherever this process happens to run.
+            location = (self._artifacts / name).resolve().as_uri() if self._artifacts is not None else None
+            # So that MLflow opens it as training runs; by default it shows an experiment as a chat application's.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def find(self, experiment: str, study: str, trial: str | None = None) -> Iterator[FoundRun]:
+        """Every run of a study, or of one trial; deleted ones too: what a person threw away is not made again."""
+        from mlflow.entities import ViewType
+
+        wanted = f"tags.`dialin.study` = '{study}'"
+        if trial is not None:
+            wanted += f" and tags.`dialin.trial` = '{trial}'"
+        token = None
+        while True:
+            with _gone("experiment", experiment):
+                page = self._client.search_runs(
+                    [experiment],
+                    filter_string=wanted,
+                    run_view_type=ViewType.ALL,
+                    max_results=1000,
+                    page_token=token,
+                )
+            for run in page:
+                tags = run.data.tags
+                yield FoundRun(
+                    id=run.info.run_id,
+                    trial=tags.get("dialin.trial"),
+                    parent=tags.get("mlflow.parentRunId"),
+                    active=run.info.lifecycle_stage == "active",
+                )
+            token = page.token
+            if not token:
+                return
+
+    def create(self, experiment: str, study: str, change: Change, parent: str) -> str:
+        """A new run for the study, or below `parent` for a trial; its id. The tags of the change are on it then."""
+        tags = {name: _tag(value) for name, value in change.tags.items()}
+        tags |= {**SOURCE, "mlflow.user": _user(), "dialin.study": study}
+        if change.trial is None:
+            name, own = study, {"dialin.kind": "study"}
+        else:
+            name = f"trial-{int(change.trial):04d}"
+            own = {"dialin.kind": "trial", "dialin.trial": change.trial, "mlflow.parentRunId": parent}
+        with _gone("experiment", experiment):
+            run = self._client.create_run(experiment, start_time=change.started_at, tags=tags | own, run_name=name)
+        change.tags.clear()
+        return str(run.info.run_id)
+
+    @contextmanager
+    def together(self) -> Iterator[bool]:
+        """Within, all calls take effect at the end or none does, where MLflow is a local database. Yields whether."""
+        with one_transaction(self._client) as self._flush:
+            try:
+                yield self._flush is not None
+            finally:
+                self._flush = None
+
+    def flush(self) -> None:
+        """Within `together`: runs made so far may be written to, and what was written to a run added to."""
+        if self._flush is not None:
+            self._flush()
+
+    def delete(self, run: str) -> None:
+        self._client.delete_run(run)
+
+    def write(self, run: str, change: Change) -> None:
+        """Put a change on a run. What is written is taken out of it: a second call goes on where the first one failed.
+
+        Raises RunGoneError when there is no such run."""
+        with _gone("run", run):
+            for write in (self._log, self._set_status):
+                try:
+                    write(run, change)
+                except Exception as error:
+                    if _code(error) != REFUSED:
+                        raise
+                    _say(f"run {run}: left out, as MLflow refuses it: {error}")
+        self._put_files(run, change)
+
+    def _log(self, run: str, change: Change) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        if change.rebuilt:
+            self._leave_out_what_is_there(run, change)
+        while change.points or change.params or change.tags:
+            points, params, tags = (
+                change.points[:METRICS_A_CALL],
+                dict(list(change.params.items())[:PARAMS_A_CALL]),
+                dict(list(change.tags.items())[:TAGS_A_CALL]),
+            )
+            try:
+                self._client.log_batch(
+                    run,
+                    [Metric(point.name, point.value, point.time, point.step) for point in points],
+                    [Param(name, value) for name, value in params.items()],
+                    [RunTag(name, _tag(value)) for name, value in tags.items()],
+                )
+            except Exception as error:
+                if _code(error) != REFUSED or not self._turn_params_to_tags(run, change):
+                    raise
+                continue
+            del change.points[: len(points)]
+            for name in params:
+                del change.params[name]
+            for name in tags:
+                del change.tags[name]
+            if change.points or change.params or change.tags:
+                self.flush()
+
+    def _leave_out_what_is_there(self, run: str, change: Change) -> None:
+        """Of points that were rebuilt, those that MLflow has: there the time is another, so it would keep both."""
+        there = {
+            name: {point.step for point in self._client.get_metric_history(run, name)}
+            for name in {point.name for point in change.points}
+        }
+        change.points[:] = [point for point in change.points if point.step not in there[point.name]]
+        change.rebuilt = False
+
+    def _turn_params_to_tags(self, run: str, change: Change) -> bool:
+        """MLflow never changes a param: one that differs (a study that was extended) becomes a tag. Whether any did."""
+        there = self._client.get_run(run).data.params
+        changed = [name for name, value in change.params.items() if there.get(name, value) != value]
+        for name in changed:
+            change.tags[f"dialin.{name}"] = change.params.pop(name)
+        return bool(changed)
+
+    def _set_status(self, run: str, change: Change) -> None:
+        if change.status == RUNNING:
+            if self._client.get_run(run).info.status != RUNNING:
+                self._client.update_run(run, status=RUNNING)
+        elif change.status is not None:
+            self._client.set_terminated(run, status=change.status, end_time=change.ended_at)
+        change.status = None
+
+    def _put_files(self, run: str, change: Change) -> None:
+        while change.files:
+            file = Path(change.files[0])
+            if file.exists():
+                self._put_file(run, file)
+            else:
+                _say(f"run {run}: {file} is not there any more")
+            del change.files[0]
+
+    def _put_file(self, run: str, file: Path) -> None:
+        """Put a file on a run. One that cannot be put there, though MLflow answers, is left out after a few attempts:
+        it lies in the study's folder, and the rest of the study is worth having. Raises what MLflow does until then."""
+        there = self._client.get_run(run).info.artifact_uri
+        if self._is_elsewhere(there):
+            self._leave_out(run, file, there, "that is not in this output folder, which was copied or moved")
+            return
+        try:
+            if (folder := self._served_folder(there)) is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / file.name).unlink(missing_ok=True)  # were it a link, its target would be written
+                shutil.copy2(file, folder / file.name)
+            else:
+                self._client.log_artifact(run, str(file))
+        except Exception as error:
+            self._client.get_run(run)  # raises when it is MLflow that is away
+            self._refused[str(file)] += 1
+            if self._refused[str(file)] < MOST_REFUSALS:
+                raise
+            self._leave_out(run, file, there, str(error))
+
+    def _leave_out(self, run: str, file: Path, there: str, why: str) -> None:
+        _say(f"run {run}: {file} is left out, as it cannot be written to {there}: {why}")
+        self._client.set_tag(run, f"dialin.left_out.{file.stem}", f"{file}: {why}"[:TAG_CHARACTERS])
+
+    def _is_elsewhere(self, uri: str) -> bool:
+        """Whether a database of ours has a run's artifacts in a folder that is not ours: that of the original, where
+        this one is a copy. What is written there would replace the original's."""
+        parts = urlsplit(uri)
+        if self._artifacts is None or parts.scheme not in ("", "file"):
+            return False
+        return not path_inside(self._artifacts.resolve(), Path(unquote(parts.path)))
+
+    def _served_folder(self, uri: str) -> Path | None:
+        """Where a server keeps the artifacts of an address that only it can resolve, when MLflow is the database that
+        it works on; None when MLflow's client finds the way."""
+        parts = urlsplit(uri)
+        if parts.scheme != SERVED or self._artifacts is None:
+            return None
+        root = self._artifacts.resolve()
+        folder = root / parts.path.lstrip("/")
+        return folder if path_inside(root, folder) else None
+
+
+@contextmanager
+def _gone(kind: str, identity: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if _code(error) == "RESOURCE_DOES_NOT_EXIST":
+            raise RunGoneError(f"{kind} {identity} is not there any more: {error}") from error
+        raise
+
+
+def _code(error: Exception) -> str:
+    return str(getattr(error, "error_code", ""))
+
+
+def _tag(text: str) -> str:
+    """As MLflow, and the database behind it, takes it: half of a surrogate pair would be tried again for ever."""
+    return shorten(printable(text), TAG_CHARACTERS)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "dialin"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,185 @@
+"""What the page of one study shows, gathered from what the API says of it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+
+from markupsafe import Markup
+
+from dialin.charts import charts
+from dialin.charts.words import why_ended
+from dialin.errors import UnreadableError
+from dialin.planning.plan import rungs_for
+from dialin.search.ranking import rank_key
+from dialin.search.records import State
+from dialin.specification import damage_of, stored_spec
+from dialin.specification.domains import Fixed, FloatRange, IntRange, RangeTested
+from dialin.specification.study_spec import StudySpec
+from dialin.web.backend import Backend, Caller, Data
+
+T = TypeVar("T")
+
+LEADERS = 10
+FAILED_SHOWN = 10
+TRIALS = 100  # on a page of all of them
+LOG_LINES = 200
+_ALLOWED_IN = {
+    "stop": ("queued", "running"),
+    "resume": ("interrupted", "failed"),
+    "extend": ("complete", "interrupted", "failed"),
+    "archive": ("complete", "interrupted", "failed"),
+}
+
+
+def study_context(
+    backend: Backend, caller: Caller, study_id: str, knob: str | None, zoom: bool = False
+) -> dict[str, Any]:
+    """Everything that the templates of a study ask for. Raises NotFoundError."""
+    study = backend.study(study_id)
+    none: Sequence[Data] = ()
+    trials = _if_readable(lambda: backend.trials(study_id), none)
+    spec = _read(study["spec"])
+    knobs = _knobs(spec)
+    chosen = next((known for known in knobs if known.name == knob), _first_choice(knobs))
+    leaders = _leaders(backend, study, trials)
+    best = _best(leaders)
+    number = None if best is None else best["trial"]
+    return {
+        "study": study,
+        "best": best,
+        "best_epoch": None if best is None else best["best_epoch"],
+        "leaders": leaders,
+        "columns": [known.name for known in knobs],
+        "knobs": knobs,
+        "chosen": chosen,
+        "zoom": zoom,
+        "charts": _charts(backend, study, trials, spec, chosen, number, zoom),
+        "failed": backend.derived(trials, "failed", lambda: [dict(each) for each in _failed(trials)]),
+        "reasons": backend.derived(trials, "reasons", lambda: why_ended(trials)),
+        "yaml": _if_readable(lambda: backend.best_config(study_id), None),
+        "log": backend.log(study_id, LOG_LINES).splitlines(),
+        "actions": allowed_actions(study, caller),
+        "budget_epochs": None if spec is None else spec.budget.epochs,
+        "subject": "" if spec is None else spec.objective.subject,
+    }
+
+
+def allowed_actions(study: Data, caller: Caller) -> list[str]:
+    """What the caller may do to the study as it stands."""
+    if study["archived"] or not caller.may_change(study["owner"]):
+        return []
+    return [action for action, states in _ALLOWED_IN.items() if study["state"] in states]
+
+
+def _read(text: str) -> StudySpec | None:
+    """The specification; None for one that this version does not read: the rest is shown all the same."""
+    return None if damage_of(text) else stored_spec(text)
+
+
+def _if_readable(ask: Callable[[], T], otherwise: T) -> T:
+    """What the service says; something else where that cannot be read. The study itself says why."""
+    try:
+        return ask()
+    except UnreadableError:
+        return otherwise
+
+
+@lru_cache(maxsize=64)
+def _rungs(text: str) -> tuple[int, ...]:
+    """The epochs at which trials are compared; those of a long training may be many."""
+    spec = _read(text)
+    return rungs_for(spec) if spec is not None else ()
+
+
+def _knobs(spec: StudySpec | None) -> list[charts.Knob]:
+    if spec is None:
+        return []
+    return [charts.Knob(name, domain) for name, domain in spec.space.items() if not isinstance(domain, Fixed)]
+
+
+def _first_choice(knobs: Sequence[charts.Knob]) -> charts.Knob | None:
+    """The learning rate, which matters most where it moves; else the first range."""
+    ranked = sorted(knobs, key=lambda knob: (knob.name != "lr", not isinstance(knob.domain, _RANGES)))
+    return ranked[0] if ranked else None
+
+
+_RANGES = FloatRange | IntRange | RangeTested
+
+
+def _leaders(backend: Backend, study: Data, trials: Sequence[Data]) -> list[Data]:
+    """The best trials, the best first."""
+
+    def key(index: int) -> tuple[int, float, float, int, int]:
+        trial = trials[index]
+        reached = trial["best_epoch"], trial["trial"]
+        return rank_key(trial["state"], trial["value"], trial["loss"], *reached, study["mode"] == "max")
+
+    def find() -> list[int]:
+        return heapq.nsmallest(LEADERS, (i for i, trial in enumerate(trials) if trial["value"] is not None), key=key)
+
+    return [trials[index] for index in backend.derived(trials, ("leaders", study["mode"]), find)]
+
+
+def _failed(trials: Sequence[Data]) -> Sequence[Data]:
+    """The first trials that failed: what went wrong was there from the first one on."""
+    return list(itertools.islice((trial for trial in trials if trial["state"] == State.FAILED), FAILED_SHOWN))
+
+
+def _best(leaders: Sequence[Data]) -> Data | None:
+    """A failed trial is never the best."""
+    return next((trial for trial in leaders if trial["state"] != State.FAILED), None)
+
+
+def _charts(
+    backend: Backend,
+    study: Data,
+    trials: Sequence[Data],
+    spec: StudySpec | None,
+    knob: charts.Knob | None,
+    best: int | None,
+    zoom: bool,
+) -> dict[str, Markup]:
+    """Drawn once, as long as the trials are the same: each takes longer than all else on the page."""
+    study_id, metric, mode = study["id"], study["metric"], study["mode"]
+    rungs = _rungs(study["spec"])
+    epochs = spec.budget.epochs if spec is not None else 1
+    no_curve: Data = {"metric": metric, "mode": mode, "points": []}
+
+    shown: dict[str, Any] = {"best": best, "mode": mode, "zoom": zoom}
+    key = (study["spec"], best, zoom)
+
+    def curves() -> Markup:
+        return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, **shown)
+
+    drawn = {
+        "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve), zoom),
+        "curves": backend.derived(trials, ("curves", *key), curves),
+    }
+    if knob is not None:
+        draw = partial(charts.knob_values, trials, knob, metric, **shown)
+        drawn["knob"] = backend.derived(trials, ("knob", knob.name, *key), draw)
+    return drawn
+
+
+def trials_context(
+    backend: Backend, study_id: str, sort: str, states: Sequence[str], cursor: str | None
+) -> dict[str, Any]:
+    """What the page of all trials of a study shows: one page of them. Raises NotFoundError, and UsageError for an order
+    that there is not."""
+    study = backend.study(study_id)
+    page = backend.trial_page(study_id, sort, states, cursor, TRIALS)
+    return {
+        "study": study,
+        "trials": page["trials"],
+        "next": page["next"],
+        "sort": sort,
+        "chosen": states,
+        "filter": next(iter(states), None),
+        "cursor": cursor,
+        "columns": [known.name for known in _knobs(_read(study["spec"]))],
+        "states": [state.value for state in State],
+    }

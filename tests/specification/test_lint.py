@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from dialin.specification import lint, load_spec, shipped
+
+from tests.factories import make_spec
+
+
+@pytest.mark.parametrize(
+    ("space", "overrides", "expected"),
+    [
+        ("lr: {min: 1e-3, max: 1}", (), "space.lr: a learning rate acts by its order of magnitude; add log: true"),
+        ("{optimizer: adam, momentum: {value: 0.9, when: {optimizer: [sgd, rmsprop]}}}", (),
+         "space.momentum: never exists in this space: optimizer would have to be sgd or rmsprop"),
+        ("lr: {min: 0.1, max: 0.2}", (), "space.lr: 0.1 to 0.2 is less than a factor of 3; little to find"),
+        ("{optimizer: [sgd, adam], momentum: {min: 0.1, max: 0.9}}", (),
+         "space.momentum: does nothing when optimizer is adam; add when: {optimizer: [sgd]}"),
+        ("{optimizer: adam, momentum: {min: 0.1, max: 0.9}}", (),
+         "space.momentum: does nothing here: it applies when optimizer is sgd or nesterov or rmsprop, and optimizer is adam"),
+        ("{model: resnet18, depth: {min: 1, max: 4}}", (),
+         "space.depth: does nothing here: it applies when model is small_cnn, and model is resnet18"),
+        ("batch_size: {min: 16, max: 512}", ("objective.samples=100",),
+         "space.batch_size: up to 512 images a step, of 100 in all (objective.samples)"),
+        ("lr: 0.1", (), "budget.trials: nothing moves in this space, so all 12 trials are the same"),
+        ("optimizer: [sgd, adam]", (), "budget.trials: 12 trials of a space with 2 configurations"),
+        ("dropout: {min: 0, max: 0.3, step: 0.1}", (), "budget.trials: 12 trials of a space with 4 configurations"),
+        ("dropout: {min: 0, max: 0.5}", ("budget.target=98",),
+         "budget.target: 98 is never reached: accuracy is a share, at most 1"),
+        ("warmup_epochs: {min: 0, max: 20}", (), "space.warmup_epochs: up to 20 epochs of warm-up in a trial of 9"),
+        ("dropout: {min: 0, max: 0.5}", ("budget.epochs=60", "early_stopping.asha.grace_epochs=1"),
+         "early_stopping.asha.grace_epochs: after 1 of 60 epochs little can be told of a trial; 5 or more is better"),
+        ("dropout: {min: 0, max: 0.5}", ("budget.trials=10",), "budget.trials: the first 8 of 10 trials are drawn blindly"),
+    ],
+)  # fmt: skip
+def test_doubts(space, overrides, expected):
+    found = [f"{warning.path}: {warning.message}" for warning in lint(make_spec(*overrides, space=f"\n  {space}\n"))]
+    assert expected in found
+
+
+def test_a_guarded_knob_is_no_doubt():
+    assert [w for w in lint(make_spec()) if w.path.startswith("space.")] == []
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_shipped_spaces_raise_no_doubt(name):
+    assert lint(load_spec(name)) == []
