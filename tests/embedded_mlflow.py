@@ -14,7 +14,6 @@ from pathlib import Path
 from dialin.paths import OutputFolder
 from dialin.settings import MLFLOW_SECRET
 from dialin.tracking.mirror import answers
-
 from tests.faults.harness import free_port
 
 ROOT = Path(__file__).parent.parent

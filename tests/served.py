@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
+
 from dialin.execution.ray_jobs import JobInfo
 from dialin.planning.plan import ClusterShape
 from dialin.server.app import create_app
 from dialin.server.connections import ConnectionLimits
 from dialin.server.serve import configured
 from dialin.settings import MLFLOW_SECRET, ServerSettings, Settings
-
 from tests.embedded_mlflow import Mlflow
 
 ROOT = Path(__file__).parent.parent

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dialin.errors import ConflictError, DialinError, Problem, SpecError, by_code, did_you_mean
 
 

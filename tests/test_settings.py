@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from dialin.errors import UsageError
 from dialin.paths import OutputFolder
 from dialin.settings import ServerAddress, ServerSettings, Settings

@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from dialin.texts import alike, log_text, one_line, printable, shorten
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dialin.texts import alike, log_text, one_line, printable, shorten
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+
 from dialin.planning.plan import ClusterShape, plan_study, seed_of_trial
 from dialin.search.samplers import Proposer
 from dialin.specification import active_params, load_spec

@@ -41,7 +41,6 @@ from dialin.settings import Settings
 from dialin.specification import load_spec, stored_spec, to_yaml
 from dialin.store.leases import acquire
 from dialin.store.studies import Studies, StudyState
-
 from tests.served import serving
 
 TRIALS_A_SECOND = 10.0

@@ -26,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from dialin.client.client import StudyHandle
 from dialin.events.journal import read_journal
 from dialin.paths import OutputFolder
-
 from tests.server.harness import Up, wait_until
 
 # Every trial to its end, one seed: the same work each time.

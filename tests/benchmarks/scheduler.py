@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import optuna
+
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.search.records import Outcome, Trial
 from dialin.search.study import Study

@@ -41,16 +41,17 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import torch
-from dialin.specification import complete
-from dialin.specification.study_spec import Precision
-from dialin.training.datasets import ImageData, load, prepare
-from dialin.training.device_data import Splits, place
-from dialin.training.run import ImageRun, build_network
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import VisionDataset
+
+from dialin.specification import complete
+from dialin.specification.study_spec import Precision
+from dialin.training.datasets import ImageData, load, prepare
+from dialin.training.device_data import Splits, place
+from dialin.training.run import ImageRun, build_network
 
 VALIDATION = 0.2
 MATMUL_SIDE, MATMUL_TIMES = 8192, 50

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from dialin.client.client import Client
 
+from dialin.client.client import Client
 from tests.served import serving
 
 CHROMIUM = next(

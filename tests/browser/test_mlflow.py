@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from dialin.client.client import Client
 from dialin.settings import Settings
 from dialin.store.tokens import Tokens
-
 from tests.browser.test_page import QUICK
 from tests.embedded_mlflow import running_mlflow
 from tests.served import serving

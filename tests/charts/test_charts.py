@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+
 from dialin.charts import charts
 from dialin.charts.svg import scale_over, tag, tick_text
 from dialin.charts.words import ago, duration, number, why_ended

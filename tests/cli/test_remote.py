@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+
 from dialin.cli import main as cli
 from dialin.cli.remote import Replay, record_of, run
 from dialin.client.client import STATES, Client
@@ -17,7 +18,6 @@ from dialin.errors import ConflictError, NoResultError, ServerError, SpecError, 
 from dialin.settings import ServerAddress
 from dialin.store.studies import StudyState
 from dialin.study_flow.progress import Progress, StudyClock
-
 from tests.client.wire import SPACE, TRAIN
 from tests.factories import make_spec
 from tests.others import MLFLOW
@@ -222,8 +222,9 @@ def test_trials_that_cannot_be_read(data):
 
 
 def test_events_that_cannot_be_read(served):
-    from dialin.client.client import Event
     from rich.console import Console
+
+    from dialin.client.client import Event
 
     with Client(served[0]) as client:
         clock = StudyClock(0.0)

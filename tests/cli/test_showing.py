@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 
+from rich.console import Console
+
 from dialin.cli.showing import show_study
 from dialin.settings import Settings
 from dialin.store.studies import Studies, StudyState
 from dialin.store.submissions import Submissions
 from dialin.study_flow.history import read_back
-from rich.console import Console
-
 from tests.server.conftest import SPEC
 
 

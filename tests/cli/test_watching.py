@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from rich.console import Console
+
 from dialin.cli import watching
 from dialin.cli.watching import Follower, best_yaml, looks, stop_study, study_logs, watch_study
 from dialin.errors import ConflictError, NoResultError, NotFoundError
@@ -24,8 +26,6 @@ from dialin.settings import Settings
 from dialin.specification import to_yaml
 from dialin.store.leases import Owner, acquire
 from dialin.store.studies import Studies, StudyState
-from rich.console import Console
-
 from tests.client.wire import SPACE
 from tests.conftest import ROOT
 from tests.factories import make_spec

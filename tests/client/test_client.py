@@ -9,6 +9,7 @@ from io import BytesIO
 
 import httpx
 import pytest
+
 from dialin.client.client import MOST_BREAKS, MOST_FAILURES, Best, Client, study_info
 from dialin.client.http import Retries
 from dialin.errors import (
@@ -25,7 +26,6 @@ from dialin.errors import (
     UnauthorizedError,
     UsageError,
 )
-
 from tests.client.wire import SPACE, TRAIN, problem, study, study_stream
 
 

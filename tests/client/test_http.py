@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+
 from dialin.client.http import Connection, Message, Retries
 
 FIRST, SECOND = Message("1", "epoch", "a\nb"), Message("1", "message", "c")

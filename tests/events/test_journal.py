@@ -5,10 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from dialin.events.journal import Journal, read_journal
 from dialin.search.records import Decision, Outcome, State, Trial
 from dialin.study_flow.progress import Progress
-from rich.console import Console
 
 
 def quiet() -> Progress:

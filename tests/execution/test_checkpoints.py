@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dialin.errors import DataError
 from dialin.execution.checkpoints import load_checkpoint, save_checkpoint
 

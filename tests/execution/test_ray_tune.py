@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+
 from dialin.errors import ClusterError, FencedError
 from dialin.execution.local_cluster import local_cluster, local_shape
 from dialin.execution.trial_run import TrialPlan
 from dialin.planning.plan import ClusterShape, Resources
 from dialin.search.records import Decision, State, Trial
-
 from tests import others
 from tests.conftest import ROOT
 from tests.strangers import NEEDS_ROOT, as_nobody, reached_by_nobody

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from dialin.execution import trial_log
 from dialin.execution import trial_run as trials
 from dialin.execution.inline import run_inline

@@ -11,7 +11,6 @@ from pathlib import Path
 from dialin.errors import ConflictError
 from dialin.paths import OutputFolder
 from dialin.search.records import State
-
 from tests.faults.harness import Place, check, descendants, wait_until
 from tests.faults.injections import Row
 from tests.server.harness import Up, is_alive

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from dialin.server.keeper import MirrorKeeper
 from dialin.settings import Settings
-
 from tests.faults.harness import Place, Verdict, check, descendants, free_port, kill, recorders, wait_until
 
 

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import sqlalchemy as sa
+
 from dialin.cli import main as cli
 from dialin.tracking.spool import Spool
 

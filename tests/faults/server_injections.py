@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dialin.paths import OutputFolder
-
 from tests.faults.harness import Place, check, descendants, kill
 from tests.faults.injections import Row
 from tests.server.harness import Up, is_alive, wait_until

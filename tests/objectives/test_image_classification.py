@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 import torch
+
 from dialin import objectives
 from dialin.errors import DataError
 from dialin.objectives.image_classification import ImageClassification
@@ -17,7 +18,6 @@ from dialin.objectives.synthetic import Synthetic
 from dialin.planning.plan import Resources
 from dialin.training.datasets import load, prepare
 from dialin.training.device_data import place
-
 from tests.conftest import ROOT
 from tests.factories import make_spec
 

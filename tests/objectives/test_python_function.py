@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+
 from dialin.errors import DataError, FunctionError, UsageError
 from dialin.execution.inline import run_inline
 from dialin.execution.trial_run import TrialPlan, TrialRun

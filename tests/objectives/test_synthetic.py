@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from dialin import objectives
 from dialin.errors import DataError
 from dialin.planning.plan import Resources
-
 from tests.factories import make_spec
 
 GOOD = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "batch_size": 128, "schedule": "cosine"}

@@ -7,10 +7,10 @@ import random
 
 import optuna
 import pytest
+
 from dialin.planning.time_left import Pace, duration_text, epochs_left
 from dialin.search.records import Outcome, State
 from dialin.search.study import Study
-
 from tests.factories import make_plan
 
 

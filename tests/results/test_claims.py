@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from dialin.results.claims import judge
 from dialin.search.records import State, TrialRecord
 from dialin.specification.study_spec import ClaimSpec
-
 from tests.factories import make_spec
 
 HIGH, LOW = [0.90, 0.91, 0.92, 0.93, 0.94], [0.80, 0.81, 0.82, 0.83, 0.84]

@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from dialin.results.export import best_config, write_best_config
 from dialin.results.summary import summarize
 from dialin.search.encoding import Encoding
@@ -13,9 +16,6 @@ from dialin.search.records import State, TrialRecord
 from dialin.specification import active_params, load_spec, parse_spec, shipped
 from dialin.specification.domains import Fixed, RangeTested
 from dialin.specification.range_tests import Calibration, RateBounds
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 from tests.factories import make_spec
 
 PLAIN = """

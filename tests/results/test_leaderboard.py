@@ -4,7 +4,6 @@ from dialin.results.leaderboard import describe
 from dialin.results.looks import Look
 from dialin.results.summary import summarize
 from dialin.search.ranking import ranked
-
 from tests.factories import make_spec
 from tests.results.test_summary import RECORDS
 

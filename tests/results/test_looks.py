@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dialin.results.looks import Look, count_text, look_at, looks_of
 
 FIRST, SECOND = Look(11, {"accuracy": 0.967, "loss": 0.2}), Look(30, {"accuracy": 0.97, "loss": 0.1})

@@ -5,13 +5,13 @@ import math
 from dataclasses import replace
 
 import pytest
+
 from dialin.results.export import best_config
 from dialin.results.leaderboard import describe
 from dialin.results.looks import Look
 from dialin.results.summary import count_epochs, epochs_text, find_best, summarize
 from dialin.search.records import State, TrialRecord
 from dialin.specification import parse_spec
-
 from tests.factories import make_spec
 
 PARAMS = {"optimizer": "adam", "lr": 0.003, "batch_size": 32}

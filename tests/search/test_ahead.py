@@ -6,6 +6,7 @@ import threading
 
 import optuna
 import pytest
+
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.search.ahead import FRESH_SECONDS, Ahead
 from dialin.search.records import Outcome, Seen, State
@@ -140,6 +141,7 @@ def test_short_trials_get_several_proposals_at_a_time_and_each_is_asked_for_once
 def test_more_proposals_of_the_model_are_others_and_good_ones():
     """Those that go with the first are apart from it and each other, and better than random where the model knows."""
     import numpy as np
+
     from dialin.search.samplers import Proposer
 
     overrides = [

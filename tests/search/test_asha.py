@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from dialin.planning.plan import rungs_of
-from dialin.search.asha import Asha, percentile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dialin.planning.plan import rungs_of
+from dialin.search.asha import Asha, percentile
 
 VALUES = st.one_of(st.floats(-1e6, 1e6), st.sampled_from([0.0, 0.5, 1.0]))  # the latter make ties
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dialin.search.failures import cause_of, failures_text
 
 FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 1, in train\n    f()\n'

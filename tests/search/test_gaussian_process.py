@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import check_grad
+
 from dialin.search import gaussian_process
 from dialin.search.gaussian_process import GaussianProcess
-from scipy.optimize import check_grad
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ from datetime import datetime
 import optuna
 import pytest
 import sqlalchemy
-from dialin.search.ledger import PlainLedger, SqlLedger, ledger_of
-from dialin.search.storage import fence, open_storage
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+
+from dialin.search.ledger import PlainLedger, SqlLedger, ledger_of
+from dialin.search.storage import fence, open_storage
 
 
 def template():

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
+
 from dialin.search.encoding import Encoding
 from dialin.search.model_sampler import ModelSampler
 from dialin.search.records import Seen, State
 from dialin.specification import active_params
-
 from tests.factories import make_plan
 
 SPACE = "\n  lr: {min: 1e-4, max: 1, log: true}\n  dropout: {min: 0, max: 0.5}\n"

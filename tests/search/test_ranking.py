@@ -6,6 +6,7 @@ import math
 from itertools import permutations
 
 import pytest
+
 from dialin.search.ranking import best_of, peak_of, ranked
 from dialin.search.records import State, TrialRecord
 

@@ -9,10 +9,10 @@ from contextlib import nullcontext
 import optuna
 import pytest
 import sqlalchemy
+
 from dialin.errors import DatabaseError
 from dialin.search import storage
 from dialin.search.storage import open_storage
-
 from tests.conftest import ROOT
 
 OPEN = """

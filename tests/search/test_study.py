@@ -6,13 +6,13 @@ import math
 
 import optuna
 import pytest
+from optuna.trial import TrialState
+
 from dialin.search.records import Outcome, State
 from dialin.search.storage import opened_storage, sqlite_url
 from dialin.search.study import Study
 from dialin.search.trial_rows import read_finished
 from dialin.specification.findings import Finding
-from optuna.trial import TrialState
-
 from tests.factories import make_plan
 
 

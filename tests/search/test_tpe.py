@@ -4,14 +4,14 @@ import statistics
 
 import numpy as np
 import pytest
+from optuna.storages import InMemoryStorage
+
 from dialin.objectives.synthetic import Synthetic
 from dialin.planning.plan import ClusterShape, Plan, plan_study
 from dialin.search.records import Outcome, Seen, State
 from dialin.search.samplers import Proposer
 from dialin.search.study import Study
 from dialin.specification import active_params, load_spec
-from optuna.storages import InMemoryStorage
-
 from tests.factories import make_plan
 
 TRIALS, FROM = 130, 60

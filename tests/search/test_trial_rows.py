@@ -7,17 +7,17 @@ import math
 import optuna
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
 from dialin.search import tables
 from dialin.search.records import Outcome, State
 from dialin.search.storage import open_storage, sqlite_url
 from dialin.search.study import Study
 from dialin.search.trial_rows import TrialReader, read_study, read_trials
 from dialin.specification.findings import Finding
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
-
 from tests.factories import make_plan
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.results.claims import FEWEST, judge
 from dialin.search.encoding import Encoding

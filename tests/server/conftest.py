@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from starlette.testclient import TestClient
+
 from dialin.execution.ray_jobs import JobInfo
 from dialin.planning.plan import ClusterShape
 from dialin.server.app import create_app
 from dialin.settings import ServerSettings, Settings
 from dialin.store.tokens import Tokens
-from starlette.testclient import TestClient
 
 SPEC = """\
 name: small

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dialin.client.client import Client
-
 from tests.faults.harness import ROOT, descendants, free_port, kill
 
 PARTS = {"api": "dialin.server.serve", "mlflow": "dialin.server.mlflow_server", "ray": "ray.scripts.scripts start"}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from starlette.testclient import TestClient
+
 from dialin.errors import RateLimitedError, UsageError
 from dialin.server.app import create_app
 from dialin.server.auth import Buckets
 from dialin.server.serve import check_exposure
 from dialin.settings import ServerSettings
-from starlette.testclient import TestClient
-
 from tests.server.conftest import bearer, submit
 
 

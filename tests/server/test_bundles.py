@@ -6,14 +6,14 @@ import os
 from dataclasses import replace
 
 import pytest
+from starlette.testclient import TestClient
+
 from dialin.errors import NotFoundError, TooLargeError
 from dialin.server.app import create_app
 from dialin.server.bundles import BundleKeeper
 from dialin.settings import ServerSettings
 from dialin.specification.code_bundle import disk_bytes, pack
 from dialin.store.studies import StudyState
-from starlette.testclient import TestClient
-
 from tests.server.conftest import bearer, submit
 
 PYTHON = """

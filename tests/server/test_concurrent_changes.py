@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from dialin.errors import ConflictError, RateLimitedError
 from dialin.planning.plan import ClusterShape
 from dialin.server.studies import StudyService
@@ -15,7 +16,6 @@ from dialin.specification import parse_spec
 from dialin.store.studies import StudyState
 from dialin.store.submissions import Submissions
 from dialin.store.tokens import Identity, Role
-
 from tests.postgresql import postgresql
 from tests.server.conftest import SPEC
 

@@ -8,9 +8,9 @@ import time
 from contextlib import ExitStack, suppress
 
 import pytest
+
 from dialin.server.connections import SPARE_FILES, ConnectionLimits, network_of
 from dialin.server.serve import configured
-
 from tests.server.wire import ServerProcess, document, exchange, get, listening, rest, status
 
 TCP_ESTABLISHED = 1

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from rich.console import Console
+
 from dialin.paths import OutputFolder
 from dialin.settings import Settings
 from dialin.specification import parse_spec, to_yaml
@@ -15,8 +17,6 @@ from dialin.store.studies import StudyState
 from dialin.store.submissions import Submissions
 from dialin.study_flow.progress import Progress
 from dialin.study_flow.run import resume_study
-from rich.console import Console
-
 from tests.server.conftest import SPEC, submit
 
 SPECS = {

@@ -8,9 +8,6 @@ from unittest import SkipTest
 
 import pytest
 import schemathesis
-from dialin.schemas import ProblemDocument
-from dialin.server.app import create_app
-from dialin.settings import ServerSettings, Settings
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis.errors import Unsatisfiable
@@ -18,6 +15,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
+from dialin.schemas import ProblemDocument
+from dialin.server.app import create_app
+from dialin.settings import ServerSettings, Settings
 from tests.server.conftest import FakeJobs, submit
 
 

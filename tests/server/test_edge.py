@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
 from dialin.errors import ForbiddenError, RateLimitedError
 from dialin.server.app import create_app
 from dialin.server.auth import Buckets, Places, check_origin, host_name
 from dialin.settings import ServerSettings
-from starlette.requests import Request
-from starlette.testclient import TestClient
-
 from tests.server.conftest import SPEC, bearer, submit
 
 OURS = "https://dialin.example.org"

@@ -6,10 +6,10 @@ import random
 from collections import Counter
 
 import pytest
+
 from dialin.search.storage import opened_storage
 from dialin.search.trial_rows import read_study
 from dialin.settings import Settings
-
 from tests.faults.harness import kill
 from tests.server.harness import Up, is_alive, wait_until
 

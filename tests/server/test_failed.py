@@ -6,12 +6,13 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from rich.console import Console
+
 from dialin.cli.watching import study_logs
 from dialin.settings import Settings
 from dialin.specification import parse_spec
 from dialin.study_flow.progress import Progress
 from dialin.study_flow.run import run_study
-from rich.console import Console
 
 TRAIN = """
 def train(config, trial):

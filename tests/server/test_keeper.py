@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+
 from dialin.cli.showing import mirror_line
 from dialin.paths import OutputFolder
 from dialin.server import keeper
@@ -17,7 +18,6 @@ from dialin.study_flow.history import read_back
 from dialin.tracking.lag import note_trouble, recorder_lock
 from dialin.tracking.position import Position, write_position
 from dialin.tracking.spool import Spool, read_events
-
 from tests.factories import make_spec
 
 WRITES = """

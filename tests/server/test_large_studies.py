@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+
 from dialin.events.journal import Journal
 from dialin.paths import OutputFolder
 from dialin.search.records import Outcome, State, TrialRecord
@@ -16,7 +17,6 @@ from dialin.server.reading import Reader
 from dialin.server.time_left import seconds_left
 from dialin.specification import stored_spec, to_yaml
 from dialin.store.studies import Studies, StudyState
-
 from tests.factories import make_plan
 
 TRIALS = 60

@@ -6,12 +6,12 @@ import re
 from dataclasses import replace
 
 import pytest
+from starlette.testclient import TestClient
+
 from dialin.paths import OutputFolder
 from dialin.server.app import create_app
 from dialin.settings import ServerSettings
 from dialin.tracking.position import Position, write_position
-from starlette.testclient import TestClient
-
 from tests.server.conftest import submit
 
 RUN = "#/experiments/7/runs/r1?workflowType=machine_learning"

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+
 from dialin.errors import ForbiddenError, NotFoundError, UsageError
 from dialin.server import mlflow_proxy
 from dialin.server.mlflow_calls import checked_change, find_call
 from dialin.server.mlflow_proxy import MlflowProxy
-
 from tests.server.conftest import bearer
 
 CALLS = "/mlflow/ajax-api/2.0/mlflow"

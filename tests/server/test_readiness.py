@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from signal import SIGCONT, SIGSTOP
 
 import pytest
+from starlette.testclient import TestClient
+
 from dialin.errors import ClusterError
 from dialin.execution.health import check_cluster, hangs
 from dialin.planning.plan import ClusterShape
@@ -20,8 +22,6 @@ from dialin.server.app import create_app
 from dialin.server.readiness import ANSWER_SECONDS, Part, Readiness
 from dialin.server.shape import KnownShape
 from dialin.settings import ServerSettings, Settings
-from starlette.testclient import TestClient
-
 from tests.faults.harness import free_port
 from tests.server.conftest import SPEC
 

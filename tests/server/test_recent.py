@@ -7,6 +7,7 @@ import gc
 from types import SimpleNamespace
 
 import pytest
+
 from dialin.server import reading, recent
 from dialin.server.reading import Reader
 from dialin.server.recent import Recent

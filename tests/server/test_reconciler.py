@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dialin.errors import ClusterError, FencedError
 from dialin.planning.plan import ClusterShape
 from dialin.server.reconciler import (
@@ -27,9 +30,6 @@ from dialin.store.database import database_now
 from dialin.store.leases import STALE_SECONDS, acquire
 from dialin.store.studies import Studies, StudyState
 from dialin.store.submissions import Submissions
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.server.conftest import SPEC, FakeJobs
 
 

@@ -7,12 +7,12 @@ import time
 from contextlib import ExitStack
 
 import pytest
+
 from dialin.server.app import create_app
 from dialin.server.connections import ConnectionLimits
 from dialin.server.serve import configured
 from dialin.settings import ServerSettings
 from dialin.store.tokens import Identity, Role
-
 from tests.server.conftest import SPEC
 from tests.server.wire import get, listening, rest, status
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
+from starlette.testclient import TestClient
+
 from dialin.server.app import create_app
 from dialin.settings import ServerSettings, Settings
 from dialin.specification.code_bundle import pack
@@ -15,8 +17,6 @@ from dialin.store.studies import Studies
 from dialin.store.submissions import Submissions
 from dialin.study_flow.progress import Progress
 from dialin.study_flow.run import resume_study
-from starlette.testclient import TestClient
-
 from tests.server.conftest import SPEC, FakeJobs, bearer, submit
 
 

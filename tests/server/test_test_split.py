@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 
+from optuna.storages import RDBStorage
+from rich.console import Console
+
 from dialin.cli.showing import show_study
 from dialin.cli.watching import best_yaml
 from dialin.planning.plan import ClusterShape, plan_study
@@ -15,9 +18,6 @@ from dialin.store.studies import Studies
 from dialin.study_flow.history import read_back
 from dialin.study_flow.run import run_study
 from dialin.study_flow.views import study_data
-from optuna.storages import RDBStorage
-from rich.console import Console
-
 from tests import others
 from tests.study_flow.test_run import Silent
 

@@ -17,8 +17,8 @@ from urllib.error import HTTPError
 
 import psutil
 import pytest
-from dialin.errors import NoResultError
 
+from dialin.errors import NoResultError
 from tests.faults.harness import ROOT, descendants
 from tests.server.harness import PARTS, Up, wait_until
 from tests.strangers import NEEDS_ROOT, as_nobody, reached_by_nobody
@@ -398,7 +398,6 @@ def test_a_ray_that_finds_its_port_taken_ends_at_once_and_gets_another(tmp_path,
     from dialin.server import up as embedded
     from dialin.supervisor.scratch_dir import remove_scratch, scratch_for_ray
     from dialin.supervisor.supervise import Place
-
     from tests.faults.harness import free_port
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **embedded._RAY, "RAY_AUTH_TOKEN": "0" * 64}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dialin.specification.catalogue.knobs import CATALOGUE
 from dialin.specification.domains import holds
 from dialin.specification.space_parsing import coerce

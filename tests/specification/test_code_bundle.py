@@ -11,11 +11,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dialin.errors import BundleError
 from dialin.specification import code_bundle as bundles
 from dialin.specification.code_bundle import pack, unpack
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def archive(entries, method=zipfile.ZIP_DEFLATED):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dialin.errors import SpecError
 from dialin.specification import active_params, lint, load_spec, parse_spec, searched, spec_from_data, to_data, to_yaml
 from dialin.specification.domains import Choice, Fixed, FloatRange, IntRange

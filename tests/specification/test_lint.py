@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from dialin.specification import lint, load_spec, shipped
 
+from dialin.specification import lint, load_spec, shipped
 from tests.factories import make_spec
 
 

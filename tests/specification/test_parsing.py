@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dialin.errors import SpecError
 from dialin.specification import load_spec, parse_spec, spec_from_data, to_data, to_yaml
 from dialin.specification.catalogue.knobs import CATALOGUE
 from dialin.specification.domains import Choice, Fixed, FloatRange, IntRange, RangeTested
-from hypothesis import given
-from hypothesis import strategies as st
 
 HEAD = "name: x\nobjective: {dataset: digits}\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from dialin.specification.range_tests import (
     Calibration,
     Curve,

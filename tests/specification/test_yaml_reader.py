@@ -8,11 +8,12 @@ import time
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dialin.errors import SpecError
 from dialin.specification import yaml_reader as reading
 from dialin.specification.yaml_reader import MAX_BYTES, read_value, read_yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+
 from dialin.errors import DatabaseError
 from dialin.search.storage import open_storage
 from dialin.store.studies import Studies, StudyState

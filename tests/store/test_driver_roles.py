@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+
 from dialin.search.storage import opened_storage
 from dialin.search.trial_rows import read_study
 from dialin.settings import Settings
@@ -13,7 +14,6 @@ from dialin.store.leases import acquire
 from dialin.store.submissions import Submissions
 from dialin.store.tokens import Tokens
 from dialin.study_flow.run import resume_study
-
 from tests.postgresql import postgresql
 from tests.server.conftest import SPEC
 from tests.store.test_postgresql import progress

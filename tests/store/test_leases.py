@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+
 from dialin.errors import ConflictError, FencedError
 from dialin.store import database, leases
 from dialin.store.leases import Owner, acquire
-
 from tests.conftest import ROOT
 
 

@@ -10,11 +10,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from dialin.errors import UsageError
 from dialin.settings import Settings
 from dialin.store.output_folder import open_output
 from dialin.store.tokens import Tokens
-
 from tests.strangers import NEEDS_ROOT, as_nobody, reached_by_nobody
 
 

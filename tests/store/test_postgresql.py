@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from rich.console import Console
+
 from dialin.errors import ConflictError, FencedError
 from dialin.search.storage import opened_storage
 from dialin.search.trial_rows import read_study
@@ -15,8 +17,6 @@ from dialin.store.submissions import Submissions
 from dialin.store.tokens import Tokens
 from dialin.study_flow.progress import Progress
 from dialin.study_flow.run import extend_study, resume_study, run_study
-from rich.console import Console
-
 from tests.postgresql import postgresql
 from tests.server.conftest import SPEC
 

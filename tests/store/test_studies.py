@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
+
 from dialin.errors import NotFoundError
 from dialin.store.studies import Studies, StudyState, new_id
-
 from tests.conftest import ROOT
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dialin.errors import ConflictError, NotFoundError, RateLimitedError
 from dialin.store.studies import Studies, StudyState
 from dialin.store.submissions import Submissions

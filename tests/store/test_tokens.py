@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+
 from dialin.errors import ConflictError, NotFoundError, UsageError
 from dialin.store.tokens import MOST_SESSIONS, Identity, Role, Tokens
 

@@ -6,11 +6,11 @@ import math
 
 import optuna
 import pytest
+
 from dialin.search.records import Outcome, State
 from dialin.search.study import Study
 from dialin.specification.range_tests import Curve
 from dialin.study_flow.calibrate import MOST_COMBINATIONS, calibrate, combinations_of
-
 from tests.factories import make_plan
 from tests.specification.test_range_tests import made
 

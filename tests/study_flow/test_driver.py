@@ -6,12 +6,12 @@ import math
 
 import optuna
 import pytest
+
 from dialin.search.records import Report, State
 from dialin.search.study import Study
 from dialin.specification.findings import Finding
 from dialin.study_flow.driver import LAST_WORD_SECONDS, STARVED_SECONDS, StudyDriver
 from dialin.study_flow.signals import Interrupts
-
 from tests.factories import make_plan
 
 

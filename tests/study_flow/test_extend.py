@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from dialin.errors import NotFoundError, SpecError, UsageError
 from dialin.planning.plan import rungs_for
 from dialin.settings import Settings
 from dialin.specification import to_yaml
 from dialin.store.studies import Studies, StudyState
 from dialin.study_flow.extend import extended, resolve_warm_start
-
 from tests.factories import make_spec
 
 

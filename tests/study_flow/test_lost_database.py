@@ -8,13 +8,14 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from rich.console import Console
+
 from dialin.errors import DatabaseError
 from dialin.settings import Settings
 from dialin.specification import parse_spec
 from dialin.study_flow.history import list_studies, read_back
 from dialin.study_flow.progress import Progress
 from dialin.study_flow.run import run_study
-from rich.console import Console
 
 TRAIN = """
 import os, random

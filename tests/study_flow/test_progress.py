@@ -6,10 +6,10 @@ import io
 import math
 import time
 
-from dialin.search.records import Outcome, State, Trial, TrialRecord
-from dialin.study_flow.progress import Progress, StudyClock
 from rich.console import Console
 
+from dialin.search.records import Outcome, State, Trial, TrialRecord
+from dialin.study_flow.progress import Progress, StudyClock
 from tests.factories import make_plan
 
 

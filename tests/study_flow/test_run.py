@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from dialin.cli.showing import mirror_line
 from dialin.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
 from dialin.events.journal import read_journal
@@ -30,7 +31,6 @@ from dialin.store.studies import Studies
 from dialin.study_flow import run as runs
 from dialin.study_flow.history import ending_of, list_studies, read_back, sync_study
 from dialin.study_flow.run import extend_study, resume_study, run_study
-
 from tests import others
 from tests.conftest import ROOT
 from tests.factories import make_spec

@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+
 from dialin.study_flow.signals import Interrupts
 
 

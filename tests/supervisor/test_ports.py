@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from dialin.errors import UsageError
 from dialin.supervisor.ports import free_port, is_free, listen
 

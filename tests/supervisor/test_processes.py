@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 from dialin.supervisor.processes import MARK, end_marked, end_orphans_here
-
 from tests.faults.harness import ROOT, wait_until
 from tests.server.harness import is_alive
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from dialin.supervisor.rotating import LEAST_BYTES, RotatingLog
 
+from dialin.supervisor.rotating import LEAST_BYTES, RotatingLog
 from tests.faults.harness import ROOT, wait_until
 
 ENDLESS = """

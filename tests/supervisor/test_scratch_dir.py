@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+
 from dialin.errors import UsageError
 from dialin.supervisor import scratch_dir as scratch
 from dialin.supervisor.scratch_dir import remove_scratch, scratch_folder, scratch_for_ray

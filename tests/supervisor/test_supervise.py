@@ -13,8 +13,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from dialin.supervisor.processes import MARK, end_marked
 
+from dialin.supervisor.processes import MARK, end_marked
 from tests.faults.harness import ROOT, descendants, free_port, kill, wait_until
 from tests.server.harness import is_alive
 

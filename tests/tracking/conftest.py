@@ -10,6 +10,7 @@ import time
 import urllib.request
 
 import pytest
+
 from dialin.tracking.mirror import sqlite_uri
 from dialin.tracking.spool import Spool
 

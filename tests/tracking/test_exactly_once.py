@@ -13,13 +13,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from dialin.tracking import mlflow_runs, recording
 from dialin.tracking.mirror import Mirror
 from dialin.tracking.recording import Recorder
 from dialin.tracking.spool import read_events
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 from tests import others
 from tests.tracking.fake_mlflow import FakeMlflow, Killed
 

@@ -11,12 +11,12 @@ import sys
 import threading
 
 import pytest
+
 from dialin.tracking.mirror import Mirror, sqlite_uri
 from dialin.tracking.position import read_position
 from dialin.tracking.process import recorder_command, sync
 from dialin.tracking.recording import Recorder
 from dialin.tracking.spool import FILE
-
 from tests import others
 from tests.tracking.studies import client_of, contents, drain, fill, kill_recorder, wait_for
 

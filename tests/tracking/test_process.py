@@ -13,12 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from dialin.tracking import process
 from dialin.tracking.lag import LOCK, read_lag, recorder_lock
 from dialin.tracking.mirror import Mirror, sqlite_uri
 from dialin.tracking.process import Keeper, recorder_command, start_recorder, sync
 from dialin.tracking.spool import FILE, Spool
-
 from tests import others
 from tests.tracking.studies import alive, client_of, contents, fill, kill_recorder, wait_for
 

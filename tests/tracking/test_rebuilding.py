@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+
 from dialin.search.records import State, TrialRecord
 from dialin.tracking.position import read_position
 from dialin.tracking.rebuilding import append, rebuild, study_ended, study_started, survey
 from dialin.tracking.recording import HeadlessError, Recorder
 from dialin.tracking.spool import FILE
-
 from tests import others
 from tests.tracking.fake_mlflow import FakeMlflow
 from tests.tracking.studies import ENDS, fill

@@ -13,6 +13,7 @@ import time
 
 import pytest
 import sqlalchemy
+
 from dialin.tracking import mlflow_runs, recorder, recording
 from dialin.tracking.mirror import Mirror, sqlite_uri, ui_command
 from dialin.tracking.mlflow_runs import MOST_REFUSALS
@@ -21,7 +22,6 @@ from dialin.tracking.recorder import Finishing, run
 from dialin.tracking.recording import Recorder
 from dialin.tracking.spool import read_events
 from dialin.tracking.transaction import one_transaction
-
 from tests import others
 from tests.tracking.studies import ENDS, alive, client_of, contents, drain, fill, kill_recorder, turn_on, wait_for
 

@@ -7,6 +7,7 @@ import shutil
 import threading
 
 import pytest
+
 from dialin.tracking.lag import cause_of, clear_trouble, has_trouble, moved_at, note_progress, note_trouble, read_lag
 from dialin.tracking.position import Position, read_position, write_position
 from dialin.tracking.spool import FILE, Spool, count_events, is_line_start, read_events

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 import torch
+
 from dialin.training import compilation
 from dialin.training.run import ImageRun
-
 from tests.training.test_run import params, values
 from tests.training.test_synchronization import place_digits
 

@@ -6,12 +6,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from dialin.specification.findings import RULES, Finding
 from dialin.training.datasets import load, prepare
 from dialin.training.device_data import place
 from dialin.training.doctor import Doctor
 from dialin.training.run import ImageRun
-from torch import nn
 
 
 @pytest.fixture(scope="module")

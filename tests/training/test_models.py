@@ -6,12 +6,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from dialin.specification import complete
 from dialin.specification.catalogue.knobs import CATALOGUE
 from dialin.training.initialization import INITIALIZATIONS, initialize
 from dialin.training.layers import ACTIVATIONS, CONVOLUTIONS, NORMALIZATIONS, PoolingNormalization, groups_of
 from dialin.training.models import MODELS, ImageShape, ResidualBlock, build_model, count_parameters
-from torch import nn
 
 CIFAR = ImageShape(3, 32, 32, 10)
 DIGITS = ImageShape(1, 8, 8, 10)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from dialin import objectives
 from dialin.planning.plan import Resources
 from dialin.specification.catalogue.knobs import CATALOGUE
@@ -14,7 +15,6 @@ from dialin.training import precision
 from dialin.training.device_data import Split, Splits, statistics_of
 from dialin.training.range_test import range_test
 from dialin.training.run import ImageRun
-
 from tests.factories import make_spec
 from tests.training.test_run import params, values
 from tests.training.test_synchronization import place_digits

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+
 from dialin.specification import complete
 from dialin.specification.range_tests import Sweep, read_curves
 from dialin.training.datasets import load, prepare

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from dialin import objectives
 from dialin.errors import DataError
 from dialin.planning.plan import Resources
 from dialin.specification import active_params
 from dialin.training.device_data import place, statistics_of
 from dialin.training.run import ImageRun, _batches
-
 from tests.factories import make_spec
 
 

@@ -16,12 +16,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from dialin.errors import DataError
 from dialin.training import sources
 from dialin.training.datasets import load, prepare
 from dialin.training.sources import read_folder, read_npz
-from PIL import Image
-
 from tests.conftest import ROOT
 
 

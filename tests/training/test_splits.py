@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dialin.training.splits import stratified_split, stratified_subset
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dialin.training.splits import stratified_split, stratified_subset
 
 LABELS = np.array([0] * 60 + [1] * 30 + [2] * 10)
 

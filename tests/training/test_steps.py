@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
+
 from dialin.specification import complete
 from dialin.specification.catalogue.knobs import CATALOGUE
 from dialin.training.inputs import INPUTS, Statistics
 from dialin.training.losses import LOSSES
 from dialin.training.optimizers import OPTIMIZERS, Penalties, build_optimizer, take_step
 from dialin.training.schedules import SCHEDULES, Plateau, base_rate, learning_rate
-from torch import nn
-from torch.nn import functional
 
 BASE = {"lr": 0.1, "weight_decay": 0.0}
 

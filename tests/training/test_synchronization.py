@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
+
 from dialin.training.datasets import load, prepare
 from dialin.training.device_data import place
 from dialin.training.run import ImageRun
-from torch import Tensor
-
 from tests.training.test_run import params
 
 READERS = ("item", "tolist", "numpy", "cpu", "__float__", "__int__", "__bool__", "__index__")

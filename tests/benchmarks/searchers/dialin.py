@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from optuna.storages import InMemoryStorage
+
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.search.records import Outcome, Trial
 from dialin.search.study import Study
 from dialin.specification import spec_from_data, to_data
-from optuna.storages import InMemoryStorage
-
 from tests.benchmarks.searchers.base import Asked, Problem, Searcher
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
-from dialin.search.spaces import distribution
 
+from dialin.search.spaces import distribution
 from tests.benchmarks.searchers.base import Asked, Problem
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

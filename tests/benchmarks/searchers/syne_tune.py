@@ -10,12 +10,12 @@ import datetime
 import logging
 from typing import Any
 
-from dialin.specification.domains import Domain, FloatRange, IntRange
 from syne_tune.backend.trial_status import Trial
 from syne_tune.config_space import finrange, lograndint, loguniform, randint, uniform
 from syne_tune.optimizer.baselines import ASHA, BOHB, MOBSTER, HyperTune
 from syne_tune.optimizer.scheduler import SchedulerDecision
 
+from dialin.specification.domains import Domain, FloatRange, IntRange
 from tests.benchmarks.searchers.base import Asked, Problem
 
 logging.getLogger("syne_tune").setLevel(logging.ERROR)
