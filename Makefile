@@ -2,6 +2,7 @@
 # make test     set up and pass the tests
 # make test-slow  the tests that wait for something to count as hung
 # make lint     ruff and mypy
+# make wheel    build the wheel, install it into an empty environment elsewhere, and use it there
 # make bench    the benchmarks, with their tables
 # make bench-search   how good the search is beside its peers, in an environment of its own (LCBench: DIALIN_LCBENCH)
 # make faults   kill -9 and the like, many times, with a table of what came of it
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: run test test-slow lint bench bench-search faults setup setup-dev clean
+.PHONY: run test test-slow lint wheel bench bench-search faults setup setup-dev clean
 
 run: $(RUN_STAMP)
 	$(BIN)/dialin run digits
@@ -26,6 +27,9 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: | $(BIN)/python
+	PYTHON=$(abspath $(BIN))/python .ci/try-wheel
 
 bench: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/overhead.py
@@ -65,4 +69,4 @@ $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@ $(RUN_STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-bench build *.egg-info
+	rm -rf $(VENV) .venv-bench build dist
