@@ -32,15 +32,16 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dialin.events.journal import Journal
+from dialin.lifecycle import StudyState, TrialState
 from dialin.paths import OutputFolder
 from dialin.planning.plan import ClusterShape, plan_study
-from dialin.search.records import Outcome, State, Trial
+from dialin.search.records import Outcome, Trial
 from dialin.search.storage import opened_storage
 from dialin.search.study import Study
 from dialin.settings import Settings
 from dialin.specification import load_spec, stored_spec, to_yaml
 from dialin.store.leases import acquire
-from dialin.store.studies import Studies, StudyState
+from dialin.store.studies import Studies
 from tests.served import serving
 
 TRIALS_A_SECOND = 10.0
@@ -74,7 +75,7 @@ class Maker:
         if trial is None:
             return None
         self._journal.trial_started(trial)
-        top, outcome = self._random.random(), Outcome(State.FAILED, "never")
+        top, outcome = self._random.random(), Outcome(TrialState.FAILED, "never")
         with self._study.batch():
             for epoch in range(trial.epochs_done + 1, self._epochs + 1):
                 value = top * (1 - 0.7**epoch)
@@ -91,7 +92,7 @@ class Maker:
 
     def end_waiting(self) -> None:
         for trial, place, *_ in self._study.waiting():
-            self._study.tell(trial, Outcome(State.STOPPED, place))
+            self._study.tell(trial, Outcome(TrialState.STOPPED, place))
 
 
 @contextmanager

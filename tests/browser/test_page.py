@@ -7,8 +7,8 @@ import re
 import pytest
 import yaml
 
+from dialin.lifecycle import StudyState
 from dialin.settings import Settings
-from dialin.store.studies import StudyState
 from dialin.store.submissions import Submissions
 from dialin.store.tokens import Tokens
 from tests.server.harness import wait_until

@@ -13,10 +13,10 @@ import pytest
 
 from dialin.cli import main as cli
 from dialin.cli.remote import Replay, record_of, run
-from dialin.client.client import STATES, Client
+from dialin.client.client import Client
 from dialin.errors import ConflictError, NoResultError, ServerError, SpecError, UsageError
+from dialin.lifecycle import StudyState
 from dialin.settings import ServerAddress
-from dialin.store.studies import StudyState
 from dialin.study_flow.progress import Progress, StudyClock
 from tests.client.wire import SPACE, TRAIN
 from tests.factories import make_spec
@@ -204,7 +204,7 @@ def test_a_folder_on_the_command_line_wins_over_the_environments_server(dialin):
 
 
 def test_the_states_are_those_of_a_study():
-    assert cli.STATES == STATES == tuple(StudyState)
+    assert tuple(StudyState) == cli.STATES
 
 
 def test_the_command_line_knows_no_client_until_it_needs_one():

@@ -7,8 +7,9 @@ import io
 from rich.console import Console
 
 from dialin.cli.showing import show_study
+from dialin.lifecycle import StudyState
 from dialin.settings import Settings
-from dialin.store.studies import Studies, StudyState
+from dialin.store.studies import Studies
 from dialin.store.submissions import Submissions
 from dialin.study_flow.history import read_back
 from tests.server.conftest import SPEC

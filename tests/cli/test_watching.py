@@ -20,12 +20,13 @@ from rich.console import Console
 from dialin.cli import watching
 from dialin.cli.watching import Follower, best_yaml, looks, stop_study, study_logs, watch_study
 from dialin.errors import ConflictError, NoResultError, NotFoundError
+from dialin.lifecycle import StudyState, TrialState
 from dialin.paths import OutputFolder
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.settings import Settings
 from dialin.specification import to_yaml
 from dialin.store.leases import Owner, acquire
-from dialin.store.studies import Studies, StudyState
+from dialin.store.studies import Studies
 from tests.client.wire import SPACE
 from tests.conftest import ROOT
 from tests.factories import make_spec
@@ -91,11 +92,11 @@ class Heard(list):
         self.append(("ended", trial.number, outcome.state.value))
 
 
-BEGUN = TrialRecord(0, State.RUNNING, {}, 1)
+BEGUN = TrialRecord(0, TrialState.RUNNING, {}, 1)
 ONE = replace(BEGUN, values={1: 0.5})
-PAUSED = replace(ONE, state=State.WAITING, reason="place 2")
-AGAIN = replace(ONE, state=State.RUNNING)
-DONE = replace(ONE, state=State.COMPLETE, values={1: 0.5, 2: 0.6, 3: 0.7})
+PAUSED = replace(ONE, state=TrialState.WAITING, reason="place 2")
+AGAIN = replace(ONE, state=TrialState.RUNNING)
+DONE = replace(ONE, state=TrialState.COMPLETE, values={1: 0.5, 2: 0.6, 3: 0.7})
 
 
 @pytest.mark.parametrize(
@@ -116,9 +117,9 @@ DONE = replace(ONE, state=State.COMPLETE, values={1: 0.5, 2: 0.6, 3: 0.7})
             [("started", 0), ("epoch", 0, 1, 0.5), ("ended", 0, "waiting"), ("started", 0),
              ("epoch", 0, 2, 0.6), ("epoch", 0, 3, 0.7), ("ended", 0, "complete")],
         ),
-        ([PAUSED, replace(PAUSED, state=State.STOPPED)], [("started", 0), ("epoch", 0, 1, 0.5), ("ended", 0, "waiting"),
+        ([PAUSED, replace(PAUSED, state=TrialState.STOPPED)], [("started", 0), ("epoch", 0, 1, 0.5), ("ended", 0, "waiting"),
                                                           ("ended", 0, "stopped")]),
-        ([replace(BEGUN, state=State.WAITING)], [("ended", 0, "waiting")]),
+        ([replace(BEGUN, state=TrialState.WAITING)], [("ended", 0, "waiting")]),
     ],
 )  # fmt: skip
 def test_what_is_told_of_a_trial(looks_at, heard):

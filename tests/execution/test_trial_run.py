@@ -14,8 +14,9 @@ from dialin.execution import trial_run as trials
 from dialin.execution.inline import run_inline
 from dialin.execution.trial_log import TrialLog
 from dialin.execution.trial_run import TrialPlan, TrialRun, evaluate_checkpoint
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import Resources
-from dialin.search.records import Decision, State, Trial
+from dialin.search.records import Decision, Trial
 
 
 class Counting:
@@ -206,7 +207,7 @@ class OneTrial:
 
     def report(self, trial, reports):
         self.seen += [report.epoch for report in reports]
-        return Decision(self.seen[-1] == self.epochs, "", State.COMPLETE)
+        return Decision(self.seen[-1] == self.epochs, "", TrialState.COMPLETE)
 
     def fail(self, trial, traceback):
         self.failed.append(traceback)

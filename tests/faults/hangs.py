@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dialin.errors import ConflictError
+from dialin.lifecycle import TrialState
 from dialin.paths import OutputFolder
-from dialin.search.records import State
 from tests.faults.harness import Place, check, descendants, wait_until
 from tests.faults.injections import Row
 from tests.server.harness import Up, is_alive
@@ -52,7 +52,7 @@ def trial_hangs(folder: Path) -> Row:
     waited = time.monotonic() - began
     family = [pid for pid, _ in descendants(process.pid)]
     assert process.wait(180) == 0, place.log()[-3000:]
-    (reason,) = [record.reason for record in place.records() if record.state is State.FAILED]
+    (reason,) = [record.reason for record in place.records() if record.state is TrialState.FAILED]
     assert "was not reported within" in reason, reason
     assert "the limit is 6 s (budget.epoch_minutes); its worker was killed" in reason, reason
     assert not any(map(is_alive, family))
@@ -113,4 +113,4 @@ def _is_extended(up: Up, study_id: str) -> bool:
 
 
 def _failed(place: Place) -> bool:
-    return any(record.state is State.FAILED for record in place.records())
+    return any(record.state is TrialState.FAILED for record in place.records())

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dialin.lifecycle import TrialState
 from dialin.paths import OutputFolder
 from dialin.search.ranking import best_of
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.search.storage import opened_storage, sqlite_url
 from dialin.search.trial_rows import read_study
 from dialin.store.studies import Studies, StudyRow
@@ -125,14 +126,19 @@ def check(place: Place, tracking_uri: str | None = None) -> Verdict:
     wait_until(lambda: lag_of(place.out.study(row.id).spool) == 0, 120, "all of it in MLflow")
     assert row.state == "complete", row
     assert len(records) == place.trials, [record.number for record in records]
-    assert {record.state for record in records} <= {State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED}
+    assert {record.state for record in records} <= {
+        TrialState.COMPLETE,
+        TrialState.STOPPED,
+        TrialState.DIVERGED,
+        TrialState.FAILED,
+    }
     for record in records:
         assert list(record.values) == list(range(1, len(record.values) + 1)), record
     _check_mlflow(row.id, records, tracking_uri or f"sqlite:///{place.out.mlflow_database}")
     best = best_of(records, "max")
     assert best is not None
     spooled = Counter(place.epochs_spooled())
-    lost = place.trials - len(records) + sum(record.state is State.FAILED for record in records)
+    lost = place.trials - len(records) + sum(record.state is TrialState.FAILED for record in records)
     return Verdict(lost, sum(count - 1 for count in spooled.values()), (best.number, max(best.values.values())))
 
 

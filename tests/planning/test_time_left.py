@@ -8,8 +8,9 @@ import random
 import optuna
 import pytest
 
+from dialin.lifecycle import TrialState
 from dialin.planning.time_left import Pace, duration_text, epochs_left
-from dialin.search.records import Outcome, State
+from dialin.search.records import Outcome
 from dialin.search.study import Study
 from tests.factories import make_plan
 
@@ -55,7 +56,7 @@ def test_the_time_left_is_told_within_a_factor_of_two(overrides, inside_share):
         for now, number, epoch, state in told:
             pace.count(now)
             furthest[number] = epoch
-            if state not in (State.RUNNING, State.WAITING):
+            if state not in (TrialState.RUNNING, TrialState.WAITING):
                 ended.add(number)
             said = pace.seconds(epochs_left(plan, furthest, ended), now, plan.concurrency)
             if said is not None and end - now > 5:

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from dialin.lifecycle import TrialState
 from dialin.results.claims import judge
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.specification.study_spec import ClaimSpec
 from tests.factories import make_spec
 
 HIGH, LOW = [0.90, 0.91, 0.92, 0.93, 0.94], [0.80, 0.81, 0.82, 0.83, 0.84]
 
 
-def records(good, bad, state=State.COMPLETE):
+def records(good, bad, state=TrialState.COMPLETE):
     made = [("cosine", value) for value in good] + [("fixed", value) for value in bad]
     return [
         TrialRecord(n, state, {"schedule": name}, n, {1: value}, metrics={"zeros": value})
@@ -55,7 +56,7 @@ def test_p_is_that_of_the_exact_test():
     assert judge(make_spec(), claim(), records(HIGH, LOW)).p == pytest.approx(2 / 252)
 
 
-@pytest.mark.parametrize("state", [State.FAILED, State.RUNNING, State.WAITING])
+@pytest.mark.parametrize("state", [TrialState.FAILED, TrialState.RUNNING, TrialState.WAITING])
 def test_trials_that_failed_or_have_not_ended_say_nothing(state):
     assert judge(make_spec(), claim(), records(HIGH, LOW, state)).better == ()
 

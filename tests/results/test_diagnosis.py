@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+from dialin.lifecycle import TrialState
 from dialin.results.diagnosis import diagnose
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.specification.findings import Finding
 
 
 def record(number, code=None, **params):
     findings = (Finding(code, 1),) if code else ()
-    return TrialRecord(number, State.COMPLETE, params, 1, {1: 0.5}, findings=findings)
+    return TrialRecord(number, TrialState.COMPLETE, params, 1, {1: 0.5}, findings=findings)
 
 
 def test_the_sick_are_counted_and_what_they_share_is_named():

@@ -9,10 +9,11 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dialin.lifecycle import TrialState
 from dialin.results.export import best_config, write_best_config
 from dialin.results.summary import summarize
 from dialin.search.encoding import Encoding
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.specification import active_params, load_spec, parse_spec, shipped
 from dialin.specification.domains import Fixed, RangeTested
 from dialin.specification.range_tests import Calibration, RateBounds
@@ -48,11 +49,11 @@ def trial_of(spec, numbers):
         calibration = Calibration(tuple(bounds), 3.0, ())
     encoding = Encoding(spec, calibration)
     point = [numbers[index % len(numbers)] for index in range(len(encoding.names))]
-    return TrialRecord(3, State.COMPLETE, active_params(spec, encoding.decode(point)), 12345, {1: 0.5, 2: 0.6})
+    return TrialRecord(3, TrialState.COMPLETE, active_params(spec, encoding.decode(point)), 12345, {1: 0.5, 2: 0.6})
 
 
 def written(spec, record):
-    records = [TrialRecord(number, State.FAILED, {}, 0) for number in range(record.number)] + [record]
+    records = [TrialRecord(number, TrialState.FAILED, {}, 0) for number in range(record.number)] + [record]
     return best_config(spec, record, summarize(spec, "mine-abc", "complete", records))
 
 

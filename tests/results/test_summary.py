@@ -6,21 +6,22 @@ from dataclasses import replace
 
 import pytest
 
+from dialin.lifecycle import TrialState
 from dialin.results.export import best_config
 from dialin.results.leaderboard import describe
 from dialin.results.looks import Look
 from dialin.results.summary import count_epochs, epochs_text, find_best, summarize
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.specification import parse_spec
 from tests.factories import make_spec
 
 PARAMS = {"optimizer": "adam", "lr": 0.003, "batch_size": 32}
 RECORDS = [
-    TrialRecord(0, State.COMPLETE, PARAMS, 7, dict.fromkeys(range(1, 10), 0.8)),
-    TrialRecord(1, State.COMPLETE, PARAMS, 8, {**dict.fromkeys(range(1, 10), 0.85), 4: 0.9}),
-    TrialRecord(2, State.STOPPED, PARAMS, 9, {1: 0.95}),
-    TrialRecord(3, State.DIVERGED, PARAMS, 9, {1: 0.99, 2: math.nan}),
-    TrialRecord(4, State.FAILED, PARAMS, 9, {}),
+    TrialRecord(0, TrialState.COMPLETE, PARAMS, 7, dict.fromkeys(range(1, 10), 0.8)),
+    TrialRecord(1, TrialState.COMPLETE, PARAMS, 8, {**dict.fromkeys(range(1, 10), 0.85), 4: 0.9}),
+    TrialRecord(2, TrialState.STOPPED, PARAMS, 9, {1: 0.95}),
+    TrialRecord(3, TrialState.DIVERGED, PARAMS, 9, {1: 0.99, 2: math.nan}),
+    TrialRecord(4, TrialState.FAILED, PARAMS, 9, {}),
 ]
 
 
@@ -41,7 +42,7 @@ def test_while_none_is_complete_the_best_so_far_counts():
 
 
 def test_a_failed_trial_is_not_the_best_configuration():
-    failed = TrialRecord(0, State.FAILED, PARAMS, 7, {1: 0.8, 2: 0.9})
+    failed = TrialRecord(0, TrialState.FAILED, PARAMS, 7, {1: 0.8, 2: 0.9})
     assert find_best(make_spec(), [failed]) is None
 
 
@@ -96,8 +97,8 @@ def test_a_test_score_is_shown_only_beside_the_trial_that_was_tested():
     assert found.to_data()["test_looks"] == [{"trial": 0, "values": {"accuracy": 0.88}}]
 
 
-WAITED = [TrialRecord(n, State.WAITING, PARAMS, n, {1: 0.5}) for n in range(3)]
-ENDED = [replace(record, state=State.STOPPED, by_asha=True) for record in WAITED]
+WAITED = [TrialRecord(n, TrialState.WAITING, PARAMS, n, {1: 0.5}) for n in range(3)]
+ENDED = [replace(record, state=TrialState.STOPPED, by_asha=True) for record in WAITED]
 
 
 @pytest.mark.parametrize(
@@ -107,9 +108,9 @@ ENDED = [replace(record, state=State.STOPPED, by_asha=True) for record in WAITED
         (ENDED, (), 9.0, 24, "3 of 27, and 9 in range tests, 67% saved by stopping early"),
         ([replace(ENDED[0], repeated=7)], (), 0.0, 8, "1 of 9, and 7 repeated after a crash, 50% saved by stopping early"),
         (WAITED, (), 0.0, 0, "3 of 27"),
-        ([replace(record, state=State.DIVERGED) for record in WAITED], (), 0.0, 0, "3 of 27"),
-        ([replace(record, state=State.FAILED) for record in WAITED], (), 0.0, 0, "3 of 27"),
-        ([replace(record, state=State.COMPLETE, early=True) for record in WAITED], (), 0.0, 0, "3 of 27"),
+        ([replace(record, state=TrialState.DIVERGED) for record in WAITED], (), 0.0, 0, "3 of 27"),
+        ([replace(record, state=TrialState.FAILED) for record in WAITED], (), 0.0, 0, "3 of 27"),
+        ([replace(record, state=TrialState.COMPLETE, early=True) for record in WAITED], (), 0.0, 0, "3 of 27"),
         ([replace(record, by_asha=False) for record in ENDED], (), 0.0, 0, "3 of 27"),
         ([replace(record, by_asha=None) for record in ENDED], (), 0.0, 24, "3 of 27, 89% saved by stopping early"),
         ([replace(ENDED[0], by_asha=None, values={1: 0.5, 2: 0.5})], (), 0.0, 0, "2 of 9"),

@@ -7,9 +7,10 @@ import threading
 import optuna
 import pytest
 
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.search.ahead import FRESH_SECONDS, Ahead
-from dialin.search.records import Outcome, Seen, State
+from dialin.search.records import Outcome, Seen
 from dialin.search.study import Study
 from dialin.specification import load_spec
 
@@ -28,7 +29,7 @@ class Gate:
 
 
 def running(*values):
-    return Seen({"lr": 0.1}, dict(enumerate(values, 1)), State.RUNNING)
+    return Seen({"lr": 0.1}, dict(enumerate(values, 1)), TrialState.RUNNING)
 
 
 def test_it_is_made_before_it_is_asked_for():
@@ -77,7 +78,7 @@ def test_it_is_shown_what_was_known_then():
     live.values[2] = 0.7  # the driver goes on
     gate.open.set()
     ahead.take(1, {0: live}, 1, newest=True)
-    assert gate.shown == [(1, {0: (State.RUNNING, {1: 0.5})})]
+    assert gate.shown == [(1, {0: (TrialState.RUNNING, {1: 0.5})})]
 
 
 def test_what_the_proposing_raises_comes_out():
@@ -96,8 +97,8 @@ def test_a_study_goes_on_reporting_while_a_proposal_is_made(monkeypatch):
     gate = Gate()
     monkeypatch.setattr(study, "_ahead", Ahead(gate))
     assert not study.report(first, 1, 0.5).stop
-    study.tell(first, Outcome(State.STOPPED, "enough"))
-    assert study.trials()[0].state is State.STOPPED
+    study.tell(first, Outcome(TrialState.STOPPED, "enough"))
+    assert study.trials()[0].state is TrialState.STOPPED
     assert study._ahead._making is not None  # all the while
     gate.open.set()
     assert study.ask().params["lr"] == 2.0
@@ -112,7 +113,7 @@ def test_a_space_that_is_exhausted_ends_the_study():
         trial = study.ask()
         if trial is not None:
             seen.append(trial.params["schedule"])
-            study.tell(trial, Outcome(State.STOPPED, ""))
+            study.tell(trial, Outcome(TrialState.STOPPED, ""))
     assert sorted(seen) == ["cosine", "fixed"]
     assert study.exhausted
 
@@ -157,7 +158,7 @@ def test_more_proposals_of_the_model_are_others_and_good_ones():
 
     generator = np.random.default_rng(3)
     seen = {
-        number: Seen(params, {plan.spec.budget.epochs: height(params)}, State.COMPLETE)
+        number: Seen(params, {plan.spec.budget.epochs: height(params)}, TrialState.COMPLETE)
         for number in range(40)
         for params in [{"lr": 10 ** generator.uniform(-4, 0), "dropout": generator.uniform(0, 0.5)}]
     }

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from dialin.lifecycle import TrialState
 from dialin.search.curves import Curves, informative, warped
 from dialin.search.encoding import Encoding
-from dialin.search.records import Seen, State
+from dialin.search.records import Seen
 from dialin.specification import active_params
 from tests.factories import make_plan
 
@@ -21,7 +22,7 @@ def make(*overrides, others=()):
     return plan, Curves(plan, Encoding(plan.spec), others)
 
 
-def seen_of(plan, lr, values, state=State.RUNNING):
+def seen_of(plan, lr, values, state=TrialState.RUNNING):
     return Seen(active_params(plan.spec, {"lr": lr}), dict(enumerate(values, 1)), state)
 
 
@@ -46,7 +47,7 @@ def test_the_best_so_far_counts_and_a_loss_is_turned_round():
 
 def test_a_diverged_trial_counts_as_the_worst():
     plan, curves = make()
-    seen = {0: seen_of(plan, 0.01, [0.5, 0.6]), 1: seen_of(plan, 0.9, [0.7, math.nan], State.DIVERGED)}
+    seen = {0: seen_of(plan, 0.01, [0.5, 0.6]), 1: seen_of(plan, 0.9, [0.7, math.nan], TrialState.DIVERGED)}
     known = curves.update(seen)
     observed = curves.observations(known, 100, np.random.default_rng(0))
     assert observed.y[3] == observed.y.min()
@@ -56,13 +57,13 @@ def test_a_diverged_trial_counts_as_the_worst():
 
 def test_failed_trials_and_those_without_a_report_teach_nothing():
     plan, curves = make()
-    seen = {0: seen_of(plan, 0.01, []), 1: seen_of(plan, 0.01, [0.3], State.FAILED), 2: seen_of(plan, 0.1, [0.3])}
+    seen = {0: seen_of(plan, 0.01, []), 1: seen_of(plan, 0.01, [0.3], TrialState.FAILED), 2: seen_of(plan, 0.1, [0.3])}
     assert curves.update(seen) == [2]
 
 
 def test_other_studies_are_told_apart():
     plan, _ = make()
-    _, curves = make(others=[seen_of(plan, 0.1, [0.1, 0.9], State.COMPLETE)])
+    _, curves = make(others=[seen_of(plan, 0.1, [0.1, 0.9], TrialState.COMPLETE)])
     curves.update({0: seen_of(plan, 0.01, [0.4, 0.5])})
     observed = curves.observations([0], 100, np.random.default_rng(0))
     assert observed.x[:, -1].tolist() == [0, 0, 1, 1]

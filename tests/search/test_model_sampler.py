@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from dialin.lifecycle import TrialState
 from dialin.search.encoding import Encoding
 from dialin.search.model_sampler import ModelSampler
-from dialin.search.records import Seen, State
+from dialin.search.records import Seen
 from dialin.specification import active_params
 from tests.factories import make_plan
 
@@ -22,7 +23,7 @@ def sampler():
     return ModelSampler(PLAN, Encoding(PLAN.spec))
 
 
-def seen_of(lr, values, state=State.COMPLETE):
+def seen_of(lr, values, state=TrialState.COMPLETE):
     return Seen(active_params(PLAN.spec, {"lr": lr, "dropout": 0.1}), values, state)
 
 
@@ -59,7 +60,7 @@ def test_trials_that_were_stopped_early_teach_too(sampler):
 def test_a_diverged_trial_keeps_it_away(sampler):
     seen = {
         **history(6),
-        **{100 + i: seen_of(lr, {1: math.nan}, State.DIVERGED) for i, lr in enumerate((0.2, 0.5, 1.0))},
+        **{100 + i: seen_of(lr, {1: math.nan}, TrialState.DIVERGED) for i, lr in enumerate((0.2, 0.5, 1.0))},
     }
     chosen = [sampler.propose(number, seen, set(), 0) for number in range(20, 40)]
     assert sum(one["lr"] > 0.2 for one in chosen) <= 5

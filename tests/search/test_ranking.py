@@ -7,11 +7,12 @@ from itertools import permutations
 
 import pytest
 
+from dialin.lifecycle import TrialState
 from dialin.search.ranking import best_of, peak_of, ranked
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 
 
-def trial(number, state=State.COMPLETE, values=None, loss=None):
+def trial(number, state=TrialState.COMPLETE, values=None, loss=None):
     metrics = {} if loss is None else {"val_loss": loss}
     return TrialRecord(number, state, {}, number, values or {1: 0.5, 2: 0.9}, metrics=metrics)
 
@@ -19,10 +20,10 @@ def trial(number, state=State.COMPLETE, values=None, loss=None):
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (trial(1), trial(0, State.STOPPED, {1: 0.99})),
-        (trial(1, State.WAITING), trial(0, State.DIVERGED, {1: 0.99, 2: math.nan})),
-        (trial(1, State.DIVERGED, {1: 0.2}), trial(0, State.FAILED, {1: 0.99})),
-        (trial(1, State.RUNNING), trial(0, State.STOPPED, {1: 0.4})),
+        (trial(1), trial(0, TrialState.STOPPED, {1: 0.99})),
+        (trial(1, TrialState.WAITING), trial(0, TrialState.DIVERGED, {1: 0.99, 2: math.nan})),
+        (trial(1, TrialState.DIVERGED, {1: 0.2}), trial(0, TrialState.FAILED, {1: 0.99})),
+        (trial(1, TrialState.RUNNING), trial(0, TrialState.STOPPED, {1: 0.4})),
         (trial(1, values={1: 0.91}), trial(0, values={1: 0.9})),
         (trial(1, loss=0.2), trial(0, loss=0.3)),
         (trial(1, loss=0.2), trial(0)),
@@ -39,8 +40,8 @@ def test_the_order(first, second):
 
 
 def test_a_failed_trial_is_never_the_best():
-    assert best_of([trial(0, State.FAILED)], "max") is None
-    assert best_of([trial(0, State.STOPPED)], "max", complete_only=True) is None
+    assert best_of([trial(0, TrialState.FAILED)], "max") is None
+    assert best_of([trial(0, TrialState.STOPPED)], "max", complete_only=True) is None
 
 
 def test_the_peak_is_the_first_epoch_with_the_best_finite_value():

@@ -6,9 +6,10 @@ import math
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
-from dialin.search.records import Outcome, State
+from dialin.lifecycle import TrialState
+from dialin.search.records import Outcome
 from dialin.search.storage import opened_storage, sqlite_url
 from dialin.search.study import Study
 from dialin.search.trial_rows import read_finished
@@ -73,9 +74,9 @@ def test_reports_are_stored_before_report_returns(storage):
 @pytest.mark.parametrize(
     ("values", "state", "optuna_state", "reason"),
     [
-        (rising(0.9), State.COMPLETE, TrialState.COMPLETE, "trained all 9 epochs"),
-        ([0.5, math.nan], State.DIVERGED, TrialState.PRUNED, "val_accuracy was nan after epoch 2"),
-        ([math.inf], State.DIVERGED, TrialState.PRUNED, "val_accuracy was inf after epoch 1"),
+        (rising(0.9), TrialState.COMPLETE, OptunaState.COMPLETE, "trained all 9 epochs"),
+        ([0.5, math.nan], TrialState.DIVERGED, OptunaState.PRUNED, "val_accuracy was nan after epoch 2"),
+        ([math.inf], TrialState.DIVERGED, OptunaState.PRUNED, "val_accuracy was inf after epoch 1"),
     ],
 )
 def test_ends(storage, values, state, optuna_state, reason):
@@ -93,23 +94,23 @@ def test_a_weak_trial_is_stopped_at_its_rung_with_the_reason(storage):
         train(study, study.ask(), rising(top))
     weak = study.ask()
     decision = train(study, weak, rising(0.3))
-    assert decision.state is State.STOPPED
+    assert decision.state is TrialState.STOPPED
     assert decision.reason == "val_accuracy 0.1 is below 0.2889, the cutoff of rung 3 over 2 trials"
     assert study.trials()[weak.number].epochs_done == 3
 
 
 def test_a_failed_trial_keeps_its_reason(storage):
     study = Study.open(make_plan(), storage, "s")
-    study.tell(study.ask(), Outcome(State.FAILED, "ValueError: no"))
-    assert (study.trials()[0].state, study.trials()[0].reason) == (State.FAILED, "ValueError: no")
+    study.tell(study.ask(), Outcome(TrialState.FAILED, "ValueError: no"))
+    assert (study.trials()[0].state, study.trials()[0].reason) == (TrialState.FAILED, "ValueError: no")
 
 
 def test_telling_twice_keeps_the_first_end(storage):
     study = Study.open(make_plan(STOPPING), storage, "s")
     trial = study.ask()
     train(study, trial, rising(0.9))
-    study.tell(trial, Outcome(State.FAILED, "late"))
-    assert study.trials()[0].state is State.COMPLETE
+    study.tell(trial, Outcome(TrialState.FAILED, "late"))
+    assert study.trials()[0].state is TrialState.COMPLETE
 
 
 def test_reporting_an_epoch_twice_keeps_the_first_value(storage):
@@ -140,7 +141,7 @@ def test_a_second_study_over_the_same_storage_agrees(storage):
     assert second.best() == first.best()
     weak = second.ask()
     assert weak.number == 3
-    assert train(second, weak, rising(0.3)).state is State.STOPPED
+    assert train(second, weak, rising(0.3)).state is TrialState.STOPPED
 
 
 def test_an_unfinished_trial_goes_on_first_from_its_checkpoint(storage):
@@ -158,7 +159,7 @@ def test_an_unfinished_trial_goes_on_first_from_its_checkpoint(storage):
     assert second.ask().number == 2
     train(second, again, rising(0.9)[2:])
     record = second.trials()[0]
-    assert record.state is State.COMPLETE
+    assert record.state is TrialState.COMPLETE
     assert list(record.values) == list(range(1, 10))
     assert record.values[3] == 0.3
 
@@ -168,13 +169,13 @@ def test_a_trial_whose_last_report_was_its_end_is_told_on_reopening(storage):
     train(first, first.ask(), rising(0.9), told=False)
     second = Study.open(make_plan("early_stopping=off"), storage, "s")
     assert second.ask().number == 1
-    assert second.trials()[0].state is State.COMPLETE
+    assert second.trials()[0].state is TrialState.COMPLETE
 
 
 def test_the_target_ends_a_trial_as_complete(storage):
     study = Study.open(make_plan("budget.target=0.5", STOPPING), storage, "s")
     decision = train(study, study.ask(), [0.4, 0.6])
-    assert (decision.state, decision.reason) == (State.COMPLETE, "reached the target 0.5 after epoch 2")
+    assert (decision.state, decision.reason) == (TrialState.COMPLETE, "reached the target 0.5 after epoch 2")
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -264,7 +265,7 @@ def test_a_trial_waits_at_a_rung_until_it_is_among_the_best_there(storage):
         0,
         "val_accuracy 0.1 is place 4 of 6 at rung 3, where 2 go on",
     )
-    assert [record.state for record in study.trials()].count(State.COMPLETE) == 2
+    assert [record.state for record in study.trials()].count(TrialState.COMPLETE) == 2
 
 
 def test_with_few_trials_the_best_still_gets_to_the_end(storage):
@@ -301,7 +302,7 @@ def test_rungs_and_waiting_trials_come_out_as_they_were(storage):
 def test_a_trial_that_is_paused_or_ended_reports_no_more(storage):
     study = Study.open(make_plan(), storage, "s")
     trial = study.ask()
-    assert train(study, trial, [0.5]).state is State.WAITING
+    assert train(study, trial, [0.5]).state is TrialState.WAITING
     with pytest.raises(KeyError, match="trial 0 is not being trained"):
         study.report(trial, 2, 0.6)
 
@@ -353,7 +354,7 @@ def test_in_an_extended_study_the_best_go_on(storage):
     first = Study.open(short, storage, "s")
     train_all(first, lambda trial: tops[trial.number])
     for trial, *_ in first.waiting():
-        first.tell(trial, Outcome(State.STOPPED, "complete"))
+        first.tell(trial, Outcome(TrialState.STOPPED, "complete"))
     longer = make_plan("budget.trials=6", "budget.epochs=27", "early_stopping.asha.rungs=[3, 9]")
     second = Study.open(longer, storage, "s")
     trial = second.ask()
@@ -363,7 +364,7 @@ def test_in_an_extended_study_the_best_go_on(storage):
         decision = second.report(trial, epoch, 0.95)
     second.tell(trial, Outcome(decision.state, decision.reason))
     record = second.trials()[6]
-    assert (record.state, record.continues, record.began, len(record.values)) == (State.COMPLETE, 1, 9, 18)
+    assert (record.state, record.continues, record.began, len(record.values)) == (TrialState.COMPLETE, 1, 9, 18)
     assert second.ask() is None  # of two that were complete one goes on
     assert Study.open(longer, storage, "s").finished
 
@@ -371,10 +372,10 @@ def test_in_an_extended_study_the_best_go_on(storage):
 def test_optunas_own_tools_find_a_value_of_every_trial_that_ended_and_the_metrics_name(storage):
     study = Study.open(make_plan(STOPPING, "early_stopping.asha.rungs=[1]"), storage, "s")
     reported = {
-        State.COMPLETE: [0.3, 0.9, 0.8],
-        State.STOPPED: [0.4, 0.2],
-        State.DIVERGED: [0.7, math.nan],
-        State.FAILED: [0.5],
+        TrialState.COMPLETE: [0.3, 0.9, 0.8],
+        TrialState.STOPPED: [0.4, 0.2],
+        TrialState.DIVERGED: [0.7, math.nan],
+        TrialState.FAILED: [0.5],
     }
     for state, values in reported.items():
         trial = study.ask()
@@ -386,11 +387,11 @@ def test_optunas_own_tools_find_a_value_of_every_trial_that_ended_and_the_metric
     assert found.best_trial.number == 0
     # Optuna itself writes the same of trials that it is told have been pruned.
     own = optuna.create_study(direction="maximize")
-    for values in (reported[State.STOPPED], reported[State.DIVERGED]):
+    for values in (reported[TrialState.STOPPED], reported[TrialState.DIVERGED]):
         asked = own.ask()
         for epoch, value in enumerate(values, 1):
             asked.report(value, epoch)
-        own.tell(asked, state=TrialState.PRUNED)
+        own.tell(asked, state=OptunaState.PRUNED)
     assert [trial.values for trial in own.trials] == [[0.2], None]
     # And what is read back is what it was.
     assert [record.state for record in Study.open(make_plan(STOPPING), storage, "s").trials()] == [*reported]
@@ -403,6 +404,6 @@ def test_epochs_that_were_trained_again_are_counted_and_who_stopped_a_trial_is_k
         train(study, trial, [top, top], told=False)
         study.report(trial, 2, 0.5)
         study.report(trial, 1, 0.5)
-        study.tell(trial, Outcome(State.STOPPED, by_asha=top < 0.5))
+        study.tell(trial, Outcome(TrialState.STOPPED, by_asha=top < 0.5))
     again = Study.open(make_plan(STOPPING), storage, "s")
     assert [(record.repeated, record.by_asha) for record in again.trials()] == [(2, False), (1, True)]

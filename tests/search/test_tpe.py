@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from optuna.storages import InMemoryStorage
 
+from dialin.lifecycle import TrialState
 from dialin.objectives.synthetic import Synthetic
 from dialin.planning.plan import ClusterShape, Plan, plan_study
-from dialin.search.records import Outcome, Seen, State
+from dialin.search.records import Outcome, Seen
 from dialin.search.samplers import Proposer
 from dialin.search.study import Study
 from dialin.specification import active_params, load_spec
@@ -56,7 +57,7 @@ def many(count: int, plan: Plan) -> dict[int, Seen]:
         values = dict.fromkeys(range(1, 1 if number % 5 else 10), 0.5) | {
             9 if number % 5 == 0 else 1: generator.random()
         }
-        seen[number] = Seen(params, values, State.WAITING if number % 5 else State.COMPLETE)
+        seen[number] = Seen(params, values, TrialState.WAITING if number % 5 else TrialState.COMPLETE)
     return seen
 
 
@@ -74,6 +75,6 @@ def test_a_waiting_trial_counts_by_what_it_has_reported_since():
     seen, proposer = many(40, plan), Proposer(plan)
     proposer.propose(40, seen)
     for one in seen.values():
-        if one.state is State.WAITING:
+        if one.state is TrialState.WAITING:
             one.values[3] = one.values[1] * (0.1 if one.params["optimizer"] == "sgd" else 1.0)
     assert proposer.propose(40, seen) == Proposer(plan).propose(40, seen)

@@ -10,10 +10,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState as OptunaState
+from optuna.trial import create_trial
 
+from dialin.lifecycle import TrialState
 from dialin.search import tables
-from dialin.search.records import Outcome, State
+from dialin.search.records import Outcome
 from dialin.search.storage import open_storage, sqlite_url
 from dialin.search.study import Study
 from dialin.search.trial_rows import TrialReader, read_study, read_trials
@@ -60,14 +62,14 @@ class Driven:
         if (trial := self._picked(pick)) is not None:
             self.study.diagnosed(trial, [Finding("diverging", 1, {"loss": 1.0})])
 
-    def end(self, pick: int, state: State) -> None:
+    def end(self, pick: int, state: TrialState) -> None:
         if (trial := self._picked(pick)) is not None:
             self.study.tell(trial, Outcome(state, f"told {state}"))
             self.running.pop(trial.number)
 
     def end_waiting(self) -> None:
         for trial, place, _ in self.study.waiting():
-            self.study.tell(trial, Outcome(State.STOPPED, place))
+            self.study.tell(trial, Outcome(TrialState.STOPPED, place))
 
     def extend(self) -> None:
         self.end_waiting()
@@ -86,7 +88,11 @@ steps = st.one_of(
     st.tuples(st.just("report"), picks, st.floats(0, 1)),
     st.tuples(st.just("report"), picks, values),
     st.tuples(st.just("note"), picks),
-    st.tuples(st.just("end"), picks, st.sampled_from([State.WAITING, State.STOPPED, State.FAILED, State.COMPLETE])),
+    st.tuples(
+        st.just("end"),
+        picks,
+        st.sampled_from([TrialState.WAITING, TrialState.STOPPED, TrialState.FAILED, TrialState.COMPLETE]),
+    ),
     st.just(("end_waiting",)),
     st.just(("take_over",)),
     st.just(("extend",)),
@@ -130,8 +136,8 @@ def test_what_has_not_changed_is_not_read_again(tmp_path):
     driven = Driven(storage)
     for _ in range(3):
         driven.ask()
-    driven.end(0, State.FAILED)
-    driven.end(0, State.WAITING)
+    driven.end(0, TrialState.FAILED)
+    driven.end(0, TrialState.WAITING)
     reader = TrialReader(storage, "s")
     before = reader.read()
     rows = []
@@ -154,13 +160,13 @@ def test_a_study_that_comes_later_is_found(storage):
     assert list(reader.read()) == []
     driven = Driven(storage)
     driven.ask()
-    assert [record.state for record in reader.read()] == [State.RUNNING]
+    assert [record.state for record in reader.read()] == [TrialState.RUNNING]
 
 
 def test_a_trial_of_another_program_has_its_parameters(storage):
     study_id = storage.create_new_study([StudyDirection.MAXIMIZE], "s")
     space = {"lr": optuna.distributions.FloatDistribution(1e-3, 1, log=True)}
-    storage.create_new_trial(study_id, create_trial(state=TrialState.WAITING, params={"lr": 0.1}, distributions=space))
+    storage.create_new_trial(study_id, create_trial(state=OptunaState.WAITING, params={"lr": 0.1}, distributions=space))
     (record,) = read_study(storage, "s")
     assert record.params == {"lr": pytest.approx(0.1)}
 

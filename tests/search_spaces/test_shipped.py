@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.results.claims import FEWEST, judge
 from dialin.search.encoding import Encoding
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.specification import active_params, load_spec, searched, shipped
 
 
@@ -33,7 +34,7 @@ def test_every_claim_gets_enough_trials_a_side_to_be_judged(name):
     chosen = [combinations[number % len(combinations)] for number in range(spec.budget.trials)]
     records = [
         TrialRecord(
-            number, State.COMPLETE, active_params(spec, one), number, {1: 0.5}, metrics={"zero_activations": 0.5}
+            number, TrialState.COMPLETE, active_params(spec, one), number, {1: 0.5}, metrics={"zero_activations": 0.5}
         )
         for number, one in enumerate(chosen)
     ]

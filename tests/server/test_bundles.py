@@ -9,11 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from dialin.errors import NotFoundError, TooLargeError
+from dialin.lifecycle import StudyState
 from dialin.server.app import create_app
 from dialin.server.bundles import BundleKeeper
 from dialin.settings import ServerSettings
 from dialin.specification.code_bundle import disk_bytes, pack
-from dialin.store.studies import StudyState
 from tests.server.conftest import bearer, submit
 
 PYTHON = """

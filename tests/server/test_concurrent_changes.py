@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dialin.errors import ConflictError, RateLimitedError
+from dialin.lifecycle import Role, StudyState
 from dialin.planning.plan import ClusterShape
 from dialin.server.studies import StudyService
 from dialin.settings import ServerSettings, Settings
 from dialin.specification import parse_spec
-from dialin.store.studies import StudyState
 from dialin.store.submissions import Submissions
-from dialin.store.tokens import Identity, Role
+from dialin.store.tokens import Identity
 from tests.postgresql import postgresql
 from tests.server.conftest import SPEC
 

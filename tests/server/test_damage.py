@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 from rich.console import Console
 
+from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.settings import Settings
 from dialin.specification import parse_spec, to_yaml
-from dialin.store.studies import StudyState
 from dialin.store.submissions import Submissions
 from dialin.study_flow.progress import Progress
 from dialin.study_flow.run import resume_study

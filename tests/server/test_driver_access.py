@@ -8,13 +8,13 @@ import stat
 import pytest
 import sqlalchemy as sa
 
+from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.server.app import create_app
 from dialin.server.driver_access import JobsWithOwnRoles, write_private
 from dialin.server.job import _with_own_access
 from dialin.settings import ServerSettings, Settings
 from dialin.specification import parse_spec, to_yaml
-from dialin.store.studies import StudyState
 from dialin.store.submissions import Submissions
 from tests.postgresql import postgresql
 from tests.server.conftest import SPEC, FakeJobs

@@ -8,12 +8,13 @@ import time
 import pytest
 
 from dialin.cli.showing import mirror_line
+from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.server import keeper
 from dialin.server.keeper import MirrorKeeper
 from dialin.specification import to_yaml
 from dialin.store.leases import acquire
-from dialin.store.studies import Studies, StudyState
+from dialin.store.studies import Studies
 from dialin.study_flow.history import read_back
 from dialin.tracking.lag import note_trouble, recorder_lock
 from dialin.tracking.position import Position, write_position

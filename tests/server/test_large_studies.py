@@ -9,14 +9,15 @@ import time
 import pytest
 
 from dialin.events.journal import Journal
+from dialin.lifecycle import StudyState, TrialState
 from dialin.paths import OutputFolder
-from dialin.search.records import Outcome, State, TrialRecord
+from dialin.search.records import Outcome, TrialRecord
 from dialin.search.storage import open_storage
 from dialin.search.study import Study
 from dialin.server.reading import Reader
 from dialin.server.time_left import seconds_left
 from dialin.specification import stored_spec, to_yaml
-from dialin.store.studies import Studies, StudyState
+from dialin.store.studies import Studies
 from tests.factories import make_plan
 
 TRIALS = 60
@@ -39,7 +40,7 @@ def made(settings):
                 for epoch in (1, 2):
                     study.report(trial, epoch, (number * 37 % 101) / 101 + epoch / 1000)
                 if ended or number < trials - 2:
-                    study.tell(trial, Outcome(State.STOPPED, "enough"))
+                    study.tell(trial, Outcome(TrialState.STOPPED, "enough"))
         if ended:
             with Studies(settings.database) as studies:
                 studies.end(row.id, StudyState.INTERRUPTED, "made up", {})
@@ -135,7 +136,7 @@ class _Silent:
 def test_all_trials_are_listed_sorted_and_filtered_without_scripts(client, made):
     row, study = made()
     failed = study.ask()
-    study.tell(failed, Outcome(State.FAILED, "ValueError: <b>no</b>"))
+    study.tell(failed, Outcome(TrialState.FAILED, "ValueError: <b>no</b>"))
     path = f"/studies/{row.id}/trials"
     assert f'href="{path}"' in client.get(f"/studies/{row.id}").text
     by_value = client.get(path).text

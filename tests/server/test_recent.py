@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from dialin.lifecycle import Role
 from dialin.server import reading, recent
 from dialin.server.reading import Reader
 from dialin.server.recent import Recent
-from dialin.store.tokens import Identity, Role
+from dialin.store.tokens import Identity
 
 ANA = Identity("ana", Role.VIEWER)
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialin.errors import ClusterError, FencedError
+from dialin.lifecycle import StudyState
 from dialin.planning.plan import ClusterShape
 from dialin.server.reconciler import (
     CONFIRM_SECONDS,
@@ -28,7 +29,7 @@ from dialin.server.reconciler import (
 from dialin.specification import parse_spec, to_yaml
 from dialin.store.database import database_now
 from dialin.store.leases import STALE_SECONDS, acquire
-from dialin.store.studies import Studies, StudyState
+from dialin.store.studies import Studies
 from dialin.store.submissions import Submissions
 from tests.server.conftest import SPEC, FakeJobs
 

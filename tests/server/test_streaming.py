@@ -8,11 +8,12 @@ from contextlib import ExitStack
 
 import pytest
 
+from dialin.lifecycle import Role
 from dialin.server.app import create_app
 from dialin.server.connections import ConnectionLimits
 from dialin.server.serve import configured
 from dialin.settings import ServerSettings
-from dialin.store.tokens import Identity, Role
+from dialin.store.tokens import Identity
 from tests.server.conftest import SPEC
 from tests.server.wire import get, listening, rest, status
 

@@ -9,8 +9,9 @@ from contextlib import closing
 import pytest
 
 from dialin.errors import DatabaseError
+from dialin.lifecycle import StudyState
 from dialin.search.storage import open_storage
-from dialin.store.studies import Studies, StudyState
+from dialin.store.studies import Studies
 from dialin.store.submissions import Submissions
 
 

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from dialin.errors import NotFoundError
-from dialin.store.studies import Studies, StudyState, new_id
+from dialin.lifecycle import StudyState
+from dialin.store.studies import Studies, new_id
 from tests.conftest import ROOT
 
 

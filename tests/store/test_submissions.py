@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dialin.errors import ConflictError, NotFoundError, RateLimitedError
-from dialin.store.studies import Studies, StudyState
+from dialin.lifecycle import StudyState
+from dialin.store.studies import Studies
 from dialin.store.submissions import Submissions
 
 

@@ -5,7 +5,8 @@ import sqlite3
 import pytest
 
 from dialin.errors import ConflictError, NotFoundError, UsageError
-from dialin.store.tokens import MOST_SESSIONS, Identity, Role, Tokens
+from dialin.lifecycle import Role
+from dialin.store.tokens import MOST_SESSIONS, Identity, Tokens
 
 
 @pytest.fixture

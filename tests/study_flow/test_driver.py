@@ -7,7 +7,8 @@ import math
 import optuna
 import pytest
 
-from dialin.search.records import Report, State
+from dialin.lifecycle import TrialState
+from dialin.search.records import Report
 from dialin.search.study import Study
 from dialin.specification.findings import Finding
 from dialin.study_flow.driver import LAST_WORD_SECONDS, STARVED_SECONDS, StudyDriver
@@ -113,9 +114,9 @@ def test_any_metric_that_is_not_finite_is_a_divergence(make_driver):
     driver, study, mirror = make_driver()
     trial = driver.ask()
     decision = driver.report(trial, [Report(1, metrics(0.1, train_loss=math.nan))])
-    assert (decision.state, decision.reason) == (State.DIVERGED, "train_loss was nan after epoch 1")
+    assert (decision.state, decision.reason) == (TrialState.DIVERGED, "train_loss was nan after epoch 1")
     record = study.trials()[0]
-    assert (record.state, record.reason) == (State.DIVERGED, "train_loss was nan after epoch 1")
+    assert (record.state, record.reason) == (TrialState.DIVERGED, "train_loss was nan after epoch 1")
     assert study.best() is None
     assert mirror.named("epoch")[0][2]["val_accuracy"] == 0.1
 
@@ -186,10 +187,10 @@ def test_a_failure_of_any_text_is_one_line_that_can_be_stored(make_driver, tmp_p
 def test_the_target_ends_the_study_and_stops_the_others(make_driver):
     driver, study, _ = make_driver("budget.target=0.9")
     first, second = driver.ask(), driver.ask()
-    assert driver.report(first, [Report(1, metrics(0.95))]).state is State.COMPLETE
+    assert driver.report(first, [Report(1, metrics(0.95))]).state is TrialState.COMPLETE
     decision = driver.report(second, [Report(1, metrics(0.5))])
     assert (decision.state, decision.reason) == (
-        State.STOPPED,
+        TrialState.STOPPED,
         "the study ended: budget.target: 0.9 was reached by trial 0",
     )
     assert driver.ask() is None
@@ -205,7 +206,7 @@ def test_the_hours_end_the_study(make_driver):
     clock.now = 3600.0
     assert driver.report(trial, [Report(2, metrics(0.5))]).reason == "the study ended: budget.hours: 1 are up"
     assert driver.ask() is None
-    assert study.trials()[0].state is State.STOPPED
+    assert study.trials()[0].state is TrialState.STOPPED
 
 
 def test_the_hours_cut_off_what_never_reports(make_driver):
@@ -220,7 +221,7 @@ def test_the_hours_cut_off_what_never_reports(make_driver):
     assert driver.is_cut_off
     driver.finish()
     assert [(record.state, record.reason) for record in study.trials()] == [
-        (State.STOPPED, "the study ended: budget.hours: 1 are up")
+        (TrialState.STOPPED, "the study ended: budget.hours: 1 are up")
     ] * 2
     assert [told[:2] for told in mirror.named("trial_ended")] == [(0, "stopped"), (1, "stopped")]
     assert driver.finished
@@ -238,7 +239,7 @@ def test_a_trial_that_is_at_an_epoch_for_too_long_is_overdue(make_driver):
     text = "epoch 1 was not reported within 2.02 min, and the limit is 2 min (budget.epoch_minutes)"
     assert driver.overdue() == [(second, text)]  # the third still waits for a worker
     driver.fail(second, text)
-    assert study.trials()[1].state is State.FAILED
+    assert study.trials()[1].state is TrialState.FAILED
     assert study.trials()[1].reason.startswith(text)
     assert [told[:2] for told in mirror.named("trial_ended")] == [(1, "failed")]
     driver.lost(first, "its node is gone")
@@ -279,14 +280,14 @@ def test_an_interrupt_puts_trials_back(make_driver):
     trial = driver.ask()
     driver.report(trial, [Report(1, metrics(0.5))])
     driver.interrupt()
-    assert study.trials()[0].state is State.WAITING
+    assert study.trials()[0].state is TrialState.WAITING
     assert mirror.named("trial_ended") == [(0, "interrupted", "the study was interrupted")]
 
 
 @pytest.mark.parametrize(
     ("doctor", "code", "state"),
     [
-        ("stop", "dead_network", State.DIVERGED),
+        ("stop", "dead_network", TrialState.DIVERGED),
         ("warn", "dead_network", None),
         ("stop", "overfitting", None),
     ],

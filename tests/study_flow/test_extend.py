@@ -7,10 +7,11 @@ import re
 import pytest
 
 from dialin.errors import NotFoundError, SpecError, UsageError
+from dialin.lifecycle import StudyState
 from dialin.planning.plan import rungs_for
 from dialin.settings import Settings
 from dialin.specification import to_yaml
-from dialin.store.studies import Studies, StudyState
+from dialin.store.studies import Studies
 from dialin.study_flow.extend import extended, resolve_warm_start
 from tests.factories import make_spec
 

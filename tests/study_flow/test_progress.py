@@ -8,7 +8,8 @@ import time
 
 from rich.console import Console
 
-from dialin.search.records import Outcome, State, Trial, TrialRecord
+from dialin.lifecycle import TrialState
+from dialin.search.records import Outcome, Trial, TrialRecord
 from dialin.study_flow.progress import Progress, StudyClock
 from tests.factories import make_plan
 
@@ -30,9 +31,9 @@ def play(console, clock=None):
             progress.trial_started(started)
             progress.epoch_done(started, 1, 0.5 + number / 10)
         progress.epoch_done(other, 2, math.nan)
-        progress.trial_ended(other, Outcome(State.DIVERGED, "nan"))
+        progress.trial_ended(other, Outcome(TrialState.DIVERGED, "nan"))
         progress.epoch_done(trial, 2, 0.55)
-        progress.trial_ended(trial, Outcome(State.FAILED, "ValueError: x"))
+        progress.trial_ended(trial, Outcome(TrialState.FAILED, "ValueError: x"))
         return progress.seconds_left()
 
 
@@ -78,9 +79,9 @@ def wait_until(condition, what):
 def test_what_an_earlier_driver_left_counts_from_the_start():
     file = io.StringIO()
     records = [
-        TrialRecord(0, State.COMPLETE, {}, 1, values={1: 0.5, 2: 0.9, 9: 0.8}),
-        TrialRecord(1, State.WAITING, {}, 1, values={1: 0.4}),
-        TrialRecord(2, State.FAILED, {}, 1, values={1: 0.99}),
+        TrialRecord(0, TrialState.COMPLETE, {}, 1, values={1: 0.5, 2: 0.9, 9: 0.8}),
+        TrialRecord(1, TrialState.WAITING, {}, 1, values={1: 0.4}),
+        TrialRecord(2, TrialState.FAILED, {}, 1, values={1: 0.99}),
     ]
     with Progress(Console(file=file, width=200), Clock()) as progress:
         progress.planned("small-abc", make_plan("budget.trials=2"), records)
@@ -101,7 +102,7 @@ def test_nothing_is_estimated_before_a_trial_has_ended():
     assert progress.seconds_left() is None
     trial = Trial(0, {}, 1)
     progress.trial_started(trial)
-    progress.trial_ended(trial, Outcome(State.FAILED, "before its first epoch"))
+    progress.trial_ended(trial, Outcome(TrialState.FAILED, "before its first epoch"))
     assert progress.seconds_left() is None
 
 

@@ -21,10 +21,11 @@ from dialin.errors import ConflictError, DataError, NotFoundError, SpecError, Us
 from dialin.events.journal import read_journal
 from dialin.execution.checkpoints import checkpoint_folder
 from dialin.execution.trial_run import evaluate_checkpoint
+from dialin.lifecycle import TrialState
 from dialin.paths import OutputFolder
 from dialin.results.looks import Look
 from dialin.results.summary import summarize
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.settings import Settings
 from dialin.specification import load_spec, parse_spec
 from dialin.store.studies import Studies
@@ -545,7 +546,10 @@ def test_a_study_whose_best_checkpoint_is_damaged_is_complete_without_a_test(set
 
 def test_mlflow_keeps_no_score_of_an_earlier_look_beside_another_best_trial(settings):
     done = {1: 0.5, 2: 0.6}
-    records = [TrialRecord(0, State.COMPLETE, {}, 0, done), TrialRecord(1, State.COMPLETE, {}, 1, {**done, 2: 0.9})]
+    records = [
+        TrialRecord(0, TrialState.COMPLETE, {}, 0, done),
+        TrialRecord(1, TrialState.COMPLETE, {}, 1, {**done, 2: 0.9}),
+    ]
     folder = OutputFolder(settings.out).study("small-abc")
     for best, score, trial in ((records[:1], 0.55, "0"), (records, math.nan, "none")):
         result = summarize(make_spec(), "small-abc", "interrupted", best, looks=[Look(0, {"accuracy": 0.55})])

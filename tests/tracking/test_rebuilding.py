@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dialin.search.records import State, TrialRecord
+from dialin.lifecycle import TrialState
+from dialin.search.records import TrialRecord
 from dialin.tracking.position import read_position
 from dialin.tracking.rebuilding import append, rebuild, study_ended, study_started, survey
 from dialin.tracking.recording import HeadlessError, Recorder
@@ -18,7 +19,7 @@ STARTED = study_started("digits-abc", "digits", 5.0, {"sampler": "tpe", "seed": 
 RECORDS = [
     TrialRecord(
         number=trial,
-        state=State(list(ENDS)[trial]),
+        state=TrialState(list(ENDS)[trial]),
         params={"lr": 0.1, "nesterov": True, "optimizer": "sgd"},
         seed=0,
         values={epoch: trial + epoch / 10 for epoch in (1, 2, 3)},
@@ -99,7 +100,9 @@ def test_what_a_damaged_line_said_comes_from_the_storage(tmp_path, damaged):
 
 def test_a_study_that_goes_on_after_it_was_rebuilt(tmp_path):
     mlflow = FakeMlflow()
-    running = TrialRecord(number=4, state=State.RUNNING, params={"lr": 0.5}, seed=0, values={1: 0.5}, started_at=30.0)
+    running = TrialRecord(
+        number=4, state=TrialState.RUNNING, params={"lr": 0.5}, seed=0, values={1: 0.5}, started_at=30.0
+    )
     rebuild(tmp_path, STARTED, "val_accuracy", [*RECORDS, running])
     recorder = Recorder(tmp_path, mlflow, None)
     while recorder.step(limit=7):

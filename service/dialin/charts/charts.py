@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from dialin.charts.svg import Scale, points, scale_over, tag, tick_text
 from dialin.charts.words import duration, number, scalar
+from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.specification.domains import Choice, Domain, FloatRange, IntRange, RangeTested
 
 Trial = Mapping[str, Any]
@@ -25,7 +26,7 @@ Place = Callable[[Trial], float]
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 446, 34, 236
 MOST_CURVES, MOST_EPOCHS, MOST_DOTS, MOST_RUNGS = 100, 120, 400, 12
-STATES = ("complete", "stopped", "diverged", "failed", "running", "waiting")
+STATES = (*(state.value for state in TRIAL_ENDED), TrialState.RUNNING.value, TrialState.WAITING.value)  # as drawn
 _ABOVE = {"stopped": 0, "diverged": 1, "failed": 1, "waiting": 2, "complete": 3, "running": 4}
 
 

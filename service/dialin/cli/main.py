@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 
 from dialin.cli.output import INTERRUPTED, WATCHING_ENDED, console, exit_code, print_json, print_text
 from dialin.errors import DialinError, UsageError, did_you_mean
+from dialin.lifecycle import StudyState
 from dialin.texts import printable
 
 RUNNER = "ray"
 ROLES = ("viewer", "submitter", "admin")
-STATES = ("queued", "running", "complete", "failed", "interrupted")
+STATES = tuple(StudyState)
 Command = Callable[[argparse.Namespace], int | None]
 
 

@@ -14,21 +14,22 @@ from dialin.cli.output import INTERRUPTED, WATCHING_ENDED, console, exit_code, p
 from dialin.cli.showing import mirror_line, show_claim, show_list, show_result, show_study, show_trial
 from dialin.client.client import Client, Event, StudyHandle
 from dialin.errors import NoResultError, ServerError, UsageError
+from dialin.lifecycle import StudyState, TrialState
 from dialin.planning.plan import ClusterShape, Plan, plan_study
 from dialin.results.looks import looks_of
 from dialin.results.summary import Best, Result
 from dialin.search.ranking import LOSS
-from dialin.search.records import Outcome, State, Trial, TrialRecord, trial_log_name
+from dialin.search.records import Outcome, Trial, TrialRecord, trial_log_name
 from dialin.settings import ServerAddress
 from dialin.specification import spec_of_study
 from dialin.specification.findings import RULES, Finding
 from dialin.specification.study_spec import StudySpec
-from dialin.store.studies import StudyRow, StudyState
+from dialin.store.studies import StudyRow
 from dialin.study_flow.history import ReadBack
 from dialin.study_flow.progress import Progress, StudyClock
 from dialin.study_flow.views import study_data, trial_data
 
-_ENDS = (State.COMPLETE.value, State.STOPPED.value, State.DIVERGED.value, State.FAILED.value)
+_ENDS = (TrialState.COMPLETE.value, TrialState.STOPPED.value, TrialState.DIVERGED.value, TrialState.FAILED.value)
 _PLENTY = ClusterShape(cpus=1e6, gpus=1e6)  # what the server has is not known here
 
 
@@ -72,7 +73,7 @@ def record_of(data: Mapping[str, Any]) -> TrialRecord:
     values = {int(epoch): math.nan if value is None else float(value) for epoch, value in data["values"].items()}
     return TrialRecord(
         number=int(data["trial"]),
-        state=State(data["state"]),
+        state=TrialState(data["state"]),
         params=data["params"],
         seed=int(data["seed"]),
         values=values,
@@ -257,7 +258,7 @@ class Replay:
                 value = math.nan if data["value"] is None else float(data["value"])
                 self._progress.epoch_done(self._trial(data), int(data["epoch"]), value)
             case "trial_ended":
-                outcome = Outcome(State(data["state"]), str(data["reason"]))
+                outcome = Outcome(TrialState(data["state"]), str(data["reason"]))
                 self._progress.trial_ended(self._trial(data), outcome)
 
     def _stands(self) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dialin.lifecycle import ENDED
 from dialin.planning.plan import Plan
 from dialin.results.claims import judge
 from dialin.results.diagnosis import diagnose
@@ -22,7 +23,7 @@ from dialin.specification import lint, sampler_of
 from dialin.specification.domains import Fixed
 from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import ObjectiveSpec, StudySpec
-from dialin.study_flow.history import ENDED, ReadBack
+from dialin.study_flow.history import ReadBack
 from dialin.study_flow.views import domain_text, find_trial, value_text, when_text, why
 from dialin.texts import printable
 from dialin.tracking.mirror import sqlite_uri, ui_command

@@ -13,13 +13,13 @@ from rich.console import Console
 
 from dialin.errors import ConflictError, NoResultError
 from dialin.execution.local_cluster import local_shape
+from dialin.lifecycle import ENDED, StudyState, TrialState
 from dialin.paths import OutputFolder
 from dialin.planning.plan import plan_study
 from dialin.results.export import best_config
-from dialin.search.records import Outcome, State, Trial, TrialRecord
+from dialin.search.records import Outcome, Trial, TrialRecord
 from dialin.settings import Settings
 from dialin.store.leases import Owner, holder
-from dialin.store.studies import StudyState
 from dialin.store.submissions import Submissions
 from dialin.study_flow.history import LocalReader, ReadBack, read_back, study_row
 from dialin.study_flow.progress import Progress, StudyClock
@@ -28,7 +28,6 @@ from dialin.texts import read_tail
 
 POLL_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.1
-_ENDED = (StudyState.COMPLETE, StudyState.FAILED, StudyState.INTERRUPTED)
 
 
 class TrialListener(Protocol):
@@ -56,20 +55,20 @@ class Follower:
     def _tell(self, before: TrialRecord | None, now: TrialRecord) -> None:
         trial = _trial(now)
         new = [epoch for epoch in now.values if before is None or epoch not in before.values]
-        was_running = before is not None and before.state is State.RUNNING
+        was_running = before is not None and before.state is TrialState.RUNNING
         # It may have come and gone between two looks.
-        if not was_running and (now.state is State.RUNNING or new):
+        if not was_running and (now.state is TrialState.RUNNING or new):
             self._listener.trial_started(trial)
         for epoch in new:
             self._listener.epoch_done(trial, epoch, now.values[epoch])
-        if now.state is not State.RUNNING and (before is None or before.state is not now.state or new):
+        if now.state is not TrialState.RUNNING and (before is None or before.state is not now.state or new):
             self._listener.trial_ended(trial, Outcome(now.state, now.reason, now.early))
 
 
 def watch_study(settings: Settings, reference: str, console: Console) -> ReadBack:
     """Show how a study goes until it has ended; how it then stands. Raises as `looks`."""
     back = read_back(settings, reference)
-    if back.row.state in _ENDED:
+    if back.row.state in ENDED:
         return back
     clock = StudyClock(back.row.created_at)
     with Progress(console, clock, late=True) as progress:
@@ -87,7 +86,7 @@ def looks(settings: Settings, study_id: str, sleep: Callable[[float], None] = ti
     drives it."""
     alone = 0
     with LocalReader(settings, study_id) as reader:
-        while (back := reader.read_back(study_id)).row.state not in _ENDED:
+        while (back := reader.read_back(study_id)).row.state not in ENDED:
             # Nobody may hold the lease for a moment when a study has just begun or is just over.
             driven = back.row.state is not StudyState.RUNNING or holder(reader.studies.engine, study_id) is not None
             alone = 0 if driven else alone + 1
@@ -105,21 +104,21 @@ def stop_study(settings: Settings, reference: str, sleep: Callable[[float], None
     cannot be reached from here.
     """
     back = read_back(settings, reference)
-    if back.row.state in _ENDED:
+    if back.row.state in ENDED:
         raise ConflictError(f"study {back.row.id} is {back.row.state.value} already; there is nothing to stop")
     with Submissions(settings.database) as submissions:
         if submissions.get(back.row.id).submission is not None:
             submissions.want(back.row.id, False)  # or its server would start it again
             back = read_back(settings, back.row.id)
         owner = holder(submissions.engine, back.row.id)
-    if back.row.state in _ENDED:
+    if back.row.state in ENDED:
         return back
     if owner is None:
         raise ConflictError(_nobody(settings, back.row.id))
     _terminate(settings, owner, back.row.id)
     with LocalReader(settings, back.row.id) as reader:
-        while (back := reader.read_back(back.row.id)).row.state not in _ENDED:
-            if owner.is_gone() and reader.read_back(back.row.id).row.state not in _ENDED:
+        while (back := reader.read_back(back.row.id)).row.state not in ENDED:
+            if owner.is_gone() and reader.read_back(back.row.id).row.state not in ENDED:
                 raise ConflictError(f"process {owner.pid} has ended without a word; {_nobody(settings, back.row.id)}")
             sleep(STOP_POLL_SECONDS)
     return back

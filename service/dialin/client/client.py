@@ -25,9 +25,8 @@ from urllib.parse import quote, urljoin
 
 from dialin.client.http import Connection, Message, Retries, Transport
 from dialin.errors import NotFoundError, RateLimitedError, ServerError, SpecError
+from dialin.lifecycle import ENDED
 
-ENDED = ("complete", "failed", "interrupted")
-STATES = ("queued", "running", *ENDED)
 MOST_NAME = 64  # characters that a study's name has at most
 POLL_SECONDS = 2.0  # between two looks at a study whose event stream cannot be had
 MOST_BREAKS = 3  # event streams in a row that broke before they said anything, until they are given up

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan
-from dialin.search.records import Decision, Outcome, State, Trial, TrialRecord
+from dialin.search.records import Decision, Outcome, Trial, TrialRecord
 from dialin.texts import MOST_VALUE, shorten
 
 MOST_BYTES = 2**20  # of what is read at a time
@@ -165,5 +166,5 @@ _NEEDED: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "trial_started": {**_ALWAYS, "params": lambda value: isinstance(value, dict)},
     "epoch": {**_ALWAYS, "epoch": _is_count, "value": lambda value: value is None or _is_number(value)},
     "decision": {**_ALWAYS, "epoch": _is_count, "reason": _is_text},
-    "trial_ended": {**_ALWAYS, "state": lambda value: value in list(State), "reason": _is_text},
+    "trial_ended": {**_ALWAYS, "state": lambda value: value in list(TrialState), "reason": _is_text},
 }

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dialin.lifecycle import TrialState
 from dialin.search.ranking import best_value
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.specification.study_spec import ClaimSpec, StudySpec
 
 FEWEST = 5  # trials a side: of 5 against 5 in perfect order p is 0.008, of 3 against 3 it can never be below 0.1
 LEVEL = 0.05  # of the two-sided test; each claim is one test, nothing is corrected for several
 
-_JUDGED = (State.COMPLETE, State.STOPPED, State.DIVERGED)
+_JUDGED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
 
 Verdict = Literal["held", "did not hold", "is not clear", "cannot be judged"]
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import rungs_for
 from dialin.results.looks import Look, count_text, look_at
 from dialin.search.ranking import best_of, peak_of
-from dialin.search.records import State, TrialRecord
+from dialin.search.records import TrialRecord
 from dialin.specification.domains import Scalar
 from dialin.specification.study_spec import StudySpec
 
@@ -98,7 +99,7 @@ def summarize(
 ) -> Result:
     """The outcome as the stored trials have it. `range_tests`: epochs that range tests took."""
     counts = Counter(record.state for record in records)
-    ends = (State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED)
+    ends = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED)
     return Result(
         study_id=study_id,
         state=state,
@@ -137,7 +138,7 @@ def count_epochs(spec: StudySpec, records: Sequence[TrialRecord], range_tests: f
 
 
 def _was_stopped(spec: StudySpec, record: TrialRecord) -> bool:
-    if record.state is not State.STOPPED or spec.early_stopping.asha is None:
+    if record.state is not TrialState.STOPPED or spec.early_stopping.asha is None:
         return False
     # Older versions did not say who stopped a trial: early stopping does so at rungs alone.
     return record.by_asha if record.by_asha is not None else record.epochs_done in rungs_for(spec)

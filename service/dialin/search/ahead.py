@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
+from dialin.lifecycle import TrialState
 from dialin.search.encoding import Chosen
-from dialin.search.records import Seen, State
+from dialin.search.records import Seen
 
 FRESH_SECONDS = 1.0  # a proposal that is older, and does not know of what was reported since, is made anew
 
@@ -107,7 +108,7 @@ class Ahead:
 
 def _as_of_now(seen: Mapping[int, Seen]) -> dict[int, Seen]:
     """What has ended never changes again; of the others a copy."""
-    living = (State.RUNNING, State.WAITING)
+    living = (TrialState.RUNNING, TrialState.WAITING)
     return {
         number: replace(one, values=dict(one.values)) if one.state in living else one for number, one in seen.items()
     }

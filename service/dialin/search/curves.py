@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan
 from dialin.search.encoding import Array, Encoding
-from dialin.search.records import Seen, State
+from dialin.search.records import Seen
 
 NEAR_BEST = 0.1  # of the way from the median to the best: finer differences there still count
 SAME = 0.05  # observations that agree so far in every coordinate are one to a model of limited size
@@ -61,7 +62,7 @@ class Curves:
         """Take in what was reported since the last time; the numbers of the trials that teach something."""
         known = []
         for number, one in seen.items():
-            if not one.values or one.state is State.FAILED:
+            if not one.values or one.state is TrialState.FAILED:
                 continue
             known.append(number)
             curve = self._curves.get(number)

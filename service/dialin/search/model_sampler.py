@@ -19,11 +19,12 @@ from scipy.special import ndtr
 from scipy.stats import qmc
 from threadpoolctl import ThreadpoolController
 
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan, seed_of_trial
 from dialin.search.curves import Curves, Observations
 from dialin.search.encoding import Array, Chosen, Encoding, Key
 from dialin.search.gaussian_process import GaussianProcess, squared_distances
-from dialin.search.records import Seen, State
+from dialin.search.records import Seen
 
 FEWEST_STARTING = 8
 MOST_OBSERVED, MOST_FITTED = 250, 150  # observations of the model, and for its hyperparameters
@@ -134,7 +135,7 @@ class ModelSampler:
     ) -> Chosen:
         """The configuration with the greatest expected improvement at full length."""
         x, y = observations.x, observations.y
-        under_way = [number for number, one in seen.items() if one.state is State.RUNNING]
+        under_way = [number for number, one in seen.items() if one.state is TrialState.RUNNING]
         if under_way:
             at_end = self._at_end(under_way, seen)
             x, y = np.vstack([x, at_end]), np.concatenate([y, self._model.mean(at_end)])

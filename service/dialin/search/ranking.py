@@ -16,11 +16,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from dialin.search.records import State, TrialRecord
+from dialin.lifecycle import TrialState
+from dialin.search.records import TrialRecord
 
 LOSS = "val_loss"  # the metric that breaks ties
 
-_CLASS = {State.COMPLETE: 0, State.DIVERGED: 2, State.FAILED: 3}
+_CLASS = {TrialState.COMPLETE: 0, TrialState.DIVERGED: 2, TrialState.FAILED: 3}
 
 
 class Peak(NamedTuple):
@@ -50,7 +51,7 @@ def rank_key(
     """What trials with a finite `value` are sorted by, the best first. `epoch`: the first that reached the value;
     `loss`: None where it was not measured."""
     known = loss if loss is not None and math.isfinite(loss) else math.inf
-    return _CLASS.get(State(state), 1), -value if maximize else value, known, epoch, number
+    return _CLASS.get(TrialState(state), 1), -value if maximize else value, known, epoch, number
 
 
 def ranked(records: Iterable[TrialRecord], mode: str) -> list[tuple[TrialRecord, float]]:
@@ -64,7 +65,11 @@ def ranked(records: Iterable[TrialRecord], mode: str) -> list[tuple[TrialRecord,
 def best_of(records: Iterable[TrialRecord], mode: str, *, complete_only: bool = False) -> TrialRecord | None:
     """The first of `ranked` that has not failed; None when there is none."""
     maximize = mode == "max"
-    allowed = (State.COMPLETE,) if complete_only else tuple(state for state in State if state is not State.FAILED)
+    allowed = (
+        (TrialState.COMPLETE,)
+        if complete_only
+        else tuple(state for state in TrialState if state is not TrialState.FAILED)
+    )
     found = (
         (_key(record, peak, maximize), record)
         for record in records

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from dialin.lifecycle import TrialState
 from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding
 
@@ -13,18 +13,6 @@ from dialin.specification.findings import Finding
 def trial_log_name(number: int) -> str:
     """The file, among a study's logs, with what a trial prints and the traceback of one that has failed."""
     return f"trial-{number:04d}.log"
-
-
-class State(StrEnum):
-    """Where a trial is. The last four are ends; a trial that has ended never changes again. A waiting one was paused at
-    a rung, or its study was interrupted: it may go on."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    COMPLETE = "complete"
-    STOPPED = "stopped"
-    DIVERGED = "diverged"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -61,7 +49,7 @@ class Decision:
 
     stop: bool
     reason: str
-    state: State = State.RUNNING
+    state: TrialState = TrialState.RUNNING
     by_asha: bool = False
 
 
@@ -70,7 +58,7 @@ class Outcome:
     """How a trial ended. `early`: complete, though not at its full length: it has no more epochs to train. `by_asha`:
     as in Decision."""
 
-    state: State
+    state: TrialState
     reason: str = ""
     early: bool = False
     by_asha: bool = False
@@ -81,7 +69,7 @@ class TrialRecord:
     """A trial as its storage has it: what results, figures and the command line read."""
 
     number: int
-    state: State
+    state: TrialState
     params: Mapping[str, Scalar]
     seed: int
     values: Mapping[int, float] = field(default_factory=dict)
@@ -109,4 +97,4 @@ class Seen:
 
     params: Mapping[str, Scalar]
     values: Mapping[int, float]
-    state: State
+    state: TrialState

@@ -18,12 +18,14 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import TrialState as OptunaState
 
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan, seed_of_trial
 from dialin.search.encoding import Chosen, Encoding, Key
 from dialin.search.ranking import best_value
-from dialin.search.records import Seen, State
+from dialin.search.records import Seen
 from dialin.search.spaces import distribution, suggest
 from dialin.specification import active_params, sampler_of, searched
 from dialin.specification.domains import Domain, RangeTested, Scalar, holds
@@ -182,7 +184,7 @@ class TpeSampler:
         found = (self._shown_as(index - len(others), one) for index, one in enumerate(others))
         self._others = [shown for shown in found if shown is not None]
         self._shown: dict[int, _Shown | None] = {}  # by trial number; None: says nothing
-        self._stamps: dict[int, tuple[State, int]] = {}  # the state and the number of values that it was made from
+        self._stamps: dict[int, tuple[TrialState, int]] = {}  # the state and the number of values that it was made from
 
     def propose(self, number: int, seen: Mapping[int, Seen], tried: Set[Key], attempt: int) -> Chosen:
         seed = seed_of_trial(self._spec.search.seed, number)
@@ -223,13 +225,13 @@ class TpeSampler:
     def _shown_as(self, number: int, one: Seen) -> _Shown | None:
         """A trial in Optuna's terms; None for one that failed, is being trained, or has reported nothing."""
         best = best_value(one.values, self._maximize)
-        complete = one.state is State.COMPLETE
-        waits_unseen = one.state is State.WAITING and not one.values
-        if one.state in (State.FAILED, State.RUNNING) or waits_unseen or (complete and best is None):
+        complete = one.state is TrialState.COMPLETE
+        waits_unseen = one.state is TrialState.WAITING and not one.values
+        if one.state in (TrialState.FAILED, TrialState.RUNNING) or waits_unseen or (complete and best is None):
             return None
         found = self._proposer.parameters(one.params)
         trial = create_trial(
-            state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+            state=OptunaState.COMPLETE if complete else OptunaState.PRUNED,
             value=best if complete else None,
             params=found,
             distributions=self._proposer.distributions(found),
@@ -253,7 +255,7 @@ class _History(InMemoryStorage):
         self._shown = shown
 
     def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+        self, study_id: int, deepcopy: bool = True, states: Container[OptunaState] | None = None
     ) -> list[FrozenTrial]:
         return [trial for trial in self._shown if states is None or trial.state in states]
 

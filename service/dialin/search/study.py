@@ -25,15 +25,17 @@ from typing import cast
 import optuna
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState as OptunaState
+from optuna.trial import create_trial
 
 from dialin.errors import reading
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan, seed_of_trial
 from dialin.search.ahead import Ahead
 from dialin.search.asha import Asha, Promotions, reached
 from dialin.search.ledger import ledger_of
 from dialin.search.ranking import best_of, best_value
-from dialin.search.records import Decision, Outcome, Seen, State, Trial, TrialRecord
+from dialin.search.records import Decision, Outcome, Seen, Trial, TrialRecord
 from dialin.search.samplers import Proposer
 from dialin.search.trial_rows import (
     BY_ASHA,
@@ -54,10 +56,10 @@ from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding
 
 _END_STATES = {
-    State.COMPLETE: TrialState.COMPLETE,
-    State.STOPPED: TrialState.PRUNED,
-    State.DIVERGED: TrialState.PRUNED,
-    State.FAILED: TrialState.FAIL,
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.STOPPED: OptunaState.PRUNED,
+    TrialState.DIVERGED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
 }
 
 
@@ -190,19 +192,19 @@ class Study:
         number = trial.number
         if self._seen[number].state in _END_STATES:
             return
-        if outcome.state is State.WAITING:
-            self._set(number, State.WAITING, TrialState.WAITING)
+        if outcome.state is TrialState.WAITING:
+            self._set(number, TrialState.WAITING, OptunaState.WAITING)
             self._prepare()
             return
         if outcome.state not in _END_STATES:
             raise ValueError(f"a trial ends as one of {', '.join(_END_STATES)}, or waits, not {outcome.state}")
         state, reason = outcome.state, outcome.reason
-        if state is State.COMPLETE and best_value(self._values(number), self._maximize) is None:
-            state, reason = State.DIVERGED, "no finite value was reported"
+        if state is TrialState.COMPLETE and best_value(self._values(number), self._maximize) is None:
+            state, reason = TrialState.DIVERGED, "no finite value was reported"
         with self._ledger.batch():
             self._ledger.set_attribute(self._ids[number], REASON, reason)
             self._ledger.set_attribute(self._ids[number], END, state.value)
-            if state is State.STOPPED:
+            if state is TrialState.STOPPED:
                 self._ledger.set_attribute(self._ids[number], BY_ASHA, outcome.by_asha)
             if outcome.early:
                 self._ledger.set_attribute(self._ids[number], EARLY, True)
@@ -212,7 +214,7 @@ class Study:
 
     def interrupt(self, trial: Trial) -> None:
         """Put a trial back: it has not ended and goes on, from its checkpoint, when the study is resumed."""
-        self.tell(trial, Outcome(State.WAITING))
+        self.tell(trial, Outcome(TrialState.WAITING))
 
     def put_back(self, trial: Trial) -> None:
         """A trial whose worker is gone: it is the next that `ask` gives, from its checkpoint."""
@@ -224,7 +226,7 @@ class Study:
         return [
             (self._trial(number), self._place(rung, number), not self._passes(rung, number))
             for number, rung in self._promotions.waiting.items()
-            if self._seen[number].state is State.WAITING
+            if self._seen[number].state is TrialState.WAITING
         ]
 
     def checkpointed(self, trial: Trial, epoch: int, path: str) -> None:
@@ -287,7 +289,7 @@ class Study:
         """A trial of these parameters, stored."""
         number, parameters = len(self._ids), self._proposer.parameters(params)
         template = create_trial(
-            state=TrialState.RUNNING,
+            state=OptunaState.RUNNING,
             params=parameters,
             distributions=self._proposer.distributions(parameters),
             user_attrs={PARAMS: dict(params), SEED: kept.seed, **attributes},
@@ -295,7 +297,7 @@ class Study:
         template.datetime_start = datetime.now()
         # One transaction: a crash leaves either no trial or a whole one.
         self._ids[number] = self._ledger.create(template, number)
-        self._seen[number] = Seen(params, {}, State.RUNNING)
+        self._seen[number] = Seen(params, {}, TrialState.RUNNING)
         self._kept[number] = kept
         self._running.add(number)
         return self._trial(number)
@@ -305,9 +307,9 @@ class Study:
         if number is None:
             return None
         self._promotions.leave(number)
-        if self._seen[number].state is State.COMPLETE:
+        if self._seen[number].state is TrialState.COMPLETE:
             return self._continued(number)
-        self._set(number, State.RUNNING, TrialState.RUNNING)
+        self._set(number, TrialState.RUNNING, OptunaState.RUNNING)
         return self._trial(number)
 
     def _continued(self, number: int) -> Trial:
@@ -331,18 +333,18 @@ class Study:
     def _values(self, number: int) -> dict[int, float]:
         return cast("dict[int, float]", self._seen[number].values)
 
-    def _set(self, number: int, state: State, stored: TrialState, value: float | None = None) -> None:
+    def _set(self, number: int, state: TrialState, stored: OptunaState, value: float | None = None) -> None:
         self._ledger.set_state(self._ids[number], stored, value)
         self._seen[number] = replace(self._seen[number], state=state)
-        (self._running.add if state is State.RUNNING else self._running.discard)(number)
+        (self._running.add if state is TrialState.RUNNING else self._running.discard)(number)
 
-    def _final(self, number: int, state: State) -> float | None:
+    def _final(self, number: int, state: TrialState) -> float | None:
         """The value that Optuna's tables have of an ended trial: of a pruned one the last that was reported, as Optuna
         itself writes it; none where that is not finite, or the trial failed."""
         values = self._values(number)
-        if state is State.COMPLETE:
+        if state is TrialState.COMPLETE:
             return best_value(values, self._maximize)
-        last = values[max(values)] if values and state is not State.FAILED else math.nan
+        last = values[max(values)] if values and state is not TrialState.FAILED else math.nan
         return last if math.isfinite(last) else None
 
     def _seed(self, number: int) -> int:
@@ -352,7 +354,7 @@ class Study:
     def _take_over(self, record: TrialRecord) -> None:
         number, values = record.number, dict(record.values)
         self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
-        state = record.state if record.state in _END_STATES else State.WAITING
+        state = record.state if record.state in _END_STATES else TrialState.WAITING
         self._seen[number] = Seen(record.params, values, state)
         checkpoint = (record.checkpoint_epoch, record.checkpoint)
         self._kept[number] = _Kept(record.seed, checkpoint, [*record.findings], record.began, record.repeated)
@@ -362,25 +364,25 @@ class Study:
             self._promotions.leave(record.continues)
             self._outgrown = [other for other in self._outgrown if other != record.continues]
         outgrown = self._is_outgrown(record)
-        self._promotions.replay(number, values, record.began, waits=outgrown or state is State.WAITING)
+        self._promotions.replay(number, values, record.began, waits=outgrown or state is TrialState.WAITING)
         if outgrown and not self._plan.rungs:
             self._outgrown.append(number)
-        if record.state is State.RUNNING:
+        if record.state is TrialState.RUNNING:
             # Its driver has died: it waits, for a rung or for the next worker.
-            self._ledger.set_state(self._ids[number], TrialState.WAITING)
-        if state is State.WAITING and not (self._promotes and number in self._promotions.waiting):
+            self._ledger.set_state(self._ids[number], OptunaState.WAITING)
+        if state is TrialState.WAITING and not (self._promotes and number in self._promotions.waiting):
             self._unfinished.append(number)
 
     def _is_outgrown(self, record: TrialRecord) -> bool:
         """Whether a trial was complete at a shorter length than trials have now, and can go on."""
         budget, mode = self._plan.spec.budget, self._plan.spec.objective.mode
-        short = record.state is State.COMPLETE and record.epochs_done < budget.epochs
+        short = record.state is TrialState.COMPLETE and record.epochs_done < budget.epochs
         met = any(budget.reached(value, mode) for value in record.values.values())
         return short and not met and not record.early and record.checkpoint is not None
 
     def _go_on(self, number: int) -> Trial | None:
         """A trial that an earlier driver left; None when its last report already was its end, which is told now."""
-        self._set(number, State.RUNNING, TrialState.RUNNING)
+        self._set(number, TrialState.RUNNING, OptunaState.RUNNING)
         trial, values = self._trial(number), self._values(number)
         if not values:
             return trial
@@ -396,11 +398,11 @@ class Study:
         """What follows from a value; `recorded`: it is itself among those of the rung."""
         budget, metric = self._plan.spec.budget, self._plan.spec.objective.metric
         if not math.isfinite(value):
-            return Decision(True, f"{metric} was {value} after epoch {epoch}", State.DIVERGED)
+            return Decision(True, f"{metric} was {value} after epoch {epoch}", TrialState.DIVERGED)
         if budget.reached(value, self._plan.spec.objective.mode):
-            return Decision(True, f"reached the target {budget.target:g} after epoch {epoch}", State.COMPLETE)
+            return Decision(True, f"reached the target {budget.target:g} after epoch {epoch}", TrialState.COMPLETE)
         if epoch >= budget.epochs:
-            return Decision(True, f"trained all {budget.epochs} epochs", State.COMPLETE)
+            return Decision(True, f"trained all {budget.epochs} epochs", TrialState.COMPLETE)
         if rung is None:
             return Decision(False, "between rungs")
         return self._rest(number, rung, value) if self._promotes else self._judge(rung, value, recorded)
@@ -411,7 +413,7 @@ class Study:
             better = "below" if self._maximize else "above"
             cutoff = f"{verdict.cutoff:.4g}, the cutoff of rung {rung} over {verdict.compared} trials"
             reason = f"{self._plan.spec.objective.metric} {value:.4g} is {better} {cutoff}"
-            return Decision(True, reason, State.STOPPED, by_asha=True)
+            return Decision(True, reason, TrialState.STOPPED, by_asha=True)
         return Decision(False, f"passed rung {rung}")
 
     def _rest(self, number: int, rung: int, value: float) -> Decision:
@@ -421,7 +423,7 @@ class Study:
         if place <= self._promotions.passing(rung):
             self._promotions.leave(number)
             return Decision(False, f"goes on: {self._place(rung, number)}")
-        return Decision(True, f"waits: {self._place(rung, number)}", State.WAITING)
+        return Decision(True, f"waits: {self._place(rung, number)}", TrialState.WAITING)
 
     def _passes(self, rung: int, number: int) -> bool:
         return self._promotions.place(rung, number)[0] <= self._promotions.passing(rung, generous=True)

@@ -11,11 +11,13 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
 
 from dialin.errors import reading
+from dialin.lifecycle import TrialState
 from dialin.search import tables
-from dialin.search.records import Seen, State, TrialRecord
+from dialin.search.records import Seen, TrialRecord
 from dialin.specification.findings import Finding
 from dialin.texts import one_line
 
@@ -26,13 +28,13 @@ METRICS, CONTINUES, EARLY = "dialin:metrics", "dialin:continues", "dialin:early"
 BY_ASHA, REPEATED = "dialin:by_asha", "dialin:repeated"
 
 IDS_AT_ONCE = 500  # in one statement: SQLite takes a limited number of parameters
-_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+_UNFINISHED = (OptunaState.RUNNING, OptunaState.WAITING)
 _UNFINISHED_NAMES = frozenset(state.name for state in _UNFINISHED)
 _STATES = {
-    TrialState.WAITING: State.WAITING,
-    TrialState.RUNNING: State.RUNNING,
-    TrialState.COMPLETE: State.COMPLETE,
-    TrialState.FAIL: State.FAILED,
+    OptunaState.WAITING: TrialState.WAITING,
+    OptunaState.RUNNING: TrialState.RUNNING,
+    OptunaState.COMPLETE: TrialState.COMPLETE,
+    OptunaState.FAIL: TrialState.FAILED,
 }
 # The state and the time that training began, as they are stored: as long as both are the same, and it is not being
 # trained, a trial was not touched.
@@ -54,7 +56,7 @@ def read_study(storage: BaseStorage, study_id: str) -> list[TrialRecord]:
 def read_finished(storage: BaseStorage, study_ids: Sequence[str]) -> list[Seen]:
     """What the finished trials of studies have reported, of those that reported anything."""
     records = [record for study_id in study_ids for record in read_study(storage, study_id)]
-    ended = (State.COMPLETE, State.STOPPED, State.DIVERGED)
+    ended = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
     return [
         Seen(record.params, record.values, record.state)
         for record in records
@@ -161,7 +163,7 @@ class _Tables:
             changed = [
                 trial_id
                 for trial_id, stamp in stamps.items()
-                if stamp[0] == TrialState.RUNNING.name or unfinished.get(trial_id) != stamp
+                if stamp[0] == OptunaState.RUNNING.name or unfinished.get(trial_id) != stamp
             ]
             changed += sorted(unfinished.keys() - stamps.keys())  # which have ended
             for ids in _chunks(changed):
@@ -210,7 +212,7 @@ def _readable(row: Any, attributes: Mapping[str, str], values: Mapping[int, floa
         stored = {key: _loaded(text) for key, text in attributes.items()}
         return _record(row.number, row.state, stored, values, *times)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        why = {END: State.FAILED, REASON: f"what is stored of it cannot be read: {error}", PARAMS: {}}
+        why = {END: TrialState.FAILED, REASON: f"what is stored of it cannot be read: {error}", PARAMS: {}}
         return _record(row.number, row.state, why, values, *times)
 
 
@@ -235,12 +237,12 @@ def _of_frozen(trial: FrozenTrial) -> TrialRecord:
     started = trial.datetime_start.timestamp() if trial.datetime_start else None
     ended = trial.datetime_complete.timestamp() if trial.datetime_complete else None
     stored = {PARAMS: trial.params, **trial.user_attrs}
-    return _record(trial.number, TrialState(trial.state), stored, trial.intermediate_values, started, ended)
+    return _record(trial.number, OptunaState(trial.state), stored, trial.intermediate_values, started, ended)
 
 
 def _record(
     number: int,
-    state: TrialState,
+    state: OptunaState,
     stored: Mapping[str, Any],
     values: Mapping[int, float],
     started_at: float | None,
@@ -250,7 +252,7 @@ def _record(
     continues = stored.get(CONTINUES) or {}
     return TrialRecord(
         number=number,
-        state=State(stored.get(END, State.STOPPED)) if state is TrialState.PRUNED else _STATES[state],
+        state=TrialState(stored.get(END, TrialState.STOPPED)) if state is OptunaState.PRUNED else _STATES[state],
         params=_interned(stored[PARAMS]),
         seed=stored.get(SEED, 0),
         values=dict(sorted(values.items())),

@@ -15,9 +15,10 @@ from cachetools import LRUCache, TTLCache
 from starlette.requests import Request
 
 from dialin.errors import ForbiddenError, RateLimitedError, UnauthorizedError
+from dialin.lifecycle import Role
 from dialin.server.connections import network_of
 from dialin.settings import ServerSettings
-from dialin.store.tokens import Identity, Role, Tokens
+from dialin.store.tokens import Identity, Tokens
 
 COOKIE = "dialin_session"
 LOCAL = Identity("local", Role.ADMIN)

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from dialin.errors import ClusterError, ConflictError, DatabaseError, DialinError, StorageError
 from dialin.execution.ray_jobs import JOB, STUDY, joined_cluster
+from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.settings import Settings
-from dialin.store.studies import StudyState
 from dialin.store.submissions import Submissions
 from dialin.study_flow.progress import Progress
 from dialin.study_flow.run import Site, resume_study

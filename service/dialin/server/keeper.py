@@ -13,10 +13,11 @@ from functools import cached_property
 
 from filelock import FileLock, Timeout
 
+from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.settings import Settings
 from dialin.store.leases import holder
-from dialin.store.studies import Standing, Studies, StudyState
+from dialin.store.studies import Standing, Studies
 from dialin.study_flow.history import complete_spool, mlflow_target
 from dialin.tracking.lag import heard_at, recorder_lock
 from dialin.tracking.position import read_position

@@ -12,10 +12,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dialin.errors import UnreadableError
-from dialin.search.records import State
+from dialin.lifecycle import StudyState, TrialState
 from dialin.server.reconciler import Reconciler
 from dialin.server.studies import StudyService
-from dialin.store.studies import StudyState
 from dialin.store.submissions import Submissions
 
 MOST_STUDIES = 500  # whose trials are counted: the newest, and all that are under way
@@ -44,7 +43,7 @@ class Figures(Collector):
         yield GaugeMetricFamily("dialin_queue_length", "Studies that wait.", by_state.get(StudyState.QUEUED, 0))
         ends, epochs, lag = self._count()
         trials = GaugeMetricFamily("dialin_trials", f"Trials of the newest {MOST_STUDIES} studies.", labels=["outcome"])
-        for outcome in State:
+        for outcome in TrialState:
             trials.add_metric([outcome.value], ends[outcome.value])
         yield trials
         yield GaugeMetricFamily("dialin_epochs", "Epochs trained in those studies.", epochs)

@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from dialin.errors import ForbiddenError, NotFoundError, UsageError
-from dialin.store.tokens import Identity, Role
+from dialin.lifecycle import Role
+from dialin.store.tokens import Identity
 
 
 class Body(StrEnum):

@@ -11,7 +11,7 @@ from dialin.errors import NoResultError
 from dialin.server.auth import Gate
 from dialin.server.studies import StudyService
 from dialin.server.trial_view import TrialRows
-from dialin.store.tokens import Identity, Role
+from dialin.store.tokens import Identity
 from dialin.web.backend import Caller
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class PageBackend:
 
     def caller(self, request: Request) -> Caller:
         who = self._gate.admit(request)
-        return Caller(who.name, who.role.value)
+        return Caller(who.name, who.role)
 
     def sign_in(self, request: Request, token: str) -> str:
         return self._gate.sign_in(request, token)
@@ -79,4 +79,4 @@ class PageBackend:
 
 
 def _identity(caller: Caller) -> Identity:
-    return Identity(caller.name, Role(caller.role))
+    return Identity(caller.name, caller.role)

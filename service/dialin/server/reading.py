@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from dialin.errors import reading
+from dialin.lifecycle import ACTIVE
 from dialin.paths import OutputFolder
 from dialin.search.records import TrialRecord
 from dialin.search.storage import close_storage, open_storage
@@ -20,7 +21,6 @@ from dialin.server.trial_view import TrialView
 from dialin.settings import Settings
 from dialin.specification import damage_of, stored_spec
 from dialin.store.studies import StudyRow
-from dialin.store.submissions import ACTIVE
 from dialin.study_flow.calibrate import read_calibration
 from dialin.study_flow.history import ReadBack, mirror_standing, result_of
 from dialin.tracking.lag import Lag

@@ -21,11 +21,11 @@ import sqlalchemy as sa
 
 from dialin.errors import ClusterError, DatabaseError, DialinError
 from dialin.execution.ray_jobs import Jobs
+from dialin.lifecycle import ACTIVE, StudyState
 from dialin.planning.plan import ClusterShape
 from dialin.specification import damage_of, stored_spec
 from dialin.store.leases import BEAT_SECONDS, STALE_SECONDS, holder, holding
-from dialin.store.studies import StudyState
-from dialin.store.submissions import ACTIVE, ENDING, Entry, Submission, Submissions, turn
+from dialin.store.submissions import ENDING, Entry, Submission, Submissions, turn
 
 log = logging.getLogger("dialin.reconciler")
 

@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from dialin.errors import NotFoundError, UsageError
 from dialin.events.journal import read_journal
+from dialin.lifecycle import ACTIVE
 from dialin.server.auth import Places
 from dialin.server.studies import StudyService
-from dialin.store.submissions import ACTIVE
 from dialin.store.tokens import Identity
 
 LOOK_SECONDS = 0.25  # at the journal

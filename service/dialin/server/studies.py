@@ -24,13 +24,13 @@ from dialin.errors import (
     UsageError,
     did_you_mean,
 )
+from dialin.lifecycle import ACTIVE, ROLE_FOR_OTHERS, ROLE_FOR_OWN, Role, StudyState, TrialState, check_role
 from dialin.paths import OutputFolder, StudyFolder
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.results.claims import judge
 from dialin.results.diagnosis import diagnose
 from dialin.results.export import best_config
 from dialin.results.summary import find_best, test_data
-from dialin.search.records import State
 from dialin.server.bundles import BundleKeeper
 from dialin.server.reading import Reader
 from dialin.server.time_left import seconds_left
@@ -40,9 +40,9 @@ from dialin.settings import MLFLOW_PATH, ServerSettings, Settings
 from dialin.specification import damage_of, parse_spec, spec_of_study, stored_spec, to_yaml
 from dialin.specification.study_spec import ObjectiveSpec, PythonSpec, StudySpec
 from dialin.specification.yaml_reader import read_yaml
-from dialin.store.studies import StudyRow, StudyState
-from dialin.store.submissions import ACTIVE, Entry, Submissions
-from dialin.store.tokens import Identity, Role
+from dialin.store.studies import StudyRow
+from dialin.store.submissions import Entry, Submissions
+from dialin.store.tokens import Identity
 from dialin.study_flow.extend import extended, resolve_warm_start
 from dialin.study_flow.views import plan_data
 from dialin.texts import one_line, read_tail
@@ -101,7 +101,7 @@ class StudyService:
     ) -> tuple[dict[str, Any], bool]:
         """The study that a specification asks for, and whether it is new: one that was asked for under the same key
         before is not."""
-        _need(who, Role.SUBMITTER, "submit studies")
+        check_role(who.name, who.role, Role.SUBMITTER, "submit studies")
         spec = self._checked(text, bundle)
         plan_study(spec, self._shape())
         raw = text.encode() if isinstance(text, str) else text
@@ -120,7 +120,7 @@ class StudyService:
 
     def add_bundle(self, who: Identity, data: bytes) -> dict[str, Any]:
         """Keep a person's files, by their digest."""
-        _need(who, Role.SUBMITTER, "send files")
+        check_role(who.name, who.role, Role.SUBMITTER, "send files")
         self._check_code_allowed()
         digest, files = self.bundles.add(who.name, data)
         return {"bundle": digest, "files": files}
@@ -327,10 +327,10 @@ class StudyService:
 
     @staticmethod
     def _check_owner(who: Identity, entry: Entry, action: str) -> None:
-        _need(who, Role.SUBMITTER, f"{action} studies")
+        check_role(who.name, who.role, ROLE_FOR_OWN, f"{action} studies")
         if entry.submission is None:
             raise ConflictError(f"study {entry.study.id} was not submitted to a server; it is the command line's")
-        if not who.may(Role.ADMIN) and entry.submission.owner != who.name:
+        if not who.may(ROLE_FOR_OTHERS) and entry.submission.owner != who.name:
             raise ForbiddenError(f"study {entry.study.id} is {entry.submission.owner}'s; only they can {action} it")
 
     def _trials(self, study_id: str) -> tuple[TrialView, Callable[[int], str | None]]:
@@ -343,7 +343,7 @@ class StudyService:
         study, submission = entry.study, entry.submission
         damage = [text for text in (study.damage, damage_of(study.spec)) if text]
         spec = stored_spec(study.spec) if not damage_of(study.spec) else None
-        nothing: tuple[dict[str, int], float | None] = (dict.fromkeys((state.value for state in State), 0), None)
+        nothing: tuple[dict[str, int], float | None] = (dict.fromkeys((state.value for state in TrialState), 0), None)
         counts, best = _tried(lambda: self._outcome(study, spec), nothing, damage)
         experiment, parent = _tried(lambda: self.reader.mlflow_runs(study)[:2], ("", ""), damage)
         lag = _tried(lambda: self.reader.lag(study), Lag(), damage)
@@ -384,7 +384,7 @@ class StudyService:
         if study.state is StudyState.COMPLETE and "trials" in summary:
             # What its driver said at its end: a list of many studies would read all their trials otherwise.
             best = summary.get("best") or {}
-            return {**dict.fromkeys((state.value for state in State), 0), **summary["trials"]}, best.get("value")
+            return {**dict.fromkeys((state.value for state in TrialState), 0), **summary["trials"]}, best.get("value")
         return self.reader.outcome(study, lambda view: (dict(view.counts()), _best_value(spec, study, view)))
 
     @property
@@ -412,11 +412,6 @@ def _tried(make: Callable[[], T], otherwise: T, damage: list[str]) -> T:
     except UnreadableError as error:
         damage.append(one_line(error))
         return otherwise
-
-
-def _need(who: Identity, role: Role, what: str) -> None:
-    if not who.may(role):
-        raise ForbiddenError(f"{who.name} is a {who.role.value} and may not {what}; a {role.value} may")
 
 
 def _seconds(entry: Entry) -> float:
@@ -454,8 +449,8 @@ def _state(text: str) -> StudyState:
 
 
 def _trial_state(text: str) -> str:
-    if text not in list(State):
-        raise UsageError(f"state {text!r}: {did_you_mean(text, list(State))}")
+    if text not in list(TrialState):
+        raise UsageError(f"state {text!r}: {did_you_mean(text, list(TrialState))}")
     return text
 
 

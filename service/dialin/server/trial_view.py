@@ -7,7 +7,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
-from dialin.search.records import State, TrialRecord
+from dialin.lifecycle import TrialState
+from dialin.search.records import TrialRecord
 from dialin.study_flow.views import RECORD_FIELDS, record_data
 
 MOST_DERIVED = 64
@@ -63,7 +64,7 @@ class TrialView:
 
         def count() -> Mapping[str, int]:
             counted = Counter(record.state for record in self.records)
-            return {state.value: counted[state] for state in State}
+            return {state.value: counted[state] for state in TrialState}
 
         return self.derived("counts", count)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dialin.store.studies import WAITING_FOR, StudyState
+from dialin.lifecycle import StudyState
+from dialin.store.studies import WAITING_FOR
 from dialin.store.submissions import Entry, Submissions
 
 MOST_NAMED = 3  # other studies

@@ -10,12 +10,12 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 
 from dialin.errors import ConflictError, NotFoundError, did_you_mean
+from dialin.lifecycle import StudyState
 from dialin.store.database import METADATA, connect
 from dialin.texts import one_line
 
@@ -36,16 +36,6 @@ STUDIES = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
 )
-
-
-class StudyState(StrEnum):
-    """Where a study is. Queued ones wait on a server for their turn; interrupted ones can go on."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETE = "complete"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)

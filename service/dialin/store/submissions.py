@@ -18,19 +18,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from dialin.errors import ConflictError, NotFoundError, RateLimitedError
+from dialin.lifecycle import ACTIVE, ENDED, Action, StudyState, check_possible
 from dialin.store.database import METADATA, connect, serialized
-from dialin.store.studies import (
-    HISTORY,
-    MOST_PAST,
-    STUDIES,
-    WAITING_FOR,
-    StudyRow,
-    StudyState,
-    columns_of,
-    new_id,
-    number,
-    row_of,
-)
+from dialin.store.studies import HISTORY, MOST_PAST, STUDIES, WAITING_FOR, StudyRow, columns_of, new_id, number, row_of
 from dialin.texts import one_line
 
 _SUBMISSIONS = sa.Table(
@@ -53,9 +43,7 @@ _SUBMISSIONS = sa.Table(
     sa.Column("concurrency", sa.Integer),
     sa.UniqueConstraint("owner", "idempotency_key"),
 )
-_ENDED = (StudyState.COMPLETE, StudyState.FAILED, StudyState.INTERRUPTED)
 ENDING = -1  # in place of the count of failures: the job that is there belongs to the study's life before
-ACTIVE = (StudyState.QUEUED, StudyState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -274,8 +262,7 @@ class Submissions:
     def archive(self, study_id: str) -> None:
         """Take a study that has ended off the list. Raises NotFoundError, and ConflictError while it has not ended."""
         with self._held(study_id) as (connection, entry):
-            if entry.study.state in ACTIVE:
-                raise ConflictError(f"study {study_id} is {entry.study.state.value}; stop it first")
+            check_possible(study_id, entry.study.state, Action.ARCHIVE)
             _submitted(entry)
             _set_submission(connection, study_id, archived=True)
 
@@ -305,7 +292,7 @@ class Submissions:
             _set_submission(connection, submission.study_id, **values)
             # What its driver has said of its end stands.
             if state is not None and entry.study.state in (*ACTIVE, StudyState.INTERRUPTED):
-                ended_at = time.time() if state in _ENDED else None
+                ended_at = time.time() if state in ENDED else None
                 change: dict[str, Any] = {"state": state.value, "reason": one_line(reason), "ended_at": ended_at}
                 said = _with_past(entry.study, reason if state is StudyState.QUEUED else "")
                 if said != entry.study.summary:  # what cannot be read stays as it is
@@ -356,8 +343,7 @@ def _shown(entry: Entry) -> Submission:
 
 def _stop(connection: sa.Connection, entry: Entry, submission: Submission) -> None:
     study = entry.study
-    if study.state not in ACTIVE:
-        raise ConflictError(f"study {study.id} is {study.state.value}; there is nothing to stop")
+    check_possible(study.id, study.state, Action.STOP)
     _set_submission(connection, study.id, wanted=False)
     if not submission.job:  # it waits for its turn
         ended = {"state": StudyState.INTERRUPTED.value, "ended_at": time.time()}
@@ -366,10 +352,7 @@ def _stop(connection: sa.Connection, entry: Entry, submission: Submission) -> No
 
 def _go_on(connection: sa.Connection, entry: Entry, submission: Submission, spec: str | None = None) -> None:
     study = entry.study
-    if spec is None and study.state is StudyState.COMPLETE:
-        raise ConflictError(f"study {study.id} is complete; extend it")
-    if study.state in ACTIVE:
-        raise ConflictError(f"study {study.id} is {study.state.value}; stop it, or wait until it has ended")
+    check_possible(study.id, study.state, Action.RESUME if spec is None else Action.EXTEND)
     # Where its last job is still about to end, that end is no failure of the next one.
     _set_submission(connection, study.id, wanted=True, failures=ENDING if submission.job else 0, not_before=0.0)
     _set_study(connection, study.id, state=StudyState.QUEUED.value, reason="", ended_at=None, spec=spec or study.spec)

@@ -10,11 +10,11 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 
 import sqlalchemy as sa
 
 from dialin.errors import ConflictError, NotFoundError, UsageError, did_you_mean
+from dialin.lifecycle import Role
 from dialin.store.database import METADATA, connect
 
 SESSION_SECONDS = 7 * 24 * 3600.0
@@ -38,14 +38,6 @@ _SESSIONS = sa.Table(
 )
 
 
-class Role(StrEnum):
-    """What one may do: look; submit, and change what is one's own; change everything."""
-
-    VIEWER = "viewer"
-    SUBMITTER = "submitter"
-    ADMIN = "admin"
-
-
 @dataclass(frozen=True)
 class Identity:
     """Somebody who asks."""
@@ -55,8 +47,7 @@ class Identity:
 
     def may(self, role: Role) -> bool:
         """Whether their role is that one or a higher one."""
-        order = list(Role)
-        return order.index(self.role) >= order.index(role)
+        return self.role.includes(role)
 
 
 class Tokens:

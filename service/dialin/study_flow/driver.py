@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dialin.events.journal import Listener
+from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan
 from dialin.search.epoch_clock import EpochClock
 from dialin.search.failures import are_alike, cause_of, failures_text
-from dialin.search.records import Decision, Outcome, Report, State, Trial, trial_log_name
+from dialin.search.records import Decision, Outcome, Report, Trial, trial_log_name
 from dialin.search.study import Study
 from dialin.specification.findings import Finding
 from dialin.study_flow.signals import Interrupts
@@ -186,16 +187,16 @@ class StudyDriver:
         trained."""
         with self._writing():
             for trial in list(self._live.values()):
-                self._end(trial, Outcome(State.STOPPED, f"the study ended: {self._over}"))
+                self._end(trial, Outcome(TrialState.STOPPED, f"the study ended: {self._over}"))
             for trial, place, by_asha in self._study.waiting():
                 reason = f"{place}; {self._over}" if self._over else place
-                self._end(trial, Outcome(State.STOPPED, reason, by_asha=by_asha))
+                self._end(trial, Outcome(TrialState.STOPPED, reason, by_asha=by_asha))
 
     def _take_in(self, trial: Trial, report: Report) -> Decision:
         if report.ended is not None:
             if report.metrics:  # none where it went on and ended at once: they are stored
                 self._study.measured(trial, report.metrics)
-            return Decision(True, report.ended, State.COMPLETE)
+            return Decision(True, report.ended, TrialState.COMPLETE)
         epoch, metrics, findings = report.epoch, report.metrics, report.findings
         self._note_lost_epochs(trial, epoch)
         if findings:
@@ -207,16 +208,18 @@ class StudyDriver:
         value = math.nan if wrong else metrics[self._plan.spec.objective.metric]
         decision = self._study.report(trial, epoch, value)
         if wrong:
-            decision = Decision(True, f"{wrong} was {metrics[wrong]} after epoch {epoch}", State.DIVERGED)
-        elif decision.state in (State.RUNNING, State.WAITING) and (fatal := self._fatal(findings)) is not None:
-            decision = Decision(True, f"{fatal.text()}; try {fatal.rule.remedy}", State.DIVERGED)
+            decision = Decision(True, f"{wrong} was {metrics[wrong]} after epoch {epoch}", TrialState.DIVERGED)
+        elif (
+            decision.state in (TrialState.RUNNING, TrialState.WAITING) and (fatal := self._fatal(findings)) is not None
+        ):
+            decision = Decision(True, f"{fatal.text()}; try {fatal.rule.remedy}", TrialState.DIVERGED)
         if report.checkpoint is not None:
             self._study.checkpointed(trial, epoch, report.checkpoint)
         self._has_values = True
         self._listener.epoch_done(trial, epoch, value)
-        if self.over is not None and decision.state in (State.RUNNING, State.WAITING):
-            decision = Decision(True, f"the study ended: {self.over}", State.STOPPED)
-        if decision.stop and decision.state is not State.WAITING:
+        if self.over is not None and decision.state in (TrialState.RUNNING, TrialState.WAITING):
+            decision = Decision(True, f"the study ended: {self.over}", TrialState.STOPPED)
+        if decision.stop and decision.state is not TrialState.WAITING:
             self._study.measured(trial, {name: number for name, number in metrics.items() if math.isfinite(number)})
             if self._plan.spec.budget.reached(value, self._plan.spec.objective.mode):
                 self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"
@@ -248,7 +251,7 @@ class StudyDriver:
             opened.write(f"{log_text(traceback)}\n")
         reason = cause_of(traceback)
         self._failures.append(reason)
-        self._end(trial, Outcome(State.FAILED, reason))
+        self._end(trial, Outcome(TrialState.FAILED, reason))
         if self.broken is not None:
             self._over = self.broken
 
@@ -258,7 +261,7 @@ class StudyDriver:
 
     def _closed(self, trial: Trial, outcome: Outcome) -> None:
         """Its worker is free for another. The run in MLflow of one that waits stays open."""
-        if outcome.state is not State.WAITING:
+        if outcome.state is not TrialState.WAITING:
             self._ended += 1
             tags = {
                 f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}"

@@ -6,11 +6,12 @@ import math
 import re
 
 from dialin.errors import NotFoundError, Problem, SpecError, UsageError
+from dialin.lifecycle import StudyState
 from dialin.planning.plan import rungs_for
 from dialin.settings import Settings
 from dialin.specification import spec_from_data, spec_of_study, to_data
 from dialin.specification.study_spec import StudySpec
-from dialin.store.studies import Studies, StudyState
+from dialin.store.studies import Studies
 
 
 def resolve_warm_start(spec: StudySpec, settings: Settings) -> StudySpec:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from filelock import Timeout
 
 from dialin.errors import ConflictError, DatabaseError, NotFoundError, UsageError
+from dialin.lifecycle import ENDED
 from dialin.paths import OutputFolder, StudyFolder
 from dialin.results.claims import judge
 from dialin.results.leaderboard import describe
@@ -28,7 +29,7 @@ from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import PythonSpec, StudySpec
 from dialin.store.database import check_mlflow_file
 from dialin.store.leases import holder
-from dialin.store.studies import Studies, StudyRow, StudyState
+from dialin.store.studies import Studies, StudyRow
 from dialin.study_flow.calibrate import UnreadableCalibration, read_calibration
 from dialin.tracking.events import StudyEnded
 from dialin.tracking.lag import Lag, read_lag, recorder_lock
@@ -36,8 +37,6 @@ from dialin.tracking.mirror import sqlite_uri
 from dialin.tracking.process import sync
 from dialin.tracking.rebuilding import append, rebuild, study_ended, study_started, survey
 from dialin.tracking.spool import has_spool
-
-ENDED = (StudyState.COMPLETE, StudyState.FAILED, StudyState.INTERRUPTED)
 
 
 class Lines(Protocol):

@@ -12,18 +12,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.planning.plan import Plan
 from dialin.planning.time_left import Pace, duration_text, epochs_left
 from dialin.results.summary import figure
 from dialin.search.ranking import best_value
-from dialin.search.records import Decision, Outcome, State, Trial, TrialRecord
+from dialin.search.records import Decision, Outcome, Trial, TrialRecord
 from dialin.specification.domains import Fixed
 from dialin.texts import one_line, printable
 
 MOST_SHOWN = 60  # characters of a knob's value
 PLAIN_SECONDS = 2.0  # between two plain lines, at least
 PANEL_PER_SECOND = 4  # how often the panel is drawn, whether anything has happened or not
-_ENDS = (State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED)
 
 
 class StudyClock:
@@ -54,7 +54,7 @@ class Progress:
         self._study_id = ""
         self._running: dict[int, tuple[Trial, int, float | None]] = {}
         self._waiting: set[int] = set()
-        self._ends: Counter[State] = Counter()
+        self._ends: Counter[TrialState] = Counter()
         self._furthest: dict[int, int] = {}  # trial -> its last epoch
         self._ended: set[int] = set()
         self._pace = Pace()
@@ -91,13 +91,13 @@ class Progress:
     def _take_over(self, record: TrialRecord, plan: Plan) -> None:
         """Count a trial that an earlier driver of the study has left."""
         self._furthest[record.number] = record.epochs_done
-        if record.state in _ENDS:
+        if record.state in TRIAL_ENDED:
             self._ends[record.state] += 1
             self._ended.add(record.number)
         elif record.values:
             self._waiting.add(record.number)
         value = best_value(record.values, plan.spec.objective.mode == "max")
-        if value is not None and record.state is not State.FAILED:
+        if value is not None and record.state is not TrialState.FAILED:
             epoch = next(epoch for epoch, reported in sorted(record.values.items()) if reported == value)
             self._note_best(record.number, epoch, value)
 
@@ -120,13 +120,13 @@ class Progress:
 
     def trial_ended(self, trial: Trial, outcome: Outcome) -> None:
         self._running.pop(trial.number, None)
-        if outcome.state is State.WAITING:
+        if outcome.state is TrialState.WAITING:
             self._waiting.add(trial.number)
             return
         self._waiting.discard(trial.number)
         self._ended.add(trial.number)
         self._ends[outcome.state] += 1
-        if outcome.state is State.FAILED:
+        if outcome.state is TrialState.FAILED:
             self.note(f"trial {trial.number} failed: {outcome.reason}")
         self._refresh()
 
@@ -156,10 +156,10 @@ class Progress:
 
     def _ends_text(self) -> str:
         names = {
-            State.COMPLETE: "complete",
-            State.STOPPED: "stopped early",
-            State.DIVERGED: "diverged",
-            State.FAILED: "failed",
+            TrialState.COMPLETE: "complete",
+            TrialState.STOPPED: "stopped early",
+            TrialState.DIVERGED: "diverged",
+            TrialState.FAILED: "failed",
         }
         parts = [f"{self._ends[state]} {name}" for state, name in names.items() if self._ends[state]]
         paused = [f"{len(self._waiting)} paused (the best of them go on)"] if self._waiting else []

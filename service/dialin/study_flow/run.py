@@ -20,6 +20,7 @@ from dialin.events.journal import Journal, Listener
 from dialin.execution.inline import run_inline, sweep_inline
 from dialin.execution.local_cluster import local_cluster, local_shape
 from dialin.execution.trial_run import RangeTestJob, TrialPlan, evaluate_checkpoint
+from dialin.lifecycle import StudyState, TrialState
 from dialin.objectives.base import Metrics, Objective
 from dialin.paths import OutputFolder, StudyFolder
 from dialin.planning.plan import ClusterShape, Plan, plan_study
@@ -27,7 +28,7 @@ from dialin.results.export import write_best_config
 from dialin.results.looks import Look, look_at, looks_of
 from dialin.results.summary import Result, summarize
 from dialin.search.failures import failures_text
-from dialin.search.records import State, Trial, TrialRecord
+from dialin.search.records import Trial, TrialRecord
 from dialin.search.storage import fence, opened_storage
 from dialin.search.study import Study
 from dialin.search.trial_rows import read_finished, read_study
@@ -38,7 +39,7 @@ from dialin.specification.range_tests import Calibration, Curve, Sweep
 from dialin.specification.study_spec import StudySpec
 from dialin.store.leases import Lease, acquire
 from dialin.store.output_folder import open_output
-from dialin.store.studies import Studies, StudyRow, StudyState
+from dialin.store.studies import Studies, StudyRow
 from dialin.study_flow.calibrate import calibrate, calibrate_one
 from dialin.study_flow.driver import StudyDriver
 from dialin.study_flow.extend import extended, resolve_warm_start
@@ -302,8 +303,8 @@ def _search(driver: StudyDriver, study: Study, trainer: Runner, trial_plan: Tria
 
 def _why_none(records: Sequence[TrialRecord]) -> str:
     """Why a study has no trial of full length: what its trials failed of, where any did."""
-    ended = [record for record in records if record.state is not State.WAITING]
-    failed = [record.reason for record in ended if record.state is State.FAILED]
+    ended = [record for record in records if record.state is not TrialState.WAITING]
+    failed = [record.reason for record in ended if record.state is TrialState.FAILED]
     return failures_text(failed, len(ended)) or "no trial was trained to its full length"
 
 
@@ -458,7 +459,7 @@ def _keep(
     """The result, and the best configuration as a file; the checkpoints of trials that never go on are removed."""
     spec, out = plan.spec, OutputFolder(settings.out)
     for record in records:
-        if record.state in (State.STOPPED, State.DIVERGED, State.FAILED):
+        if record.state in (TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED):
             shutil.rmtree(out.study(study_id).checkpoints / f"{record.number:04d}", ignore_errors=True)
     file = out.study(study_id).best_config
     paths = paths_of(settings)

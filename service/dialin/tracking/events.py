@@ -41,7 +41,7 @@ class TrialEnded(TypedDict):
     kind: Literal["trial_ended"]
     trial: int
     time: int
-    state: str  # of search.records.State, or "interrupted"
+    state: str  # of lifecycle.TrialState, or "interrupted"
     reason: str
     tags: NotRequired[Mapping[str, str]]
 

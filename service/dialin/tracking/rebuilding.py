@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dialin.search.records import State, TrialRecord
+from dialin.lifecycle import TRIAL_ENDED
+from dialin.search.records import TrialRecord
 from dialin.specification.domains import Scalar
 from dialin.tracking.events import Event, StudyEnded, StudyStarted
 from dialin.tracking.spool import FILE, Spool, encode, read_events
-
-_ENDS = (State.COMPLETE, State.STOPPED, State.DIVERGED, State.FAILED)
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def rebuilt_events(started: StudyStarted, metric: str, records: Sequence[TrialRe
             metrics = {**(record.metrics if epoch == record.epochs_done else {}), metric: value}
             time = began + (ended - began) * place // len(record.values)
             yield {"kind": "epoch", "trial": record.number, "epoch": epoch, "time": time, "metrics": metrics}
-        if record.state in _ENDS:
+        if record.state in TRIAL_ENDED:
             tags = {
                 f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}"
                 for finding in record.findings

@@ -8,25 +8,22 @@ from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 
+from dialin.lifecycle import ROLE_FOR_OWN, Role
+
 T = TypeVar("T")
 Data = Mapping[str, Any]
-
-ACTIONS = ("stop", "resume", "extend", "archive")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: `role` is viewer, submitter or admin."""
+    """The person who asks for a page."""
 
     name: str
-    role: str
+    role: Role
 
     def may_submit(self) -> bool:
-        return self.role in ("submitter", "admin")
-
-    def may_change(self, owner: str | None) -> bool:
-        """A submitter changes only their own studies."""
-        return self.role == "admin" or (self.role == "submitter" and self.name == owner)
+        """Whether their role lets them submit studies."""
+        return self.role.includes(ROLE_FOR_OWN)
 
 
 class Backend(Protocol):
@@ -73,4 +70,4 @@ class Backend(Protocol):
         """The id of the new study, or of the one that this key has made already. Raises SpecError."""
 
     def act(self, caller: Caller, study_id: str, action: str, change: Mapping[str, str]) -> None:
-        """One of ACTIONS; `change` holds trials and epochs of an extension. Raises ConflictError, ForbiddenError."""
+        """Take an `Action`; `change`: trials and epochs of an extension. Raises ConflictError, ForbiddenError."""

@@ -14,14 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from dialin.errors import DialinError, NotFoundError, Problem, SpecError, UnauthorizedError, UsageError
-from dialin.search.records import State
+from dialin.lifecycle import Action, StudyState, TrialState
 from dialin.specification import shipped
-from dialin.web.backend import ACTIONS, Backend, Caller
+from dialin.web.backend import Backend, Caller
 from dialin.web.responses import PageRoute, form, local_path, plain_text, render, static_file
 from dialin.web.study_view import study_context, trials_context
 
 COOKIE = "dialin_session"
-STATES = ("queued", "running", "complete", "failed", "interrupted")
+STATES = tuple(state.value for state in StudyState)
 PAGE = 50
 Form = Annotated[Mapping[str, str], Depends(form)]
 Text = Annotated[str, Depends(plain_text)]
@@ -91,15 +91,15 @@ def _add_study(pages: APIRouter, backend: Backend) -> None:
     @pages.get("/studies/{study_id}/trials")
     def trials(request: Request, study_id: str) -> Response:
         caller, asked = backend.caller(request), request.query_params
-        states = [state for state in asked.getlist("state") if state in list(State)]
+        states = [state for state in asked.getlist("state") if state in list(TrialState)]
         context = trials_context(backend, study_id, asked.get("sort", "-value"), states, asked.get("cursor") or None)
         return render(request, "trials.html", caller=caller, **context)
 
     @pages.post("/studies/{study_id}/{action}")
     def act(request: Request, study_id: str, action: str, fields: Form) -> Response:
         caller = backend.caller(request)
-        if action not in ACTIONS:
-            raise NotFoundError(f"no action {action!r}; there are {', '.join(ACTIONS)}")
+        if action not in list(Action):
+            raise NotFoundError(f"no action {action!r}; there are {', '.join(Action)}")
         change = {name: fields[name].strip() for name in ("trials", "epochs") if fields.get(name, "").strip()}
         backend.act(caller, study_id, action, change)
         return RedirectResponse("/" if action == "archive" else f"/studies/{study_id}", 303)

@@ -13,9 +13,9 @@ from markupsafe import Markup
 from dialin.charts import charts
 from dialin.charts.words import why_ended
 from dialin.errors import UnreadableError
+from dialin.lifecycle import StudyState, TrialState, allowed_actions
 from dialin.planning.plan import rungs_for
 from dialin.search.ranking import rank_key
-from dialin.search.records import State
 from dialin.specification import damage_of, stored_spec
 from dialin.specification.domains import Fixed, FloatRange, IntRange, RangeTested
 from dialin.specification.study_spec import StudySpec
@@ -27,12 +27,6 @@ LEADERS = 10
 FAILED_SHOWN = 10
 TRIALS = 100  # on a page of all of them
 LOG_LINES = 200
-_ALLOWED_IN = {
-    "stop": ("queued", "running"),
-    "resume": ("interrupted", "failed"),
-    "extend": ("complete", "interrupted", "failed"),
-    "archive": ("complete", "interrupted", "failed"),
-}
 
 
 def study_context(
@@ -62,17 +56,16 @@ def study_context(
         "reasons": backend.derived(trials, "reasons", lambda: why_ended(trials)),
         "yaml": _if_readable(lambda: backend.best_config(study_id), None),
         "log": backend.log(study_id, LOG_LINES).splitlines(),
-        "actions": allowed_actions(study, caller),
+        "actions": actions_of(study, caller),
         "budget_epochs": None if spec is None else spec.budget.epochs,
         "subject": "" if spec is None else spec.objective.subject,
     }
 
 
-def allowed_actions(study: Data, caller: Caller) -> list[str]:
+def actions_of(study: Data, caller: Caller) -> list[str]:
     """What the caller may do to the study as it stands."""
-    if study["archived"] or not caller.may_change(study["owner"]):
-        return []
-    return [action for action, states in _ALLOWED_IN.items() if study["state"] in states]
+    state, owned = StudyState(study["state"]), study["owner"] == caller.name
+    return [each.value for each in allowed_actions(state, caller.role, owned=owned, archived=study["archived"])]
 
 
 def _read(text: str) -> StudySpec | None:
@@ -126,12 +119,12 @@ def _leaders(backend: Backend, study: Data, trials: Sequence[Data]) -> list[Data
 
 def _failed(trials: Sequence[Data]) -> Sequence[Data]:
     """The first trials that failed: what went wrong was there from the first one on."""
-    return list(itertools.islice((trial for trial in trials if trial["state"] == State.FAILED), FAILED_SHOWN))
+    return list(itertools.islice((trial for trial in trials if trial["state"] == TrialState.FAILED), FAILED_SHOWN))
 
 
 def _best(leaders: Sequence[Data]) -> Data | None:
     """A failed trial is never the best."""
-    return next((trial for trial in leaders if trial["state"] != State.FAILED), None)
+    return next((trial for trial in leaders if trial["state"] != TrialState.FAILED), None)
 
 
 def _charts(
@@ -181,5 +174,5 @@ def trials_context(
         "filter": next(iter(states), None),
         "cursor": cursor,
         "columns": [known.name for known in _knobs(_read(study["spec"]))],
-        "states": [state.value for state in State],
+        "states": [state.value for state in TrialState],
     }
