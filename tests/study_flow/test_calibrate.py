@@ -13,7 +13,7 @@ from dialin.search.study import Study
 from dialin.specification.range_tests import Curve
 from dialin.study_flow.calibrate import MOST_COMBINATIONS, calibrate, combinations_of
 from tests.factories import make_plan
-from tests.specification.test_range_tests import made
+from tests.planning.test_range_test_reading import made
 
 SPACE = """
   optimizer: [sgd, adam]

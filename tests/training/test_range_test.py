@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 
+from dialin.planning.range_test_reading import read_curves
 from dialin.specification import complete
-from dialin.specification.range_tests import Sweep, read_curves
+from dialin.specification.range_tests import Sweep
 from dialin.training.datasets import load, prepare
 from dialin.training.device_data import place
 from dialin.training.optimizers import build_optimizer

@@ -1,20 +1,15 @@
-"""What a learning-rate range test is asked for, what it records, and what is read off its curves. Pure."""
+"""Records of the learning-rate range test: the sweep asked for, its curves, what was read off them, and the bounds."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from dialin.specification.domains import Scalar
 
 Method = Literal["knees", "third"]
-
-RISE, FALL = 0.1, 0.1  # of the way from where accuracy started to its maximum
-FLAT = 0.1  # an accuracy that rises by less than this says nothing
-DISAGREE = 0.5  # decades between seeds
 
 
 @dataclass(frozen=True)
@@ -63,77 +58,6 @@ class Reading:
     @property
     def confident(self) -> bool:
         return not self.doubts
-
-
-def read_curves(curves: Sequence[Curve], method: Method) -> Reading:
-    """Read the curves of several seeds: each point is the geometric mean over the seeds that have it.
-
-    Raises ValueError when there is no curve with at least three points.
-    """
-    usable = [curve for curve in curves if len(curve.rates) >= 3]
-    if not usable:
-        raise ValueError("no curve has three points: every run broke down at once")
-    each = [_points(curve) for curve in usable]
-    together = {name: _mean([points[name] for points in each]) for name in each[0]}
-    together["diverges"] = _mean([curve.diverged_at for curve in curves])
-    low, high = _bounds(together, usable, method)
-    return Reading(**together, low=low, high=high, doubts=_doubts(usable, each, low, high))
-
-
-def _points(curve: Curve) -> dict[str, float | None]:
-    rates, accuracies, losses = curve.rates, curve.accuracies, curve.losses
-    top = max(range(len(rates)), key=lambda index: accuracies[index])
-    start = statistics.median(accuracies[: max(1, top // 4)])
-    height = accuracies[top] - start
-    # From the top down, so that noise before the climb is no rise.
-    below = next((i for i in range(top, -1, -1) if accuracies[i] < start + RISE * height), -1)
-    rises = rates[below + 1]
-    falls = next((rates[i] for i in range(top, len(rates)) if accuracies[i] <= accuracies[top] - FALL * height), None)
-    bottom = min(range(len(rates)), key=lambda index: losses[index])
-    # Over a tenth of the curve, so that one noisy step is no slope.
-    reach = max(1, len(rates) // 10)
-    slopes = {i: losses[min(i + reach, bottom)] - losses[max(0, i - reach)] for i in range(bottom + 1)}
-    steepest = min(slopes, key=lambda index: slopes[index]) if slopes else None
-    return {
-        "rises": rises if height > 0 else None,
-        "falls": falls if height > 0 else None,
-        "peak": rates[top] if height > 0 else None,
-        "steepest": None if steepest is None or slopes[steepest] >= 0 else rates[steepest],
-        "loss_minimum": rates[bottom],
-    }
-
-
-def _bounds(points: dict[str, float | None], curves: Sequence[Curve], method: Method) -> tuple[float, float]:
-    last = min(curve.rates[-1] for curve in curves)
-    peak = points["peak"] or last
-    if method == "third":
-        return peak / 3, peak
-    high = points["falls"] or points["diverges"] or last
-    low = points["rises"] or high / 100
-    return (low, high) if low < high else (high / 10, high)
-
-
-def _doubts(
-    curves: Sequence[Curve], each: Sequence[dict[str, float | None]], low: float, high: float
-) -> tuple[str, ...]:
-    doubts = []
-    gains = [max(curve.accuracies) - curve.accuracies[0] for curve in curves]
-    if statistics.median(gains) < FLAT:
-        doubts.append(f"the curve is flat: accuracy rose by {statistics.median(gains):.3f} only")
-    if all(points["falls"] is None for points in each) and all(curve.diverged_at is None for curve in curves):
-        doubts.append("nothing fell or diverged up to the highest rate")
-    for name, text in (("rises", "starts to rise"), ("peak", "is highest")):
-        found = [math.log10(value) for points in each if (value := points[name]) is not None]
-        if len(found) > 1 and max(found) - min(found) > 2 * DISAGREE:
-            doubts.append(f"seeds disagree by {max(found) - min(found):.1f} decades on where accuracy {text}")
-    if high / low < 2:
-        doubts.append(f"the bounds {low:.2g} and {high:.2g} are less than a factor of 2 apart")
-    return tuple(doubts)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    found = [math.log(value) for value in values if value is not None]
-    return math.exp(sum(found) / len(found)) if found else None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""Reading the curves of a learning-rate range test: from measurements to the bounds that a search uses.
+
+The method "knees" takes the range between the rates where accuracy starts to rise and where it starts to fall (Smith
+2017, Cyclical learning rates for training neural networks, section 3.3). The method "third" takes the range from a
+third of the rate at the highest accuracy up to that rate. This module is pure: it neither trains nor loads torch.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from dialin.specification.range_tests import Curve, Method, Reading
+
+# Thresholds as fractions of the height of the accuracy curve, from its start to its maximum.
+RISE = 0.1
+"""The curve starts to rise where it passes this fraction of its height."""
+FALL = 0.1
+"""The curve starts to fall where it has lost this fraction of its height."""
+FLAT = 0.1
+"""A curve whose accuracy gains less than this is called flat: its bounds are not trusted."""
+DISAGREE = 0.5
+"""Decades by which a seed may differ from the mean before the seeds are said to disagree."""
+
+
+def read_curves(curves: Sequence[Curve], method: Method) -> Reading:
+    """Return the points and bounds of several seeds together: the geometric mean over the seeds that have a point.
+
+    Raises ValueError when no curve has at least three points.
+    """
+    usable = [curve for curve in curves if len(curve.rates) >= 3]
+    if not usable:
+        raise ValueError("no curve has three points: every run broke down at once")
+    each = [_points(curve) for curve in usable]
+    together = {name: _geometric_mean([points[name] for points in each]) for name in each[0]}
+    together["diverges"] = _geometric_mean([curve.diverged_at for curve in curves])
+    low, high = _bounds(together, usable, method)
+    return Reading(**together, low=low, high=high, doubts=_doubts(usable, each, low, high))
+
+
+def _points(curve: Curve) -> dict[str, float | None]:
+    """The named points of one curve, as rates; None where the curve has no such point."""
+    return {**_accuracy_points(curve.rates, curve.accuracies), **_loss_points(curve.rates, curve.losses)}
+
+
+def _accuracy_points(rates: Sequence[float], accuracies: Sequence[float]) -> dict[str, float | None]:
+    top = max(range(len(rates)), key=lambda index: accuracies[index])
+    start = statistics.median(accuracies[: max(1, top // 4)])
+    height = accuracies[top] - start
+    if height <= 0:
+        return {"rises": None, "falls": None, "peak": None}
+    # The search for the rise goes down from the top, so that noise before the climb does not count as a rise.
+    below = next((i for i in range(top, -1, -1) if accuracies[i] < start + RISE * height), -1)
+    falls = next((rates[i] for i in range(top, len(rates)) if accuracies[i] <= accuracies[top] - FALL * height), None)
+    return {"rises": rates[below + 1], "falls": falls, "peak": rates[top]}
+
+
+def _loss_points(rates: Sequence[float], losses: Sequence[float]) -> dict[str, float | None]:
+    bottom = min(range(len(rates)), key=lambda index: losses[index])
+    # A slope is taken over a tenth of the curve, so that one noisy step does not count as the steepest descent.
+    reach = max(1, len(rates) // 10)
+    slopes = [losses[min(i + reach, bottom)] - losses[max(0, i - reach)] for i in range(bottom + 1)]
+    steepest = min(range(len(slopes)), key=lambda index: slopes[index])
+    return {"steepest": None if slopes[steepest] >= 0 else rates[steepest], "loss_minimum": rates[bottom]}
+
+
+def _bounds(points: dict[str, float | None], curves: Sequence[Curve], method: Method) -> tuple[float, float]:
+    last = min(curve.rates[-1] for curve in curves)
+    peak = points["peak"] or last
+    if method == "third":
+        return peak / 3, peak
+    high = points["falls"] or points["diverges"] or last
+    low = points["rises"] or high / 100
+    return (low, high) if low < high else (high / 10, high)
+
+
+def _doubts(
+    curves: Sequence[Curve], each: Sequence[dict[str, float | None]], low: float, high: float
+) -> tuple[str, ...]:
+    """Reasons not to trust the bounds, as sentences; empty when there is none."""
+    doubts = []
+    gain = statistics.median([max(curve.accuracies) - curve.accuracies[0] for curve in curves])
+    if gain < FLAT:
+        doubts.append(f"the curve is flat: accuracy rose by {gain:.3f} only")
+    if all(points["falls"] is None for points in each) and all(curve.diverged_at is None for curve in curves):
+        doubts.append("nothing fell or diverged up to the highest rate")
+    doubts += _disagreements(each)
+    if high / low < 2:
+        doubts.append(f"the bounds {low:.2g} and {high:.2g} are less than a factor of 2 apart")
+    return tuple(doubts)
+
+
+def _disagreements(each: Sequence[dict[str, float | None]]) -> list[str]:
+    found = []
+    for name, text in (("rises", "starts to rise"), ("peak", "is highest")):
+        decades = [math.log10(rate) for points in each if (rate := points[name]) is not None]
+        if len(decades) > 1 and (spread := max(decades) - min(decades)) > 2 * DISAGREE:
+            found.append(f"seeds disagree by {spread:.1f} decades on where accuracy {text}")
+    return found
+
+
+def _geometric_mean(values: Sequence[float | None]) -> float | None:
+    """The mean on a log scale of the values that are there; None when there is none."""
+    found = [math.log(value) for value in values if value is not None]
+    return math.exp(sum(found) / len(found)) if found else None
