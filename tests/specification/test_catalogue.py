@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue.values import coerce
 from dialin.specification.domains import holds
-from dialin.specification.space_parsing import coerce
 
 
 @pytest.mark.parametrize("knob", CATALOGUE.values(), ids=lambda knob: knob.name)

@@ -49,7 +49,7 @@ def refusal(data, folder):
 
 
 NAMES = st.text("abcXYZ09_-. é", min_size=1, max_size=8).filter(
-    lambda name: not name.startswith(".") and bundles.shadowed(name) is None and name != "__pycache__"
+    lambda name: not name.startswith(".") and name != "__pycache__"
 )
 TREES = st.dictionaries(st.tuples(NAMES) | st.tuples(NAMES, NAMES), st.binary(max_size=50), min_size=1, max_size=6).filter(
     lambda tree: len({part.casefold() for path in tree for part in path}) == sum(map(len, tree))  # nothing is in the way
@@ -110,8 +110,6 @@ def test_whatever_the_names_all_lies_below_the_target_or_nothing_is_written(entr
         else:
             assert [path.name for path in root.iterdir()] == ["target"]
             assert contents(root / "target") == dict(entries)
-            top = {path.name.partition(".")[0] for path in (root / "target").iterdir()}
-            assert not top & set(bundles.RESERVED)
 
 
 @given(st.binary(max_size=200))
@@ -149,10 +147,6 @@ def test_a_damaged_archive_gives_what_was_packed_or_is_refused(data):
         ("C:train.py", "no backslash, colon or control character"),
         ("a\nb.py", "no backslash, colon or control character"),
         ("folder/", "is a folder; a bundle holds plain files only"),
-        ("service/train.py", "would hide dialin's own package 'service'"),
-        ("service.py", "would hide dialin's own package 'service'"),
-        ("Service.cpython-312-x86_64-linux-gnu.so", "would hide dialin's own package 'service'"),
-        ("search_spaces/digits.yaml", "would hide dialin's own package 'search_spaces'"),
         ("a" * 300, "a path of more than 240 bytes"),
     ],
 )
@@ -272,11 +266,6 @@ def test_what_else_is_not_packed(mine, tmp_path, monkeypatch):
     with pytest.raises(BundleError, match="pipe is no plain file"):
         pack(mine)
     (mine / "pipe").unlink()
-    (mine / "service").mkdir()
-    (mine / "service" / "x.py").write_text("")
-    with pytest.raises(BundleError, match="would hide dialin's own package 'service'"):
-        pack(mine)
-    (mine / "service").rename(mine / "services")
     monkeypatch.setattr(bundles, "MOST_UNPACKED_BYTES", 1)
     with pytest.raises(BundleError, match="MiB unpacked; a bundle has at most"):
         pack(mine)

@@ -91,16 +91,6 @@ def test_functions_that_are_found(write, source):
     load_spec(write(source=source))
 
 
-@pytest.mark.parametrize("name", ["service", "search_spaces", "service.py", "search_spaces.py"])
-def test_a_folder_that_would_hide_our_packages_is_refused(write, tmp_path, name):
-    file = write()
-    (tmp_path / name).mkdir() if "." not in name else (tmp_path / name).write_text("")
-    expected = f"{name} has the name of dialin's own package '{name.removesuffix('.py')}'; move or rename it"
-    assert message(file) == f"line 3: objective.python: {expected}"
-    (tmp_path / name).rename(tmp_path / "service.yaml")
-    load_spec(file)
-
-
 def test_without_a_folder_the_path_is_whole_and_nothing_is_looked_for():
     text = "name: x\nobjective: {python: %s}\nspace: {lr: 1}\n"
     assert parse_spec(text % "/nowhere/train.py:train").objective.python == "/nowhere/train.py:train"
@@ -111,7 +101,7 @@ def test_without_a_folder_the_path_is_whole_and_nothing_is_looked_for():
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ("  dataset: digits\n", "line 4: objective.dataset: a function of one's own brings its own data; name either dataset or python"),
+        ("  dataset: digits\n", "line 4: objective.dataset: a function of your own brings its own data; name either dataset or python"),
         ("  samples: 100\n", "line 4: objective.samples: unknown key 'samples'; allowed: metric, mode, python"),
         ("  metric: a b\n", "line 4: objective.metric: 'a b'; allowed: 1 to 64 letters, digits and _, no digit first"),
         ("  mode: most\n", "line 4: objective.mode: 'most'; allowed: 'max', 'min'"),
@@ -151,7 +141,7 @@ def test_knobs_of_any_name_take_any_values(write, domain, read):
         ("{a: {min: x, max: 1}}", "space.a.min: 'x' is not a number"),
         ("{a: {min: 0, max: 1, log: true}}", "space.a.min: a log range cannot touch 0, and min is 0"),
         ("{a: .inf}", "space.a: inf is not finite"),
-        ("{lr: {range_test: }}", "space.lr.range_test: a function of one's own has no range test; write the range, as in {min: 1e-4, max: 1.0, log: true}"),
+        ("{lr: {range_test: }}", "space.lr.range_test: a function of your own has no range test; write the range, as in {min: 1e-4, max: 1.0, log: true}"),
         ("{a: 1, b: {value: 2, when: {aa: 1}}}", "space.b.when.aa: the condition names 'aa', which is no knob of this space; did you mean 'a'?"),
     ],
 )  # fmt: skip

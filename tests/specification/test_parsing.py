@@ -85,23 +85,24 @@ budjet: 3
 budget: {trials: x, epochs: 0}
 """
     assert messages(text) == [
-        "f.yaml: line 15: budjet: unknown key 'budjet'; did you mean 'budget'?",
+        "f.yaml: line 1: name: 'Xx'; allowed: 1 to 64 of a-z, 0-9, - and _, a letter or digit first",
         "f.yaml: line 2: objective.metrc: unknown key 'metrc'; did you mean 'metric'?",
-        "f.yaml: line 16: budget.trials: 'x' is not a whole number",
-        "f.yaml: line 16: budget.epochs: 0 is below 1, the least",
         "f.yaml: line 4: space.lrr: unknown knob 'lrr'; did you mean 'lr'?",
         "f.yaml: line 5: space.lr.min: 0 is out of bounds; lr is above 0 and at most 100",
         "f.yaml: line 6: space.momentum: min 0.5 is not below max 0.4",
         "f.yaml: line 7: space.batch_size.min: 1.5 is not whole, and batch_size is",
         "f.yaml: line 8: space.optimizer.0: 'sdg' is no value of optimizer; did you mean 'sgd'?",
+        "f.yaml: line 9: space.dropout.when.foo: the condition names 'foo', which is no knob of this space; "
+        "allowed: activation, batch_size, depth, lr, momentum, nesterov, normalization, optimizer, width",
         "f.yaml: line 10: space.width: the value 8 stands twice",
         "f.yaml: line 11: space.depth: an empty list; name at least one value",
         "f.yaml: line 12: space.normalization: normalization is no number and has no range; "
         "allowed: 'none', 'batch', 'group', 'layer', 'instance'",
         "f.yaml: line 13: space.activation.wen: unknown key 'wen'; did you mean 'when'?",
         "f.yaml: line 14: space.nesterov: 1 is no value of nesterov; allowed: false, true",
-        "f.yaml: line 9: space.dropout.when.foo: the condition names 'foo', which is no knob of this space; "
-        "allowed: activation, batch_size, depth, lr, momentum, nesterov, normalization, optimizer, width",
+        "f.yaml: line 15: budjet: unknown key 'budjet'; did you mean 'budget'?",
+        "f.yaml: line 16: budget.trials: 'x' is not a whole number",
+        "f.yaml: line 16: budget.epochs: 0 is below 1, the least",
     ]
 
 
@@ -120,15 +121,15 @@ budget: {trials: x, epochs: 0}
         ("lr: fast", "space.lr: 'fast' is not a number"),
         ("{lr: {range_test: {}}, dropout: {value: 0, when: {lr: 0.1}}}",
          "space.dropout.when.lr: lr is drawn from a continuous range, so a condition on one of its values never holds"),
-        ("lr: {low: 0.1, high: 1}", "space.lr.high: unknown key 'high'; write max"),
+        ("lr: {min: 0.1, high: 1}", "space.lr.high: unknown key 'high'; write max"),
         ("optimizer: {values: [sgd]}", "space.optimizer.values: unknown key 'values'; write choices: [...]"),
         ("optimizer: {chioces: [sgd]}", "space.optimizer.chioces: unknown key 'chioces'; did you mean 'choices'?"),
         ("lr: {range_test: {methd: knees}}", "space.lr.range_test.methd: unknown key 'methd'; did you mean 'method'?"),
-        ("lr: {range_test: {method: knee}}", "space.lr.range_test.method: 'knee'; allowed: knees, third"),
+        ("lr: {range_test: {method: knee}}", "space.lr.range_test.method: 'knee'; allowed: 'knees', 'third'"),
         ("lr: {range_test: {per: optimizer}}",
          "space.lr.range_test.per: 'optimizer' is not a list of other knobs, as in [optimizer, batch_size]"),
         ("lr: {range_test: {min: 1, max: 0.1}}", "space.lr.range_test: min 1 is not below max 0.1"),
-        ("lr: {range_test: {steps: 5}}", "space.lr.range_test.steps: 5 is not a whole number from 10 to 10000"),
+        ("lr: {range_test: {steps: 5}}", "space.lr.range_test.steps: 5 is below 10, the least"),
         ("dropout: {range_test: {}}", "space.dropout.range_test: only lr has a range test, not dropout"),
         ("momentum: 1.0", "space.momentum: 1 is out of bounds; momentum is at least 0 and below 1"),
         ("augmentation: crop+flop", "space.augmentation: 'crop+flop' is no value of augmentation; did you mean 'flip'?; "

@@ -2,18 +2,10 @@
 
 from dialin.specification.configuration import active_params, complete, sampler_of, searched
 from dialin.specification.lint import LintWarning, lint
-from dialin.specification.parsing import (
-    damage_of,
-    load_spec,
-    parse_spec,
-    spec_from_data,
-    spec_of_study,
-    stored_spec,
-    to_block_yaml,
-    to_data,
-    to_yaml,
-)
+from dialin.specification.parsing import load_spec, parse_spec, spec_from_data
+from dialin.specification.stored import damage_of, spec_of_study, stored_spec
 from dialin.specification.study_spec import StudySpec
+from dialin.specification.writing import to_block_yaml, to_data, to_yaml
 
 __all__ = [
     "LintWarning",

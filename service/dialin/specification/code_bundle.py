@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 
 from dialin.errors import BundleError
 
-RESERVED = ("search_spaces", "service")  # our own packages
 MOST_FILES = 1_000
 MOST_BYTES = 10 * 2**20  # of the archive
 MOST_UNPACKED_BYTES = 50 * 2**20  # of all its files together
@@ -94,12 +93,6 @@ def disk_bytes(data: bytes) -> int:
     except _DAMAGE as error:
         raise BundleError(f"the bundle is damaged: {error}") from None
     return sum(-(-entry.file_size // _DISK_BLOCK_BYTES) * _DISK_BLOCK_BYTES for entry in entries)
-
-
-def shadowed(name: str) -> str | None:
-    """The package of ours that a file or folder of this name, in a folder that is searched for modules, would hide."""
-    module = name.partition(".")[0].casefold()
-    return module if module in RESERVED else None
 
 
 def _all_below(folder: Path) -> Iterable[Path]:
@@ -209,8 +202,6 @@ def _check_name(name: str) -> None:
         raise BundleError(f"{shown}: no part of a path may be empty, '.' or '..'")
     if len(name.encode(errors="replace")) > MOST_NAME_BYTES:
         raise BundleError(f"{shown}: a path of more than {MOST_NAME_BYTES} bytes")
-    if (package := shadowed(parts[0])) is not None:
-        raise BundleError(f"{shown} would hide dialin's own package {package!r}; give it another name")
 
 
 def _check_size(size: int, most: int, what: str, sizes: dict[Path, int]) -> None:

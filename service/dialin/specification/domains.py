@@ -82,14 +82,15 @@ def allows(domain: Domain, value: Scalar) -> bool:
     ends of its test."""
     match domain:
         case Fixed(value=only):
-            return _same(value, only)
+            return same(value, only)
         case Choice(values=values):
-            return any(_same(value, other) for other in values)
+            return any(same(value, other) for other in values)
         case FloatRange() | IntRange() | RangeTested():
             if isinstance(value, bool | str | None) or not domain.low <= value <= domain.high:
                 return False
             return not isinstance(domain, IntRange) or (value - domain.low) % domain.step == 0
 
 
-def _same(one: Scalar, other: Scalar) -> bool:
+def same(one: Scalar, other: Scalar) -> bool:
+    """Whether two values are equal and of one kind: true is not 1, but 1.0 is."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other

@@ -7,9 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dialin.errors import did_you_mean
-from dialin.specification.code_bundle import shadowed
-
-_OURS = Path(__file__).resolve().parents[2]  # where our own packages lie, which hide nothing
 
 
 def resolve_function(reference: str, folder: Path | None) -> str:
@@ -44,22 +41,12 @@ def check_function(file: Path, function: str) -> None:
         raise ValueError(f"{file}{where} {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{file} is not Python: {error}") from None
-    _check_neighbours(file)
     bound = dict(_bound(module.body))
     if function not in bound:
         functions = [name for name, node in bound.items() if isinstance(node, ast.FunctionDef)]
         near = did_you_mean(function, functions) if functions else "there is none at all"
         raise ValueError(f"no function {function!r} in {file}; {near}")
     _check_signature(file, function, bound[function])
-
-
-def _check_neighbours(file: Path) -> None:
-    if file.parent == _OURS:
-        return
-    for neighbour in sorted(file.parent.iterdir()):
-        package = shadowed(neighbour.name)
-        if package is not None and (neighbour.suffix in (".py", ".pyc", ".so") or neighbour.name.casefold() == package):
-            raise ValueError(f"{neighbour} has the name of dialin's own package {package!r}; move or rename it")
 
 
 def _bound(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:

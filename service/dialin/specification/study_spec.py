@@ -1,177 +1,305 @@
-"""What a person asks for: one frozen record, checked when it is made."""
+"""The records of a specification: one pydantic model a section, frozen, checked when it is made.
+
+The models take what a person may write (`asha: off`, `trials: 1e3`, one value where a list is meant) and hold what it
+means. Their field descriptions are also those of the JSON schema (`dialin.specification.schema`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    SkipValidation,
+    Tag,
+    model_validator,
+)
 
 from dialin.specification.domains import Domain
 from dialin.specification.functions import split_function
 
+VERSION: Final = 1
+"""The version of the language that this dialin writes; `versions.upgrade` brings older ones to it."""
+
+LEAST_REDUCTION, MOST_RUNGS = 1.1, 50  # every rung costs time in a plan and a row on the study's page
+LEAST_SHARE = 1e-4  # Ray counts resources in ten thousandths
+
 Precision = Literal["auto", "float32", "bfloat16"]
+Mode = Literal["max", "min"]
+WrittenScalar = str | int | float | bool
+_OFF = Literal["off", "none"] | Literal[False] | None
+
+
+def is_off(value: Any) -> bool:
+    """Whether a value switches something off: `off`, `none`, false or nothing. 0 does not; it is a mistake."""
+    return value is None or value is False or (isinstance(value, str) and value in ("off", "none"))
+
+
+def _as_whole(value: Any) -> Any:
+    """A whole float as int: YAML reads 1e3 as a float. Beyond 2**53 a float does not hold every whole number."""
+    if isinstance(value, list):
+        return [_as_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def _scalar(value: Any) -> WrittenScalar:
+    if not isinstance(value, WrittenScalar):
+        raise ValueError("not a number, text, true or false")
+    return _as_whole(value)  # type: ignore[no-any-return]
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _asha_off(value: Any) -> Any:
+    return None if is_off(value) else value
+
+
+def _early_stopping_off(value: Any) -> Any:
+    return {"asha": None, "doctor": "off"} if is_off(value) else value
+
+
+def _no_limit(value: Any) -> Any:
+    return 0 if value is not None and is_off(value) else value
+
+
+def _mode_of(data: Mapping[str, Any]) -> Mode:
+    """Losses are minimized, everything else is maximized."""
+    metric = data["metric"]
+    return "min" if metric == "loss" or metric.endswith("_loss") else "max"
+
+
+def _kind_of(objective: Any) -> str:
+    own = isinstance(objective, PythonSpec) or (isinstance(objective, dict) and "python" in objective)
+    return "<python>" if own else "<dataset>"
+
+
+Value = Annotated[WrittenScalar, PlainValidator(_scalar, json_schema_input_type=WrittenScalar)]
+"""One value of a knob, as it is written."""
+
+Values = Annotated[list[Value], BeforeValidator(_as_list, json_schema_input_type=WrittenScalar | list[WrittenScalar])]
+"""A list of values, or one value in place of a list of one."""
+
+
+_Minutes = Annotated[float, Field(ge=0)]
+Minutes = Annotated[_Minutes, BeforeValidator(_no_limit, json_schema_input_type=_Minutes | _OFF)]
+"""A time limit in minutes; `off` is 0."""
 
 
 class Section(BaseModel):
-    """A part of a specification: no unknown keys, no silent conversions, never changed after it was made."""
+    """A part of a specification: no unknown keys, no silent conversions, immutable."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_whole_floats(cls, data: Any) -> Any:
+        return {key: _as_whole(value) for key, value in data.items()} if isinstance(data, dict) else data
 
 
 class ObjectiveSpec(Section):
-    """What is measured. `dataset` is a name, `npz:PATH` or `folder:PATH`; `synthetic` is a closed form.
+    """What is optimized: the validation metric of an image classifier."""
 
-    `samples`: use so many of the training images, before the validation split is cut from them. `split_seed` decides
-    which. `epoch_seconds`: of the closed form, how long an epoch takes. `compile`: have torch compile each trial's
-    network, which takes seconds before its steps are faster. `precision` of the network's arithmetic, its weights being
-    float32 always; `auto`: bfloat16 on a GPU, and on a CPU with matrix units (AMX) for images of 12 pixels a side and
-    more; float32 elsewhere.
-    """
-
-    dataset: str
-    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
-    mode: Literal["max", "min"] = "max"
-    validation_fraction: float = Field(0.1, gt=0, lt=1)
-    samples: int | None = Field(None, ge=20)
-    split_seed: int = Field(0, ge=0, le=2**31 - 1)
-    epoch_seconds: float = Field(0.0, ge=0, le=3600)
-    compile: bool = False
-    precision: Precision = "auto"
+    dataset: str = Field(
+        description="digits, mnist, fashion_mnist, cifar10, cifar100, synthetic (a closed form that behaves like "
+        "training), npz:PATH or folder:PATH"
+    )
+    metric: Literal["val_accuracy", "val_loss"] = Field(
+        "val_accuracy", description="the metric of the validation split"
+    )
+    mode: Mode = Field(default_factory=_mode_of, description="follows from the metric when it is left out")
+    validation_fraction: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="the fraction of each class's training images that becomes the validation split",
+    )
+    samples: int | None = Field(
+        None, ge=20, description="the number of training images to use, validation split included; default: all"
+    )
+    split_seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="the seed that decides which images are used and which of them validate"
+    )
+    epoch_seconds: float = Field(0.0, ge=0, le=3600, description="the duration of an epoch of `synthetic`, in seconds")
+    compile: bool = Field(False, description="whether torch compiles each trial's network; takes seconds a trial")
+    precision: Precision = Field(
+        "auto",
+        description="of the network's arithmetic; the weights are always float32. auto: bfloat16 on a GPU and on a CPU "
+        "with matrix units (AMX) for images of 12 pixels a side and more; otherwise float32",
+    )
 
     @property
     def subject(self) -> str:
-        """What is tuned, in a word."""
+        """What is tuned, in a word: the data set."""
         return self.dataset
 
 
 class PythonSpec(Section):
-    """A person's own training function as what is measured: `python` is `FILE.py:NAME`, the file by its whole path.
-    `metric` is the name that the value which it reports shall have. Its knobs are no catalogue's."""
+    """What is optimized: the value that a person's own training function reports. Its knobs have any names."""
 
-    python: str
-    metric: str = Field("value", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
-    mode: Literal["max", "min"] = "max"
+    python: str = Field(
+        description="the function as FILE.py:FUNCTION, the file relative to the specification; once read, absolute"
+    )
+    metric: str = Field(
+        "value", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$", description="the name of the value that the function reports"
+    )
+    mode: Mode = Field(
+        default_factory=_mode_of, description="min for `loss` and names that end in `_loss`, otherwise max"
+    )
 
     @property
     def subject(self) -> str:
-        """What is tuned, in a word."""
+        """What is tuned, in a word: the function and its file."""
         return f"{self.file.name}:{self.function}"
 
     @property
     def file(self) -> Path:
+        """The file of the function."""
         return Path(split_function(self.python)[0])
 
     @property
     def function(self) -> str:
+        """The name of the function in its file."""
         return split_function(self.python)[1]
 
 
 class SearchSpec(Section):
-    """How configurations are proposed: `gp` by a model of all learning curves, `tpe` by Optuna's, `auto` by the one of
-    them that suits the space, `grid` takes every combination of a space of lists in turn. `trial_seed`: every trial
-    trains with this seed, to reproduce one. `enqueue`: configurations to try first, of each what is known; the rest is
-    proposed. `warm_start`: finished studies (an id, or a name) whose trials are learnt from too."""
+    """How configurations are suggested."""
 
-    sampler: Literal["auto", "gp", "tpe", "random", "grid"] = "auto"
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    trial_seed: int | None = Field(None, ge=0, le=2**63 - 1)
-    enqueue: list[dict[str, str | int | float | bool]] = Field(default_factory=list, max_length=10_000)
-    warm_start: list[str] = Field(default_factory=list, max_length=100)
-
-
-LEAST_REDUCTION, MOST_RUNGS = 1.1, 50  # a plan and a page cost what the rungs do
+    sampler: Literal["auto", "gp", "tpe", "random", "grid"] = Field(
+        "auto",
+        description="gp: a Gaussian process over the learning curves of all trials; tpe: Optuna's; grid: every "
+        "combination of a space of lists in turn; auto: gp in a space of few dimensions, tpe in a larger one",
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="the seed of the sampler, and of every trial's own seed")
+    trial_seed: int | None = Field(
+        None, ge=0, le=2**63 - 1, description="the one seed that all trials train with, to reproduce one of them"
+    )
+    enqueue: list[dict[str, Value]] = Field(
+        default_factory=list,
+        max_length=10_000,
+        description="configurations to try first; the sampler suggests what one of them leaves out",
+    )
+    warm_start: list[str] = Field(
+        default_factory=list,
+        max_length=100,
+        description="finished studies, by id or name, whose trials the sampler learns from too",
+    )
 
 
 class AshaSpec(Section):
-    """One in `reduction_factor` passes each rung; the first is at `grace_epochs` (None: a twelfth of the budget, at
-    least 1). `type`: in `promotion` a trial waits at a rung until it is among those, in `stopping` it ends when it is
-    not. `rungs`: their epochs, where they are not to be computed from the grace."""
+    """Asynchronous successive halving (Li et al. 2020): one trial in `reduction_factor` goes on beyond each rung."""
 
-    type: Literal["promotion", "stopping"] = "promotion"
-    grace_epochs: int | None = Field(None, ge=1)
-    reduction_factor: float = Field(3.0, ge=LEAST_REDUCTION, le=100)
-    rungs: list[int] | None = Field(None, max_length=MOST_RUNGS)
+    type: Literal["promotion", "stopping"] = Field(
+        "promotion",
+        description="promotion: a trial pauses at a rung until it is among the best there; stopping: a trial that is "
+        "not among the best at a rung ends",
+    )
+    grace_epochs: int | None = Field(
+        None, ge=1, description="the epoch of the first rung; default: a twelfth of budget.epochs, at least 1"
+    )
+    reduction_factor: float = Field(
+        3.0, ge=LEAST_REDUCTION, le=100, description="one trial in this many goes on; also the ratio between two rungs"
+    )
+    rungs: list[int] | None = Field(
+        None, max_length=MOST_RUNGS, description="the epochs of all rungs, instead of grace_epochs"
+    )
 
 
 class EarlyStoppingSpec(Section):
-    """`asha` None: every trial runs to its end. `doctor`: watch no trial, only say what is found, or also stop a trial
-    that cannot recover."""
+    """Which trials end before their last epoch."""
 
-    asha: AshaSpec | None = AshaSpec()
-    doctor: Literal["off", "warn", "stop"] = "stop"
+    asha: Annotated[AshaSpec | None, BeforeValidator(_asha_off, json_schema_input_type=AshaSpec | _OFF)] = Field(
+        AshaSpec(), description="the comparison of trials at rungs; off: every trial trains all its epochs"
+    )
+    doctor: Literal["off", "warn", "stop"] = Field(
+        "stop", description="what to do with a trial that cannot recover: stop it, only warn, or do not look at all"
+    )
 
 
 class BudgetSpec(Section):
-    """`epochs` of one trial; `hours` of the whole study, by the clock; the study ends when the metric reaches `target`,
-    and when more than `failures` trials have failed. A trial that has been at one epoch for `epoch_minutes` fails and
-    loses its worker; 0: there is no such limit; None: it follows from what epochs took so far."""
+    """When the study, and each of its trials, ends."""
 
-    trials: int = Field(30, ge=1, le=1_000_000)
-    epochs: int = Field(9, ge=1, le=1_000_000)
-    hours: float | None = Field(None, gt=0)
-    epoch_minutes: float | None = Field(None, ge=0)
-    target: float | None = None
-    failures: int = Field(10, ge=0)
+    trials: int = Field(30, ge=1, le=1_000_000, description="the number of trials")
+    epochs: int = Field(9, ge=1, le=1_000_000, description="the epochs of one trial, at most")
+    hours: float | None = Field(None, gt=0, description="the duration of the whole study, in hours of wall-clock time")
+    epoch_minutes: Minutes | None = Field(
+        None,
+        description="a trial that takes longer than this for one epoch fails and loses its worker. off: no limit; "
+        "default: 20 times the slowest epoch so far, at least 30 minutes",
+    )
+    target: float | None = Field(None, description="the study ends when the metric reaches this value")
+    failures: int = Field(10, ge=0, description="the study ends when more trials than this have failed")
 
     def reached(self, value: float, mode: str) -> bool:
         """Whether a value of the metric meets the target."""
         return self.target is not None and (value >= self.target if mode == "max" else value <= self.target)
 
 
-LEAST_SHARE = 1e-4  # Ray counts resources in ten thousandths
-
-
 class ResourcesSpec(Section):
-    """Of one trial. `gpus` None: a share of what is there. `concurrency`: at most so many trials at a time; None: as
-    many as fit."""
+    """What one trial takes, and how many run at a time."""
 
-    cpus: float = Field(1.0, ge=LEAST_SHARE)
-    gpus: float | None = Field(None, ge=0)
-    concurrency: int | None = Field(None, ge=1)
+    cpus: float = Field(1.0, ge=LEAST_SHARE, description="the CPU cores of one trial")
+    gpus: float | None = Field(
+        None, ge=0, description="the GPUs of one trial, or a fraction of one; default: the trials share what is there"
+    )
+    concurrency: int | None = Field(
+        None, ge=1, description="the number of trials at a time, at most; default: what fits"
+    )
 
 
 class ClaimSpec(Section):
-    """A claim about knobs that a study puts to the test: trials that match `better` do better than those that match
-    `than`. `metric` None: the objective's; else a metric of the last epoch, better when it is `direction`."""
+    """A claim about knobs that the study puts to the test: trials that match `better` do better than those that match
+    `than`."""
 
-    says: str
-    article: str = ""
-    read: str = ""
-    better: dict[str, list[str | int | float | bool]]
-    than: dict[str, list[str | int | float | bool]]
-    metric: str | None = None
-    direction: Literal["higher", "lower"] = "higher"
+    says: str = Field(description="the claim in a sentence")
+    article: str = Field("", description="the article that makes the claim")
+    read: str = Field("", description="how the claim is read off this search space")
+    better: dict[str, Values] = Field(description="the knobs and their values that are claimed to be better")
+    than: dict[str, Values] = Field(description="the knobs and their values to compare with")
+    metric: str | None = Field(
+        None, description="a metric of a trial's last epoch to compare by; default: the best value of the objective's"
+    )
+    direction: Literal["higher", "lower"] = Field("higher", description="which values of `metric` are better")
+
+
+Objective = Annotated[
+    Annotated[ObjectiveSpec, Tag("<dataset>")] | Annotated[PythonSpec, Tag("<python>")], Discriminator(_kind_of)
+]
+"""Tags of unions stand in <>, so that the path of a problem can leave them out."""
 
 
 class StudySpec(Section):
-    """One study: a search space and how to search it. `space` keeps the order in which it was written."""
+    """One study: a search space and how to search it."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    objective: ObjectiveSpec | PythonSpec
-    space: Mapping[str, Domain]
-    search: SearchSpec = SearchSpec()
-    early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
-    budget: BudgetSpec = BudgetSpec()
-    resources: ResourcesSpec = ResourcesSpec()
-    claim: ClaimSpec | None = None
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="a-z, 0-9, - and _; studies are called NAME-xxxxxx"
+    )
+    objective: Objective = Field(description="what is optimized: a classifier on `dataset`, or a function, `python`")
+    space: SkipValidation[Mapping[str, Domain]] = Field(
+        description="the knobs, each with its values, in the order in which they were written"
+    )
+    search: SearchSpec = Field(SearchSpec(), description="how configurations are suggested")
+    early_stopping: Annotated[
+        EarlyStoppingSpec,
+        BeforeValidator(_early_stopping_off, json_schema_input_type=EarlyStoppingSpec | _OFF),
+    ] = Field(EarlyStoppingSpec(), description="which trials end before their last epoch; off: none")
+    budget: BudgetSpec = Field(BudgetSpec(), description="when the study, and each of its trials, ends")
+    resources: ResourcesSpec = Field(ResourcesSpec(), description="what one trial takes")
+    claim: ClaimSpec | None = Field(None, description="a claim that the study puts to the test")
+    version: Literal[1] = Field(VERSION, description="the version of this language; the newest when it is left out")
 
     @property
     def data_objective(self) -> ObjectiveSpec:
-        """The objective, of a study over a data set. Raises TypeError for one over a person's own function."""
+        """The objective of a study over a data set. Raises TypeError for one over a person's own function."""
         if not isinstance(self.objective, ObjectiveSpec):
-            raise TypeError(f"{self.objective.subject} is no data set")
+            raise TypeError(f"{self.objective.subject} is a function, not a data set")
         return self.objective
-
-
-SECTIONS: Mapping[str, type[Section]] = {
-    "objective": ObjectiveSpec,
-    "search": SearchSpec,
-    "early_stopping": EarlyStoppingSpec,
-    "budget": BudgetSpec,
-    "resources": ResourcesSpec,
-    "claim": ClaimSpec,
-}

@@ -1,0 +1,129 @@
+"""The JSON Schema of the language of search spaces, for editors, for OpenAPI, and for whoever writes one by program.
+
+It is made from the models that read a specification and from the catalogue of knobs, so it cannot fall behind them. It
+says less than they do: what one key says of another (a range whose ends are turned round, a condition that never holds)
+is found by `parse_spec` alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dialin.specification.catalogue.knob import Knob, any_knob
+from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.checks import DATASETS, PATH_PREFIXES
+from dialin.specification.domain_forms import WHEN_DESCRIPTION, ChoiceForm, FixedForm, Form, RangeForm, RangeTestForm
+from dialin.specification.space import OWN_NAME
+from dialin.specification.study_spec import StudySpec
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+Schema = dict[str, Any]
+
+_SCALAR: Schema = {"type": ["boolean", "number", "string"]}
+_CONDITION: Schema = {
+    "description": WHEN_DESCRIPTION,
+    "type": "object",
+    "additionalProperties": {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}]},
+    "minProperties": 1,
+}
+
+
+def json_schema(definitions: str = "#/$defs") -> Schema:
+    """The schema as plain data, draft 2020-12: every key with its description and default, every knob with its values.
+
+    `definitions`: where the references lead to. A caller that puts the schema into a larger document moves its `$defs`
+    there, as to `#/components/schemas` in OpenAPI.
+    """
+    condition: Schema = {"$ref": f"{definitions}/Condition"}
+    schema = _filled(StudySpec.model_json_schema(ref_template=f"{definitions}/{{model}}"), {}, {})
+    named = {name: found for name, found in schema.pop("$defs").items() if name.endswith("Spec")}
+    named["ObjectiveSpec"]["properties"]["dataset"] |= _dataset()
+    schema["properties"]["space"] = {"type": "object", "description": schema["properties"]["space"]["description"]}
+    return {
+        "$schema": DIALECT,
+        "title": "A search space of dialin",
+        **schema,
+        "if": {"properties": {"objective": {"required": ["python"]}}, "required": ["objective"]},
+        "then": {"properties": {"space": {"$ref": f"{definitions}/OwnSpace"}}},
+        "else": {"properties": {"space": {"$ref": f"{definitions}/Space"}}},
+        "$defs": {**named, "Space": _space(condition), "OwnSpace": _own_space(condition), "Condition": _CONDITION},
+    }
+
+
+def _space(condition: Schema) -> Schema:
+    knobs = {name: _knob(knob, condition) for name, knob in CATALOGUE.items()}
+    return {"type": "object", "properties": knobs, "additionalProperties": False}
+
+
+def _own_space(condition: Schema) -> Schema:
+    knob = _knob(any_knob("own"), condition)
+    return {"type": "object", "patternProperties": {f"^{OWN_NAME}$": knob}, "additionalProperties": False}
+
+
+def _knob(knob: Knob, condition: Schema) -> Schema:
+    """What a search space may say of one knob: a value, a list of values, or one of the mappings."""
+    value = _value(knob)
+    bound = {"type": "number"} if knob.kind == "any" else value
+    forms = [form.model_json_schema() for form in _forms(knob)]
+    values = {"value": value, "bound": bound, "condition": condition}
+    mappings = [_filled(form, form.pop("$defs", {}), values) for form in forms]
+    several = {"type": "array", "items": value, "minItems": 1, "uniqueItems": True}
+    schema: Schema = {"anyOf": [value, several, *mappings]}
+    if knob.summary:
+        schema["description"] = f"{knob.summary} ({knob.source})"
+    if len(knob.defaults) == 1:  # one that does not depend on other knobs
+        schema["default"] = knob.defaults[0][1]
+    return schema
+
+
+def _value(knob: Knob) -> Schema:
+    """One value of a knob."""
+    match knob.kind:
+        case "choice" | "bool":
+            return {"enum": list(knob.choices)}
+        case "parts":
+            part = f"({'|'.join(knob.parts)})"
+            return {"anyOf": [{"enum": ["none", *knob.parts]}, {"type": "string", "pattern": rf"^{part}(\+{part})+$"}]}
+        case "any":
+            return dict(_SCALAR)
+        case _:
+            return _number(knob)
+
+
+def _number(knob: Knob) -> Schema:
+    schema: Schema = {"type": "integer" if knob.kind == "int" else "number"}
+    if knob.low is not None:
+        schema["exclusiveMinimum" if knob.low_open else "minimum"] = knob.low
+    if knob.high is not None:
+        schema["exclusiveMaximum" if knob.high_open else "maximum"] = knob.high
+    return schema
+
+
+def _forms(knob: Knob) -> list[type[Form]]:
+    """The mappings that may stand for the values of a knob."""
+    ranges: list[type[Form]] = [RangeForm] if knob.kind in ("int", "float", "any") else []
+    return [FixedForm, ChoiceForm, *ranges, *([RangeTestForm] if knob.name == "lr" else [])]
+
+
+def _dataset() -> Schema:
+    prefixes = "|".join(PATH_PREFIXES)
+    return {"anyOf": [{"enum": list(DATASETS)}, {"type": "string", "pattern": f"^({prefixes})."}]}
+
+
+def _filled(schema: Any, named: Schema, values: Schema) -> Any:
+    """A copy with one knob's values in place of each `x-knob`, and references to `named` resolved."""
+    if isinstance(schema, list):
+        return [_filled(each, named, values) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema and (found := named.get(schema["$ref"].rpartition("/")[2])) is not None:
+        schema = {**found, **{key: value for key, value in schema.items() if key != "$ref"}}
+    if (kind := schema.get("x-knob")) is not None:
+        schema = {**values[kind], **{key: value for key, value in schema.items() if key != "x-knob"}}
+    return {key: _filled(value, named, values) for key, value in schema.items() if not _says_nothing(key, value)}
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    """Whether an entry is pydantic's title, which is the key in other letters, or a default that is nothing or a whole
+    section's, which its keys have already."""
+    return (key == "title" and isinstance(value, str)) or (key == "default" and isinstance(value, dict | list | None))

@@ -1,0 +1,118 @@
+"""The `space` section: each knob's domain, and the conditions between them; every problem with its path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from dialin.errors import Problem, did_you_mean
+from dialin.specification.catalogue.knob import any_knob
+from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue.values import coerce
+from dialin.specification.domain_forms import KnobContext, Knobs, read_domain
+from dialin.specification.domains import Domain, FloatRange, RangeTested, Scalar, same
+from dialin.specification.problems import MOST_PROBLEMS, domain_problems
+from dialin.texts import show_value
+
+OWN_NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,63}"
+"""What a knob of a person's own function may be called: MLflow takes it, and so does --set space.NAME=..."""
+
+
+def read_space(data: Any, own: bool, problems: list[Problem]) -> dict[str, Domain]:
+    """The domains of a space. What is wrong is appended to `problems`, and that knob is left out.
+
+    `own`: the knobs belong to a person's own function; they have any names, and the catalogue has no say.
+    """
+    if not isinstance(data, dict):
+        problems.append(Problem("space", f"{show_value(data)} is not a mapping of knobs to their values"))
+        return {}
+    space: dict[str, Domain] = {}
+    knobs = {name: any_knob(name) for name in data if re.fullmatch(OWN_NAME, name)} if own else CATALOGUE
+    for name, written in data.items():
+        if len(problems) > MOST_PROBLEMS:
+            return space
+        if name not in knobs:
+            problems.append(Problem(f"space.{name}", _unknown(name, own)))
+            continue
+        try:
+            space[name] = read_domain(written, KnobContext(knobs[name], knobs))
+        except ValidationError as error:
+            problems += domain_problems(error, f"space.{name}")
+    problems += _condition_problems(space, {name for name in data if name in knobs}, knobs)
+    if not problems:
+        problems += [found for name in space for found in _contradictions(name, space)]
+    return space
+
+
+def _unknown(name: str, own: bool) -> str:
+    if own:
+        return f"{name!r} is no name of a knob; allowed: 1 to 64 letters, digits, _ and -, no digit or - first"
+    return f"unknown knob {name!r}; {did_you_mean(name, CATALOGUE)}"
+
+
+def _condition_problems(space: Mapping[str, Domain], known: set[str], knobs: Knobs) -> Iterator[Problem]:
+    for name, domain in space.items():
+        for other, values in domain.when.items():
+            path = f"space.{name}.when.{other}"
+            if other in space:
+                reasons = (_never(knobs[other], space[other], value) for value in values)
+                yield from (Problem(path, reason) for reason in reasons if reason)
+            elif other not in known:
+                near = did_you_mean(other, [knob for knob in known if knob != name])
+                yield Problem(path, f"the condition names {other!r}, which is no knob of this space; {near}")
+    if cycle := find_cycle(space):
+        yield Problem(f"space.{cycle[0]}.when", f"conditions go round in a circle: {' -> '.join(cycle)}")
+
+
+def _never(knob: Any, domain: Domain, value: Scalar) -> str:
+    """Why no search over this knob could ever have this value; empty when one could.
+
+    A value that only this space leaves out is no mistake: `--set optimizer=adam` must not turn a condition on sgd into
+    one. `lint` warns of it.
+    """
+    if isinstance(domain, RangeTested) or (isinstance(domain, FloatRange) and domain.step is None):
+        return f"{knob.name} is drawn from a continuous range, so a condition on one of its values never holds"
+    try:
+        coerce(knob, value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _contradictions(name: str, space: Mapping[str, Domain]) -> list[Problem]:
+    """Two conditions that exclude each other, among those of a knob, of the knobs they name, and so on."""
+    needed: dict[str, tuple[Scalar, ...]] = {}
+    pending = [name]
+    for current in pending:  # grows inside the loop; it ends, because there are no cycles
+        for other, values in space[current].when.items():
+            both = tuple(value for value in needed.get(other, values) if any(same(value, v) for v in values))
+            if not both:
+                one = " or ".join(map(show_value, needed[other]))
+                message = f"never holds: {other} would have to be {one} and {' or '.join(map(show_value, values))}"
+                return [Problem(f"space.{name}.when", message)]
+            if other not in needed:
+                pending.append(other)
+            needed[other] = both
+    return []
+
+
+def find_cycle(space: Mapping[str, Domain]) -> list[str]:
+    """The knobs of one cycle of conditions, its first again at the end; empty when there is none."""
+    done: set[str] = set()
+    for start in space:
+        trail = [start]
+        stack = [iter(space[start].when)]
+        while stack:
+            other = next((name for name in stack[-1] if name in space and name not in done), None)
+            if other is None:
+                done.add(trail.pop())
+                stack.pop()
+            elif other in trail:
+                return [*trail[trail.index(other) :], other]
+            else:
+                trail.append(other)
+                stack.append(iter(space[other].when))
+    return []

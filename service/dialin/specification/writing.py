@@ -1,0 +1,87 @@
+"""From a StudySpec back to plain data and YAML, which read back as the same specification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from dialin.errors import SpecError
+from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
+from dialin.specification.study_spec import StudySpec
+from dialin.specification.yaml_reader import read_value
+
+
+def to_data(spec: StudySpec) -> dict[str, Any]:
+    """Plain data that reads back as the same specification; defaults are left out, except for the mode.
+
+    So an older dialin reads what uses nothing new, and a default that changes is a new version of the language, whose
+    step writes the old default in (`versions`).
+    """
+    data = {"version": spec.version, **spec.model_dump(exclude={"space"}, exclude_defaults=True)}
+    data["objective"] = {**data["objective"], "mode": spec.objective.mode}
+    data["space"] = {name: domain_data(domain) for name, domain in spec.space.items()}
+    stopping = data.get("early_stopping", {})
+    if "asha" in stopping and stopping["asha"] is None:
+        data["early_stopping"] = {**stopping, "asha": "off"}
+    return {key: data[key] for key in _ORDER if key in data}
+
+
+_ORDER = ("version", *(name for name in StudySpec.model_fields if name != "version"))
+
+
+def to_yaml(spec: StudySpec) -> str:
+    """YAML that reads back as the same specification; defaults are left out as in `to_data`."""
+    return _dump(to_data(spec), None)
+
+
+def to_block_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML with one key a line."""
+    return _dump(data, False)
+
+
+def domain_data(domain: Domain) -> Any:
+    """Plain data that reads back as the same domain."""
+    when = {"when": {name: list(values) for name, values in domain.when.items()}} if domain.when else {}
+    match domain:
+        case Fixed(value=value):
+            return {"value": value, **when} if when else value
+        case Choice(values=values):
+            return {"choices": list(values), **when} if when else list(values)
+        case RangeTested():
+            options = {"method": domain.method, "per": list(domain.per), "min": domain.low, "max": domain.high}
+            steps = {"steps": domain.steps} if domain.steps is not None else {}
+            return {"range_test": {**options, **steps, "seeds": domain.seeds}, **when}
+        case FloatRange() | IntRange():
+            return {"min": domain.low, "max": domain.high, **_log_and_step(domain), **when}
+
+
+def _log_and_step(domain: FloatRange | IntRange) -> dict[str, Any]:
+    log = {"log": True} if domain.log else {}
+    stepless = domain.step is None or (isinstance(domain, IntRange) and domain.step == 1)
+    return log if stepless else {**log, "step": domain.step}
+
+
+def _dump(data: Mapping[str, Any], flow: bool | None) -> str:
+    """Sections stay in their order, and no letter is escaped. `flow`: PyYAML's `default_flow_style`."""
+    return yaml.dump(
+        dict(data), Dumper=_Dumper, sort_keys=False, default_flow_style=flow, width=100, allow_unicode=True
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _dump_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Text, quoted wherever our own reader would take the plain word for something else."""
+    try:
+        plain = read_value(text, "") == text
+    except SpecError:
+        plain = False
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _dump_text)
