@@ -14,7 +14,7 @@ from dialin.results.export import best_config, write_best_config
 from dialin.results.summary import summarize
 from dialin.search.encoding import Encoding
 from dialin.search.records import TrialRecord
-from dialin.specification import active_params, load_spec, parse_spec, shipped
+from dialin.specification import active_params, complete, load_spec, parse_spec, shipped
 from dialin.specification.domains import Fixed, RangeTested
 from dialin.specification.range_tests import Calibration, RateBounds
 from tests.factories import make_spec
@@ -60,7 +60,9 @@ def written(spec, record):
 def check(spec, record):
     text = written(spec, record)
     again = parse_spec(text)
-    assert active_params(again, {}) == record.params
+    # A knob of the study whose condition did not hold is at its default here: what is trained is the same.
+    assert complete(active_params(again, {})) == complete(record.params)
+    assert active_params(again, {}).items() >= record.params.items()
     assert all(isinstance(domain, Fixed) for domain in again.space.values())
     assert (again.search.trial_seed, again.budget.trials, again.budget.epochs) == (12345, 1, spec.budget.epochs)
     assert again.objective == spec.objective
@@ -73,6 +75,7 @@ points = st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=40)
 
 
 @given(name=st.sampled_from(shipped.names()), numbers=points)
+@example(name="articles/optimizers", numbers=[0.25])
 @settings(max_examples=60, deadline=None)
 def test_of_every_shipped_space(name, numbers):
     spec = load_spec(name)

@@ -26,8 +26,6 @@ def best_config(spec: StudySpec, record: TrialRecord, result: Result) -> str:
     if best is None or best.trial != record.number:
         raise ValueError(f"trial {record.number} is not the best of {result.study_id}")
     data = to_data(_reproduction(spec, record))
-    if data["objective"].get("epoch_seconds") == 0:
-        del data["objective"]["epoch_seconds"]
     return "".join([*_header(record, result, best), *_document(data, spec)])
 
 
@@ -71,7 +69,7 @@ def _header(record: TrialRecord, result: Result, best: Best) -> Iterator[str]:
 
 def _document(data: Mapping[str, Any], spec: StudySpec) -> Iterator[str]:
     """The specification, its knobs in three groups."""
-    before = {name: data[name] for name in ("name", "objective")}
+    before = {name: data[name] for name in ("version", "name", "objective")}
     yield to_block_yaml(before)
     yield "space:\n"
     moved, space = set(searched(spec)), data["space"]

@@ -48,7 +48,8 @@ def extended(spec: StudySpec, trials: str | None, epochs: str | None) -> StudySp
         raise UsageError("nothing to add: name --trials or --epochs")
     budget = spec.budget
     data = to_data(spec)
-    data["budget"] |= {
+    data["budget"] = {
+        **data.get("budget", {}),
         "trials": _larger("--trials", budget.trials, trials),
         "epochs": _larger("--epochs", budget.epochs, epochs),
     }
@@ -59,8 +60,9 @@ def extended(spec: StudySpec, trials: str | None, epochs: str | None) -> StudySp
         while data["budget"]["epochs"] > budget.epochs and (whole := math.ceil(rung - 1e-9)) < data["budget"]["epochs"]:
             rungs.append(whole)
             rung *= asha.reduction_factor
-        data["early_stopping"]["asha"].pop("grace_epochs", None)
-        data["early_stopping"]["asha"]["rungs"] = rungs
+        stopping = data.setdefault("early_stopping", {})  # a section whose keys are all defaults is left out
+        kept = {key: value for key, value in stopping.get("asha", {}).items() if key != "grace_epochs"}
+        stopping["asha"] = {**kept, "rungs": rungs}
     return spec_from_data(data)
 
 
