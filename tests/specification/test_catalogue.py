@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.catalogue.values import coerce
 from dialin.specification.domains import holds
 

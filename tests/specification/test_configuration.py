@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dialin.specification import active_params, sampler_of, searched
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from tests.factories import make_spec
 
 CHAIN = """

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dialin.errors import SpecError
 from dialin.specification import load_spec, parse_spec, spec_from_data, to_data, to_yaml
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.domains import Choice, Fixed, FloatRange, IntRange, RangeTested
 
 HEAD = "name: x\nobjective: {dataset: digits}\n"

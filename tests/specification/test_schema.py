@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from dialin.errors import SpecError
 from dialin.specification import load_spec, parse_spec, shipped, to_data
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.schema import json_schema
 from dialin.specification.study_spec import StudySpec
 from dialin.specification.yaml_reader import read_yaml

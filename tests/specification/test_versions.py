@@ -9,7 +9,7 @@ import pytest
 
 from dialin.errors import SpecError, UnreadableError
 from dialin.specification import damage_of, parse_spec, spec_of_study, stored_spec, to_data, to_yaml, versions
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.study_spec import VERSION
 from dialin.specification.versions import STEPS, upgrade
 from tests.factories import make_spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.training.augmentation import AUGMENTATIONS, augment, brightness, crop, cutout, flip, noise, rotate
 
 

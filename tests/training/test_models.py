@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dialin.specification import complete
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.training.initialization import INITIALIZATIONS, initialize
 from dialin.training.layers import ACTIVATIONS, CONVOLUTIONS, NORMALIZATIONS, PoolingNormalization, groups_of
 from dialin.training.models import MODELS, ImageShape, ResidualBlock, build_model, count_parameters

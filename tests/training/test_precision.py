@@ -9,7 +9,7 @@ import torch
 
 from dialin import objectives
 from dialin.planning.plan import Resources
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.range_tests import Sweep
 from dialin.training import precision
 from dialin.training.device_data import Split, Splits, statistics_of

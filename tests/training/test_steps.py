@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from dialin.specification import complete
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.training.inputs import INPUTS, Statistics
 from dialin.training.losses import LOSSES
 from dialin.training.optimizers import OPTIMIZERS, Penalties, build_optimizer, take_step

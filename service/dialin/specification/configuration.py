@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.domains import Choice, Domain, Fixed, RangeTested, Scalar, holds
 from dialin.specification.study_spec import PythonSpec, StudySpec
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.configuration import sampler_of
 from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, Scalar
 from dialin.specification.study_spec import ObjectiveSpec, StudySpec

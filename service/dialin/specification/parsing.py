@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dialin.errors import Problem, SpecError, did_you_mean
 from dialin.specification import shipped
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.checks import check_sections
 from dialin.specification.functions import check_function, resolve_function, split_function
 from dialin.specification.problems import MOST_PROBLEMS, spec_problems

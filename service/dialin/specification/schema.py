@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.catalogue.knob import Knob, any_knob
-from dialin.specification.catalogue.knobs import CATALOGUE
 from dialin.specification.checks import DATASETS, PATH_PREFIXES
 from dialin.specification.domain_forms import WHEN_DESCRIPTION, ChoiceForm, FixedForm, Form, RangeForm, RangeTestForm
 from dialin.specification.space import OWN_NAME

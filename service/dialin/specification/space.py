@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from dialin.errors import Problem, did_you_mean
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.catalogue.knob import any_knob
-from dialin.specification.catalogue.knobs import CATALOGUE
 from dialin.specification.catalogue.values import coerce
 from dialin.specification.domain_forms import KnobContext, Knobs, read_domain
 from dialin.specification.domains import Domain, FloatRange, RangeTested, Scalar, same

@@ -13,7 +13,7 @@ from dialin.errors import UnreadableError, reading
 from dialin.planning.plan import Plan, seed_of_trial
 from dialin.planning.range_test_reading import read_curves
 from dialin.specification import active_params, searched
-from dialin.specification.catalogue.knobs import CATALOGUE
+from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.domains import Choice, Fixed, FloatRange, IntRange, RangeTested, Scalar
 from dialin.specification.range_tests import Calibration, Curve, Method, RateBounds, Reading, Sweep
 from dialin.specification.study_spec import StudySpec

@@ -12,7 +12,7 @@ from dialin.planning.plan import Plan
 from dialin.search.ranking import LOSS, best_value, peak_of
 from dialin.search.records import TrialRecord
 from dialin.specification import lint, sampler_of
-from dialin.specification.catalogue.knobs import CATALOGUE, Knob
+from dialin.specification.catalogue import CATALOGUE, Knob
 from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested, Scalar
 from dialin.specification.findings import Finding
 from dialin.specification.range_tests import Calibration
