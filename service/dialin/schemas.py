@@ -187,6 +187,10 @@ class Trial(BaseModel):
     trial: int
     state: TrialStateName
     reason: str
+    decision: dict[str, Any] | None = Field(
+        description="Why it ended, by fields: `action`, `cause`, and where ASHA decided `rung`, `rank`, `of`, `quota`, "
+        "`cutoff`; null: it has not ended. `reason` is the same in words."
+    )
     continues: int | None = Field(description="The trial whose training it goes on with.")
     value: float | None = Field(description="Its best.")
     best_epoch: int | None = Field(description="The first epoch that reached it.")

@@ -32,10 +32,11 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dialin.events.journal import Journal
-from dialin.lifecycle import StudyState, TrialState
+from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.planning.plan import ClusterShape, plan_study
-from dialin.search.records import Outcome, Trial
+from dialin.search.decision import Decision
+from dialin.search.records import Trial
 from dialin.search.storage import opened_storage
 from dialin.search.study import Study
 from dialin.settings import Settings
@@ -75,24 +76,23 @@ class Maker:
         if trial is None:
             return None
         self._journal.trial_started(trial)
-        top, outcome = self._random.random(), Outcome(TrialState.FAILED, "never")
+        top, decision = self._random.random(), Decision("fail", "unknown")
         with self._study.batch():
             for epoch in range(trial.epochs_done + 1, self._epochs + 1):
                 value = top * (1 - 0.7**epoch)
                 decision = self._study.report(trial, epoch, value)
                 self._study.checkpointed(trial, epoch, f"checkpoints/{trial.number:04d}/epoch-{epoch:04d}")
                 self._journal.epoch_done(trial, epoch, value)
-                if decision.stop:
-                    outcome = Outcome(decision.state, decision.reason)
+                if not decision.continues:
                     self._study.measured(trial, {"val_accuracy": value, "val_loss": 1 - value, "train_loss": 0.5})
-                    self._study.tell(trial, outcome)
+                    self._study.tell(trial, decision)
                     break
-        self._journal.trial_ended(trial, outcome)
+        self._journal.trial_ended(trial, decision)
         return trial
 
     def end_waiting(self) -> None:
-        for trial, place, *_ in self._study.waiting():
-            self._study.tell(trial, Outcome(TrialState.STOPPED, place))
+        for trial, decision in self._study.paused():
+            self._study.tell(trial, decision)
 
 
 @contextmanager

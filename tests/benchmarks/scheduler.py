@@ -27,7 +27,7 @@ import numpy as np
 import optuna
 
 from dialin.planning.plan import ClusterShape, plan_study
-from dialin.search.records import Outcome, Trial
+from dialin.search.records import Trial
 from dialin.search.study import Study
 from dialin.specification import load_spec
 
@@ -58,8 +58,8 @@ def decide(trials: int, reports: int, asha: str) -> np.ndarray:
             began = time.perf_counter()
             decision = study.report(trial, epoch + 1, float(value))
             taken.append(time.perf_counter() - began)
-            if decision.stop:
-                study.tell(trial, Outcome(decision.state, decision.reason))
+            if not decision.continues:
+                study.tell(trial, decision)
             else:
                 going.append((trial, epoch + 1))
         live = going

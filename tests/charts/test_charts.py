@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ET
 
@@ -10,6 +11,7 @@ import pytest
 from dialin.charts import charts
 from dialin.charts.svg import scale_over, tag, tick_text
 from dialin.charts.words import ago, duration, number, why_ended
+from dialin.search.decision import Decision
 from dialin.specification import parse_spec
 from dialin.specification.domains import FloatRange
 
@@ -26,6 +28,7 @@ def trial(number, values, state="complete", **params):
         "trial": number,
         "state": state,
         "reason": "r",
+        "decision": Decision("complete", "all_epochs", len(values)).to_data(),
         "value": best,
         "epochs": len(values),
         "values": {str(epoch): value for epoch, value in enumerate(values, 1)},
@@ -108,8 +111,22 @@ def test_words():
     assert number(None) == ""
     assert re.match("just now|0 s ago", ago(100.0, 100.5))
     assert tick_text(0.001) == "0.001"
-    reasons = why_ended([trial(0, [0.1]), trial(1, [0.2])])
-    assert reasons[0][2] == 2
+
+
+def test_trials_that_ended_alike_are_counted_together():
+    decisions = [
+        Decision("stop", "rung_rank", 3, "m", 0.1, rung=3, rank=4, of=6, quota=2),
+        Decision("stop", "rung_rank", 3, "m", 0.2, rung=3, rank=5, of=9, quota=3),
+        Decision("fail", "exception", detail="ValueError: 3 is odd"),
+        Decision("fail", "exception", detail="ValueError: 5 is odd"),
+        Decision("diverge", "not_finite", 2, "m", math.nan),
+    ]
+    ended = [{"state": decision.state, "decision": decision.to_data()} for decision in decisions]
+    assert why_ended([*ended, {"state": "running", "decision": None}]) == [
+        ("stopped", "not among the best at rung 3", 2),
+        ("failed", "ValueError: # is odd", 2),
+        ("diverged", "m was nan", 1),
+    ]
 
 
 def test_outliers_on_a_logarithmic_axis_have_places_of_their_own():

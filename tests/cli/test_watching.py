@@ -22,6 +22,7 @@ from dialin.cli.watching import Follower, best_yaml, looks, stop_study, study_lo
 from dialin.errors import ConflictError, NoResultError, NotFoundError
 from dialin.lifecycle import StudyState, TrialState
 from dialin.paths import OutputFolder
+from dialin.search.decision import Decision
 from dialin.search.records import TrialRecord
 from dialin.settings import Settings
 from dialin.specification import to_yaml
@@ -94,7 +95,8 @@ class Heard(list):
 
 BEGUN = TrialRecord(0, TrialState.RUNNING, {}, 1)
 ONE = replace(BEGUN, values={1: 0.5})
-PAUSED = replace(ONE, state=TrialState.WAITING, reason="place 2")
+PAUSED = replace(ONE, state=TrialState.WAITING, decision=Decision("pause", "unknown", detail="place 2"))
+STOPPED = replace(PAUSED, state=TrialState.STOPPED, decision=Decision("stop", "study_ended"))
 AGAIN = replace(ONE, state=TrialState.RUNNING)
 DONE = replace(ONE, state=TrialState.COMPLETE, values={1: 0.5, 2: 0.6, 3: 0.7})
 
@@ -117,7 +119,7 @@ DONE = replace(ONE, state=TrialState.COMPLETE, values={1: 0.5, 2: 0.6, 3: 0.7})
             [("started", 0), ("epoch", 0, 1, 0.5), ("ended", 0, "waiting"), ("started", 0),
              ("epoch", 0, 2, 0.6), ("epoch", 0, 3, 0.7), ("ended", 0, "complete")],
         ),
-        ([PAUSED, replace(PAUSED, state=TrialState.STOPPED)], [("started", 0), ("epoch", 0, 1, 0.5), ("ended", 0, "waiting"),
+        ([PAUSED, STOPPED], [("started", 0), ("epoch", 0, 1, 0.5), ("ended", 0, "waiting"),
                                                           ("ended", 0, "stopped")]),
         ([replace(BEGUN, state=TrialState.WAITING)], [("ended", 0, "waiting")]),
     ],

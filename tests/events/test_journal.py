@@ -9,7 +9,8 @@ from rich.console import Console
 
 from dialin.events.journal import Journal, read_journal
 from dialin.lifecycle import TrialState
-from dialin.search.records import Decision, Outcome, Trial
+from dialin.search.decision import Decision
+from dialin.search.records import Trial
 from dialin.study_flow.progress import Progress
 
 
@@ -22,12 +23,12 @@ def test_what_happened_is_read_back_in_order_and_from_anywhere(tmp_path):
     with Journal(path, quiet()) as journal:
         journal.trial_started(trial)
         journal.epoch_done(trial, 1, math.nan)
-        journal.decided(trial, 1, Decision(True, "value was nan", TrialState.DIVERGED))
-        journal.trial_ended(trial, Outcome(TrialState.DIVERGED, "value was nan"))
+        journal.decided(trial, 1, Decision("diverge", "not_finite", 1, "value", math.nan))
+        journal.trial_ended(trial, Decision("diverge", "not_finite", 1, "value", math.nan))
     events, end = read_journal(path, 0)
     assert [event["kind"] for _, event in events] == ["trial_started", "epoch", "decision", "trial_ended"]
     assert events[1][1]["value"] is None
-    assert events[2][1]["reason"] == "value was nan"
+    assert events[2][1]["reason"] == "value was nan after epoch 1"
     assert end == path.stat().st_size == events[-1][0]
     assert read_journal(path, events[1][0])[0] == events[2:]
     assert read_journal(path, end) == ([], end)
@@ -57,7 +58,7 @@ def test_a_long_line_is_cut_where_it_is_written(tmp_path):
     path, trial = tmp_path / "journal.jsonl", Trial(0, {"choice": "x" * 300_000, "lr": 0.1}, 7)
     with Journal(path, quiet()) as journal:
         journal.trial_started(trial)
-        journal.trial_ended(trial, Outcome(TrialState.FAILED, "y" * 3_000_000))
+        journal.trial_ended(trial, Decision.of_state(TrialState.FAILED, "y" * 3_000_000))
         journal.trial_started(Trial(1, {f"knob{n}": "z" * 100 for n in range(2000)}, 7))
         journal.note("after \udcff")
     assert max(map(len, path.read_bytes().splitlines())) < 2**17

@@ -17,9 +17,9 @@ import pytest
 from dialin.errors import ClusterError, FencedError
 from dialin.execution.local_cluster import local_cluster, local_shape
 from dialin.execution.trial_run import TrialPlan
-from dialin.lifecycle import TrialState
 from dialin.planning.plan import ClusterShape, Resources
-from dialin.search.records import Decision, Trial
+from dialin.search.decision import Decision
+from dialin.search.records import Trial
 from tests import others
 from tests.conftest import ROOT
 from tests.strangers import NEEDS_ROOT, as_nobody, reached_by_nobody
@@ -112,7 +112,7 @@ class Recording:
         self.since[trial.number] = trial, time.monotonic()
         if reports[-1].epoch == 3:
             self.live.discard(trial.number)
-        return Decision(reports[-1].epoch == 3, "", TrialState.COMPLETE)
+        return Decision("complete" if reports[-1].epoch == 3 else "continue", "all_epochs")
 
     @property
     def finished(self):

@@ -14,9 +14,9 @@ from dialin.execution import trial_run as trials
 from dialin.execution.inline import run_inline
 from dialin.execution.trial_log import TrialLog
 from dialin.execution.trial_run import TrialPlan, TrialRun, evaluate_checkpoint
-from dialin.lifecycle import TrialState
 from dialin.planning.plan import Resources
-from dialin.search.records import Decision, Trial
+from dialin.search.decision import Decision
+from dialin.search.records import Trial
 
 
 class Counting:
@@ -207,7 +207,7 @@ class OneTrial:
 
     def report(self, trial, reports):
         self.seen += [report.epoch for report in reports]
-        return Decision(self.seen[-1] == self.epochs, "", TrialState.COMPLETE)
+        return Decision("complete" if self.seen[-1] == self.epochs else "continue", "all_epochs")
 
     def fail(self, trial, traceback):
         self.failed.append(traceback)

@@ -16,13 +16,13 @@ import pytest
 from dialin.errors import DataError, FunctionError, UsageError
 from dialin.execution.inline import run_inline
 from dialin.execution.trial_run import TrialPlan, TrialRun
-from dialin.lifecycle import TrialState
 from dialin.objectives import python_function
 from dialin.objectives.base import NoMoreEpochsError
 from dialin.objectives.function_trial import Exchange, Report, number
 from dialin.objectives.python_function import PythonFunction
 from dialin.planning.plan import Resources
-from dialin.search.records import Decision, Trial
+from dialin.search.decision import Decision
+from dialin.search.records import Trial
 from dialin.specification.range_tests import Sweep
 
 COUNTING = """
@@ -368,7 +368,7 @@ class OneTrial:
 
     def report(self, trial, reports):
         self.said += reports
-        return Decision(reports[-1].ended is not None, "", TrialState.COMPLETE)
+        return Decision("continue" if reports[-1].ended is None else "complete", "no_more_epochs")
 
 
 def test_the_inline_runner_completes_what_returns_early(objective, tmp_path):

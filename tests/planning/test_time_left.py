@@ -10,7 +10,6 @@ import pytest
 
 from dialin.lifecycle import TrialState
 from dialin.planning.time_left import Pace, duration_text, epochs_left
-from dialin.search.records import Outcome
 from dialin.search.study import Study
 from tests.factories import make_plan
 
@@ -32,8 +31,8 @@ def simulate(plan, seed, workers=2):
         value = best * epoch / plan.spec.budget.epochs
         decision = study.report(trial, epoch, float("nan") if best < 0.08 and epoch == 1 else value)
         told.append((now, trial.number, epoch, decision.state))
-        if decision.stop:
-            study.tell(trial, Outcome(decision.state, decision.reason))
+        if not decision.continues:
+            study.tell(trial, decision)
             idle += 1
         else:
             heapq.heappush(running, (now + pace, trial.number, trial, epoch + 1, pace, best))

@@ -11,6 +11,7 @@ from dialin.results.export import best_config
 from dialin.results.leaderboard import describe
 from dialin.results.looks import Look
 from dialin.results.summary import count_epochs, epochs_text, find_best, summarize
+from dialin.search.decision import Decision
 from dialin.search.records import TrialRecord
 from dialin.specification import parse_spec
 from tests.factories import make_spec
@@ -98,7 +99,7 @@ def test_a_test_score_is_shown_only_beside_the_trial_that_was_tested():
 
 
 WAITED = [TrialRecord(n, TrialState.WAITING, PARAMS, n, {1: 0.5}) for n in range(3)]
-ENDED = [replace(record, state=TrialState.STOPPED, by_asha=True) for record in WAITED]
+ENDED = [replace(record, state=TrialState.STOPPED, decision=Decision("stop", "rung_rank")) for record in WAITED]
 
 
 @pytest.mark.parametrize(
@@ -110,11 +111,11 @@ ENDED = [replace(record, state=TrialState.STOPPED, by_asha=True) for record in W
         (WAITED, (), 0.0, 0, "3 of 27"),
         ([replace(record, state=TrialState.DIVERGED) for record in WAITED], (), 0.0, 0, "3 of 27"),
         ([replace(record, state=TrialState.FAILED) for record in WAITED], (), 0.0, 0, "3 of 27"),
-        ([replace(record, state=TrialState.COMPLETE, early=True) for record in WAITED], (), 0.0, 0, "3 of 27"),
-        ([replace(record, by_asha=False) for record in ENDED], (), 0.0, 0, "3 of 27"),
-        ([replace(record, by_asha=None) for record in ENDED], (), 0.0, 24, "3 of 27, 89% saved by stopping early"),
-        ([replace(ENDED[0], by_asha=None, values={1: 0.5, 2: 0.5})], (), 0.0, 0, "2 of 9"),
-        ([replace(ENDED[0], by_asha=None)], ("early_stopping.asha=off",), 0.0, 0, "1 of 9"),
+        ([replace(record, state=TrialState.COMPLETE, decision=Decision("complete", "no_more_epochs")) for record in WAITED], (), 0.0, 0, "3 of 27"),
+        ([replace(record, decision=Decision("stop", "study_ended")) for record in ENDED], (), 0.0, 0, "3 of 27"),
+        ([replace(record, decision=Decision("stop", "unknown")) for record in ENDED], (), 0.0, 24, "3 of 27, 89% saved by stopping early"),
+        ([replace(ENDED[0], decision=Decision("stop", "unknown"), values={1: 0.5, 2: 0.5})], (), 0.0, 0, "2 of 9"),
+        ([replace(ENDED[0], decision=Decision("stop", "unknown"))], ("early_stopping.asha=off",), 0.0, 0, "1 of 9"),
         ([], (), 0.0, 0, "0 of 0"),
     ],
     ids=["asha", "range tests", "repeated", "waiting", "diverged", "failed", "returned", "the study's end", "older",

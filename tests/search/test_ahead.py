@@ -10,7 +10,8 @@ import pytest
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.search.ahead import FRESH_SECONDS, Ahead
-from dialin.search.records import Outcome, Seen
+from dialin.search.decision import Decision
+from dialin.search.records import Seen
 from dialin.search.study import Study
 from dialin.specification import load_spec
 
@@ -96,8 +97,8 @@ def test_a_study_goes_on_reporting_while_a_proposal_is_made(monkeypatch):
     study.ask()
     gate = Gate()
     monkeypatch.setattr(study, "_ahead", Ahead(gate))
-    assert not study.report(first, 1, 0.5).stop
-    study.tell(first, Outcome(TrialState.STOPPED, "enough"))
+    assert study.report(first, 1, 0.5).continues
+    study.tell(first, Decision.of_state(TrialState.STOPPED, "enough"))
     assert study.trials()[0].state is TrialState.STOPPED
     assert study._ahead._making is not None  # all the while
     gate.open.set()
@@ -113,7 +114,7 @@ def test_a_space_that_is_exhausted_ends_the_study():
         trial = study.ask()
         if trial is not None:
             seen.append(trial.params["schedule"])
-            study.tell(trial, Outcome(TrialState.STOPPED, ""))
+            study.tell(trial, Decision.of_state(TrialState.STOPPED, ""))
     assert sorted(seen) == ["cosine", "fixed"]
     assert study.exhausted
 

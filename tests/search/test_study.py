@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState as OptunaState
 
 from dialin.lifecycle import TrialState
-from dialin.search.records import Outcome
+from dialin.search.decision import Decision
 from dialin.search.storage import opened_storage, sqlite_url
 from dialin.search.study import Study
 from dialin.search.trial_rows import read_finished
@@ -31,10 +31,10 @@ def train(study, trial, values, told=True):
     decision = None
     for epoch, value in enumerate(values, trial.epochs_done + 1):
         decision = study.report(trial, epoch, value)
-        if decision.stop:
+        if not decision.continues:
             break
-    if told and decision is not None and decision.stop:
-        study.tell(trial, Outcome(decision.state, decision.reason))
+    if told and decision is not None and not decision.continues:
+        study.tell(trial, decision)
     return decision
 
 
@@ -82,7 +82,7 @@ def test_reports_are_stored_before_report_returns(storage):
 def test_ends(storage, values, state, optuna_state, reason):
     study = Study.open(make_plan(STOPPING), storage, "s")
     decision = train(study, study.ask(), values)
-    assert (decision.stop, decision.state, decision.reason) == (True, state, reason)
+    assert (decision.continues, decision.state, decision.text()) == (False, state, reason)
     record = study.trials()[0]
     assert (record.state, record.reason) == (state, reason)
     assert storage.get_all_trials(storage.get_study_id_from_name("s"))[0].state is optuna_state
@@ -95,13 +95,13 @@ def test_a_weak_trial_is_stopped_at_its_rung_with_the_reason(storage):
     weak = study.ask()
     decision = train(study, weak, rising(0.3))
     assert decision.state is TrialState.STOPPED
-    assert decision.reason == "val_accuracy 0.1 is below 0.2889, the cutoff of rung 3 over 2 trials"
+    assert decision.text() == "val_accuracy 0.1 is below 0.2889, the cutoff of rung 3 over 2 trials"
     assert study.trials()[weak.number].epochs_done == 3
 
 
 def test_a_failed_trial_keeps_its_reason(storage):
     study = Study.open(make_plan(), storage, "s")
-    study.tell(study.ask(), Outcome(TrialState.FAILED, "ValueError: no"))
+    study.tell(study.ask(), Decision("fail", "exception", detail="ValueError: no"))
     assert (study.trials()[0].state, study.trials()[0].reason) == (TrialState.FAILED, "ValueError: no")
 
 
@@ -109,7 +109,7 @@ def test_telling_twice_keeps_the_first_end(storage):
     study = Study.open(make_plan(STOPPING), storage, "s")
     trial = study.ask()
     train(study, trial, rising(0.9))
-    study.tell(trial, Outcome(TrialState.FAILED, "late"))
+    study.tell(trial, Decision("fail", "exception", detail="late"))
     assert study.trials()[0].state is TrialState.COMPLETE
 
 
@@ -117,7 +117,7 @@ def test_reporting_an_epoch_twice_keeps_the_first_value(storage):
     study = Study.open(make_plan(), storage, "s")
     trial = study.ask()
     study.report(trial, 1, 0.5)
-    assert not study.report(trial, 1, 0.1).stop
+    assert study.report(trial, 1, 0.1).continues
     assert study.trials()[0].values == {1: 0.5}
 
 
@@ -175,7 +175,7 @@ def test_a_trial_whose_last_report_was_its_end_is_told_on_reopening(storage):
 def test_the_target_ends_a_trial_as_complete(storage):
     study = Study.open(make_plan("budget.target=0.5", STOPPING), storage, "s")
     decision = train(study, study.ask(), [0.4, 0.6])
-    assert (decision.state, decision.reason) == (TrialState.COMPLETE, "reached the target 0.5 after epoch 2")
+    assert (decision.state, decision.text()) == (TrialState.COMPLETE, "reached the target 0.5 after epoch 2")
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -245,8 +245,8 @@ def train_all(study, top_of):
         for epoch in range(done + 1, 10):
             decision = study.report(trial, epoch, top_of(trial) * epoch / 9)
             study.checkpointed(trial, epoch, f"/checkpoints/{trial.number:04d}/epoch-{epoch:04d}")
-            if decision.stop:
-                study.tell(trial, Outcome(decision.state, decision.reason))
+            if not decision.continues:
+                study.tell(trial, decision)
                 break
         order.append((trial.number, epoch))
     return order
@@ -261,9 +261,9 @@ def test_a_trial_waits_at_a_rung_until_it_is_among_the_best_there(storage):
         (3, 9),
     ]  # fmt: skip
     assert study.finished
-    assert next((trial.number, reason) for trial, reason, _ in study.waiting()) == (
+    assert next((trial.number, decision.text()) for trial, decision in study.paused()) == (
         0,
-        "val_accuracy 0.1 is place 4 of 6 at rung 3, where 2 go on",
+        "val_accuracy 0.1 ranks 4 of 6 at rung 3, where the best 2 go on",
     )
     assert [record.state for record in study.trials()].count(TrialState.COMPLETE) == 2
 
@@ -295,7 +295,7 @@ def test_rungs_and_waiting_trials_come_out_as_they_were(storage):
     for _ in range(3):
         train(first, first.ask(), rising(tops[_]))
     second = Study.open(plan, storage, "s")
-    assert [trial.number for trial, *_ in second.waiting()] == [0, 1, 2]
+    assert [trial.number for trial, _ in second.paused()] == [0, 1, 2]
     assert train_all(second, top_of) == [(1, 9), (3, 3), (4, 3), (5, 3), (3, 9)]
 
 
@@ -353,8 +353,8 @@ def test_in_an_extended_study_the_best_go_on(storage):
     tops = [0.3, 0.9, 0.5, 0.6, 0.2, 0.1]
     first = Study.open(short, storage, "s")
     train_all(first, lambda trial: tops[trial.number])
-    for trial, *_ in first.waiting():
-        first.tell(trial, Outcome(TrialState.STOPPED, "complete"))
+    for trial, _ in first.paused():
+        first.tell(trial, Decision("stop", "study_ended", detail="complete"))
     longer = make_plan("budget.trials=6", "budget.epochs=27", "early_stopping.asha.rungs=[3, 9]")
     second = Study.open(longer, storage, "s")
     trial = second.ask()
@@ -362,7 +362,7 @@ def test_in_an_extended_study_the_best_go_on(storage):
     assert trial.params == first.trials()[1].params
     for epoch in range(10, 28):
         decision = second.report(trial, epoch, 0.95)
-    second.tell(trial, Outcome(decision.state, decision.reason))
+    second.tell(trial, decision)
     record = second.trials()[6]
     assert (record.state, record.continues, record.began, len(record.values)) == (TrialState.COMPLETE, 1, 9, 18)
     assert second.ask() is None  # of two that were complete one goes on
@@ -380,7 +380,7 @@ def test_optunas_own_tools_find_a_value_of_every_trial_that_ended_and_the_metric
     for state, values in reported.items():
         trial = study.ask()
         train(study, trial, values, told=False)
-        study.tell(trial, Outcome(state))
+        study.tell(trial, Decision.of_state(state))
     found = optuna.load_study(study_name="s", storage=storage)
     assert found.metric_names == ["val_accuracy"]
     assert [trial.values for trial in found.trials] == [[0.9], [0.2], None, None]
@@ -404,6 +404,6 @@ def test_epochs_that_were_trained_again_are_counted_and_who_stopped_a_trial_is_k
         train(study, trial, [top, top], told=False)
         study.report(trial, 2, 0.5)
         study.report(trial, 1, 0.5)
-        study.tell(trial, Outcome(TrialState.STOPPED, by_asha=top < 0.5))
+        study.tell(trial, Decision("stop", "rung_rank" if top < 0.5 else "study_ended", rung=1, rank=2, of=2, quota=1))
     again = Study.open(make_plan(STOPPING), storage, "s")
-    assert [(record.repeated, record.by_asha) for record in again.trials()] == [(2, False), (1, True)]
+    assert [(record.repeated, record.decision.is_early_stop) for record in again.trials()] == [(2, False), (1, True)]

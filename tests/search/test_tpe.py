@@ -9,7 +9,7 @@ from optuna.storages import InMemoryStorage
 from dialin.lifecycle import TrialState
 from dialin.objectives.synthetic import Synthetic
 from dialin.planning.plan import ClusterShape, Plan, plan_study
-from dialin.search.records import Outcome, Seen
+from dialin.search.records import Seen
 from dialin.search.samplers import Proposer
 from dialin.search.study import Study
 from dialin.specification import active_params, load_spec
@@ -33,8 +33,8 @@ def reached_at_full_length(plan: Plan) -> list[float]:
             courses[trial.number] = [run.epoch()["val_accuracy"] for _ in range(epochs)]
         for epoch in range(len(study.values(trial)) + 1, epochs + 1):
             decision = study.report(trial, epoch, courses[trial.number][epoch - 1])
-            if decision.stop:
-                study.tell(trial, Outcome(decision.state, decision.reason))
+            if not decision.continues:
+                study.tell(trial, decision)
                 break
     return [0.0 if np.isnan(course).any() else course[-1] for course in courses.values()]
 

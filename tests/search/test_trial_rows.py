@@ -15,7 +15,7 @@ from optuna.trial import create_trial
 
 from dialin.lifecycle import TrialState
 from dialin.search import tables
-from dialin.search.records import Outcome
+from dialin.search.decision import Decision
 from dialin.search.storage import open_storage, sqlite_url
 from dialin.search.study import Study
 from dialin.search.trial_rows import TrialReader, read_study, read_trials
@@ -52,10 +52,10 @@ class Driven:
         with self.study.batch():
             decision = self.study.report(trial, epoch, value)
             self.study.checkpointed(trial, epoch, f"checkpoints/{trial.number}/{epoch}")
-            if decision.stop:
+            if not decision.continues:
                 self.study.measured(trial, {"val_accuracy": 0.5})
-                self.study.tell(trial, Outcome(decision.state, decision.reason))
-        if decision.stop:
+                self.study.tell(trial, decision)
+        if not decision.continues:
             self.running.pop(trial.number)
 
     def note(self, pick: int) -> None:
@@ -64,12 +64,12 @@ class Driven:
 
     def end(self, pick: int, state: TrialState) -> None:
         if (trial := self._picked(pick)) is not None:
-            self.study.tell(trial, Outcome(state, f"told {state}"))
+            self.study.tell(trial, Decision.of_state(state, f"told {state}"))
             self.running.pop(trial.number)
 
     def end_waiting(self) -> None:
-        for trial, place, _ in self.study.waiting():
-            self.study.tell(trial, Outcome(TrialState.STOPPED, place))
+        for trial, decision in self.study.paused():
+            self.study.tell(trial, decision)
 
     def extend(self) -> None:
         self.end_waiting()
@@ -180,7 +180,7 @@ def test_a_damaged_row_harms_only_its_trial(tmp_path):
     with storage.engine.begin() as connection:
         connection.execute(sa.text("UPDATE trial_user_attributes SET value_json = '{' WHERE trial_id = 1"))
     damaged, whole = read_study(storage, "s")
-    assert damaged.reason.startswith("what is stored of it cannot be read: ")
+    assert damaged.reason.startswith("the stored attributes of the trial cannot be read: ")
     assert whole.values == {1: 0.5}
     assert whole.params
     storage.engine.dispose()

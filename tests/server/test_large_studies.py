@@ -11,7 +11,8 @@ import pytest
 from dialin.events.journal import Journal
 from dialin.lifecycle import StudyState, TrialState
 from dialin.paths import OutputFolder
-from dialin.search.records import Outcome, TrialRecord
+from dialin.search.decision import Decision
+from dialin.search.records import TrialRecord
 from dialin.search.storage import open_storage
 from dialin.search.study import Study
 from dialin.server.reading import Reader
@@ -40,7 +41,7 @@ def made(settings):
                 for epoch in (1, 2):
                     study.report(trial, epoch, (number * 37 % 101) / 101 + epoch / 1000)
                 if ended or number < trials - 2:
-                    study.tell(trial, Outcome(TrialState.STOPPED, "enough"))
+                    study.tell(trial, Decision.of_state(TrialState.STOPPED, "enough"))
         if ended:
             with Studies(settings.database) as studies:
                 studies.end(row.id, StudyState.INTERRUPTED, "made up", {})
@@ -136,7 +137,7 @@ class _Silent:
 def test_all_trials_are_listed_sorted_and_filtered_without_scripts(client, made):
     row, study = made()
     failed = study.ask()
-    study.tell(failed, Outcome(TrialState.FAILED, "ValueError: <b>no</b>"))
+    study.tell(failed, Decision.of_state(TrialState.FAILED, "ValueError: <b>no</b>"))
     path = f"/studies/{row.id}/trials"
     assert f'href="{path}"' in client.get(f"/studies/{row.id}").text
     by_value = client.get(path).text

@@ -11,7 +11,7 @@ from dialin.cli.showing import show_study
 from dialin.cli.watching import best_yaml
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import ClusterShape, plan_study
-from dialin.search.records import Outcome
+from dialin.search.decision import Decision
 from dialin.search.storage import open_storage
 from dialin.search.study import Study
 from dialin.specification import parse_spec
@@ -52,7 +52,7 @@ def extended(settings, lr: float):
     trial = study.ask()
     for epoch in (1, 2, 3):
         study.report(trial, epoch, 0.95 if lr > 0.01 else 0.15)
-    study.tell(trial, Outcome(TrialState.COMPLETE))
+    study.tell(trial, Decision.of_state(TrialState.COMPLETE))
     assert isinstance(storage, RDBStorage)
     storage.engine.dispose()
     return result.study_id, result.test["accuracy"]

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from dialin.lifecycle import TrialState
-from dialin.search.records import Outcome
+from dialin.search.decision import Decision
 from dialin.search.study import Study
 from dialin.specification.range_tests import Curve
 from dialin.study_flow.calibrate import MOST_COMBINATIONS, calibrate, combinations_of
@@ -106,7 +106,7 @@ def test_the_search_keeps_to_the_bounds_of_each_combination(plan):
         bounds = plan.calibration.bounds_for(trial.params)
         assert bounds.low <= trial.params["lr"] <= bounds.high
         study.report(trial, 1, -abs(math.log10(trial.params["lr"] / bounds.low) - 1))
-        study.tell(trial, Outcome(TrialState.COMPLETE))
+        study.tell(trial, Decision.of_state(TrialState.COMPLETE))
     rows = storage.get_all_trials(storage.get_study_id_from_name("s"))
     assert all("lr_share" in row.params and "lr" not in row.params for row in rows)
     records = study.trials()

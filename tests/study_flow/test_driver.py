@@ -57,7 +57,7 @@ def test_a_trial_is_told_and_mirrored(make_driver):
     trial = driver.ask()
     for epoch in range(1, 10):
         decision = driver.report(trial, [Report(epoch, metrics(epoch / 10), "/c/9" if epoch == 9 else None)])
-    assert decision.stop
+    assert not decision.continues
     assert study.best().checkpoint == "/c/9"
     assert [name for name, *_ in mirror.told] == ["trial_started"] + ["epoch"] * 9 + ["trial_ended"]
     assert mirror.named("trial_ended") == [(0, "complete", "trained all 9 epochs", {})]
@@ -91,7 +91,7 @@ def test_epochs_reported_together_end_with_the_first_that_stops(make_driver):
     driver, study, mirror = make_driver("budget.target=0.9")
     trial = driver.ask()
     reports = [Report(epoch, metrics(value)) for epoch, value in enumerate([0.1, 0.2, 0.95, 0.99], 1)]
-    assert driver.report(trial, reports).reason == "reached the target 0.9 after epoch 3"
+    assert driver.report(trial, reports).text() == "reached the target 0.9 after epoch 3"
     assert study.trials()[0].values == {1: 0.1, 2: 0.2, 3: 0.95}
     assert [epoch for _, epoch, _ in mirror.named("epoch")] == [1, 2, 3]
     assert [name for name, *_ in mirror.told[-2:]] == ["trial_ended", "hurry"]
@@ -114,7 +114,7 @@ def test_any_metric_that_is_not_finite_is_a_divergence(make_driver):
     driver, study, mirror = make_driver()
     trial = driver.ask()
     decision = driver.report(trial, [Report(1, metrics(0.1, train_loss=math.nan))])
-    assert (decision.state, decision.reason) == (TrialState.DIVERGED, "train_loss was nan after epoch 1")
+    assert (decision.state, decision.text()) == (TrialState.DIVERGED, "train_loss was nan after epoch 1")
     record = study.trials()[0]
     assert (record.state, record.reason) == (TrialState.DIVERGED, "train_loss was nan after epoch 1")
     assert study.best() is None
@@ -189,7 +189,7 @@ def test_the_target_ends_the_study_and_stops_the_others(make_driver):
     first, second = driver.ask(), driver.ask()
     assert driver.report(first, [Report(1, metrics(0.95))]).state is TrialState.COMPLETE
     decision = driver.report(second, [Report(1, metrics(0.5))])
-    assert (decision.state, decision.reason) == (
+    assert (decision.state, decision.text()) == (
         TrialState.STOPPED,
         "the study ended: budget.target: 0.9 was reached by trial 0",
     )
@@ -202,9 +202,9 @@ def test_the_hours_end_the_study(make_driver):
     driver, study, _ = make_driver("budget.hours=1", clock=clock)
     trial = driver.ask()
     clock.now = 3599.0
-    assert not driver.report(trial, [Report(1, metrics(0.5))]).stop
+    assert driver.report(trial, [Report(1, metrics(0.5))]).continues
     clock.now = 3600.0
-    assert driver.report(trial, [Report(2, metrics(0.5))]).reason == "the study ended: budget.hours: 1 are up"
+    assert driver.report(trial, [Report(2, metrics(0.5))]).text() == "the study ended: budget.hours: 1 are up"
     assert driver.ask() is None
     assert study.trials()[0].state is TrialState.STOPPED
 
@@ -297,7 +297,7 @@ def test_the_doctor_stops_what_cannot_recover(make_driver, doctor, code, state):
     trial = driver.ask()
     finding = Finding(code, 1, {"dead units": 1.0}, "layer 5")
     decision = driver.report(trial, [Report(1, metrics(0.1), None, (finding,))])
-    assert decision.stop is (state is not None)
+    assert decision.continues is (state is None)
     record = study.trials()[0]
     assert record.findings == (finding,)
     if state is not None:

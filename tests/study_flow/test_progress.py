@@ -9,7 +9,8 @@ import time
 from rich.console import Console
 
 from dialin.lifecycle import TrialState
-from dialin.search.records import Outcome, Trial, TrialRecord
+from dialin.search.decision import Decision
+from dialin.search.records import Trial, TrialRecord
 from dialin.study_flow.progress import Progress, StudyClock
 from tests.factories import make_plan
 
@@ -31,9 +32,9 @@ def play(console, clock=None):
             progress.trial_started(started)
             progress.epoch_done(started, 1, 0.5 + number / 10)
         progress.epoch_done(other, 2, math.nan)
-        progress.trial_ended(other, Outcome(TrialState.DIVERGED, "nan"))
+        progress.trial_ended(other, Decision.of_state(TrialState.DIVERGED, "nan"))
         progress.epoch_done(trial, 2, 0.55)
-        progress.trial_ended(trial, Outcome(TrialState.FAILED, "ValueError: x"))
+        progress.trial_ended(trial, Decision.of_state(TrialState.FAILED, "ValueError: x"))
         return progress.seconds_left()
 
 
@@ -102,7 +103,7 @@ def test_nothing_is_estimated_before_a_trial_has_ended():
     assert progress.seconds_left() is None
     trial = Trial(0, {}, 1)
     progress.trial_started(trial)
-    progress.trial_ended(trial, Outcome(TrialState.FAILED, "before its first epoch"))
+    progress.trial_ended(trial, Decision.of_state(TrialState.FAILED, "before its first epoch"))
     assert progress.seconds_left() is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dialin.lifecycle import TrialState
+from dialin.search.decision import Decision
 from dialin.search.records import TrialRecord
 from dialin.tracking.position import read_position
 from dialin.tracking.rebuilding import append, rebuild, study_ended, study_started, survey
@@ -23,7 +24,7 @@ RECORDS = [
         params={"lr": 0.1, "nesterov": True, "optimizer": "sgd"},
         seed=0,
         values={epoch: trial + epoch / 10 for epoch in (1, 2, 3)},
-        reason=f"reason {trial}",
+        decision=Decision.of_state(TrialState(list(ENDS)[trial]), f"reason {trial}"),
         metrics={"val_accuracy": trial + 0.3, "lr": 0.1},
         started_at=10.0 + trial,
         ended_at=12.5 + trial,

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dialin.lifecycle import TRIAL_ENDED
 from dialin.results.summary import figure
+from dialin.search.decision import Decision
 from dialin.texts import MOST_VALUE, one_line
-
-_NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(\.\d+)?(e[+-]?\d+)?(?![\w.]*\w)", re.IGNORECASE)
-_REASONS = (
-    (re.compile(r"\bis place \d+ of \d+ at rung (\d+)"), r"not among the best at rung \1"),
-    (re.compile(r"\bis (?:below|above) .*, the cutoff of rung (\d+)"), r"beyond the cutoff of rung \1"),
-    (re.compile(r"^(\S+ was (?:nan|inf|-inf)) after epoch \d+$"), r"\1"),
-)
 
 
 def duration(seconds: float | None) -> str:
@@ -65,19 +59,10 @@ def cut(text: str) -> str:
 
 
 def why_ended(trials: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
-    """Why trials ended, the most frequent reason first: (state, reason without its figures, how many)."""
-    ended = ("complete", "stopped", "diverged", "failed")
+    """Why trials ended, the most frequent reason first: (state, `Decision.summary`, number of trials)."""
     counts = Counter(
-        (trial["state"], _in_general(trial["reason"] or "")) for trial in trials if trial["state"] in ended
+        (trial["state"], Decision.from_data(trial["decision"]).summary())
+        for trial in trials
+        if trial["state"] in TRIAL_ENDED and trial["decision"]
     )
     return [(state, reason, count) for (state, reason), count in counts.most_common()]
-
-
-def _in_general(reason: str) -> str:
-    for pattern, said in _REASONS:
-        found = pattern.search(reason)
-        if found:
-            return found.expand(said)
-    if reason.startswith(("trained all", "reached the target")):
-        return reason.partition(" after epoch")[0]
-    return _NUMBER.sub("…", reason.partition(" (log:")[0]) or "no reason given"

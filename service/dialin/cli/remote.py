@@ -18,8 +18,9 @@ from dialin.lifecycle import StudyState, TrialState
 from dialin.planning.plan import ClusterShape, Plan, plan_study
 from dialin.results.looks import looks_of
 from dialin.results.summary import Best, Result
+from dialin.search.decision import Decision
 from dialin.search.ranking import LOSS
-from dialin.search.records import Outcome, Trial, TrialRecord, trial_log_name
+from dialin.search.records import Trial, TrialRecord, trial_log_name
 from dialin.settings import ServerAddress
 from dialin.specification import spec_of_study
 from dialin.specification.findings import RULES, Finding
@@ -77,7 +78,7 @@ def record_of(data: Mapping[str, Any]) -> TrialRecord:
         params=data["params"],
         seed=int(data["seed"]),
         values=values,
-        reason=data["reason"],
+        decision=_decision(TrialState(data["state"]), data),
         metrics={} if data.get("loss") is None else {LOSS: float(data["loss"])},
         # A newer server may know rules that are not known here.
         findings=tuple(_finding(found) for found in data["findings"] if found["code"] in RULES),
@@ -86,6 +87,13 @@ def record_of(data: Mapping[str, Any]) -> TrialRecord:
         continues=data["continues"],
         began=min(values) - 1 if values else int(data["epochs"]),
     )
+
+
+def _decision(state: TrialState, data: Mapping[str, Any]) -> Decision | None:
+    """The decision of a trial or of an event; of an older server, which says it in words alone, the words."""
+    if data.get("decision"):
+        return Decision.from_data(data["decision"])
+    return Decision.of_state(state, str(data["reason"])) if data["reason"] else None
 
 
 @dataclass(frozen=True)
@@ -258,8 +266,8 @@ class Replay:
                 value = math.nan if data["value"] is None else float(data["value"])
                 self._progress.epoch_done(self._trial(data), int(data["epoch"]), value)
             case "trial_ended":
-                outcome = Outcome(TrialState(data["state"]), str(data["reason"]))
-                self._progress.trial_ended(self._trial(data), outcome)
+                state = TrialState(data["state"])
+                self._progress.trial_ended(self._trial(data), _decision(state, data) or Decision.of_state(state))
 
     def _stands(self) -> None:
         """Say where the study stands when that has changed; all there is to say where no trial is told of."""

@@ -17,7 +17,8 @@ from dialin.lifecycle import ENDED, StudyState, TrialState
 from dialin.paths import OutputFolder
 from dialin.planning.plan import plan_study
 from dialin.results.export import best_config
-from dialin.search.records import Outcome, Trial, TrialRecord
+from dialin.search.decision import Decision
+from dialin.search.records import Trial, TrialRecord
 from dialin.settings import Settings
 from dialin.store.leases import Owner, holder
 from dialin.store.submissions import Submissions
@@ -35,7 +36,7 @@ class TrialListener(Protocol):
 
     def trial_started(self, trial: Trial) -> None: ...
     def epoch_done(self, trial: Trial, epoch: int, value: float) -> None: ...
-    def trial_ended(self, trial: Trial, outcome: Outcome) -> None: ...
+    def trial_ended(self, trial: Trial, decision: Decision) -> None: ...
 
 
 class Follower:
@@ -62,7 +63,7 @@ class Follower:
         for epoch in new:
             self._listener.epoch_done(trial, epoch, now.values[epoch])
         if now.state is not TrialState.RUNNING and (before is None or before.state is not now.state or new):
-            self._listener.trial_ended(trial, Outcome(now.state, now.reason, now.early))
+            self._listener.trial_ended(trial, now.decision or Decision.of_state(now.state))
 
 
 def watch_study(settings: Settings, reference: str, console: Console) -> ReadBack:

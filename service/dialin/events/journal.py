@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, Protocol
 
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan
-from dialin.search.records import Decision, Outcome, Trial, TrialRecord
+from dialin.search.decision import Decision
+from dialin.search.records import Trial, TrialRecord
 from dialin.texts import MOST_VALUE, shorten
 
 MOST_BYTES = 2**20  # of what is read at a time
@@ -30,7 +31,7 @@ class Listener(Protocol):
     def trial_started(self, trial: Trial) -> None: ...
     def epoch_done(self, trial: Trial, epoch: int, value: float) -> None: ...
     def decided(self, trial: Trial, epoch: int, decision: Decision) -> None: ...
-    def trial_ended(self, trial: Trial, outcome: Outcome) -> None: ...
+    def trial_ended(self, trial: Trial, decision: Decision) -> None: ...
 
 
 class Journal:
@@ -68,14 +69,14 @@ class Journal:
         self._listener.epoch_done(trial, epoch, value)
 
     def decided(self, trial: Trial, epoch: int, decision: Decision) -> None:
-        about = {"stop": decision.stop, "reason": decision.reason}
+        about = {"decision": decision.to_data(), "reason": decision.text()}
         self._write("decision", {"trial": trial.number, "epoch": epoch, **about})
         self._listener.decided(trial, epoch, decision)
 
-    def trial_ended(self, trial: Trial, outcome: Outcome) -> None:
-        about = {"state": outcome.state.value, "reason": outcome.reason}
+    def trial_ended(self, trial: Trial, decision: Decision) -> None:
+        about = {"state": decision.state.value, "decision": decision.to_data(), "reason": decision.text()}
         self._write("trial_ended", {"trial": trial.number, **about})
-        self._listener.trial_ended(trial, outcome)
+        self._listener.trial_ended(trial, decision)
 
     def _write(self, kind: str, data: Mapping[str, Any]) -> None:
         event = {"kind": kind, "time": round(time.time(), 3), **data}

@@ -32,7 +32,7 @@ def _train(driver: Driver, trial_plan: TrialPlan, trial: Trial) -> None:
             except Exception:  # noqa: BLE001  a person's training code: whatever it raises is this trial's failure
                 driver.fail(trial, traceback.format_exc())
                 return
-            if driver.report(trial, reports).stop:
+            if not driver.report(trial, reports).continues:
                 return
     finally:
         run.close()

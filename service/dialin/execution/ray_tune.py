@@ -168,7 +168,7 @@ class _Guarded:
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> bool:
         """Whether the trial's worker is to be freed."""
-        return self._kept(lambda: self._driver.report(trial, reports).stop, True)
+        return self._kept(lambda: not self._driver.report(trial, reports).continues, True)
 
     def fail(self, trial: Trial, traceback: str) -> None:
         self._kept(lambda: self._driver.fail(trial, traceback), None)

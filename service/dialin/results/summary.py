@@ -140,8 +140,10 @@ def count_epochs(spec: StudySpec, records: Sequence[TrialRecord], range_tests: f
 def _was_stopped(spec: StudySpec, record: TrialRecord) -> bool:
     if record.state is not TrialState.STOPPED or spec.early_stopping.asha is None:
         return False
-    # Older versions did not say who stopped a trial: early stopping does so at rungs alone.
-    return record.by_asha if record.by_asha is not None else record.epochs_done in rungs_for(spec)
+    if record.decision is None or record.decision.cause == "unknown":
+        # An old row, which does not say who stopped the trial: early stopping does so at rungs alone.
+        return record.epochs_done in rungs_for(spec)
+    return record.decision.is_early_stop
 
 
 def epochs_text(epochs: Mapping[str, float]) -> str:

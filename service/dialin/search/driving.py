@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from dialin.search.records import Decision, Report, Trial
+from dialin.search.decision import Decision
+from dialin.search.records import Report, Trial
 
 
 class Driver(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dialin.lifecycle import TrialState
+from dialin.search.decision import Decision
 from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding
 
@@ -43,28 +44,6 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What to do after a report, and why. `state` is the end to tell when `stop` is true; `by_asha`: early stopping
-    ends the trial, not the study's end or the trial itself."""
-
-    stop: bool
-    reason: str
-    state: TrialState = TrialState.RUNNING
-    by_asha: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended. `early`: complete, though not at its full length: it has no more epochs to train. `by_asha`:
-    as in Decision."""
-
-    state: TrialState
-    reason: str = ""
-    early: bool = False
-    by_asha: bool = False
-
-
-@dataclass(frozen=True)
 class TrialRecord:
     """A trial as its storage has it: what results, figures and the command line read."""
 
@@ -73,7 +52,7 @@ class TrialRecord:
     params: Mapping[str, Scalar]
     seed: int
     values: Mapping[int, float] = field(default_factory=dict)
-    reason: str = ""
+    decision: Decision | None = None  # that ended it; None: it has not ended
     checkpoint: str | None = None
     checkpoint_epoch: int = 0
     findings: tuple[Finding, ...] = ()
@@ -82,9 +61,12 @@ class TrialRecord:
     ended_at: float | None = None
     continues: int | None = None  # the trial whose training this one goes on with, in a study that was extended
     began: int = 0  # and the epochs that were done by then
-    early: bool = False  # complete before its full length, by its own doing
-    by_asha: bool | None = None  # of a stopped one: whether early stopping did it; None: older versions did not say
     repeated: int = 0  # epochs that were trained again, from a checkpoint, after they had been reported
+
+    @property
+    def reason(self) -> str:
+        """Why the trial ended, in one sentence; empty while it has not ended."""
+        return "" if self.decision is None else self.decision.text()
 
     @property
     def epochs_done(self) -> int:

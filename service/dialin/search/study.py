@@ -4,9 +4,9 @@
     while (trial := study.ask()) is not None:
         for epoch in range(trial.epochs_done + 1, plan.spec.budget.epochs + 1):
             decision = study.report(trial, epoch, train_one_epoch(trial))
-            if decision.stop:
+            if not decision.continues:
                 break
-        study.tell(trial, Outcome(decision.state, decision.reason))
+        study.tell(trial, decision)
 
 A trial that is told to wait comes back from a later `ask`, with the epochs it has done and its checkpoint.
 Knows no Ray and no torch. The Optuna storage is the truth: another Study over the same storage agrees with this one.
@@ -33,20 +33,18 @@ from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan, seed_of_trial
 from dialin.search.ahead import Ahead
 from dialin.search.asha import Asha, Promotions, reached
+from dialin.search.decision import Action, Cause, Decision
 from dialin.search.ledger import ledger_of
 from dialin.search.ranking import best_of, best_value
-from dialin.search.records import Decision, Outcome, Seen, Trial, TrialRecord
+from dialin.search.records import Seen, Trial, TrialRecord
 from dialin.search.samplers import Proposer
 from dialin.search.trial_rows import (
-    BY_ASHA,
     CHECKPOINT,
     CONTINUES,
-    EARLY,
-    END,
+    DECISION,
     FINDINGS,
     METRICS,
     PARAMS,
-    REASON,
     REPEATED,
     SEED,
     read_trials,
@@ -169,7 +167,7 @@ class Study:
         if epoch in values or epoch <= began:
             self._kept[trial.number].repeated += 1
             self._ledger.set_attribute(self._ids[trial.number], REPEATED, self._kept[trial.number].repeated)
-            return Decision(False, "reported before")
+            return Decision("continue", "reported_before", epoch)
         before = max(values, default=began)
         self._ledger.set_value(self._ids[trial.number], epoch, value)
         values[epoch] = value
@@ -186,45 +184,40 @@ class Study:
         that raises leaves this object ahead of its storage; open the study again."""
         return self._ledger.batch()
 
-    def tell(self, trial: Trial, outcome: Outcome) -> None:
-        """Close a trial: complete, stopped, diverged or failed; or pause it: waiting. Telling twice is harmless: the
-        first end stays."""
+    def tell(self, trial: Trial, decision: Decision) -> None:
+        """Carry out a decision that ends a trial, or pauses it. Telling twice is harmless: the first end stays. Raises
+        ValueError for a decision to continue."""
         number = trial.number
         if self._seen[number].state in _END_STATES:
             return
-        if outcome.state is TrialState.WAITING:
+        if decision.continues:
+            raise ValueError(f"trial {number} trains on ({decision.text()}); only a pause or an end can be told")
+        if decision.action == "pause":
             self._set(number, TrialState.WAITING, OptunaState.WAITING)
             self._prepare()
             return
-        if outcome.state not in _END_STATES:
-            raise ValueError(f"a trial ends as one of {', '.join(_END_STATES)}, or waits, not {outcome.state}")
-        state, reason = outcome.state, outcome.reason
-        if state is TrialState.COMPLETE and best_value(self._values(number), self._maximize) is None:
-            state, reason = TrialState.DIVERGED, "no finite value was reported"
+        if decision.action == "complete" and best_value(self._values(number), self._maximize) is None:
+            decision = Decision("diverge", "no_finite_value")
+        state = decision.state
         with self._ledger.batch():
-            self._ledger.set_attribute(self._ids[number], REASON, reason)
-            self._ledger.set_attribute(self._ids[number], END, state.value)
-            if state is TrialState.STOPPED:
-                self._ledger.set_attribute(self._ids[number], BY_ASHA, outcome.by_asha)
-            if outcome.early:
-                self._ledger.set_attribute(self._ids[number], EARLY, True)
+            self._ledger.set_attribute(self._ids[number], DECISION, decision.to_data())
             self._set(number, state, _END_STATES[state], self._final(number, state))
         self._promotions.leave(number)
         self._prepare()
 
     def interrupt(self, trial: Trial) -> None:
         """Put a trial back: it has not ended and goes on, from its checkpoint, when the study is resumed."""
-        self.tell(trial, Outcome(TrialState.WAITING))
+        self.tell(trial, Decision("pause", "interrupted"))
 
     def put_back(self, trial: Trial) -> None:
         """A trial whose worker is gone: it is the next that `ask` gives, from its checkpoint."""
         self.interrupt(trial)
         self._unfinished.append(trial.number)
 
-    def waiting(self) -> list[tuple[Trial, str, bool]]:
-        """The trials that wait at a rung, each with its place there and whether that keeps it from going on."""
+    def paused(self) -> list[tuple[Trial, Decision]]:
+        """The trials that are paused at a rung, each with the decision that ends it, should the study end now."""
         return [
-            (self._trial(number), self._place(rung, number), not self._passes(rung, number))
+            (self._trial(number), self._end_at(rung, number))
             for number, rung in self._promotions.waiting.items()
             if self._seen[number].state is TrialState.WAITING
         ]
@@ -377,8 +370,9 @@ class Study:
         """Whether a trial was complete at a shorter length than trials have now, and can go on."""
         budget, mode = self._plan.spec.budget, self._plan.spec.objective.mode
         short = record.state is TrialState.COMPLETE and record.epochs_done < budget.epochs
+        ended_itself = record.decision is not None and record.decision.cause == "no_more_epochs"
         met = any(budget.reached(value, mode) for value in record.values.values())
-        return short and not met and not record.early and record.checkpoint is not None
+        return short and not met and not ended_itself and record.checkpoint is not None
 
     def _go_on(self, number: int) -> Trial | None:
         """A trial that an earlier driver left; None when its last report already was its end, which is told now."""
@@ -389,51 +383,66 @@ class Study:
         last = max(values)
         rung = None if self._promotes else reached(self._plan.rungs, last - 1, last)
         decision = self._verdict(number, last, values[last], rung, recorded=True)
-        if not decision.stop:
+        if decision.continues:
             return trial
-        self.tell(trial, Outcome(decision.state, decision.reason, by_asha=decision.by_asha))
+        self.tell(trial, decision)
         return None
 
     def _verdict(self, number: int, epoch: int, value: float, rung: int | None, recorded: bool = False) -> Decision:
         """What follows from a value; `recorded`: it is itself among those of the rung."""
         budget, metric = self._plan.spec.budget, self._plan.spec.objective.metric
         if not math.isfinite(value):
-            return Decision(True, f"{metric} was {value} after epoch {epoch}", TrialState.DIVERGED)
+            return Decision("diverge", "not_finite", epoch, metric, value)
         if budget.reached(value, self._plan.spec.objective.mode):
-            return Decision(True, f"reached the target {budget.target:g} after epoch {epoch}", TrialState.COMPLETE)
+            return Decision("complete", "target_reached", epoch, metric, value, cutoff=budget.target)
         if epoch >= budget.epochs:
-            return Decision(True, f"trained all {budget.epochs} epochs", TrialState.COMPLETE)
+            return Decision("complete", "all_epochs", budget.epochs)
         if rung is None:
-            return Decision(False, "between rungs")
-        return self._rest(number, rung, value) if self._promotes else self._judge(rung, value, recorded)
+            return Decision("continue", "between_rungs", epoch)
+        return self._rest(number, rung, epoch, value) if self._promotes else self._judge(rung, epoch, value, recorded)
 
-    def _judge(self, rung: int, value: float, recorded: bool) -> Decision:
+    def _judge(self, rung: int, epoch: int, value: float, recorded: bool) -> Decision:
         verdict = self._asha.judge(rung, value, recorded=recorded)
-        if verdict.stop and verdict.cutoff is not None:
-            better = "below" if self._maximize else "above"
-            cutoff = f"{verdict.cutoff:.4g}, the cutoff of rung {rung} over {verdict.compared} trials"
-            reason = f"{self._plan.spec.objective.metric} {value:.4g} is {better} {cutoff}"
-            return Decision(True, reason, TrialState.STOPPED, by_asha=True)
-        return Decision(False, f"passed rung {rung}")
+        return Decision(
+            "stop" if verdict.stop else "continue",
+            "rung_cutoff",
+            epoch,
+            self._plan.spec.objective.metric,
+            value,
+            rung=rung,
+            of=verdict.compared,
+            cutoff=verdict.cutoff,
+        )
 
-    def _rest(self, number: int, rung: int, value: float) -> Decision:
+    def _rest(self, number: int, rung: int, epoch: int, value: float) -> Decision:
         """Whether a trial goes on from a rung at once, or waits there."""
         self._promotions.record(rung, number, value)
         place, _ = self._promotions.place(rung, number)
-        if place <= self._promotions.passing(rung):
+        passing = self._promotions.passing(rung)
+        if place <= passing:
             self._promotions.leave(number)
-            return Decision(False, f"goes on: {self._place(rung, number)}")
-        return Decision(True, f"waits: {self._place(rung, number)}", TrialState.WAITING)
+        action: Action = "continue" if place <= passing else "pause"
+        return self._ranked(action, "rung_rank", rung, number)
 
-    def _passes(self, rung: int, number: int) -> bool:
-        return self._promotions.place(rung, number)[0] <= self._promotions.passing(rung, generous=True)
+    def _end_at(self, rung: int, number: int) -> Decision:
+        """The end of a trial that is paused at a rung: early stopping, unless it was among those that may go on."""
+        place, _ = self._promotions.place(rung, number)
+        may_go_on = place <= self._promotions.passing(rung, generous=True)
+        return self._ranked("stop", "study_ended" if may_go_on else "rung_rank", rung, number)
 
-    def _place(self, rung: int, number: int) -> str:
+    def _ranked(self, action: Action, cause: Cause, rung: int, number: int) -> Decision:
         place, of = self._promotions.place(rung, number)
-        value = self._values(number).get(rung, math.nan)
-        passing = self._promotions.passing(rung, generous=True)
-        metric = self._plan.spec.objective.metric
-        return f"{metric} {value:.4g} is place {place} of {of} at rung {rung}, where {passing} go on"
+        return Decision(
+            action,
+            cause,
+            max(self._values(number)),
+            self._plan.spec.objective.metric,
+            self._values(number).get(rung),
+            rung=rung,
+            rank=place,
+            of=of,
+            quota=self._promotions.passing(rung, generous=True),
+        )
 
 
 def _find_or_create(storage: BaseStorage, study_id: str, mode: str) -> int:

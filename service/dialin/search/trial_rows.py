@@ -17,15 +17,15 @@ from optuna.trial import TrialState as OptunaState
 from dialin.errors import reading
 from dialin.lifecycle import TrialState
 from dialin.search import tables
+from dialin.search.decision import Decision
+from dialin.search.old_rows import END, decision_of_old_row
 from dialin.search.records import Seen, TrialRecord
 from dialin.specification.findings import Finding
-from dialin.texts import one_line
 
-PARAMS, SEED, REASON, END, CHECKPOINT, FINDINGS = (
-    f"dialin:{key}" for key in ("params", "seed", "reason", "end", "checkpoint", "findings")
+PARAMS, SEED, DECISION, CHECKPOINT, FINDINGS, METRICS, CONTINUES, REPEATED = (
+    f"dialin:{key}"
+    for key in ("params", "seed", "decision", "checkpoint", "findings", "metrics", "continues", "repeated")
 )
-METRICS, CONTINUES, EARLY = "dialin:metrics", "dialin:continues", "dialin:early"
-BY_ASHA, REPEATED = "dialin:by_asha", "dialin:repeated"
 
 IDS_AT_ONCE = 500  # in one statement: SQLite takes a limited number of parameters
 _UNFINISHED = (OptunaState.RUNNING, OptunaState.WAITING)
@@ -108,7 +108,7 @@ class TrialReader:
 
 def _bytes_of(record: TrialRecord) -> int:
     """About so much memory; each of the parts was measured."""
-    text = len(record.reason) + len(record.checkpoint or "")
+    text = len(record.decision.detail if record.decision is not None else "") + len(record.checkpoint or "")
     return (
         900 + text + 64 * (len(record.params) + len(record.values) + len(record.metrics)) + 900 * len(record.findings)
     )
@@ -212,8 +212,9 @@ def _readable(row: Any, attributes: Mapping[str, str], values: Mapping[int, floa
         stored = {key: _loaded(text) for key, text in attributes.items()}
         return _record(row.number, row.state, stored, values, *times)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        why = {END: TrialState.FAILED, REASON: f"what is stored of it cannot be read: {error}", PARAMS: {}}
-        return _record(row.number, row.state, why, values, *times)
+        decision = Decision("fail", "unreadable", detail=str(error))
+        stored = {DECISION: decision.to_data(), PARAMS: {}}
+        return _record(row.number, row.state, stored, values, *times)
 
 
 def _chunks(found: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -248,15 +249,16 @@ def _record(
     started_at: float | None,
     ended_at: float | None,
 ) -> TrialRecord:
+    decision = _decision(state, stored)
     checkpoint = stored.get(CHECKPOINT) or {}
     continues = stored.get(CONTINUES) or {}
     return TrialRecord(
         number=number,
-        state=TrialState(stored.get(END, TrialState.STOPPED)) if state is OptunaState.PRUNED else _STATES[state],
+        state=decision.state if decision is not None and state is OptunaState.PRUNED else _STATES[state],
         params=_interned(stored[PARAMS]),
         seed=stored.get(SEED, 0),
         values=dict(sorted(values.items())),
-        reason=one_line(stored.get(REASON, "")),
+        decision=decision,
         checkpoint=checkpoint.get("path"),
         checkpoint_epoch=checkpoint.get("epoch", 0),
         metrics=_interned(stored.get(METRICS, {})),
@@ -265,10 +267,18 @@ def _record(
         ended_at=ended_at,
         continues=continues.get("trial"),
         began=continues.get("epochs", 0),
-        early=stored.get(EARLY, False),
-        by_asha=stored.get(BY_ASHA),
         repeated=stored.get(REPEATED, 0),
     )
+
+
+def _decision(state: OptunaState, stored: Mapping[str, Any]) -> Decision | None:
+    """The decision that ended a trial; None while it has not ended."""
+    if DECISION in stored:
+        return Decision.from_data(stored[DECISION])
+    if not state.is_finished():
+        return None
+    ended = TrialState(stored.get(END, TrialState.STOPPED)) if state is OptunaState.PRUNED else _STATES[state]
+    return decision_of_old_row(ended, stored)
 
 
 def _interned(stored: Mapping[str, Any]) -> dict[str, Any]:

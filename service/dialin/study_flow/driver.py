@@ -7,14 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from dialin.events.journal import Listener
-from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan
+from dialin.search.decision import Decision
 from dialin.search.epoch_clock import EpochClock
 from dialin.search.failures import are_alike, cause_of, failures_text
-from dialin.search.records import Decision, Outcome, Report, Trial, trial_log_name
+from dialin.search.records import Report, Trial, trial_log_name
 from dialin.search.study import Study
 from dialin.specification.findings import Finding
 from dialin.study_flow.signals import Interrupts
@@ -145,28 +146,26 @@ class StudyDriver:
             with self._study.batch():
                 for report in reports:
                     decision = self._take_in(trial, report)
-                    if decision.stop:
+                    if not decision.continues:
                         break
-                outcome = Outcome(
-                    decision.state, decision.reason, early=report.ended is not None, by_asha=decision.by_asha
-                )
-                if decision.stop:
-                    self._study.tell(trial, outcome)
+                if not decision.continues:
+                    self._study.tell(trial, decision)
             # Of its end the mirror hears when that is stored: it never takes one back.
-            if decision.stop:
-                self._closed(trial, outcome)
+            if not decision.continues:
+                self._closed(trial, decision)
             return decision
 
     def fail(self, trial: Trial, traceback: str) -> None:
         with self._writing():
-            self._fail(trial, traceback)
+            self._fail(trial, traceback, Decision("fail", "exception", detail=cause_of(traceback)))
 
     def lost(self, trial: Trial, reason: str) -> None:
         with self._writing():
             self._losses[trial.number] += 1
             if self._losses[trial.number] > MOST_LOSSES:
                 times = self._losses[trial.number]
-                self._fail(trial, f"its worker died {times} times; the last time: {one_line(reason)}")
+                text = f"its worker died {times} times; the last time: {one_line(reason)}"
+                self._fail(trial, text, Decision("fail", "worker_lost", detail=text))
                 return
             self._study.put_back(trial)
             self._drop(trial)
@@ -178,7 +177,7 @@ class StudyDriver:
         self._fence()
         for trial in self._live.values():
             self._study.interrupt(trial)
-        for number in sorted({*self._live, *(trial.number for trial, *_ in self._study.waiting())}):
+        for number in sorted({*self._live, *(trial.number for trial, _ in self._study.paused())}):
             self._mirror.trial_ended(number, "interrupted", "the study was interrupted")
         self._live.clear()
 
@@ -187,16 +186,15 @@ class StudyDriver:
         trained."""
         with self._writing():
             for trial in list(self._live.values()):
-                self._end(trial, Outcome(TrialState.STOPPED, f"the study ended: {self._over}"))
-            for trial, place, by_asha in self._study.waiting():
-                reason = f"{place}; {self._over}" if self._over else place
-                self._end(trial, Outcome(TrialState.STOPPED, reason, by_asha=by_asha))
+                self._end(trial, Decision("stop", "study_ended", detail=self._over or ""))
+            for trial, decision in self._study.paused():
+                self._end(trial, replace(decision, detail=self._over or ""))
 
     def _take_in(self, trial: Trial, report: Report) -> Decision:
         if report.ended is not None:
             if report.metrics:  # none where it went on and ended at once: they are stored
                 self._study.measured(trial, report.metrics)
-            return Decision(True, report.ended, TrialState.COMPLETE)
+            return Decision("complete", "no_more_epochs", report.epoch, detail=report.ended)
         epoch, metrics, findings = report.epoch, report.metrics, report.findings
         self._note_lost_epochs(trial, epoch)
         if findings:
@@ -208,18 +206,17 @@ class StudyDriver:
         value = math.nan if wrong else metrics[self._plan.spec.objective.metric]
         decision = self._study.report(trial, epoch, value)
         if wrong:
-            decision = Decision(True, f"{wrong} was {metrics[wrong]} after epoch {epoch}", TrialState.DIVERGED)
-        elif (
-            decision.state in (TrialState.RUNNING, TrialState.WAITING) and (fatal := self._fatal(findings)) is not None
-        ):
-            decision = Decision(True, f"{fatal.text()}; try {fatal.rule.remedy}", TrialState.DIVERGED)
+            decision = Decision("diverge", "not_finite", epoch, wrong, metrics[wrong])
+        elif decision.action in ("continue", "pause") and (fatal := self._fatal(findings)) is not None:
+            text = f"{fatal.text()}; try {fatal.rule.remedy}"
+            decision = Decision("diverge", "finding", epoch, finding=fatal.code, detail=text)
         if report.checkpoint is not None:
             self._study.checkpointed(trial, epoch, report.checkpoint)
         self._has_values = True
         self._listener.epoch_done(trial, epoch, value)
-        if self.over is not None and decision.state in (TrialState.RUNNING, TrialState.WAITING):
-            decision = Decision(True, f"the study ended: {self.over}", TrialState.STOPPED)
-        if decision.stop and decision.state is not TrialState.WAITING:
+        if self.over is not None and decision.action in ("continue", "pause"):
+            decision = Decision("stop", "study_ended", epoch, detail=self.over)
+        if decision.action not in ("continue", "pause"):
             self._study.measured(trial, {name: number for name, number in metrics.items() if math.isfinite(number)})
             if self._plan.spec.budget.reached(value, self._plan.spec.objective.mode):
                 self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"
@@ -244,32 +241,31 @@ class StudyDriver:
             self._fence()
             yield
 
-    def _fail(self, trial: Trial, traceback: str) -> None:
+    def _fail(self, trial: Trial, traceback: str, decision: Decision) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / trial_log_name(trial.number)
         with log.open("a", errors="backslashreplace") as opened:  # behind what the trial has printed
             opened.write(f"{log_text(traceback)}\n")
-        reason = cause_of(traceback)
-        self._failures.append(reason)
-        self._end(trial, Outcome(TrialState.FAILED, reason))
+        self._failures.append(decision.detail)
+        self._end(trial, decision)
         if self.broken is not None:
             self._over = self.broken
 
-    def _end(self, trial: Trial, outcome: Outcome) -> None:
-        self._study.tell(trial, outcome)
-        self._closed(trial, outcome)
+    def _end(self, trial: Trial, decision: Decision) -> None:
+        self._study.tell(trial, decision)
+        self._closed(trial, decision)
 
-    def _closed(self, trial: Trial, outcome: Outcome) -> None:
+    def _closed(self, trial: Trial, decision: Decision) -> None:
         """Its worker is free for another. The run in MLflow of one that waits stays open."""
-        if outcome.state is not TrialState.WAITING:
+        if decision.action != "pause":
             self._ended += 1
             tags = {
                 f"dialin.finding.{finding.code}": f"{finding.text()}; try {finding.rule.remedy}"
                 for finding in self._study.findings(trial)
             }
-            self._mirror.trial_ended(trial.number, outcome.state.value, outcome.reason, tags)
+            self._mirror.trial_ended(trial.number, decision.state.value, decision.text(), tags)
         self._drop(trial)
-        self._listener.trial_ended(trial, outcome)
+        self._listener.trial_ended(trial, decision)
         if not self._live and self.finished:
             self._mirror.hurry()
 

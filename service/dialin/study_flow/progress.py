@@ -16,8 +16,9 @@ from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.planning.plan import Plan
 from dialin.planning.time_left import Pace, duration_text, epochs_left
 from dialin.results.summary import figure
+from dialin.search.decision import Decision
 from dialin.search.ranking import best_value
-from dialin.search.records import Decision, Outcome, Trial, TrialRecord
+from dialin.search.records import Trial, TrialRecord
 from dialin.specification.domains import Fixed
 from dialin.texts import one_line, printable
 
@@ -118,16 +119,16 @@ class Progress:
     def decided(self, trial: Trial, epoch: int, decision: Decision) -> None:
         """Nothing to show: the trial's end says why, and most decisions are to go on."""
 
-    def trial_ended(self, trial: Trial, outcome: Outcome) -> None:
+    def trial_ended(self, trial: Trial, decision: Decision) -> None:
         self._running.pop(trial.number, None)
-        if outcome.state is TrialState.WAITING:
+        if decision.state is TrialState.WAITING:
             self._waiting.add(trial.number)
             return
         self._waiting.discard(trial.number)
         self._ended.add(trial.number)
-        self._ends[outcome.state] += 1
-        if outcome.state is TrialState.FAILED:
-            self.note(f"trial {trial.number} failed: {outcome.reason}")
+        self._ends[decision.state] += 1
+        if decision.state is TrialState.FAILED:
+            self.note(f"trial {trial.number} failed: {decision.text()}")
         self._refresh()
 
     def _note_best(self, number: int, epoch: int, value: float) -> None:

@@ -114,6 +114,7 @@ RECORD_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
     "trial": lambda trial, _: trial.number,
     "state": lambda trial, _: trial.state.value,
     "reason": lambda trial, _: trial.reason,
+    "decision": lambda trial, _: None if trial.decision is None else trial.decision.to_data(),
     "continues": lambda trial, _: trial.continues,
     "value": lambda trial, maximize: best_value(trial.values, maximize),
     "best_epoch": lambda trial, maximize: _best_epoch(trial, maximize),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from optuna.storages import InMemoryStorage
 
 from dialin.planning.plan import ClusterShape, plan_study
-from dialin.search.records import Outcome, Trial
+from dialin.search.records import Trial
 from dialin.search.study import Study
 from dialin.specification import spec_from_data, to_data
 from tests.benchmarks.searchers.base import Asked, Problem, Searcher
@@ -34,9 +34,9 @@ class StudySearcher:
     def report(self, key: int, epoch: int, value: float) -> bool:
         trial = self._trials[key]
         decision = self._study.report(trial, epoch, value)
-        if decision.stop:
-            self._study.tell(trial, Outcome(decision.state, decision.reason))
-        return decision.stop
+        if not decision.continues:
+            self._study.tell(trial, decision)
+        return not decision.continues
 
 
 def _make(sampler: str, asha: object) -> Callable[[Problem, int], Searcher]:
