@@ -52,6 +52,7 @@ DOORS = {
     "torchvision": {"training", "objectives"},
     "sklearn": {"training", "objectives"},
     "sqlalchemy": {"server", "search", "store"},
+    "alembic": {"store"},
     "rich": {"cli", "server", "study_flow"},
     "matplotlib": {"charts"},
     "scipy": {"search", "results"},

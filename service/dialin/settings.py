@@ -26,7 +26,8 @@ class Settings:
     (DIALIN_DATA_DIR); by default a folder of `out`. `mlflow_uri`: MLflow's server (DIALIN_MLFLOW_URI); None: a database
     in `out`. `allow_code`: whether a server takes specifications that name a person's own function, and runs it
     (DIALIN_ALLOW_CODE; off). `database_url`: the studies' database as an SQLAlchemy URL (DIALIN_DATABASE_URL); None: a
-    SQLite file in `out`. `mlflow_secret`: what MLflow's server of `dialin up` wants to be shown, which makes it anew at
+    SQLite file in `out`. `upgrade_database`: a server upgrades dialin's tables in `database_url` when it starts
+    (DIALIN_UPGRADE_DATABASE; off). `mlflow_secret`: what MLflow's server of `dialin up` wants to be shown, which makes it anew at
     each start and tells only its own parts (DIALIN_MLFLOW_SECRET); None: MLflow is somebody else's."""
 
     out: Path
@@ -35,6 +36,7 @@ class Settings:
     allow_code: bool = False
     database_url: str | None = field(default=None, repr=False)  # there may be a password in it
     mlflow_secret: str | None = field(default=None, repr=False)
+    upgrade_database: bool = False
 
     @property
     def database(self) -> str:
@@ -73,6 +75,7 @@ class Settings:
             _switch("DIALIN_ALLOW_CODE", environ),
             environ.get("DIALIN_DATABASE_URL") or None,
             environ.get(MLFLOW_SECRET) or None,
+            _switch("DIALIN_UPGRADE_DATABASE", environ),
         )
 
 

@@ -27,7 +27,7 @@ from dialin.server.reconciler import (
     fair_shares,
 )
 from dialin.specification import parse_spec, to_yaml
-from dialin.store.database import database_now
+from dialin.store.engine import database_now
 from dialin.store.leases import STALE_SECONDS, acquire
 from dialin.store.studies import Studies
 from dialin.store.submissions import Submissions

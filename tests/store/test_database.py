@@ -106,7 +106,7 @@ def test_a_database_that_is_replaced_while_it_is_open_is_not_what_it_was(databas
 
 
 def test_a_lock_is_no_damage(database, monkeypatch):
-    monkeypatch.setattr("dialin.store.database.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("dialin.store.engine.BUSY_SECONDS", 0.01)
     with closing(sqlite3.connect(database)) as connection, Studies(f"sqlite:///{database}") as studies:
         connection.execute("begin immediate")
         with pytest.raises(Exception, match="locked") as raised:

@@ -62,7 +62,7 @@ def test_ids_are_plain_words():
 
 def test_many_processes_may_be_the_first(tmp_path):
     """Each makes the tables that are not there, at the same moment."""
-    program = "import sys; from dialin.store.database import connect; from dialin.store import leases, studies; connect(sys.argv[1])"
+    program = "import sys; from dialin.store.database import connect; connect(sys.argv[1])"
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     started = [
         subprocess.Popen([sys.executable, "-c", program, url], cwd=ROOT, stderr=subprocess.PIPE, text=True)

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage as BaseStorage
 from optuna.storages import RDBStorage
 
 from dialin.errors import DatabaseError
-from dialin.store.database import explain_errors, explained
+from dialin.store.database_errors import explain_errors, explained
 
 SQLITE_BUSY_SECONDS = 60
 MOST_OPENINGS = 8  # of a database whose tables others are making

@@ -18,6 +18,7 @@ from dialin.server.app import create_app
 from dialin.server.connections import ConnectionLimits, protocol
 from dialin.server.sparing import OneAMinute
 from dialin.settings import LOOPBACK, ServerSettings, Settings
+from dialin.store.migrate import upgrade
 from dialin.store.tokens import Tokens
 
 _NOT_STARTED = 3  # as uvicorn's own command has it
@@ -45,6 +46,8 @@ def serve(host: str, port: int, settings: Settings, server: ServerSettings, desc
     UsageError for settings that are not safe where it listens."""
     if server.ray_address is None:
         raise UsageError("DIALIN_RAY_ADDRESS is not set; `dialin up` starts a Ray of its own")
+    if settings.upgrade_database:
+        upgrade(settings.database)
     check_exposure(host, settings, server)
     app = create_app(settings, server, RayJobs(server.ray_address), host=host)
     limits = ConnectionLimits.within(server.max_connections, server.max_connections_per_address)

@@ -26,7 +26,8 @@ from dialin.execution.local_cluster import local_shape
 from dialin.paths import OutputFolder
 from dialin.server.serve import check_exposure
 from dialin.settings import LOOPBACK, MLFLOW_PATH, MLFLOW_SECRET, ServerSettings, Settings
-from dialin.store.database import check_mlflow_file
+from dialin.store.database_errors import check_mlflow_file
+from dialin.store.migrate import upgrade
 from dialin.store.output_folder import open_output
 from dialin.store.submissions import Submissions
 from dialin.study_flow.signals import Interrupts
@@ -67,6 +68,8 @@ def run_server(settings: Settings, server: ServerSettings, host: str, port: int,
     another version, ServerError when a part does not start.
     """
     open_output(settings, say)
+    if settings.upgrade_database:
+        upgrade(settings.database)
     with Submissions(settings.database) as submissions:
         submissions.by_state()  # a database that cannot be read is said before parts are started over it
     if settings.mlflow_uri is None:

@@ -8,18 +8,10 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from dialin.errors import TooLargeError
-from dialin.store.database import METADATA, connect, serialized
-from dialin.store.studies import STUDIES
-from dialin.store.submissions import _SUBMISSIONS as SUBMISSIONS
+from dialin.store.database import connect
+from dialin.store.engine import serialized
+from dialin.store.tables import BUNDLES, STUDIES, SUBMISSIONS
 
-_BUNDLES = sa.Table(
-    "dialin_bundles",
-    METADATA,
-    sa.Column("digest", sa.String(64), primary_key=True),
-    sa.Column("owner", sa.String(64), primary_key=True),  # empty: of a time when nobody noted it
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("sent_at", sa.Float, nullable=False),  # or named by a submission since
-)
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 _KEY = "bundles"
 _MIB = 2**20
@@ -44,41 +36,41 @@ class Bundles:
         """Note that `owner` has sent a bundle of `size` bytes, perhaps again. Raises TooLargeError, with nothing noted,
         when that owner's bundles, or all, would be larger than they may."""
         with serialized(self._engine, _KEY) as connection:
-            mine = (_BUNDLES.c.digest == digest) & (_BUNDLES.c.owner == owner)
-            if connection.execute(sa.update(_BUNDLES).where(mine).values(sent_at=now)).rowcount == 0:
+            mine = (BUNDLES.c.digest == digest) & (BUNDLES.c.owner == owner)
+            if connection.execute(sa.update(BUNDLES).where(mine).values(sent_at=now)).rowcount == 0:
                 values = {"digest": digest, "owner": owner, "bytes": size, "sent_at": now}
-                connection.execute(sa.insert(_BUNDLES).values(**values))
+                connection.execute(sa.insert(BUNDLES).values(**values))
                 _check(connection, owner, size, most_of_owner, most_of_all)
 
     def adopt(self, sizes: Mapping[str, int], now: float) -> None:
         """Note bundles that are there, by digest and size, and that nobody has noted."""
         with serialized(self._engine, _KEY) as connection:
-            known = set(connection.execute(sa.select(_BUNDLES.c.digest)).scalars())
+            known = set(connection.execute(sa.select(BUNDLES.c.digest)).scalars())
             for digest in sizes.keys() - known:
                 values = {"digest": digest, "owner": "", "bytes": sizes[digest], "sent_at": now}
-                connection.execute(sa.insert(_BUNDLES).values(**values))
+                connection.execute(sa.insert(BUNDLES).values(**values))
 
     def renew(self, digest: str, now: float) -> bool:
         """Note that a bundle is about to be used; False when there is none."""
         with serialized(self._engine, _KEY) as connection:
-            done = connection.execute(sa.update(_BUNDLES).where(_BUNDLES.c.digest == digest).values(sent_at=now))
+            done = connection.execute(sa.update(BUNDLES).where(BUNDLES.c.digest == digest).values(sent_at=now))
         return done.rowcount > 0
 
     def forget(self, owner: str, digest: str) -> None:
         with serialized(self._engine, _KEY) as connection:
-            mine = (_BUNDLES.c.digest == digest) & (_BUNDLES.c.owner == owner)
-            connection.execute(sa.delete(_BUNDLES).where(mine))
+            mine = (BUNDLES.c.digest == digest) & (BUNDLES.c.owner == owner)
+            connection.execute(sa.delete(BUNDLES).where(mine))
 
     def take_unused(self, before: float) -> list[str]:
         """Forget the bundles that were sent before a time and that no study uses; their digests. Every study uses its
         bundle that is not archived: those that have ended can be resumed or extended."""
         with serialized(self._engine, _KEY) as connection:
-            last = sa.func.max(_BUNDLES.c.sent_at)
-            query = sa.select(_BUNDLES.c.digest).group_by(_BUNDLES.c.digest).having(last < before)
+            last = sa.func.max(BUNDLES.c.sent_at)
+            query = sa.select(BUNDLES.c.digest).group_by(BUNDLES.c.digest).having(last < before)
             old = set(connection.execute(query).scalars())
             unused = sorted(old - _used(connection)) if old else []
             for digest in unused:
-                connection.execute(sa.delete(_BUNDLES).where(_BUNDLES.c.digest == digest))
+                connection.execute(sa.delete(BUNDLES).where(BUNDLES.c.digest == digest))
         return unused
 
 
@@ -91,8 +83,8 @@ def _used(connection: sa.Connection) -> set[str]:
 
 
 def _check(connection: sa.Connection, owner: str, size: int, most_of_owner: int, most_of_all: int) -> None:
-    of_owner = sa.select(sa.func.sum(_BUNDLES.c.bytes)).where(_BUNDLES.c.owner == owner)
-    each = sa.select(_BUNDLES.c.digest, sa.func.max(_BUNDLES.c.bytes).label("bytes")).group_by(_BUNDLES.c.digest)
+    of_owner = sa.select(sa.func.sum(BUNDLES.c.bytes)).where(BUNDLES.c.owner == owner)
+    each = sa.select(BUNDLES.c.digest, sa.func.max(BUNDLES.c.bytes).label("bytes")).group_by(BUNDLES.c.digest)
     of_all = sa.select(sa.func.sum(each.subquery().c.bytes))
     for whose, query, most, setting in (
         (f"the files that {owner} has sent", of_owner, most_of_owner, "DIALIN_BUNDLES_MIB"),

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from dialin.store.tables import DRIVER_ROLES, SCHEMA_VERSION
+
 GROUP = "dialin_drivers"
 _PREFIX = "dialin_driver_"
 _SETUP_LOCK = 0x6469616C  # "dial": two servers that start together set the policies up one after the other
@@ -38,7 +40,8 @@ _TABLES = {
     "trial_intermediate_values": (_IN_READABLE_TRIAL, _IN_OWN_TRIAL, "INSERT, UPDATE"),
     "trial_heartbeats": (_IN_READABLE_TRIAL, _IN_OWN_TRIAL, "INSERT, UPDATE"),
 }
-_VERSIONS = ("version_info", "alembic_version")  # of Optuna's tables, which it reads when it opens them
+# The schema versions that a driver's dialin and its Optuna check when they open the database.
+_VERSIONS = (SCHEMA_VERSION.name, "version_info", "alembic_version")
 
 
 class DriverRoles:
@@ -91,10 +94,10 @@ class DriverRoles:
 
     def study_ids(self) -> set[str]:
         """The studies whose drivers have a role."""
+        if self._url.get_backend_name() != "postgresql":
+            return set()
         with self._engine.connect() as connection:
-            if "dialin_driver_roles" not in sa.inspect(connection).get_table_names():
-                return set()
-            return set(connection.execute(sa.text("SELECT study_id FROM dialin_driver_roles")).scalars())
+            return set(connection.execute(sa.select(DRIVER_ROLES.c.study_id)).scalars())
 
     def _set_up(self, connection: sa.Connection) -> None:
         if self._is_set_up:
@@ -109,10 +112,6 @@ def _setup_statements(tables: set[str]) -> list[str]:
     """SQL that may run again and again: the group, who a role is, and the policy of each table that is there."""
     statements = [
         f"DO $$ BEGIN CREATE ROLE {GROUP} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
-        (
-            "CREATE TABLE IF NOT EXISTS dialin_driver_roles "
-            "(role text PRIMARY KEY, study_id text NOT NULL, readable text[] NOT NULL)"
-        ),
         f"GRANT SELECT ON dialin_driver_roles TO {GROUP}",
         # session_user is who connected; unlike current_user no SET ROLE changes it.
         (

@@ -21,19 +21,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from dialin.errors import ConflictError, DatabaseError, FencedError
-from dialin.store.database import METADATA, connect, database_now, gone
+from dialin.store.database import connect
+from dialin.store.database_errors import replaced_file
+from dialin.store.engine import database_now
+from dialin.store.tables import LEASES
 
 BEAT_SECONDS = 3.0
 STALE_SECONDS = 20.0
-
-_LEASES = sa.Table(
-    "dialin_leases",
-    METADATA,
-    sa.Column("study_id", sa.String(96), primary_key=True),
-    sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("owner", sa.String(255), nullable=False),  # empty: nobody
-    sa.Column("beat_at", sa.Float, nullable=False),  # by the database's clock
-)
 
 
 @dataclass(frozen=True)
@@ -108,14 +102,14 @@ class Lease:
         """Raises FencedError when another driver has taken the study over, and DatabaseError when the database's file
         is no longer where it was: what is open of it could be written to, and would be lost."""
         if self._file != _file_of(self._engine):
-            raise gone(self._engine)
+            raise replaced_file(self._engine)
         with self._engine.connect() as connection:
             self.check_within(connection)
 
     def check_within(self, connection: sa.Connection) -> None:
         """`check` inside a transaction on the same database: until it ends, nobody can take the study over either."""
         row = connection.execute(
-            sa.select(_LEASES.c.attempt, _LEASES.c.owner).where(_LEASES.c.study_id == self.study_id)
+            sa.select(LEASES.c.attempt, LEASES.c.owner).where(LEASES.c.study_id == self.study_id)
         ).one_or_none()
         if row is None:
             text = "its database knows nothing of it any more, so another one is in its place"
@@ -163,9 +157,9 @@ class Lease:
         return self._patience is not None and time.monotonic() - self._progress_at > self._patience
 
     def _change(self, **values: object) -> None:
-        mine = (_LEASES.c.study_id == self.study_id) & (_LEASES.c.attempt == self.attempt)
+        mine = (LEASES.c.study_id == self.study_id) & (LEASES.c.attempt == self.attempt)
         with self._engine.begin() as connection:
-            connection.execute(sa.update(_LEASES).where(mine).values(**values))
+            connection.execute(sa.update(LEASES).where(mine).values(**values))
 
 
 def _file_of(engine: sa.Engine) -> tuple[int, int] | None:
@@ -187,13 +181,13 @@ def acquire(url: str, study_id: str, job: str = "") -> Lease:
             row = connection.execute(_row_of(study_id)).one_or_none()
             if row is None:
                 values = {"study_id": study_id, "attempt": 1, "owner": owner, "beat_at": database_now()}
-                connection.execute(sa.insert(_LEASES).values(**values))
+                connection.execute(sa.insert(LEASES).values(**values))
                 return Lease(url, study_id, 1)
             if (holding := _holding(row)) is not None and holding.lives():
                 raise ConflictError(_refusal(study_id, holding))
             taken = connection.execute(
-                sa.update(_LEASES)
-                .where((_LEASES.c.study_id == study_id) & (_LEASES.c.attempt == row.attempt))
+                sa.update(LEASES)
+                .where((LEASES.c.study_id == study_id) & (LEASES.c.attempt == row.attempt))
                 .values(attempt=row.attempt + 1, owner=owner, beat_at=database_now())
             )
             if taken.rowcount == 0:
@@ -219,8 +213,8 @@ def holder(engine: sa.Engine, study_id: str) -> Owner | None:
 
 
 def _row_of(study_id: str) -> sa.Select[tuple[int, str, float]]:
-    silent = (database_now() - _LEASES.c.beat_at).label("silent")
-    return sa.select(_LEASES.c.attempt, _LEASES.c.owner, silent).where(_LEASES.c.study_id == study_id)
+    silent = (database_now() - LEASES.c.beat_at).label("silent")
+    return sa.select(LEASES.c.attempt, LEASES.c.owner, silent).where(LEASES.c.study_id == study_id)
 
 
 def _holding(row: sa.Row[tuple[int, str, float]]) -> Holding | None:

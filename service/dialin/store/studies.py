@@ -16,26 +16,14 @@ import sqlalchemy as sa
 
 from dialin.errors import ConflictError, NotFoundError, did_you_mean
 from dialin.lifecycle import StudyState
-from dialin.store.database import METADATA, connect
+from dialin.store.database import connect
+from dialin.store.tables import STUDIES
 from dialin.texts import one_line
 
 _ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # nothing that reads like another
 
 HISTORY, WAITING_FOR = "history", "waiting_for"  # in a summary
 MOST_PAST = 20  # entries of a history; the last ones
-
-STUDIES = sa.Table(
-    "dialin_studies",
-    METADATA,
-    sa.Column("id", sa.String(96), primary_key=True),
-    sa.Column("name", sa.String(64), nullable=False, index=True),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False, default=""),
-    sa.Column("spec", sa.Text, nullable=False),
-    sa.Column("summary", sa.Text, nullable=False, default="{}"),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("ended_at", sa.Float),
-)
 
 
 @dataclass(frozen=True)

@@ -19,30 +19,12 @@ import sqlalchemy as sa
 
 from dialin.errors import ConflictError, NotFoundError, RateLimitedError
 from dialin.lifecycle import ACTIVE, ENDED, Action, StudyState, check_possible
-from dialin.store.database import METADATA, connect, serialized
-from dialin.store.studies import HISTORY, MOST_PAST, STUDIES, WAITING_FOR, StudyRow, columns_of, new_id, number, row_of
+from dialin.store.database import connect
+from dialin.store.engine import serialized
+from dialin.store.studies import HISTORY, MOST_PAST, WAITING_FOR, StudyRow, columns_of, new_id, number, row_of
+from dialin.store.tables import STUDIES, SUBMISSIONS
 from dialin.texts import one_line
 
-_SUBMISSIONS = sa.Table(
-    "dialin_submissions",
-    METADATA,
-    sa.Column("study_id", sa.String(96), primary_key=True),
-    sa.Column("owner", sa.String(64), nullable=False, index=True),
-    sa.Column("priority", sa.Integer, nullable=False),
-    sa.Column("idempotency_key", sa.String(128)),
-    sa.Column("digest", sa.String(64), nullable=False),  # of what was sent
-    sa.Column("wanted", sa.Boolean, nullable=False),  # whether it is to run, or to stop
-    sa.Column("archived", sa.Boolean, nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("failures", sa.Integer, nullable=False),  # drivers that have died in a row
-    sa.Column("not_before", sa.Float, nullable=False),
-    sa.Column("job", sa.String(128), nullable=False),  # that drives it; empty: none
-    sa.Column("claimed_at", sa.Float),
-    sa.Column("began_at", sa.Float),
-    sa.Column("started_at", sa.Float),
-    sa.Column("concurrency", sa.Integer),
-    sa.UniqueConstraint("owner", "idempotency_key"),
-)
 ENDING = -1  # in place of the count of failures: the job that is there belongs to the study's life before
 
 
@@ -129,7 +111,7 @@ class Submissions:
                 raise RateLimitedError(
                     f"{owner} has {most_active} studies queued or running; at most so many are taken", 30
                 )
-            connection.execute(sa.insert(_SUBMISSIONS).values(**vars(submission)))
+            connection.execute(sa.insert(SUBMISSIONS).values(**vars(submission)))
             connection.execute(sa.insert(STUDIES).values(**columns_of(study)))
         return Entry(study, submission), True
 
@@ -149,13 +131,13 @@ class Submissions:
         before: tuple[float, str] | None = None,
     ) -> list[Entry]:
         """Studies, the newest first; `before`: the time and the id of the last one that was seen."""
-        where: list[sa.ColumnElement[bool]] = [sa.func.coalesce(_SUBMISSIONS.c.archived, sa.false()) == archived]
+        where: list[sa.ColumnElement[bool]] = [sa.func.coalesce(SUBMISSIONS.c.archived, sa.false()) == archived]
         if states:
             where.append(STUDIES.c.state.in_([state.value for state in states]))
         if name is not None:
             where.append(STUDIES.c.name == name)
         if owner is not None:
-            where.append(_SUBMISSIONS.c.owner == owner)
+            where.append(SUBMISSIONS.c.owner == owner)
         if before is not None:
             at, study_id = before
             older, same = STUDIES.c.created_at < at, STUDIES.c.created_at == at
@@ -165,13 +147,13 @@ class Submissions:
     def queue(self) -> list[str]:
         """The studies that wait for their turn, in the order of their turns."""
         queued = STUDIES.c.state == StudyState.QUEUED.value
-        found = self._entries(queued & (_SUBMISSIONS.c.job == "") & _SUBMISSIONS.c.wanted)
+        found = self._entries(queued & (SUBMISSIONS.c.job == "") & SUBMISSIONS.c.wanted)
         return [entry.study.id for entry in sorted(found, key=turn)]
 
     def unsettled(self) -> list[Entry]:
         """Those that a server has something to do about: queued, running, or with a job."""
         active = STUDIES.c.state.in_([state.value for state in ACTIVE])
-        found = self._entries(active | (_SUBMISSIONS.c.job != ""))
+        found = self._entries(active | (SUBMISSIONS.c.job != ""))
         return [entry for entry in found if entry.submission is not None]
 
     def active_of(self, owner: str) -> int:
@@ -188,14 +170,14 @@ class Submissions:
     def claim(self, submission: Submission, job: str) -> Submission | None:
         """Note that `job` drives the study from now on; None when another server was faster."""
         values = {"job": job, "attempt": submission.attempt + 1, "claimed_at": time.time(), "began_at": None}
-        mine = (_SUBMISSIONS.c.job == "") & (_SUBMISSIONS.c.attempt == submission.attempt) & _SUBMISSIONS.c.wanted
+        mine = (SUBMISSIONS.c.job == "") & (SUBMISSIONS.c.attempt == submission.attempt) & SUBMISSIONS.c.wanted
         return self.get(submission.study_id).submission if self._change(submission.study_id, values, mine) else None
 
     def began(self, study_id: str, job: str) -> bool:
         """A driver says that it begins; False when it is not the one that is wanted."""
-        mine = (_SUBMISSIONS.c.job == job) & _SUBMISSIONS.c.wanted
+        mine = (SUBMISSIONS.c.job == job) & SUBMISSIONS.c.wanted
         now = time.time()
-        values = {"began_at": now, "started_at": sa.func.coalesce(_SUBMISSIONS.c.started_at, now)}
+        values = {"began_at": now, "started_at": sa.func.coalesce(SUBMISSIONS.c.started_at, now)}
         return self._change(study_id, values, mine)
 
     def broke_off(self, study_id: str, job: str, state: StudyState, reason: str) -> None:
@@ -268,10 +250,10 @@ class Submissions:
 
     def share(self, submission: Submission, concurrency: int) -> None:
         """Note how many trials of a study may run at a time, while the job that it was computed for is still there."""
-        self._change(submission.study_id, {"concurrency": concurrency}, _SUBMISSIONS.c.job == submission.job)
+        self._change(submission.study_id, {"concurrency": concurrency}, SUBMISSIONS.c.job == submission.job)
 
     def share_of(self, study_id: str) -> int | None:
-        query = sa.select(_SUBMISSIONS.c.concurrency).where(_SUBMISSIONS.c.study_id == study_id)
+        query = sa.select(SUBMISSIONS.c.concurrency).where(SUBMISSIONS.c.study_id == study_id)
         with self._engine.connect() as connection:
             found: int | None = connection.execute(query).scalar_one_or_none()
         return found
@@ -281,7 +263,7 @@ class Submissions:
         """A study as it is, and a transaction until whose end nobody else changes it. Raises NotFoundError."""
         with serialized(self._engine, f"study {study_id}") as connection:
             # Its driver writes without that key: both rows are locked before either is read.
-            for column in (_SUBMISSIONS.c.study_id, STUDIES.c.id):
+            for column in (SUBMISSIONS.c.study_id, STUDIES.c.id):
                 connection.execute(sa.select(column).where(column == study_id).with_for_update())
             yield connection, _get(connection, study_id)
 
@@ -303,7 +285,7 @@ class Submissions:
     def _change(self, study_id: str, values: dict[str, Any], where: sa.ColumnElement[bool]) -> bool:
         with self._engine.begin() as connection:
             done = connection.execute(
-                sa.update(_SUBMISSIONS).where((_SUBMISSIONS.c.study_id == study_id) & where).values(**values)
+                sa.update(SUBMISSIONS).where((SUBMISSIONS.c.study_id == study_id) & where).values(**values)
             )
         return done.rowcount == 1
 
@@ -359,7 +341,7 @@ def _go_on(connection: sa.Connection, entry: Entry, submission: Submission, spec
 
 
 def _set_submission(connection: sa.Connection, study_id: str, **values: object) -> None:
-    connection.execute(sa.update(_SUBMISSIONS).where(_SUBMISSIONS.c.study_id == study_id).values(**values))
+    connection.execute(sa.update(SUBMISSIONS).where(SUBMISSIONS.c.study_id == study_id).values(**values))
 
 
 def _set_study(connection: sa.Connection, study_id: str, **values: object) -> None:
@@ -369,7 +351,7 @@ def _set_study(connection: sa.Connection, study_id: str, **values: object) -> No
 def _by_key(connection: sa.Connection, owner: str, key: str | None, digest: str) -> Entry | None:
     if key is None:
         return None
-    found = _entries(connection, (_SUBMISSIONS.c.owner == owner) & (_SUBMISSIONS.c.idempotency_key == key))
+    found = _entries(connection, (SUBMISSIONS.c.owner == owner) & (SUBMISSIONS.c.idempotency_key == key))
     if found and found[0].submission is not None and found[0].submission.digest != digest:
         raise ConflictError(f"the idempotency key {key!r} was used for another submission, {found[0].study.id}")
     return found[0] if found else None
@@ -378,8 +360,8 @@ def _by_key(connection: sa.Connection, owner: str, key: str | None, digest: str)
 def _active_of(connection: sa.Connection, owner: str) -> int:
     query = (
         sa.select(sa.func.count())
-        .select_from(STUDIES.join(_SUBMISSIONS, STUDIES.c.id == _SUBMISSIONS.c.study_id))
-        .where(_SUBMISSIONS.c.owner == owner, STUDIES.c.state.in_([state.value for state in ACTIVE]))
+        .select_from(STUDIES.join(SUBMISSIONS, STUDIES.c.id == SUBMISSIONS.c.study_id))
+        .where(SUBMISSIONS.c.owner == owner, STUDIES.c.state.in_([state.value for state in ACTIVE]))
     )
     return int(connection.execute(query).scalar_one())
 
@@ -392,9 +374,9 @@ def _get(connection: sa.Connection, study_id: str) -> Entry:
 
 
 def _entries(connection: sa.Connection, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[Entry]:
-    joined = STUDIES.outerjoin(_SUBMISSIONS, STUDIES.c.id == _SUBMISSIONS.c.study_id)
+    joined = STUDIES.outerjoin(SUBMISSIONS, STUDIES.c.id == SUBMISSIONS.c.study_id)
     query = (
-        sa.select(STUDIES, *[column.label(f"submission_{column.name}") for column in _SUBMISSIONS.c])
+        sa.select(STUDIES, *[column.label(f"submission_{column.name}") for column in SUBMISSIONS.c])
         .select_from(joined)
         .where(*where)
         .order_by(STUDIES.c.created_at.desc(), STUDIES.c.id.desc())
@@ -406,7 +388,7 @@ def _entries(connection: sa.Connection, *where: sa.ColumnElement[bool], limit: i
 def _entry(columns: dict[str, Any]) -> Entry:
     """A study with its submission. What cannot be read of either is named in the study's `damage`."""
     study = row_of({column.name: columns[column.name] for column in STUDIES.c})
-    values = {column.name: columns[f"submission_{column.name}"] for column in _SUBMISSIONS.c}
+    values = {column.name: columns[f"submission_{column.name}"] for column in SUBMISSIONS.c}
     if values["study_id"] is None:
         return Entry(study, None)
     damage = [study.damage] if study.damage else []

@@ -15,27 +15,12 @@ import sqlalchemy as sa
 
 from dialin.errors import ConflictError, NotFoundError, UsageError, did_you_mean
 from dialin.lifecycle import Role
-from dialin.store.database import METADATA, connect
+from dialin.store.database import connect
+from dialin.store.tables import SESSIONS, TOKENS
 
 SESSION_SECONDS = 7 * 24 * 3600.0
 MOST_SESSIONS = 100  # of one token: whoever has it could fill the table
 _PREFIX = "dialin_"  # so that a token that leaked into a text is recognized
-
-_TOKENS = sa.Table(
-    "dialin_tokens",
-    METADATA,
-    sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("role", sa.String(16), nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False, unique=True),
-    sa.Column("created_at", sa.Float, nullable=False),
-)
-_SESSIONS = sa.Table(
-    "dialin_sessions",
-    METADATA,
-    sa.Column("digest", sa.String(64), primary_key=True),
-    sa.Column("name", sa.String(64), nullable=False, index=True),
-    sa.Column("ends_at", sa.Float, nullable=False),
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +60,7 @@ class Tokens:
         values = {"name": name, "role": role, "digest": _digest(token), "created_at": time.time()}
         try:
             with self._engine.begin() as connection:
-                connection.execute(sa.insert(_TOKENS).values(**values))
+                connection.execute(sa.insert(TOKENS).values(**values))
         except sa.exc.IntegrityError:
             raise ConflictError(f"{name!r} has a token; revoke it first with: dialin token revoke {name}") from None
         return token
@@ -83,25 +68,25 @@ class Tokens:
     def revoke(self, name: str) -> None:
         """End a token, and the sessions that were opened with it. Raises NotFoundError."""
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(_SESSIONS).where(_SESSIONS.c.name == name))
-            done = connection.execute(sa.delete(_TOKENS).where(_TOKENS.c.name == name))
+            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.name == name))
+            done = connection.execute(sa.delete(TOKENS).where(TOKENS.c.name == name))
         if done.rowcount == 0:
             raise NotFoundError(f"no token of the name {name!r}")
 
     def list(self) -> list[tuple[str, Role, float]]:
         """Name, role and when it was made, of every token."""
         with self._engine.connect() as connection:
-            found = connection.execute(sa.select(_TOKENS).order_by(_TOKENS.c.created_at))
+            found = connection.execute(sa.select(TOKENS).order_by(TOKENS.c.created_at))
             return [(row.name, Role(row.role), row.created_at) for row in found]
 
     def any(self) -> bool:
         """Whether there is one at all."""
         with self._engine.connect() as connection:
-            return connection.execute(sa.select(_TOKENS.c.name).limit(1)).first() is not None
+            return connection.execute(sa.select(TOKENS.c.name).limit(1)).first() is not None
 
     def identify(self, token: str) -> Identity | None:
         """Whose token it is; None: nobody's."""
-        query = sa.select(_TOKENS.c.name, _TOKENS.c.role).where(_TOKENS.c.digest == _digest(token))
+        query = sa.select(TOKENS.c.name, TOKENS.c.role).where(TOKENS.c.digest == _digest(token))
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return Identity(row.name, Role(row.role)) if row is not None else None
@@ -111,21 +96,21 @@ class Tokens:
         secret = secrets.token_urlsafe(32)
         values = {"digest": _digest(secret), "name": identity.name, "ends_at": time.time() + SESSION_SECONDS}
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(_SESSIONS).where(_SESSIONS.c.ends_at < time.time()))
-            own = _SESSIONS.c.name == identity.name
-            newest = sa.select(_SESSIONS.c.ends_at).where(own).order_by(_SESSIONS.c.ends_at.desc())
+            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.ends_at < time.time()))
+            own = SESSIONS.c.name == identity.name
+            newest = sa.select(SESSIONS.c.ends_at).where(own).order_by(SESSIONS.c.ends_at.desc())
             oldest = connection.execute(newest.offset(MOST_SESSIONS - 1).limit(1)).scalar()
             if oldest is not None:
-                connection.execute(sa.delete(_SESSIONS).where(own, _SESSIONS.c.ends_at <= oldest))
-            connection.execute(sa.insert(_SESSIONS).values(**values))
+                connection.execute(sa.delete(SESSIONS).where(own, SESSIONS.c.ends_at <= oldest))
+            connection.execute(sa.insert(SESSIONS).values(**values))
         return secret
 
     def of_session(self, secret: str) -> Identity | None:
         """Whose session it is; None when it is over, or the token was revoked."""
         query = (
-            sa.select(_TOKENS.c.name, _TOKENS.c.role)
-            .join(_SESSIONS, _SESSIONS.c.name == _TOKENS.c.name)
-            .where(_SESSIONS.c.digest == _digest(secret), _SESSIONS.c.ends_at > time.time())
+            sa.select(TOKENS.c.name, TOKENS.c.role)
+            .join(SESSIONS, SESSIONS.c.name == TOKENS.c.name)
+            .where(SESSIONS.c.digest == _digest(secret), SESSIONS.c.ends_at > time.time())
         )
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
@@ -133,7 +118,7 @@ class Tokens:
 
     def close_session(self, secret: str) -> None:
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(_SESSIONS).where(_SESSIONS.c.digest == _digest(secret)))
+            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.digest == _digest(secret)))
 
 
 def _digest(secret: str) -> str:

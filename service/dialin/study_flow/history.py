@@ -27,7 +27,7 @@ from dialin.specification import damage_of, sampler_of, searched, spec_of_study
 from dialin.specification.domains import Scalar
 from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import PythonSpec, StudySpec
-from dialin.store.database import check_mlflow_file
+from dialin.store.database_errors import check_mlflow_file
 from dialin.store.leases import holder
 from dialin.store.studies import Studies, StudyRow
 from dialin.study_flow.calibrate import UnreadableCalibration, read_calibration

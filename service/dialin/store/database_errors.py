@@ -1,0 +1,100 @@
+"""Errors of a database, translated: which database, what is wrong with it, what to do."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from dialin.errors import DatabaseError
+from dialin.store.tables import METADATA
+from dialin.texts import one_line
+
+# Parts of the messages of SQLite and of psycopg. SQLite's error codes would not tell these cases apart: a missing
+# table and a missing column are both SQLITE_ERROR.
+_DAMAGED = ("file is not a database", "malformed", "disk I/O error", "not a database")
+_GONE = ("unable to open database", "readonly database", "no such table", "UndefinedTable")
+_OTHER_VERSION = ("no such column", "has no column", "UndefinedColumn")
+_NOT_NULL = re.compile(r"NOT NULL constraint failed: (\w+)\.(\w+)|null value in column \"(\w+)\" of relation \"(\w+)\"")
+
+
+def explain_errors(engine: sa.Engine) -> None:
+    """Make an engine raise DatabaseError wherever `explained` returns one."""
+
+    def handle(context: sa.engine.ExceptionContext) -> None:
+        error = explained(context.original_exception, engine.url)
+        if error is not None:
+            raise error from context.original_exception
+
+    sa.event.listen(engine, "handle_error", handle)
+
+
+def explained(error: BaseException, url: sa.URL | str) -> DatabaseError | None:
+    """Return the DatabaseError for an error of the database's driver.
+
+    None for an error that may not come again, such as a lock, and for one that is not the database's fault.
+    """
+    said = f"{type(error).__name__}: {error}"
+    name, remedy = shown(url), _remedy(url)
+    if any(text in said for text in _DAMAGED):
+        return DatabaseError(f"{name} is damaged ({_first_line(error)}); {remedy}")
+    if any(text in said for text in _GONE):
+        return DatabaseError(
+            f"{name} is gone, is not what it was, or may not be opened ({_first_line(error)}); {remedy}"
+        )
+    if any(text in said for text in _OTHER_VERSION) or _names_unknown_column(said):
+        text = "was made by another version of dialin, or of Optuna"
+        return DatabaseError(f"{name} {text} ({_first_line(error)}); use that version with it, or another folder")
+    return None
+
+
+def shown(url: sa.URL | str) -> str:
+    """Return a database's name for a message: the file of a SQLite database, else the URL without its password."""
+    target = sa.make_url(url)
+    if target.get_backend_name() == "sqlite" and target.database:
+        return target.database
+    return target.render_as_string(hide_password=True)
+
+
+def check_mlflow_file(database: Path) -> None:
+    """Raise DatabaseError if MLflow's SQLite file exists and cannot be read."""
+    if not database.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("select count(*) from sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if any(text in str(error) for text in _DAMAGED):
+            remedy = "restore a copy of it, or move it away: dialin sync STUDY writes a study into a new one"
+            raise DatabaseError(f"{database} is damaged ({_first_line(error)}); {remedy}") from error
+
+
+def replaced_file(engine: sa.Engine) -> DatabaseError:
+    """Return the error for a SQLite file that was removed or replaced while it was open."""
+    return DatabaseError(f"{shown(engine.url)} was removed or replaced while it was in use; {_remedy(engine.url)}")
+
+
+def _remedy(url: sa.URL | str) -> str:
+    target = sa.make_url(url)
+    if target.get_backend_name() != "sqlite" or not target.database:
+        return "restore a copy of it"
+    studies = Path(target.database).parent / "studies"
+    kept = f"; the folders in {studies} still hold the journals, logs and checkpoints" if studies.is_dir() else ""
+    return f"restore a copy of it, or use another folder{kept}"
+
+
+def _names_unknown_column(said: str) -> bool:
+    """Whether a value is missing in a column that this version does not know, so that a newer one must have added it.
+    The column may also be of a database whose schema was changed by hand."""
+    found = _NOT_NULL.search(said)
+    if found is None:
+        return False
+    table, column = (found[1], found[2]) if found[1] else (found[4], found[3])
+    return table in METADATA.tables and column not in METADATA.tables[table].c
+
+
+def _first_line(error: BaseException) -> str:
+    return one_line(str(error).partition("\n")[0], 200)
