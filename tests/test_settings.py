@@ -6,7 +6,8 @@ import pytest
 
 from dialin.errors import UsageError
 from dialin.paths import OutputFolder
-from dialin.settings import ServerAddress, ServerSettings, Settings
+from dialin.settings import ServerAddress, ServerSettings, Settings, table
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,48 @@ def test_hosts_are_names_in_lower_case_and_nothing_else():
     for wrong in ("dialin.example.org:8080", "https://dialin.example.org", "a b"):
         with pytest.raises(UsageError, match="is no host; allowed: names and addresses, without a scheme or a port"):
             read(wrong)
+
+
+def test_a_setting_has_its_unit_and_its_type():
+    read = ServerSettings.read({"DIALIN_LOG_MIB": "3", "DIALIN_BUNDLE_HOURS": "0.5", "DIALIN_MAX_TRIALS": ""})
+    assert (read.log_bytes, read.bundle_hours, read.max_trials) == (3 * 2**20, 0.5, 10_000)
+    assert Settings.read({"DIALIN_UPGRADE_DATABASE": "on"}).upgrade_database is True
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("DIALIN_MAX_TRIALS", "0", "a whole number from 1 to 9999999"),
+        ("DIALIN_POLL_SECONDS", "nan", "a number above 0 and below 1000000"),
+        ("DIALIN_RAY_ADDRESS", "ray://head:10001", "the address of Ray's dashboard, as http://127.0.0.1:8265"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_what_is(variable, value, allowed):
+    with pytest.raises(UsageError) as raised:
+        ServerSettings.read({variable: value})
+    assert str(raised.value) == f"{variable}={value!r}; allowed: {allowed}"
+
+
+@pytest.mark.parametrize("record", [Settings, ServerAddress, ServerSettings])
+def test_the_readme_lists_every_setting(record):
+    lines = (ROOT / "README.md").read_text().splitlines()
+    missing = [
+        row
+        for row in (f"| `{name}` | {default} | {text} |" for name, default, text in table(record))
+        if row not in lines
+    ]
+    assert missing == []
+
+
+def test_the_readme_lists_no_setting_that_is_not_there():
+    known = {name for record in (Settings, ServerAddress, ServerSettings) for name, _, _ in table(record)}
+    found = {
+        line.split("`")[1] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `DIALIN_")
+    }
+    assert found == known
+
+
+def test_what_is_secret_is_not_shown():
+    environment = {"DIALIN_DATABASE_URL": "postgresql://me:secret@host/db", "DIALIN_MLFLOW_SECRET": "secret"}
+    assert "secret@" not in repr(Settings.read(environment))
+    assert "'secret'" not in repr(Settings.read(environment))

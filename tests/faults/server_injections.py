@@ -57,7 +57,7 @@ def _server_row(folder: Path, fault: str, times: Sequence[str], inject: Callable
     spec = folder / "faulty.yaml"
     spec.write_text(spec.read_text() + "early_stopping: off\n")  # it must last until the last fault
     longest = 0.0
-    with Up(folder, DIALIN_PATIENCE_SECONDS="5") as up, up.client() as client:
+    with Up(folder, DIALIN_HEALTH_TIMEOUT_SECONDS="5") as up, up.client() as client:
         place.out = OutputFolder(up.out)
         study = client.submit(spec)
         for each in times:

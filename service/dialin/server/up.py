@@ -105,7 +105,7 @@ def _run(
     mark = _end_left_over(folder, say)
     socket = stack.enter_context(listen(*at))
     makers, addresses = _makers(settings, server, at, socket.fileno(), mark, stack)
-    supervisor = Supervisor(makers, server.patience_seconds, say)
+    supervisor = Supervisor(makers, server.health_timeout_seconds, say)
     with interrupts.shield():
         stack.callback(supervisor.end)
     supervisor.start()
@@ -137,7 +137,7 @@ def _makers(
     """What makes each part, in the order in which they start. A part that is made anew notes its address in the
     environment of those behind it."""
     folder, makers = OutputFolder(settings.out).server, []
-    answer_seconds = min(PROBE_SECONDS, server.patience_seconds / LEAST_PROBES)
+    answer_seconds = min(PROBE_SECONDS, server.health_timeout_seconds / LEAST_PROBES)
     environment = {**_environment(settings), MARK: mark}
     addresses = Addresses(_shown(*at), settings.mlflow_uri or "", server.ray_address or "")
     environment |= {"DIALIN_MLFLOW_URI": addresses.mlflow, "DIALIN_RAY_ADDRESS": addresses.ray}
