@@ -5,22 +5,21 @@
     ├── UsageError              a command or a call was used wrongly
     ├── DataError               a data set is missing, damaged or of the wrong shape
     ├── FunctionError           a person's own training function is missing, or raised
-    ├── BundleError             an archive of a person's files is not one that may be unpacked
-    ├── NotFoundError           no study or trial of that name
-    ├── ConflictError           the study is not in a state that allows this
+    ├── BundleError             an archive of a person's files cannot be made, or must not be unpacked
+    ├── NotFoundError           no study or trial has this name
+    ├── ConflictError           the study is in a state that does not allow this
     │   ├── FencedError         another driver has taken the study over
     │   ├── NoResultError       the study has no best configuration (yet)
     │   └── UnreadableError     what is stored of a study is damaged, or of another version
-    ├── UnauthorizedError       a server does not know who is asking
-    ├── ForbiddenError          it does, and they may not do this
+    ├── UnauthorizedError       the server does not know who is asking
+    ├── ForbiddenError          the server knows who is asking, and they may not do this
     ├── RateLimitedError        too many requests, or too many studies at a time
-    ├── TooLargeError           more was sent than is taken
+    ├── TooLargeError           more was sent than the server takes
     ├── ClusterError            the cluster that trained is gone
     ├── StorageError            nothing can be written: a disk is full
     │   └── DatabaseError       the studies' database is damaged, gone, or of another version
-    ├── ServerError             a server cannot be reached, or answers what cannot be understood
-    │   └── ServerTimeoutError  a server behind the one that was asked does not answer in time
-    └── StudyFailedError        the study ended without a result
+    └── ServerError             a server cannot be reached, or its answer cannot be understood
+        └── ServerTimeoutError  a server behind the one that was asked does not answer in time
 
 Server and client raise the same classes: `by_code` gives the class back from the code sent over the wire.
 """
@@ -36,11 +35,14 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a document: where (dotted path, line from 1) and what, with what is allowed."""
+    """One thing that is wrong with a document."""
 
     path: str
+    """Where: the keys from the top, joined by dots, list items by their number from 0; empty: the whole document."""
     message: str
+    """What is wrong, with the value and what is allowed."""
     line: int | None = None
+    """The line, from 1; None for what has none, such as an option of the command line."""
 
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.line is not None else ""
@@ -51,12 +53,19 @@ class DialinError(Exception):
     """Base of the tree. The message names the thing, the value and what is allowed."""
 
     code: ClassVar[str] = "error"
+    """The name of the class in an answer of the server, unique in the tree."""
     status: ClassVar[int] = 500
+    """The HTTP status of that answer."""
     exit_code: ClassVar[int] = 1
+    """The exit code of the command line: 2 where the command itself was wrong, otherwise 1."""
 
 
 class SpecError(DialinError):
-    """A specification is wrong. `problems` holds everything found, not only the first."""
+    """A specification is wrong.
+
+    problems: everything that was found, not only the first.
+    source: the file or the shipped space, as the person named it; empty where there is none.
+    """
 
     code = "invalid_spec"
     status = 422
@@ -70,67 +79,89 @@ class SpecError(DialinError):
 
 
 class UsageError(DialinError):
+    """A command or a call was used wrongly: an option, a value, a combination."""
+
     code = "usage"
     status = 400
     exit_code = 2
 
 
 class DataError(DialinError):
+    """A data set is missing, damaged, or of the wrong shape."""
+
     code = "data"
     status = 422
     exit_code = 1
 
 
 class FunctionError(DialinError):
+    """A person's own training function is missing, has the wrong signature, or raised."""
+
     code = "function"
     status = 422
     exit_code = 1
 
 
 class BundleError(DialinError):
+    """An archive of a person's files cannot be made, or must not be unpacked."""
+
     code = "bundle"
     status = 422
     exit_code = 2
 
 
 class NotFoundError(DialinError):
+    """No study or trial has this name or id."""
+
     code = "not_found"
     status = 404
     exit_code = 2
 
 
 class ConflictError(DialinError):
+    """The study is in a state that does not allow this."""
+
     code = "conflict"
     status = 409
     exit_code = 1
 
 
 class FencedError(ConflictError):
+    """Another driver has taken the study over; this one must write no more."""
+
     code = "fenced"
 
 
 class NoResultError(ConflictError):
+    """The study has no best configuration, or none yet."""
+
     code = "no_result"
 
 
 class UnreadableError(ConflictError):
+    """What is stored of a study is damaged, or was written by another version of dialin."""
+
     code = "unreadable"
 
 
 class UnauthorizedError(DialinError):
+    """The server does not know who is asking: the token is missing, unknown or expired."""
+
     code = "unauthorized"
     status = 401
     exit_code = 2
 
 
 class ForbiddenError(DialinError):
+    """The server knows who is asking, and they may not do this."""
+
     code = "forbidden"
     status = 403
     exit_code = 2
 
 
 class RateLimitedError(DialinError):
-    """`retry_after`: seconds until it is worth another try."""
+    """Too many requests, or too many studies at a time. `retry_after`: seconds until it is worth another try."""
 
     code = "rate_limited"
     status = 429
@@ -141,45 +172,51 @@ class RateLimitedError(DialinError):
 
 
 class TooLargeError(DialinError):
+    """More was sent than the server takes."""
+
     code = "too_large"
     status = 413
     exit_code = 2
 
 
 class ClusterError(DialinError):
+    """The cluster that trained is gone, or does not answer."""
+
     code = "cluster"
     status = 503
 
 
 class StorageError(DialinError):
+    """Nothing can be written, for example because a disk is full."""
+
     code = "storage"
     status = 507
 
 
 class DatabaseError(StorageError):
+    """The studies' database is damaged, gone, or of another version."""
+
     code = "database"
     status = 500
 
 
 class ServerError(DialinError):
+    """A server cannot be reached, or its answer cannot be understood."""
+
     code = "server"
     status = 502
 
 
 class ServerTimeoutError(ServerError):
+    """A server behind the one that was asked does not answer in time."""
+
     code = "server_timeout"
     status = 504
 
 
-class StudyFailedError(DialinError):
-    code = "study_failed"
-    status = 500
-    exit_code = 1
-
-
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Have what stored data of a wrong shape raises come out as an UnreadableError that says what could not be read."""
+    """Turn what stored data of a wrong shape raises into an UnreadableError; `what` is the subject of its message."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
@@ -187,7 +224,7 @@ def reading(what: str) -> Iterator[None]:
 
 
 def by_code(code: str) -> type[DialinError]:
-    """The class of the tree that has this code; DialinError for a code nobody knows."""
+    """The class of the tree that has this code; DialinError for a code that this dialin does not know."""
     pending: list[type[DialinError]] = [DialinError]
     while pending:
         cls = pending.pop()
@@ -198,7 +235,7 @@ def by_code(code: str) -> type[DialinError]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The tail of an error about an unknown name: the nearest known one, else all that is allowed."""
+    """The end of an error about an unknown name: the nearest known name, or all that are allowed."""
     names = sorted(known)
     by_case = {each.casefold(): each for each in names}
     near = [by_case[each] for each in difflib.get_close_matches(name.casefold(), by_case, n=1, cutoff=0.6)]
