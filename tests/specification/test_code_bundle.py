@@ -218,7 +218,7 @@ def test_methods_and_encryption_that_are_refused(tmp_path):
 
 def test_a_target_that_is_there_is_left_alone(tmp_path):
     (tmp_path / "target").mkdir()
-    with pytest.raises(BundleError, match="is there already"):
+    with pytest.raises(BundleError, match="exists already"):
         unpack(archive([("a", b"")]), tmp_path / "target")
 
 

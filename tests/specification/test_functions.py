@@ -60,14 +60,14 @@ def test_the_metric_and_its_mode(write, more, metric, mode):
         ("train:train", TRAIN, "line 3: objective.python: 'train:train' is not of the form FILE.py:FUNCTION, as in train.py:train"),
         ("trian.py:train", TRAIN, "line 3: objective.python: trian.py: there is no such file"),
         ("train.py:trian", TRAIN, "line 3: objective.python: no function 'trian' in train.py; did you mean 'train'?"),
-        ("train.py:x", "import os", "line 3: objective.python: no function 'x' in train.py; there is none at all"),
+        ("train.py:x", "import os", "line 3: objective.python: no function 'x' in train.py; the file has no function"),
         ("train.py:train", "def train(:\n", "line 3: objective.python: train.py, line 1: invalid syntax"),
         ("train.py:train", "x = 1\0", "line 3: objective.python: train.py is not Python: source code string cannot contain null bytes"),
         ("train.py:train", "def train(config): ...", "line 3: objective.python: train(config) in train.py, line 1; it is called as train(config, trial)"),
         ("train.py:train", "def train(a, b, c): ...", "line 3: objective.python: train(a, b, c) in train.py, line 1; it is called as train(config, trial)"),
         ("train.py:train", "def train(a, b, *, c): ...", "line 3: objective.python: train(a, b, *, c) in train.py, line 1; it is called as train(config, trial)"),
-        ("train.py:train", "async def train(a, b): ...", "line 3: objective.python: 'train' in train.py, line 1, is async; a plain function is wanted"),
-        ("train.py:train", "class train: ...", "line 3: objective.python: 'train' in train.py, line 1, is a class; a plain function is wanted"),
+        ("train.py:train", "async def train(a, b): ...", "line 3: objective.python: 'train' in train.py, line 1, is async; it must be a plain function"),
+        ("train.py:train", "class train: ...", "line 3: objective.python: 'train' in train.py, line 1, is a class; it must be a plain function"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_function_is_said_with_its_line(write, python, source, expected):

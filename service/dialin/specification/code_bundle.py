@@ -1,7 +1,7 @@
 """A person's own files as one archive: packed where they lie, and unpacked where they run. Trusts no archive.
 
 Nothing of an archive is written before all of it was found to be plain files, few and small enough, with names that
-stay below the target and hide no package of ours. The standard library is all it needs.
+stay below the target.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from pathlib import Path, PurePosixPath
 from dialin.errors import BundleError
 
 MOST_FILES = 1_000
-MOST_BYTES = 10 * 2**20  # of the archive
-MOST_UNPACKED_BYTES = 50 * 2**20  # of all its files together
-MOST_NAME_BYTES = 240  # of one file's path; file systems take 255 for each part of it
+MOST_BYTES = 10 * 2**20
+"""The size of an archive, at most."""
+MOST_UNPACKED_BYTES = 50 * 2**20
+"""The size of all its files together, at most."""
+MOST_NAME_BYTES = 240
+"""The length of one file's path, at most; file systems take 255 bytes for each part of it."""
 _LEFT_OUT = ("__pycache__",)  # and whatever begins with a dot
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BLOCK_BYTES = 2**16
 _DISK_BLOCK_BYTES = 4096
+# What zipfile raises for archives that were damaged or made to harm.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -39,11 +43,10 @@ _DAMAGE = (
 
 
 def pack(folder: Path, files: Iterable[Path] | None = None) -> bytes:
-    """The files below `folder` as an archive, the same bytes for the same files: those named, or all but hidden ones
-    and __pycache__.
+    """The files below `folder` as an archive; the same files give the same bytes.
 
-    Raises BundleError for a link, anything else that is no plain file, a file outside the folder, a name that would
-    hide a package of ours, and for more than the limits allow.
+    `files`: which ones; None: all but hidden ones and __pycache__. Raises BundleError for a link, anything else that is
+    no plain file, a file outside the folder, and more than the limits allow.
     """
     chosen = sorted(_relative(folder, file) for file in (files if files is not None else _all_below(folder)))
     _check_names([name.as_posix() for name in chosen])
@@ -52,7 +55,7 @@ def pack(folder: Path, files: Iterable[Path] | None = None) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in chosen:
-            entry = zipfile.ZipInfo(name.as_posix())  # its date is always 1980's
+            entry = zipfile.ZipInfo(name.as_posix())  # without a date, so that the bytes depend on the files alone
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(entry, (folder / name).read_bytes())
@@ -64,12 +67,12 @@ def pack(folder: Path, files: Iterable[Path] | None = None) -> bytes:
 def unpack(data: bytes, target: Path) -> None:
     """Write the files of an archive to `target`, a new folder: all of them or none.
 
-    Raises BundleError for what `pack` would not have made, whoever made it, and for a target that is already there.
+    Raises BundleError for an archive that `pack` would not have made, and for a target that exists.
     """
     if len(data) > MOST_BYTES:
         raise BundleError(f"the bundle has {len(data)} bytes; at most {MOST_BYTES} are taken")
     if target.exists():
-        raise BundleError(f"{target} is there already")
+        raise BundleError(f"{target} exists already")
     partial = target.with_name(f"partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     contents = _read(data)
@@ -85,7 +88,8 @@ def unpack(data: bytes, target: Path) -> None:
 
 
 def disk_bytes(data: bytes) -> int:
-    """What the files of an archive will take on a disk. Raises BundleError as `unpack` does for its list of files."""
+    """The bytes that the files of an archive will take on a disk, in whole blocks. Raises BundleError as `unpack` does
+    for the list of files."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
@@ -172,17 +176,18 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Raises for names that leave the folder, mean two things, stand twice, or hide a package of ours."""
+    """Raises for no names, too many, and names that leave the folder, mean two things, or stand twice."""
     if not names:
         raise BundleError("the bundle is empty")
     if len(names) > MOST_FILES:
         raise BundleError(f"the bundle has {len(names)} files; at most {MOST_FILES} are taken")
     for name in names:
         _check_name(name)
-    seen = {name.casefold() for name in names}  # some file systems do not tell Train.py from train.py
-    if len(seen) < len(names):
-        twice = sorted(name for name in names if [other.casefold() for other in names].count(name.casefold()) > 1)
-        raise BundleError(f"{_show(twice[0])} stands twice in the bundle")
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:  # some file systems do not tell Train.py from train.py
+            raise BundleError(f"{_show(name)} stands twice in the bundle")
+        seen.add(name.casefold())
     for name in names:
         above = next((str(up) for up in PurePosixPath(name).parents if str(up).casefold() in seen), None)
         if above is not None:

@@ -1,4 +1,4 @@
-"""Which knobs a configuration has: conditions obeyed, defaults filled in."""
+"""Which knobs a configuration has, with conditions and defaults applied; and what the search moves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dialin.specification.domains import Choice, Domain, Fixed, RangeTested, Sca
 from dialin.specification.study_spec import PythonSpec, StudySpec
 
 MOST_GP_DIMENSIONS = 12
+"""Above this many dimensions `auto` takes TPE instead of the Gaussian process."""
 
 
 def ordered(spec: StudySpec) -> list[str]:
@@ -16,29 +17,29 @@ def ordered(spec: StudySpec) -> list[str]:
     order: list[str] = []
     pending = list(spec.space)
     while pending:
-        ready = [
-            name
-            for name in pending
-            if all(other in order or other not in spec.space for other in _needed(spec.space[name]))
-        ]
+        undecided = set(pending)
+        ready = [name for name in pending if not _needed(spec.space[name]) & undecided]
         order.extend(ready)
-        pending = [name for name in pending if name not in ready]
+        pending = [name for name in pending if _needed(spec.space[name]) & undecided]
     return order
 
 
-def _needed(domain: Domain) -> tuple[str, ...]:
-    """The knobs that must be decided before this one."""
-    return (*domain.when, *(domain.per if isinstance(domain, RangeTested) else ()))
+def _needed(domain: Domain) -> set[str]:
+    """The knobs whose values must be known before this one's."""
+    return {*domain.when, *(domain.per if isinstance(domain, RangeTested) else ())}
 
 
 def searched(spec: StudySpec) -> list[str]:
-    """The knobs that move, each after those that its condition names."""
+    """The knobs that the search moves, each after those that its condition names."""
     return [name for name in ordered(spec) if not isinstance(spec.space[name], Fixed)]
 
 
 def sampler_of(spec: StudySpec) -> str:
-    """The sampler that `auto` stands for: the model of learning curves in a space of few dimensions (a choice has one a
-    value), where a study soon has trials enough to fit it to; TPE in a larger one."""
+    """The sampler of a study, with `auto` resolved.
+
+    In a space of few dimensions that is the Gaussian process over learning curves, because a study soon has trials
+    enough to fit it; TPE in a larger space. A choice has one dimension for each of its values.
+    """
     if spec.search.sampler != "auto":
         return spec.search.sampler
     domains = [spec.space[name] for name in searched(spec)]
@@ -47,9 +48,22 @@ def sampler_of(spec: StudySpec) -> str:
 
 
 def active_params(spec: StudySpec, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The whole configuration, in the catalogue's order: fixed knobs whose condition holds, the chosen values, and the
-    catalogue's default of each knob that the space does not name, where that knob applies. Of a person's own function
-    in the space's order, and no others."""
+    """The whole configuration of a trial: the fixed knobs whose condition holds, the chosen values, and the default of
+    each knob of the catalogue that the space does not name, where that knob applies.
+
+    `chosen`: the values that the search chose; those of knobs whose condition does not hold are left out. The order is
+    the catalogue's. With a person's own function there are no defaults, and the order is the space's.
+    """
+    params = _params_of_space(spec, chosen)
+    if isinstance(spec.objective, PythonSpec):
+        return {name: params[name] for name in spec.space if name in params}
+    for knob in CATALOGUE.values():  # ordered so that what a condition names is decided before it
+        if knob.name not in spec.space and holds(knob.applies, params):
+            params[knob.name] = knob.default(params)
+    return {name: params[name] for name in CATALOGUE if name in params}
+
+
+def _params_of_space(spec: StudySpec, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
     params: dict[str, Scalar] = {}
     for name in ordered(spec):
         domain = spec.space[name]
@@ -59,12 +73,7 @@ def active_params(spec: StudySpec, chosen: Mapping[str, Scalar]) -> dict[str, Sc
             params[name] = domain.value
         elif name in chosen:
             params[name] = chosen[name]
-    if isinstance(spec.objective, PythonSpec):
-        return {name: params[name] for name in spec.space if name in params}
-    for knob in CATALOGUE.values():  # in its order, what others depend on comes first
-        if knob.name not in spec.space and holds(knob.applies, params):
-            params[knob.name] = knob.default(params)
-    return {name: params[name] for name in CATALOGUE if name in params}
+    return params
 
 
 def complete(params: Mapping[str, Scalar]) -> dict[str, Scalar]:

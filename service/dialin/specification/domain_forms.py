@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeGuard, cast
 
 from pydantic import (
     AfterValidator,
@@ -71,6 +71,16 @@ def _value_of_knob(value: Any, info: ValidationInfo) -> Scalar:
     return coerce(_context(info).knob, value)
 
 
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _positive(step: Any) -> Any:
+    if step is not None and not (_is_number(step) and math.isfinite(step) and step > 0):
+        raise ValueError(f"{show_value(step)} is not a number above 0")
+    return step
+
+
 def _bound_of_knob(value: Any, info: ValidationInfo) -> Any:
     """A knob that is no number has no bounds; the whole range is refused then, not each of its ends."""
     knob = _context(info).knob
@@ -111,6 +121,7 @@ KnobValues = Annotated[
     WithJsonSchema({"type": "array", "items": {"x-knob": "value"}, "minItems": 1, "uniqueItems": True}),
 ]
 Values = Annotated[list[Any], BeforeValidator(_condition_values)]
+Step = Annotated[Any, AfterValidator(_positive), WithJsonSchema({"type": ["number", "null"], "exclusiveMinimum": 0})]
 WHEN_DESCRIPTION = "other knobs of this space, each with the values under which this knob exists; all must hold"
 
 
@@ -157,9 +168,7 @@ class RangeForm(Form):
     log: bool = Field(False, description="whether to search evenly over orders of magnitude")  # the validators of
     min: KnobBound = Field(description="the lowest value")  # min and step look at the fields above them
     max: KnobBound = Field(description="the highest value; with a step, it falls to the last step")
-    step: Annotated[Any, WithJsonSchema({"type": ["number", "null"], "exclusiveMinimum": 0})] = Field(
-        None, description="search only min, min + step, min + 2 * step, and so on"
-    )
+    step: Step = Field(None, description="search only min, min + step, min + 2 * step, and so on")
 
     @field_validator("min")
     @classmethod
@@ -170,18 +179,17 @@ class RangeForm(Form):
 
     @field_validator("step")
     @classmethod
-    def _step_fits(cls, step: Any, info: ValidationInfo) -> float | None:
+    def _step_fits(cls, step: float | None, info: ValidationInfo) -> float | None:
         if step is None:
             return None
-        if isinstance(step, bool) or not isinstance(step, int | float) or not math.isfinite(step) or step <= 0:
-            raise ValueError(f"{show_value(step)} is not a number above 0")
-        knob = _context(info).knob
-        whole = _kind(knob, info.data.get("min"), info.data.get("max"), step) == "int"
+        low, high, knob = info.data.get("min"), info.data.get("max"), _context(info).knob
+        whole = _kind(knob, low, high, step) == "int"
         if whole and step != int(step):
             raise ValueError(f"{step:g} is not whole, and {knob.name} is")
         if info.data.get("log") and not (whole and step == 1):
             raise ValueError("log and step exclude each other")
-        _check_width(step, info.data.get("min"), info.data.get("max"))
+        if _is_number(low) and _is_number(high) and low < high:  # if not, the ends are refused
+            _check_width(step, low, high)
         return step
 
     @model_validator(mode="after")
@@ -325,10 +333,7 @@ def _kind(knob: Knob, *written: Any) -> str:
     return "int" if all(isinstance(part, int) for part in written if part is not None) else "float"
 
 
-def _check_width(step: float, low: Any, high: Any) -> None:
-    """Raises for a step that does not fit the range, where the range is one; if not, its own ends are refused."""
-    if not isinstance(low, int | float) or not isinstance(high, int | float) or low >= high:
-        return
+def _check_width(step: float, low: float, high: float) -> None:
     width = Fraction(str(high)) - Fraction(str(low))
     if Fraction(str(step)) > width:
         raise ValueError(f"{step:g} is wider than the range, {float(width):g}")

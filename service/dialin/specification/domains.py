@@ -1,4 +1,4 @@
-"""The values that a knob may take: fixed, a choice, or a range; each with an optional condition."""
+"""The values that a knob may take: one, a choice, or a range; each with an optional condition."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ Scalar = bool | int | float | str | None
 """One value of a knob."""
 
 Condition = Mapping[str, tuple[Scalar, ...]]
-"""Knob name -> the values under which the condition holds; all entries must hold. Empty: always."""
+"""The names of other knobs, each with the values under which the condition holds; all must hold. Empty: always."""
 
 ALWAYS: Condition = {}
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """A knob that does not move."""
+    """A knob that is not searched.
+
+    value: its value in every trial.
+    when: the condition under which the knob exists.
+    """
 
     value: Scalar
     when: Condition = field(default_factory=dict)
@@ -24,7 +28,11 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of at least two distinct values, without order."""
+    """One of at least two distinct values, without order.
+
+    values: the values, in the order in which they were written.
+    when: the condition under which the knob exists.
+    """
 
     values: tuple[Scalar, ...]
     when: Condition = field(default_factory=dict)
@@ -32,7 +40,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class FloatRange:
-    """low <= value <= high; `log` samples uniformly in log(value); `step` keeps to low + k * step. Not both."""
+    """A real number from `low` to `high`, both included. `log` and `step` exclude each other.
+
+    low: the lowest value.
+    high: the highest value, which a step reaches.
+    log: whether it is sampled uniformly in log(value).
+    step: the distance between two values, counted from `low`; None: any value between.
+    when: the condition under which the knob exists.
+    """
 
     low: float
     high: float
@@ -43,7 +58,14 @@ class FloatRange:
 
 @dataclass(frozen=True)
 class IntRange:
-    """low <= value <= high, both included, a whole number; `log` and a `step` other than 1 exclude each other."""
+    """A whole number from `low` to `high`, both included. `log` and a `step` other than 1 exclude each other.
+
+    low: the lowest value.
+    high: the highest value, which a step reaches.
+    log: whether it is sampled uniformly in log(value).
+    step: the distance between two values, counted from `low`.
+    when: the condition under which the knob exists.
+    """
 
     low: int
     high: int
@@ -54,10 +76,17 @@ class IntRange:
 
 @dataclass(frozen=True)
 class RangeTested:
-    """A learning rate whose bounds a range test finds before the search, once for each combination of the knobs `per`.
+    """A learning rate whose bounds a range test finds before the search, once for each combination of other knobs.
 
-    The search then moves on a log scale from 0 to 1 between the bounds of its combination. The test goes from `low` to
-    `high` in `steps` steps, for `seeds` seeds. `steps` None: as many as a twentieth of the study's epochs pays for.
+    The search then moves on a log scale from 0 to 1 between the bounds of its combination.
+
+    method: "knees" (from where accuracy starts to rise to where it falls) or "third" (of the best rate, to that rate).
+    per: the knobs whose combinations are tested apart; empty: one test.
+    low: the first rate of the test.
+    high: the last rate of the test.
+    steps: the steps of one test; None: as many as a twentieth of the study's epochs pays for.
+    seeds: how often each test is repeated.
+    when: the condition under which the knob exists.
     """
 
     method: str = "knees"
@@ -70,16 +99,17 @@ class RangeTested:
 
 
 Domain = Fixed | Choice | FloatRange | IntRange | RangeTested
+"""The values that a knob may take."""
 
 
 def holds(when: Condition, params: Mapping[str, Scalar]) -> bool:
-    """Whether the condition is met: every knob it names is active in `params` with one of the values named."""
+    """Whether a condition holds: each knob that it names is in `params`, with one of the values named."""
     return all(name in params and params[name] in values for name, values in when.items())
 
 
 def allows(domain: Domain, value: Scalar) -> bool:
-    """Whether a knob can have this value, of the same kind: true is not 1. Of a rate that is range-tested: between the
-    ends of its test."""
+    """Whether a knob can have this value, of the same kind: true is not 1. A range-tested rate can have any value
+    between the ends of its test."""
     match domain:
         case Fixed(value=only):
             return same(value, only)

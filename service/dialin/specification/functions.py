@@ -1,4 +1,4 @@
-"""A function of one's own, named as `FILE.py:NAME`. It is found by reading its file; nothing is ever run here."""
+"""A person's own training function, named as `FILE.py:NAME`. It is found by reading its file; nothing is run here."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 
 from dialin.errors import did_you_mean
 
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_BLOCKS = ("body", "orelse", "finalbody")  # of `if`, `try`, `with` and loops
+
 
 def resolve_function(reference: str, folder: Path | None) -> str:
-    """`FILE.py:NAME` with the whole path of the file, which was relative to `folder`. Raises ValueError."""
+    """`FILE.py:NAME` with the absolute path of the file, which may be relative to `folder`. Raises ValueError."""
     file, function = split_function(reference)
     path = Path(file).expanduser()
     if folder is None and not path.is_absolute():
-        raise ValueError(f"{file!r} is relative, and this specification lies in no folder; name the whole path")
+        raise ValueError(f"{file!r} is relative, and this specification lies in no folder; name the absolute path")
     return f"{((folder or Path()) / path).resolve()}:{function}"
 
 
@@ -27,66 +30,69 @@ def split_function(reference: str) -> tuple[str, str]:
 
 
 def check_function(file: Path, function: str) -> None:
-    """Raises ValueError when the file has no such function, or one that cannot be called as function(config, trial),
-    and when its folder would hide our own packages from it."""
-    try:
-        source = file.read_bytes()
-    except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"not read: {error.strerror}"
-        raise ValueError(f"{file}: {reason}") from None
-    try:
-        module = ast.parse(source)
-    except SyntaxError as error:
-        where = f", line {error.lineno}:" if error.lineno else " is not Python:"
-        raise ValueError(f"{file}{where} {error.msg}") from None
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{file} is not Python: {error}") from None
-    bound = dict(_bound(module.body))
+    """Raises ValueError when the file has no such function, or one that cannot be called as function(config, trial)."""
+    bound = dict(_bound(_parsed(file).body))
     if function not in bound:
         functions = [name for name, node in bound.items() if isinstance(node, ast.FunctionDef)]
-        near = did_you_mean(function, functions) if functions else "there is none at all"
+        near = did_you_mean(function, functions) if functions else "the file has no function"
         raise ValueError(f"no function {function!r} in {file}; {near}")
     _check_signature(file, function, bound[function])
 
 
+def _parsed(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{file}: there is no such file") from None
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+    except SyntaxError as error:
+        where = f", line {error.lineno}:" if error.lineno else " is not Python:"
+        raise ValueError(f"{file}{where} {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:  # a zero byte; nesting beyond the parser's stack
+        raise ValueError(f"{file} is not Python: {error}") from None
+
+
 def _bound(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
-    """What the top level of a module binds, under its conditions too, each name with its statement."""
+    """Each name that the top level of a module binds, under `if`, `try` and `with` too, with its statement."""
     for statement in body:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield statement.name, statement
-        elif isinstance(statement, ast.Import | ast.ImportFrom):
-            yield from ((alias.asname or alias.name, statement) for alias in statement.names)
-        elif isinstance(statement, ast.Assign | ast.AnnAssign):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            yield from ((target.id, statement) for target in targets if isinstance(target, ast.Name))
-        for inner in ("body", "orelse", "finalbody", "handlers"):
-            if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                yield from _bound(_statements(getattr(statement, inner, [])))
+        yield from ((name, statement) for name in _names(statement))
+        if not isinstance(statement, _Definition):
+            yield from _bound(_inner(statement))
 
 
-def _statements(parts: Sequence[ast.AST]) -> list[ast.stmt]:
-    """Statements; those of the handlers of a `try` in their place."""
-    found: list[ast.stmt] = []
-    for part in parts:
-        found += part.body if isinstance(part, ast.ExceptHandler) else [part] if isinstance(part, ast.stmt) else []
-    return found
+def _names(statement: ast.stmt) -> list[str]:
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return [alias.asname or alias.name for alias in aliases]
+        case ast.Assign(targets=targets):
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+    return []
+
+
+def _inner(statement: ast.stmt) -> list[ast.stmt]:
+    """The statements of a statement's blocks."""
+    found = [inner for block in _BLOCKS for inner in getattr(statement, block, [])]
+    return [*found, *(inner for handler in getattr(statement, "handlers", []) for inner in handler.body)]
 
 
 def _check_signature(file: Path, function: str, node: ast.stmt) -> None:
-    """Of a function that is written out; what was imported or assigned shows when it is called."""
+    """Checks a function that is written out; for one that was imported or assigned, the call shows it."""
     if isinstance(node, ast.AsyncFunctionDef | ast.ClassDef):
         kind = "a class" if isinstance(node, ast.ClassDef) else "async"
-        raise ValueError(f"{function!r} in {file}, line {node.lineno}, is {kind}; a plain function is wanted")
-    if not isinstance(node, ast.FunctionDef):
-        return
-    arguments = node.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    required = len(positional) - len(arguments.defaults)
-    named = [
-        argument.arg
-        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-        if default is None
-    ]
-    if (len(positional) < 2 and arguments.vararg is None) or required > 2 or named:
-        written = f"{function}({ast.unparse(arguments)})"
+        raise ValueError(f"{function!r} in {file}, line {node.lineno}, is {kind}; it must be a plain function")
+    if isinstance(node, ast.FunctionDef) and not _takes_two(node.args):
+        written = f"{function}({ast.unparse(node.args)})"
         raise ValueError(f"{written} in {file}, line {node.lineno}; it is called as {function}(config, trial)")
+
+
+def _takes_two(arguments: ast.arguments) -> bool:
+    """Whether a function can be called with two positional arguments and nothing else."""
+    positional = len(arguments.posonlyargs) + len(arguments.args)
+    required = positional - len(arguments.defaults)
+    keywords_required = any(default is None for default in arguments.kw_defaults)
+    return required <= 2 and (positional >= 2 or arguments.vararg is not None) and not keywords_required

@@ -1,28 +1,30 @@
-"""What is allowed but probably not meant. Each warning says what to write instead."""
+"""Warnings of what is allowed but probably not meant; each says what to write instead."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.configuration import sampler_of
+from dialin.specification.configuration import sampler_of, searched
 from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, Scalar
 from dialin.specification.study_spec import ObjectiveSpec, StudySpec
 
 
 @dataclass(frozen=True)
 class LintWarning:
-    """One doubt about a specification: the path it is about, and what to do."""
+    """One doubt about a specification."""
 
     path: str
+    """The keys from the top, joined by dots."""
     message: str
+    """What looks unintended, and what to write instead."""
 
 
 def lint(spec: StudySpec) -> list[LintWarning]:
-    """All that looks unintended, in the order of the file."""
-    return [*_learning_rate(spec), *_conditions(spec), *_batch_size(spec), *_early_stopping(spec), *_budget(spec)]
+    """Everything that looks unintended, section by section."""
+    return [warning for check in _CHECKS for warning in check(spec)]
 
 
 def _learning_rate(spec: StudySpec) -> Iterator[LintWarning]:
@@ -32,31 +34,42 @@ def _learning_rate(spec: StudySpec) -> Iterator[LintWarning]:
     if not domain.log and domain.low > 0 and domain.high / domain.low > 10:
         yield LintWarning("space.lr", "a learning rate acts by its order of magnitude; add log: true")
     if domain.high / max(domain.low, 1e-300) < 3:
-        yield LintWarning("space.lr", f"{domain.low:g} to {domain.high:g} is less than a factor of 3; little to find")
+        message = f"{domain.low:g} to {domain.high:g} is less than a factor of 3, which leaves little to find"
+        yield LintWarning("space.lr", message)
 
 
 def _conditions(spec: StudySpec) -> Iterator[LintWarning]:
     for name, domain in spec.space.items():
-        for other, values in domain.when.items():
-            possible = _values_of(spec, other)
-            if possible and not any(value in possible for value in values):
-                message = f"never exists in this space: {other} would have to be {_or(list(values))}"
-                yield LintWarning(f"space.{name}", message)
-        if isinstance(domain, Fixed) or not isinstance(spec.objective, ObjectiveSpec):
-            continue
-        for other, values in CATALOGUE[name].applies.items():
-            possible = _values_of(spec, other)
-            idle = [value for value in possible if value not in values]
-            guarded = other in domain.when and all(value in values for value in domain.when[other])
-            if not idle or guarded:
-                continue
-            useful = [value for value in possible if value in values]
-            if not useful:
-                message = f"does nothing here: it applies when {other} is {_or(values)}, and {other} is {_or(possible)}"
-            else:
-                listed = ", ".join(map(str, useful))
-                message = f"does nothing when {other} is {_or(idle)}; add when: {{{other}: [{listed}]}}"
+        yield from _never_exists(spec, name, domain)
+        # A fixed knob without effect costs nothing; one that is searched wastes trials.
+        if isinstance(spec.objective, ObjectiveSpec) and not isinstance(domain, Fixed):
+            yield from _has_no_effect(spec, name, domain)
+
+
+def _never_exists(spec: StudySpec, name: str, domain: Domain) -> Iterator[LintWarning]:
+    """Of a knob whose condition wants values that the space never gives."""
+    for other, wanted in domain.when.items():
+        possible = _values_of(spec, other)
+        if possible and not set(possible) & set(wanted):
+            message = f"never exists in this space: {other} would have to be {_or(wanted)}"
             yield LintWarning(f"space.{name}", message)
+
+
+def _has_no_effect(spec: StudySpec, name: str, domain: Domain) -> Iterator[LintWarning]:
+    """Of a searched knob that does nothing beside some values of another knob, and has no condition that says so."""
+    for other, useful in CATALOGUE[name].applies.items():
+        possible = _values_of(spec, other)
+        idle = [value for value in possible if value not in useful]
+        is_guarded = other in domain.when and set(domain.when[other]) <= set(useful)
+        if idle and not is_guarded:
+            yield LintWarning(f"space.{name}", _without_effect(other, possible, idle, useful))
+
+
+def _without_effect(other: str, possible: Sequence[Scalar], idle: Sequence[Scalar], useful: Sequence[Scalar]) -> str:
+    if len(idle) == len(possible):
+        return f"does nothing here: it applies when {other} is {_or(useful)}, and {other} is {_or(possible)}"
+    listed = ", ".join(str(value) for value in possible if value not in idle)
+    return f"does nothing when {other} is {_or(idle)}; add when: {{{other}: [{listed}]}}"
 
 
 def _batch_size(spec: StudySpec) -> Iterator[LintWarning]:
@@ -64,7 +77,7 @@ def _batch_size(spec: StudySpec) -> Iterator[LintWarning]:
     samples = spec.objective.samples if isinstance(spec.objective, ObjectiveSpec) else None
     if largest is not None and samples is not None and largest > samples:
         yield LintWarning(
-            "space.batch_size", f"up to {largest:g} images a step, of {samples} in all (objective.samples)"
+            "space.batch_size", f"up to {largest:g} images per step, of {samples} in all (objective.samples)"
         )
 
 
@@ -76,28 +89,35 @@ def _early_stopping(spec: StudySpec) -> Iterator[LintWarning]:
         least = round(epochs / 12)
         yield LintWarning(
             "early_stopping.asha.grace_epochs",
-            f"after {grace} of {epochs} epochs little can be told of a trial; {least} or more is better",
+            f"after {grace} of {epochs} epochs trials cannot be told apart well; {least} or more is better",
         )
     if warmup is not None and warmup >= epochs:
         yield LintWarning("space.warmup_epochs", f"up to {warmup:g} epochs of warm-up in a trial of {epochs}")
 
 
-def _budget(spec: StudySpec) -> Iterator[LintWarning]:
+def _target(spec: StudySpec) -> Iterator[LintWarning]:
     target = spec.budget.target
     if target is not None and target > 1 and spec.objective.metric == "val_accuracy":
-        yield LintWarning("budget.target", f"{target:g} is never reached: accuracy is a share, at most 1")
-    moving = [domain for domain in spec.space.values() if not isinstance(domain, Fixed)]
-    if not moving and spec.budget.trials > 1:
-        yield LintWarning(
-            "budget.trials", f"nothing moves in this space, so all {spec.budget.trials} trials are the same"
-        )
+        yield LintWarning("budget.target", f"{target:g} is never reached: accuracy is a fraction, at most 1")
+
+
+def _trials(spec: StudySpec) -> Iterator[LintWarning]:
+    trials, domains = spec.budget.trials, [spec.space[name] for name in searched(spec)]
+    if not domains:
+        if trials > 1:
+            yield LintWarning("budget.trials", f"nothing moves in this space, so all {trials} trials are the same")
         return
-    size = math.prod(_size(domain) for domain in moving)
-    if moving and size < spec.budget.trials and spec.search.sampler != "grid":  # a grid goes round with other seeds
-        yield LintWarning("budget.trials", f"{spec.budget.trials} trials of a space with {size:g} configurations")
-    starting = {"tpe": 10, "gp": max(8, len(moving) + 1)}.get(sampler_of(spec), 0)
-    if starting < spec.budget.trials < 1.5 * starting:
-        yield LintWarning("budget.trials", f"the first {starting} of {spec.budget.trials} trials are drawn blindly")
+    size = math.prod(map(_size, domains))
+    if size < trials and spec.search.sampler != "grid":  # a grid goes round again with other seeds
+        yield LintWarning("budget.trials", f"{trials} trials of a space with {size:g} configurations")
+    starting = _starting_trials(spec, len(domains))
+    if starting < trials < 1.5 * starting:
+        yield LintWarning("budget.trials", f"the first {starting} of {trials} trials are drawn at random")
+
+
+def _starting_trials(spec: StudySpec, dimensions: int) -> int:
+    """The trials that a sampler draws at random before it has a model; 0 for one that has none."""
+    return {"tpe": 10, "gp": max(8, dimensions + 1)}.get(sampler_of(spec), 0)
 
 
 def _values_of(spec: StudySpec, name: str) -> list[Scalar]:
@@ -135,5 +155,15 @@ def _size(domain: Domain) -> float:
             return math.inf
 
 
-def _or(values: object) -> str:
-    return " or ".join(map(str, values)) if isinstance(values, list | tuple) else str(values)
+def _or(values: Sequence[Scalar]) -> str:
+    return " or ".join(map(str, values))
+
+
+_CHECKS: Sequence[Callable[[StudySpec], Iterator[LintWarning]]] = (
+    _learning_rate,
+    _conditions,
+    _batch_size,
+    _early_stopping,
+    _target,
+    _trials,
+)

@@ -116,11 +116,16 @@ def _filled(schema: Any, named: Schema, values: Schema) -> Any:
         return [_filled(each, named, values) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    if "$ref" in schema and (found := named.get(schema["$ref"].rpartition("/")[2])) is not None:
-        schema = {**found, **{key: value for key, value in schema.items() if key != "$ref"}}
-    if (kind := schema.get("x-knob")) is not None:
-        schema = {**values[kind], **{key: value for key, value in schema.items() if key != "x-knob"}}
+    schema = _merged(schema, "$ref", {f"#/$defs/{name}": found for name, found in named.items()})
+    schema = _merged(schema, "x-knob", values)
     return {key: _filled(value, named, values) for key, value in schema.items() if not _says_nothing(key, value)}
+
+
+def _merged(schema: Schema, key: str, known: Schema) -> Schema:
+    """A schema with what its `key` stands for in its place; what it says beside that goes before."""
+    if schema.get(key) not in known:
+        return schema
+    return {**known[schema[key]], **{other: value for other, value in schema.items() if other != key}}
 
 
 def _says_nothing(key: str, value: Any) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from dialin.errors import Problem, did_you_mean
 from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.catalogue.knob import any_knob
+from dialin.specification.catalogue.knob import Knob, any_knob
 from dialin.specification.catalogue.values import coerce
 from dialin.specification.domain_forms import KnobContext, Knobs, read_domain
 from dialin.specification.domains import Domain, FloatRange, RangeTested, Scalar, same
@@ -29,8 +29,8 @@ def read_space(data: Any, own: bool, problems: list[Problem]) -> dict[str, Domai
     if not isinstance(data, dict):
         problems.append(Problem("space", f"{show_value(data)} is not a mapping of knobs to their values"))
         return {}
+    knobs = _own_knobs(data) if own else CATALOGUE
     space: dict[str, Domain] = {}
-    knobs = {name: any_knob(name) for name in data if re.fullmatch(OWN_NAME, name)} if own else CATALOGUE
     for name, written in data.items():
         if len(problems) > MOST_PROBLEMS:
             return space
@@ -41,10 +41,14 @@ def read_space(data: Any, own: bool, problems: list[Problem]) -> dict[str, Domai
             space[name] = read_domain(written, KnobContext(knobs[name], knobs))
         except ValidationError as error:
             problems += domain_problems(error, f"space.{name}")
-    problems += _condition_problems(space, {name for name in data if name in knobs}, knobs)
+    problems += _condition_problems(space, knobs, data.keys() & knobs.keys())
     if not problems:
-        problems += [found for name in space for found in _contradictions(name, space)]
+        problems += _contradictions(space)
     return space
+
+
+def _own_knobs(names: Iterable[str]) -> Knobs:
+    return {name: any_knob(name) for name in names if re.fullmatch(OWN_NAME, name)}
 
 
 def _unknown(name: str, own: bool) -> str:
@@ -53,21 +57,25 @@ def _unknown(name: str, own: bool) -> str:
     return f"unknown knob {name!r}; {did_you_mean(name, CATALOGUE)}"
 
 
-def _condition_problems(space: Mapping[str, Domain], known: set[str], knobs: Knobs) -> Iterator[Problem]:
+def _condition_problems(space: Mapping[str, Domain], knobs: Knobs, named: set[str]) -> Iterator[Problem]:
+    """What is wrong with each condition by itself, and with going round in a circle.
+
+    `named`: the knobs that the space names; it has no domain of those that were refused.
+    """
     for name, domain in space.items():
         for other, values in domain.when.items():
             path = f"space.{name}.when.{other}"
             if other in space:
                 reasons = (_never(knobs[other], space[other], value) for value in values)
                 yield from (Problem(path, reason) for reason in reasons if reason)
-            elif other not in known:
-                near = did_you_mean(other, [knob for knob in known if knob != name])
+            elif other not in named:
+                near = did_you_mean(other, named - {name})
                 yield Problem(path, f"the condition names {other!r}, which is no knob of this space; {near}")
     if cycle := find_cycle(space):
         yield Problem(f"space.{cycle[0]}.when", f"conditions go round in a circle: {' -> '.join(cycle)}")
 
 
-def _never(knob: Any, domain: Domain, value: Scalar) -> str:
+def _never(knob: Knob, domain: Domain, value: Scalar) -> str:
     """Why no search over this knob could ever have this value; empty when one could.
 
     A value that only this space leaves out is no mistake: `--set optimizer=adam` must not turn a condition on sgd into
@@ -82,21 +90,26 @@ def _never(knob: Any, domain: Domain, value: Scalar) -> str:
     return ""
 
 
-def _contradictions(name: str, space: Mapping[str, Domain]) -> list[Problem]:
-    """Two conditions that exclude each other, among those of a knob, of the knobs they name, and so on."""
+def _contradictions(space: Mapping[str, Domain]) -> list[Problem]:
+    """The knobs that can never exist, because two conditions exclude each other."""
+    found = ((name, _contradiction(name, space)) for name in space)
+    return [Problem(f"space.{name}.when", message) for name, message in found if message]
+
+
+def _contradiction(name: str, space: Mapping[str, Domain]) -> str:
+    """Two conditions that exclude each other, among those of a knob, of the knobs that they name, and so on."""
     needed: dict[str, tuple[Scalar, ...]] = {}
     pending = [name]
-    for current in pending:  # grows inside the loop; it ends, because there are no cycles
+    for current in pending:  # grows inside the loop, which ends because there is no cycle
         for other, values in space[current].when.items():
-            both = tuple(value for value in needed.get(other, values) if any(same(value, v) for v in values))
-            if not both:
-                one = " or ".join(map(show_value, needed[other]))
-                message = f"never holds: {other} would have to be {one} and {' or '.join(map(show_value, values))}"
-                return [Problem(f"space.{name}.when", message)]
             if other not in needed:
                 pending.append(other)
-            needed[other] = both
-    return []
+            before = needed.get(other, values)
+            needed[other] = tuple(value for value in before if any(same(value, v) for v in values))
+            if not needed[other]:
+                one, two = (" or ".join(map(show_value, each)) for each in (before, values))
+                return f"never holds: {other} would have to be {one} and {two}"
+    return ""
 
 
 def find_cycle(space: Mapping[str, Domain]) -> list[str]:

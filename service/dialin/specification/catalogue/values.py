@@ -59,9 +59,11 @@ def _parts(knob: Knob, value: Any) -> str:
         return "none"
     named = value.split("+") if isinstance(value, str) else []
     wrong = [part for part in named if part not in knob.parts]
-    if not named or wrong or len(set(named)) < len(named):
-        near = f"; {did_you_mean(wrong[0], knob.parts)}" if wrong else ""
-        raise ValueError(f"{show_value(value)} is no value of {knob.name}{near}; {allowed(knob)}")
+    if wrong:
+        near = did_you_mean(wrong[0], knob.parts)
+        raise ValueError(f"{show_value(value)} is no value of {knob.name}; {near}; {allowed(knob)}")
+    if not named or len(set(named)) < len(named):
+        raise ValueError(f"{show_value(value)} is no value of {knob.name}; {allowed(knob)}")
     return "+".join(part for part in knob.parts if part in named)
 
 
@@ -84,9 +86,7 @@ def _finite(value: Any) -> int | float:
 
 
 def _check_bounds(knob: Knob, value: float) -> None:
-    below = knob.low is not None and (value < knob.low or (knob.low_open and value == knob.low))
-    above = knob.high is not None and (value > knob.high or (knob.high_open and value == knob.high))
-    if below or above:
+    if not knob.within_bounds(value):
         low = f"{'above' if knob.low_open else 'at least'} {knob.low:g}"
         high = f"{'below' if knob.high_open else 'at most'} {knob.high:g}"
         raise ValueError(f"{value:g} is out of bounds; {knob.name} is {low} and {high}")
