@@ -104,7 +104,7 @@ def test_without_a_command(dialin):
 
 def test_one_knob(dialin):
     shown = dialin("knobs", "lr", check=True).stdout
-    assert "learning rate at the top of the schedule" in shown
+    assert "the learning rate; the highest one of its schedule" in shown
     assert "Smith" in shown
     assert json.loads(dialin("knobs", "lr", "--json", check=True).stdout)["name"] == "lr"
     assert "did you mean 'momentum'?" in dialin("knobs", "momentun").stderr

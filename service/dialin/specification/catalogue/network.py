@@ -47,8 +47,8 @@ ARCHITECTURE = (
         "convolution",
         "architecture",
         "choice",
-        "what a block is made of: 3x3; 5x5; two stacked 3x3, which see as far as one 5x5; 1x1 to a quarter of the "
-        "channels, 3x3, 1x1 back; 3x3 on each channel and 1x1 across; 1x3 and 3x1",
+        "the convolutions of a block: 3x3; 5x5; two 3x3, with the receptive field of one 5x5; 1x1 to a quarter of "
+        "the channels, 3x3, and 1x1 back; 3x3 on each channel and 1x1 across them; 1x3 and 3x1",
         "Simonyan and Zisserman 2015; He et al. 2016; Howard et al. 2017; Szegedy et al. 2016",
         always("3x3"),
         choices=("3x3", "5x5", "stacked_3x3", "bottleneck", "depthwise_separable", "asymmetric"),
@@ -58,7 +58,7 @@ ARCHITECTURE = (
         "residual",
         "architecture",
         "bool",
-        "whether each block adds to what it was given, through a 1x1 convolution where the channels change",
+        "whether each block adds its output to its input, through a 1x1 convolution where the channels change",
         "He et al. 2016, Deep residual learning",
         always(False),
         choices=(False, True),
@@ -78,8 +78,8 @@ ARCHITECTURE = (
         "head",
         "architecture",
         "choice",
-        "from the pooled features to the classes: their mean over all positions and one linear layer, or all of them, "
-        "a hidden layer of 128 units and one linear layer",
+        "from the pooled features to the classes: their average over all positions and one linear layer, or all of "
+        "them, a hidden layer of 128 units, and one linear layer",
         "Lin et al. 2014, Network in network",
         always("global_average"),
         choices=("global_average", "fully_connected"),
@@ -92,8 +92,8 @@ NETWORK = (
         "initialization",
         "initialization",
         "choice",
-        "how the weights start: torch's own, all zero (which cannot learn), normal or cut normal with "
-        "initialization_std, or with a spread that follows from the layer's size; biases zero but for torch's own",
+        "the initial weights: torch's default, zero (which cannot learn), normal or truncated normal with "
+        "initialization_std, or scaled by the size of the layer; biases are zero except in torch's default",
         "Glorot and Bengio 2010; He et al. 2015, Delving deep into rectifiers; Saxe et al. 2014 (orthogonal)",
         always("default"),
         choices=("default", "zeros", "normal", "truncated_normal", "xavier", "kaiming", "orthogonal"),
@@ -102,7 +102,7 @@ NETWORK = (
         "initialization_std",
         "initialization",
         "float",
-        "standard deviation of the normal; the cut one is drawn again beyond two of them",
+        "standard deviation of the normal distribution; the truncated one ends at two standard deviations",
         "Krizhevsky et al. 2012, section 5",
         (({"initialization": ("truncated_normal",)}, 0.02), (ALWAYS, 0.01)),
         low=0.0,
@@ -115,7 +115,7 @@ NETWORK = (
         "initialization_distribution",
         "initialization",
         "choice",
-        "the shape of xavier's and kaiming's draw; the spread is the same",
+        "the distribution of xavier and kaiming; both have the same variance",
         "Glorot and Bengio 2010, equation 16; He et al. 2015, equation 10",
         (({"initialization": ("xavier",)}, "uniform"), (ALWAYS, "normal")),
         choices=("normal", "uniform"),
@@ -146,7 +146,7 @@ NETWORK = (
         "groups",
         "normalization",
         "int",
-        "groups of group normalization at most: as many of them as divide the channels evenly",
+        "the number of groups, at most: the largest number up to it that divides the channels",
         "Wu and He 2018, Group normalization",
         always(8),
         low=1,
@@ -158,8 +158,8 @@ NETWORK = (
         "pooling_normalization",
         "normalization",
         "choice",
-        "what is normalized after the pooling at the end, over the channels of each position: nothing, the length, or "
-        "to shares that add up to 1",
+        "what is normalized after the last pooling, over the channels of each position: nothing, their length, or "
+        "their sum (by softmax)",
         "Liu et al. 2015, ParseNet (l2)",
         always("none"),
         choices=("none", "l2", "softmax"),
@@ -194,8 +194,8 @@ INPUT = (
         "input",
         "input",
         "choice",
-        "what is done to the pixels, 0 to 255, of every image: nothing; divided by 255; less the mean image or each "
-        "channel's mean of the training split; or less the mean and divided by the deviation of each channel",
+        "how the pixels, 0 to 255, are preprocessed: not at all; divided by 255; minus the mean image, or each "
+        "channel's mean, of the training split; or minus the mean and divided by the deviation of each channel",
         "LeCun et al. 1998, Efficient backprop, section 4.3",
         always("standardize"),
         choices=("none", "scale", "minus_mean_image", "minus_channel_mean", "standardize"),
@@ -204,9 +204,9 @@ INPUT = (
         "augmentation",
         "augmentation",
         "parts",
-        "random changes to each training image: moved by up to an eighth of the side, mirrored left to right, turned "
-        "by up to 15 degrees, 0.8 to 1.2 times as bright, noise of a twentieth of the range, a square of half the side "
-        "blanked",
+        "random changes to each training image: shifted by up to an eighth of the side, flipped left to right, rotated "
+        "by up to 15 degrees, 0.8 to 1.2 times as bright, with noise of a twentieth of the range, with a square of "
+        "half the side erased",
         "Krizhevsky et al. 2012, section 4.1; DeVries and Taylor 2017 (cutout)",
         always("none"),
         parts=("crop", "flip", "rotate", "brightness", "noise", "cutout"),

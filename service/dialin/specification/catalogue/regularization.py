@@ -1,4 +1,4 @@
-"""The rows of the catalogue about the loss and what keeps the weights small."""
+"""The rows of the catalogue about the loss and regularization."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REGULARIZATION = (
         "weight_decay",
         "regularization",
         "float",
-        "strength of the L2 penalty on the weights, biases and normalizations spared",
+        "strength of the L2 penalty on the weights; biases and normalizations are exempt",
         "Krogh and Hertz 1992; Loshchilov and Hutter 2019, Decoupled weight decay regularization",
         always(5e-4),
         low=0.0,
@@ -21,7 +21,7 @@ REGULARIZATION = (
         "weight_decay_form",
         "regularization",
         "choice",
-        "whether the penalty is part of the gradient, or shrinks the weights apart from it, as adamw does",
+        "whether the penalty is part of the gradient (l2), or shrinks the weights separately (decoupled)",
         "Loshchilov and Hutter 2019",
         always("l2"),
         choices=("l2", "decoupled"),
@@ -42,7 +42,7 @@ REGULARIZATION = (
         "dropout",
         "regularization",
         "float",
-        "share of features dropped while training",
+        "fraction of the features that is dropped in training",
         "Srivastava et al. 2014, Dropout",
         always(0.0),
         low=0.0,
@@ -54,7 +54,7 @@ REGULARIZATION = (
         "dropout_at",
         "regularization",
         "choice",
-        "where dropout acts: before the last layer, or on whole channels after every block too",
+        "where dropout acts: before the last layer, or on whole channels after every block as well",
         "Srivastava et al. 2014; Tompson et al. 2015 (channels)",
         always("head"),
         choices=("head", "blocks"),
@@ -64,7 +64,7 @@ REGULARIZATION = (
         "clip_norm",
         "regularization",
         "float",
-        "the gradient of all weights together is shortened to this length; 0: never",
+        "the largest norm of the gradient of all weights, which is clipped to it; 0: no clipping",
         "Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
         always(0.0),
         low=0.0,
@@ -84,7 +84,7 @@ REGULARIZATION = (
         "label_smoothing",
         "regularization",
         "float",
-        "share of the target spread evenly over all classes",
+        "fraction of the target that is spread evenly over all classes",
         "Szegedy et al. 2016, Rethinking the Inception architecture, section 7",
         always(0.0),
         low=0.0,
