@@ -39,7 +39,7 @@ _write_to(OutputFolder(settings.out).study(study).logs / "driver.log")
 with Submissions(settings.database) as submissions:
     if submissions.began(study, job):
         with Progress(Console(width=200, no_color=True)) as progress:
-            print(resume_study(study, settings, progress, "inline").state, flush=True)
+            print(resume_study(study, settings, progress, "inline").result.state, flush=True)
 """
 
 

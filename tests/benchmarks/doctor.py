@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from dialin.planning.plan import ClusterShape, plan_study, seed_of_trial
+from dialin.planning.plan import ClusterShape, plan_study
+from dialin.planning.seeds import seed_of_trial
 from dialin.search.samplers import Proposer
 from dialin.specification import active_params, load_spec
 from dialin.training.datasets import load, prepare

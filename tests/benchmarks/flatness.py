@@ -69,7 +69,7 @@ def main() -> None:
         objectives.build = lambda spec, data_dir: Nothing(FirstReport(folder))  # type: ignore[assignment,return-value]
         overrides = [f"budget.trials={arguments.trials}", f"budget.epochs={arguments.epochs}"]
         overrides += [f"search.sampler={arguments.sampler}", "resources.concurrency=2"]
-        result = run_study(parse_spec(SPACE, "", overrides), Settings(folder, folder), watcher)  # type: ignore[arg-type]
+        result = run_study(parse_spec(SPACE, "", overrides), Settings(folder, folder), watcher).result  # type: ignore[arg-type]
     times, memory = zip(*watcher.ended, strict=True)
     costs = [
         1000 * (times[start + PART - 1] - times[start]) / (PART - 1) for start in range(0, len(times) - PART + 1, PART)

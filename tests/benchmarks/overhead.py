@@ -263,7 +263,7 @@ def dialin(trials: int, folder: Path, sampler: str) -> Times:
         f"{SPACE}\nbudget: {{trials: {trials}, epochs: {EPOCHS}}}\nsearch: {{sampler: {sampler}}}"
         f"\nresources: {{concurrency: {CONCURRENCY}}}"
     )
-    result = run_study(spec, Settings(folder, folder / "data"), watcher)  # type: ignore[arg-type]
+    result = run_study(spec, Settings(folder, folder / "data"), watcher).result  # type: ignore[arg-type]
     watcher.wait()
     # The first trials at a rung, with nothing to be better than, wait there, and are never among the best again.
     if result.trials["complete"] < 0.9 * trials - 4:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dialin.settings import Settings
 from dialin.specification import parse_spec
-from dialin.study_flow.history import read_back
+from dialin.study_flow.read_back import load_study
 from dialin.study_flow.run import run_study
 
 SPACE = """
@@ -56,8 +56,8 @@ def search(arguments: argparse.Namespace, arm: str, seed: int) -> tuple[list[flo
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.read({}, out=folder, data_dir=str(arguments.data_dir))
-        result = run_study(parse_spec(text), settings, Quiet(), "inline")
-        back = read_back(settings, result.study_id)
+        result = run_study(parse_spec(text), settings, Quiet(), "inline").result
+        back = load_study(settings, result.study_id)
         best, course = 0.0, []
         for trial in back.trials:
             for value in trial.values.values():

@@ -11,7 +11,7 @@ from dialin.lifecycle import StudyState
 from dialin.settings import Settings
 from dialin.store.studies import Studies
 from dialin.store.submissions import Submissions
-from dialin.study_flow.history import read_back
+from dialin.study_flow.read_back import load_study
 from tests.server.conftest import SPEC
 
 
@@ -26,6 +26,6 @@ def test_why_earlier_drivers_are_gone_is_shown_whatever_came_after(tmp_path):
         studies.go_on(entry.study.id, SPEC)
         studies.end(entry.study.id, StudyState.COMPLETE, "", {"seconds": 3.0})
     console = Console(file=io.StringIO(), width=200)
-    show_study(console, read_back(settings, entry.study.id))
+    show_study(console, load_study(settings, entry.study.id))
     shown = [line for line in console.file.getvalue().splitlines() if line.startswith("earlier driver")]
     assert [line.rpartition(":")[2][3:] for line in shown] == ["it said nothing", "it was killed"]

@@ -11,10 +11,10 @@ import pytest
 
 from dialin.execution import trial_log
 from dialin.execution import trial_run as trials
-from dialin.execution.inline import run_inline
+from dialin.execution.inline import InlineExecutor
 from dialin.execution.trial_log import TrialLog
 from dialin.execution.trial_run import TrialPlan, TrialRun, evaluate_checkpoint
-from dialin.planning.plan import Resources
+from dialin.planning.plan import ClusterShape, Resources
 from dialin.search.decision import Decision
 from dialin.search.records import Trial
 
@@ -216,7 +216,7 @@ class OneTrial:
 @pytest.mark.parametrize(("fail_at", "seen"), [(None, [1, 2, 3]), (2, [1, 2]), (0, [])])
 def test_the_inline_runner(tmp_path, fail_at, seen):
     plan, driver = make_plan(tmp_path, [0.1, 0.2, 0.3], fail_at=fail_at), OneTrial(3)
-    run_inline(driver, plan)
+    InlineExecutor(ClusterShape(1)).train(driver, plan)
     assert driver.seen == seen
     assert plan.objective.closed == 1
     assert ["ZeroDivisionError: on purpose" in text for text in driver.failed] == [True] * (fail_at is not None)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from dialin.errors import DataError, FunctionError, UsageError
-from dialin.execution.inline import run_inline
+from dialin.execution.inline import InlineExecutor
 from dialin.execution.trial_run import TrialPlan, TrialRun
 from dialin.objectives import python_function
 from dialin.objectives.base import NoMoreEpochsError
 from dialin.objectives.function_trial import Exchange, Report, number
 from dialin.objectives.python_function import PythonFunction
-from dialin.planning.plan import Resources
+from dialin.planning.plan import ClusterShape, Resources
 from dialin.search.decision import Decision
 from dialin.search.records import Trial
 from dialin.specification.range_tests import Sweep
@@ -374,7 +374,7 @@ class OneTrial:
 def test_the_inline_runner_completes_what_returns_early(objective, tmp_path):
     train = objective("def train(config, trial):\n    trial.report(1, 0.5)\n")
     driver = OneTrial()
-    run_inline(driver, trial_plan(train, tmp_path))
+    InlineExecutor(ClusterShape(1)).train(driver, trial_plan(train, tmp_path))
     assert [(report.epoch, report.metrics, report.ended) for report in driver.said] == [
         (1, {"score": 0.5}, None),
         (1, {"score": 0.5}, "train returned after epoch 1 of 4"),

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dialin.errors import SpecError
-from dialin.planning.plan import ClusterShape, plan_study, rungs_of, seed_of_trial
+from dialin.planning.plan import ClusterShape, plan_study, rungs_of
+from dialin.planning.seeds import seed_of_trial
 from tests.factories import make_spec
 
 

@@ -35,7 +35,7 @@ def once_failed(tmp_path_factory):
     (folder / "own.py").write_text(TRAIN)
     spec = parse_spec(SPEC % (folder / "own.py", "long " * 2000), folder=folder)
     settings = Settings(folder / "out", folder / "data")
-    return settings, run_study(spec, settings, Progress(Console(quiet=True)), "inline")
+    return settings, run_study(spec, settings, Progress(Console(quiet=True)), "inline").result
 
 
 @pytest.fixture

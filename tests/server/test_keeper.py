@@ -15,7 +15,7 @@ from dialin.server.keeper import MirrorKeeper
 from dialin.specification import to_yaml
 from dialin.store.leases import acquire
 from dialin.store.studies import Studies
-from dialin.study_flow.history import read_back
+from dialin.study_flow.read_back import load_study
 from dialin.tracking.lag import note_trouble, recorder_lock
 from dialin.tracking.position import Position, write_position
 from dialin.tracking.spool import Spool, read_events
@@ -186,4 +186,4 @@ def test_the_lag_of_a_study_that_has_ended_and_its_cause_are_in_the_api_and_on_i
     with Studies(settings.database) as studies:
         studies.end(study_id, StudyState.COMPLETE, "", {"trials": {"complete": 1}})
     (folder / "events.jsonl").unlink()
-    assert "the study's spool is gone" in mirror_line(read_back(settings, study_id))
+    assert "the study's spool is gone" in mirror_line(load_study(settings, study_id))

@@ -16,7 +16,7 @@ from dialin.search.storage import open_storage
 from dialin.search.study import Study
 from dialin.specification import parse_spec
 from dialin.store.studies import Studies
-from dialin.study_flow.history import read_back
+from dialin.study_flow.read_back import load_study
 from dialin.study_flow.run import run_study
 from dialin.study_flow.views import study_data
 from tests import others
@@ -38,7 +38,7 @@ def extended(settings, lr: float):
     """A study that an older version tested at its end, without saying whose score it is, and that goes on with one more
     trial, which is complete; its test score."""
     text = SPEC.replace("LR", str(lr))
-    result = run_study(parse_spec(text), settings, Silent(), "inline")
+    result = run_study(parse_spec(text), settings, Silent(), "inline").result
     text = text.replace("trials: 1", "trials: 2")
     with Studies(settings.database) as studies:
         row = studies.find(result.study_id)
@@ -60,7 +60,7 @@ def extended(settings, lr: float):
 
 def everywhere(client, settings, study_id):
     """What each way of asking for a study shows."""
-    back = read_back(settings, study_id)
+    back = load_study(settings, study_id)
     terminal = Console(file=io.StringIO(), width=200)
     show_study(terminal, back)
     path = f"/api/v1/studies/{study_id}"

@@ -47,7 +47,7 @@ def test_a_driver_drives_its_study_by_its_own_role(url, studies, roles, tmp_path
     assert roles.can_be_made()
     mine = roles.url_for(studies[0])
     assert "dialin_driver_" in mine
-    result = resume_study(studies[0], Settings(tmp_path, tmp_path, database_url=mine), progress(), "inline")
+    result = resume_study(studies[0], Settings(tmp_path, tmp_path, database_url=mine), progress(), "inline").result
     assert result.state == "complete"
     with opened_storage(url) as storage:
         assert len(read_study(storage, studies[0])) == sum(result.trials.values())

@@ -34,10 +34,10 @@ def progress() -> Progress:
 def test_a_study_is_the_same_as_in_a_file(url, tmp_path):
     spec = parse_spec(SPEC)
     in_file, in_server = Settings(tmp_path / "a", tmp_path), Settings(tmp_path / "b", tmp_path, database_url=url)
-    one = run_study(spec, in_file, progress(), "inline")
-    other = run_study(spec, in_server, progress(), "inline")
+    one = run_study(spec, in_file, progress(), "inline").result
+    other = run_study(spec, in_server, progress(), "inline").result
     assert (one.best, one.trials, one.epochs) == (other.best, other.trials, other.epochs)
-    longer = extend_study(other.study_id, in_server, progress(), "inline", trials="+2")
+    longer = extend_study(other.study_id, in_server, progress(), "inline", trials="+2").result
     assert sum(longer.trials.values()) == 6
     with opened_storage(url) as storage:
         assert [record.number for record in read_study(storage, other.study_id)] == list(range(6))
@@ -91,7 +91,7 @@ def test_a_study_that_was_submitted_is_driven(url, tmp_path):
     settings.out.mkdir()
     with Submissions(url) as submissions:
         entry, _ = submissions.submit("small", to_yaml(parse_spec(SPEC)), owner="ben", digest="d")
-    result = resume_study(entry.study.id, settings, progress(), "inline")
+    result = resume_study(entry.study.id, settings, progress(), "inline").result
     assert result.state == "complete"
     with Submissions(url) as submissions:
         assert submissions.get(entry.study.id).study.summary["best"]["value"] == result.best.value

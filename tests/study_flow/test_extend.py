@@ -12,24 +12,24 @@ from dialin.planning.plan import rungs_for
 from dialin.settings import Settings
 from dialin.specification import to_yaml
 from dialin.store.studies import Studies
-from dialin.study_flow.extend import extended, resolve_warm_start
+from dialin.study_flow.extend import extend_budget, resolve_warm_start
 from tests.factories import make_spec
 
 
 def test_more_trials_leave_the_rest_alone():
     spec = make_spec()
-    longer = extended(spec, "+20", None)
+    longer = extend_budget(spec, "+20", None)
     assert (longer.budget.trials, longer.budget.epochs) == (32, 9)
     assert rungs_for(longer) == rungs_for(spec) == (1, 3)
-    assert extended(spec, "32", None) == longer
+    assert extend_budget(spec, "32", None) == longer
 
 
 def test_longer_trials_keep_their_rungs_and_the_old_length_becomes_one():
-    assert rungs_for(extended(make_spec(), None, "27")) == (1, 3, 9)
-    assert rungs_for(extended(make_spec(), None, "+21")) == (1, 3, 9, 27)
-    assert rungs_for(extended(make_spec("early_stopping.asha.grace_epochs=2"), None, "20")) == (2, 6, 9)
-    assert rungs_for(extended(make_spec("early_stopping=off"), None, "20")) == ()
-    twice = extended(extended(make_spec(), None, "27"), None, "81")
+    assert rungs_for(extend_budget(make_spec(), None, "27")) == (1, 3, 9)
+    assert rungs_for(extend_budget(make_spec(), None, "+21")) == (1, 3, 9, 27)
+    assert rungs_for(extend_budget(make_spec("early_stopping.asha.grace_epochs=2"), None, "20")) == (2, 6, 9)
+    assert rungs_for(extend_budget(make_spec("early_stopping=off"), None, "20")) == ()
+    twice = extend_budget(extend_budget(make_spec(), None, "27"), None, "81")
     assert rungs_for(twice) == (1, 3, 9, 27)
 
 
@@ -46,7 +46,7 @@ def test_longer_trials_keep_their_rungs_and_the_old_length_becomes_one():
 )
 def test_what_is_not_more_is_refused(trials, epochs, message):
     with pytest.raises(UsageError, match=re.escape(message)):
-        extended(make_spec(), trials, epochs)
+        extend_budget(make_spec(), trials, epochs)
 
 
 def test_studies_to_learn_from_are_looked_up_before_anything_runs(tmp_path):

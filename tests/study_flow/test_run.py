@@ -19,7 +19,9 @@ import pytest
 from dialin.cli.showing import mirror_line
 from dialin.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
 from dialin.events.journal import read_journal
+from dialin.execution import inline
 from dialin.execution.checkpoints import checkpoint_folder
+from dialin.execution.executor import executor_of
 from dialin.execution.trial_run import evaluate_checkpoint
 from dialin.lifecycle import TrialState
 from dialin.paths import OutputFolder
@@ -29,8 +31,9 @@ from dialin.search.records import TrialRecord
 from dialin.settings import Settings
 from dialin.specification import load_spec, parse_spec
 from dialin.store.studies import Studies
-from dialin.study_flow import run as runs
-from dialin.study_flow.history import ending_of, list_studies, read_back, sync_study
+from dialin.study_flow import session
+from dialin.study_flow.mirror import ending_event, sync_study
+from dialin.study_flow.read_back import list_studies, load_study
 from dialin.study_flow.run import extend_study, resume_study, run_study
 from tests import others
 from tests.conftest import ROOT
@@ -85,7 +88,7 @@ def mlflow_runs(settings, experiment):
 @pytest.mark.parametrize("runner", ["inline", "ray"])
 def test_a_study_from_beginning_to_end(settings, runner):
     spec = make_spec("budget.trials=15", "resources.concurrency=2")
-    result = run_study(spec, settings, Silent(), runner)
+    result = run_study(spec, settings, Silent(), runner).result
     assert result.state == "complete"
     assert sum(result.trials.values()) == 15
     assert result.trials["failed"] == 0
@@ -93,7 +96,7 @@ def test_a_study_from_beginning_to_end(settings, runner):
     assert abs(result.test["accuracy"] - result.best.value) < 0.05
     assert result.epochs["trained"] < result.epochs["full"] == 135
     # The disk says the same.
-    back = read_back(settings, "small")
+    back = load_study(settings, "small")
     assert back.result == result
     assert [row["study_id"] for row in list_studies(settings)] == [result.study_id]
     assert Counter(trial.state.value for trial in back.trials) == {k: v for k, v in result.trials.items() if v}
@@ -132,12 +135,12 @@ def test_the_test_split_is_read_once_for_each_best_trial(settings, monkeypatch):
         tested.append(trial.number)
         return evaluate_checkpoint(plan, trial, checkpoint)
 
-    monkeypatch.setattr(runs, "evaluate_checkpoint", evaluate)
+    monkeypatch.setattr(inline, "evaluate_checkpoint", evaluate)
     middling, bad, good = ({"lr": lr} for lr in (0.01, 1e-4, 0.1))
     spec = make_spec(f"search.enqueue={[middling, bad, good]}", "budget.trials=1", space="\n  lr: [1e-4, 0.01, 0.1]\n")
-    results = [run_study(spec, settings, Silent(), "inline")]
+    results = [run_study(spec, settings, Silent(), "inline").result]
     for _ in range(2):
-        results.append(extend_study(results[0].study_id, settings, Silent(), "inline", trials="+1"))
+        results.append(extend_study(results[0].study_id, settings, Silent(), "inline", trials="+1").result)
     result = results[-1]
     assert [one.best.trial for one in results] == [0, 0, 2]
     assert tested == [0, 2]
@@ -145,15 +148,15 @@ def test_the_test_split_is_read_once_for_each_best_trial(settings, monkeypatch):
     assert [one.test_count for one in results[:2]] == ["the only look"] * 2
     assert [look.trial for look in result.looks] == [0, 2]
     assert result.test_count.startswith("look 2; look 1 was ")
-    assert read_back(settings, result.study_id).result == result
+    assert load_study(settings, result.study_id).result == result
 
 
 @pytest.mark.parametrize("runner", ["inline", "ray"])
 def test_range_tests_come_before_the_search(settings, runner):
     space = "\n  optimizer: [sgd, adam]\n  lr: {range_test: {per: [optimizer], steps: 60}}\n"
     listener = Silent()
-    result = run_study(make_spec("budget.trials=6", space=space), settings, listener, runner)
-    back = read_back(settings, result.study_id)
+    result = run_study(make_spec("budget.trials=6", space=space), settings, listener, runner).result
+    back = load_study(settings, result.study_id)
     assert len(back.calibration.bounds) == 2
     for trial in back.trials:
         bounds = back.calibration.bounds_for(trial.params)
@@ -171,17 +174,17 @@ def test_the_best_configuration_trains_to_the_same_result(settings, tmp_path):
         "digits",
         ["budget.trials=3", "budget.epochs=2", "objective.samples=300", "width=8", "early_stopping=off"],
     )
-    first = run_study(spec, settings, Silent(), "inline")
-    again = run_study(load_spec(first.paths["best_config"]), settings, Silent(), "inline")
+    first = run_study(spec, settings, Silent(), "inline").result
+    again = run_study(load_spec(first.paths["best_config"]), settings, Silent(), "inline").result
     assert again.best.value == first.best.value
     assert again.best.params == first.best.params
     assert again.test == first.test
 
 
 def test_one_seed_gives_the_same_study(settings):
-    results = [run_study(make_spec("search.seed=5"), settings, Silent(), "inline") for _ in range(2)]
+    results = [run_study(make_spec("search.seed=5"), settings, Silent(), "inline").result for _ in range(2)]
     assert results[0].study_id != results[1].study_id
-    trials = [read_back(settings, result.study_id).trials for result in results]
+    trials = [load_study(settings, result.study_id).trials for result in results]
     assert [(t.params, t.values, t.state) for t in trials[0]] == [(t.params, t.values, t.state) for t in trials[1]]
 
 
@@ -199,14 +202,14 @@ def test_trials_that_raise_fail_alone_and_too_many_end_the_study(settings, tmp_p
 
     monkeypatch.setattr("dialin.training.run.ImageRun.epoch", explode)
     listener = Silent()
-    result = run_study(broken_spec(tmp_path, failures=3), settings, listener, "inline")
+    result = run_study(broken_spec(tmp_path, failures=3), settings, listener, "inline").result
     assert result.state == "failed"
     assert result.reason == (
         "3 of 3 trials failed: MemoryError: out of memory, on purpose "
         "(none had reported an epoch, so no more were tried)"
     )
     assert result.trials["failed"] == 3
-    back = read_back(settings, "broken")
+    back = load_study(settings, "broken")
     assert back.trials[0].reason == "MemoryError: out of memory, on purpose"
     log = OutputFolder(settings.out).study(result.study_id).logs / "trial-0000.log"
     assert "in explode" in log.read_text()
@@ -227,14 +230,14 @@ def test_an_interrupt_closes_the_trials_and_keeps_the_best_so_far(settings, monk
         return train(self)
 
     monkeypatch.setattr(SyntheticRun, "epoch", interrupted)
-    result = run_study(make_spec(), settings, Silent(), "inline")
+    result = run_study(make_spec(), settings, Silent(), "inline").result
     assert (result.state, result.epochs["trained"]) == ("interrupted", 24)
     assert result.best is not None
-    back = read_back(settings, result.study_id)
+    back = load_study(settings, result.study_id)
     assert "running" not in {trial.state.value for trial in back.trials}
     assert back.row.state == "interrupted"
     monkeypatch.undo()
-    resumed = resume_study("last", settings, Silent(), "inline")
+    resumed = resume_study("last", settings, Silent(), "inline").result
     assert (resumed.study_id, resumed.state) == (result.study_id, "complete")
     assert sum(resumed.trials.values()) == 12
     _, runs = mlflow_runs(settings, "small")
@@ -249,7 +252,7 @@ def test_a_resumed_study_comes_to_what_it_would_have_come_to(settings, tmp_path,
     from dialin.objectives.synthetic import SyntheticRun
 
     spec, train, trained = make_spec("search.sampler=random"), SyntheticRun.epoch, []
-    straight = run_study(spec, Settings.read({}, out=str(tmp_path / "straight")), Silent(), "inline")
+    straight = run_study(spec, Settings.read({}, out=str(tmp_path / "straight")), Silent(), "inline").result
 
     def interrupted(self):
         trained.append(1)
@@ -258,10 +261,10 @@ def test_a_resumed_study_comes_to_what_it_would_have_come_to(settings, tmp_path,
         return train(self)
 
     monkeypatch.setattr(SyntheticRun, "epoch", interrupted)
-    result = run_study(spec, settings, Silent(), "inline")
+    result = run_study(spec, settings, Silent(), "inline").result
     for _ in range(3):
         assert result.state == "interrupted"
-        result = resume_study("last", settings, Silent(), "inline")
+        result = resume_study("last", settings, Silent(), "inline").result
     assert result.state == "complete"
     assert result.best == straight.best
     assert result.trials == straight.trials
@@ -269,10 +272,10 @@ def test_a_resumed_study_comes_to_what_it_would_have_come_to(settings, tmp_path,
 
 
 def test_an_extended_study_goes_on(settings):
-    first = run_study(make_spec("early_stopping.doctor=off"), settings, Silent(), "inline")
-    second = extend_study("last", settings, Silent(), "inline", trials="+4", epochs="27")
+    first = run_study(make_spec("early_stopping.doctor=off"), settings, Silent(), "inline").result
+    second = extend_study("last", settings, Silent(), "inline", trials="+4", epochs="27").result
     assert second.state == "complete"
-    back = read_back(settings, first.study_id)
+    back = load_study(settings, first.study_id)
     fresh = [trial for trial in back.trials if trial.continues is None]
     longer = [trial for trial in back.trials if trial.continues is not None]
     assert len(fresh) == 16
@@ -289,9 +292,9 @@ def test_an_extended_study_goes_on(settings):
 
 
 def test_a_study_learns_from_another_and_keeps_its_id(settings):
-    first = run_study(make_spec("search.sampler=random"), settings, Silent(), "inline")
-    second = run_study(make_spec("search.warm_start=[small]", "budget.trials=4"), settings, Silent(), "inline")
-    assert read_back(settings, second.study_id).spec.search.warm_start == [first.study_id]
+    first = run_study(make_spec("search.sampler=random"), settings, Silent(), "inline").result
+    second = run_study(make_spec("search.warm_start=[small]", "budget.trials=4"), settings, Silent(), "inline").result
+    assert load_study(settings, second.study_id).spec.search.warm_start == [first.study_id]
     with pytest.raises(NotFoundError, match="no study 'smoll'"):
         run_study(make_spec("search.warm_start=[smoll]"), settings, Silent(), "inline")
 
@@ -309,7 +312,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(settings):
                     sync_study(settings, "last")
 
     listener = Second()
-    assert run_study(make_spec(), settings, listener, "inline").state == "complete"
+    assert run_study(make_spec(), settings, listener, "inline").result.state == "complete"
     assert listener.error is not None
     assert not sync_study(settings, "last")
 
@@ -317,9 +320,9 @@ def test_a_second_driver_is_refused_while_the_first_lives(settings):
 def test_a_study_whose_spool_is_gone_is_in_mlflow_once_all_the_same(settings):
     from mlflow import MlflowClient
 
-    study = run_study(make_spec("budget.trials=3"), settings, Silent(), "inline").study_id
+    study = run_study(make_spec("budget.trials=3"), settings, Silent(), "inline").result.study_id
     shutil.rmtree(settings.out / "studies" / study / "spool")
-    back = read_back(settings, study)
+    back = load_study(settings, study)
     assert "the study's spool is gone" in mirror_line(back)
     assert f"`dialin sync {study}` writes what is missing" in mirror_line(back)
     client = MlflowClient(tracking_uri=f"sqlite:///{settings.out / 'mlflow.db'}")
@@ -337,25 +340,25 @@ def test_a_study_whose_spool_is_gone_is_in_mlflow_once_all_the_same(settings):
             points = client.get_metric_history(run.info.run_id, "val_accuracy")
             values = back.trials[int(trial)].values
             assert sorted((point.step, point.value) for point in points) == sorted(values.items())
-    assert mirror_line(read_back(settings, study)) == ""
+    assert mirror_line(load_study(settings, study)) == ""
 
 
 def test_two_extensions_that_have_read_the_same_budget_do_not_both_count_as_done(settings, monkeypatch):
-    study = run_study(make_spec(), settings, Silent(), "inline").study_id
-    acquire = runs.acquire
+    study = run_study(make_spec(), settings, Silent(), "inline").result.study_id
+    acquire = session.acquire
 
     def acquire_late(*arguments):
         """Another one is through between the look at the study and the lease."""
-        monkeypatch.setattr(runs, "acquire", acquire)
+        monkeypatch.setattr(session, "acquire", acquire)
         extend_study(study, settings, Silent(), "inline", trials="+1")
         return acquire(*arguments)
 
-    monkeypatch.setattr(runs, "acquire", acquire_late)
+    monkeypatch.setattr(session, "acquire", acquire_late)
     with pytest.raises(ConflictError, match=f"study {study} has changed meanwhile; look at it and ask again"):
         extend_study(study, settings, Silent(), "inline", trials="+1")
     with Studies(settings.database) as studies:
         assert studies.find(study).state == "complete"
-    extended = extend_study(study, settings, Silent(), "inline", trials="+1")
+    extended = extend_study(study, settings, Silent(), "inline", trials="+1").result
     assert sum(extended.trials.values()) == make_spec().budget.trials + 2
 
 
@@ -369,7 +372,7 @@ def test_without_ray_a_study_says_which_limits_do_not_hold(settings, limit, is_s
 
 
 def test_the_hours_and_the_target_end_a_study(settings):
-    result = run_study(make_spec("budget.target=0.3"), settings, Silent(), "inline")
+    result = run_study(make_spec("budget.target=0.3"), settings, Silent(), "inline").result
     assert result.state == "complete"
     assert result.reason.startswith("budget.target: 0.3 was reached by trial")
     assert result.best.value >= 0.3
@@ -391,23 +394,23 @@ def test_what_cannot_start_leaves_nothing_behind(settings, overrides, runner, er
 
 
 def test_an_error_in_the_middle_marks_the_study_failed(settings, monkeypatch):
-    monkeypatch.setattr("dialin.study_flow.run.write_best_config", lambda *_: 1 / 0)
+    monkeypatch.setattr("dialin.study_flow.finish.write_best_config", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_study(make_spec("budget.trials=2"), settings, Silent(), "inline")
-    row = read_back(settings, "small").row
+    row = load_study(settings, "small").row
     assert (row.state, row.reason) == ("failed", "ZeroDivisionError: division by zero")
 
 
 def test_mlflow_that_cannot_be_had_does_not_stop_a_study(settings, monkeypatch):
     settings.out.mkdir()
     (settings.out / "mlflow.db").mkdir()  # no database can be made here
-    monkeypatch.setattr("dialin.study_flow.run.MIRROR_SECONDS", 3.0)
+    monkeypatch.setattr("dialin.study_flow.finish.MIRROR_SECONDS", 3.0)
     listener = Silent()
-    result = run_study(make_spec("budget.trials=3"), settings, listener, "inline")
+    result = run_study(make_spec("budget.trials=3"), settings, listener, "inline").result
     assert result.state == "complete"
     assert any("MLflow lags by" in note for note in listener.notes)
-    wait_for(lambda: "(" in mirror_line(read_back(settings, "last")))  # the recorder goes on, and says why it cannot
-    line = mirror_line(read_back(settings, "last"))
+    wait_for(lambda: "(" in mirror_line(load_study(settings, "last")))  # the recorder goes on, and says why it cannot
+    line = mirror_line(load_study(settings, "last"))
     assert line.startswith(f"MLflow lags by {list_studies(settings)[0]['mirror_lag']} events (")
     assert line.endswith(f"; `dialin sync {result.study_id}` writes what is missing")
     shutil.rmtree(settings.out / "mlflow.db")
@@ -427,10 +430,10 @@ def example(tmp_path):
 @pytest.mark.parametrize("runner", ["inline", "ray"])
 def test_the_manuals_function_of_ones_own(settings, tmp_path, runner):
     file = example(tmp_path)
-    result = run_study(load_spec(file), settings, Silent(), runner)
+    result = run_study(load_spec(file), settings, Silent(), runner).result
     assert (result.state, result.metric, result.test, result.trials["failed"]) == ("complete", "accuracy", None, 0)
     assert result.best.value > 0.9
-    back = read_back(settings, result.study_id)
+    back = load_study(settings, result.study_id)
     assert [list(trial.params) for trial in back.trials] == [["lr", "batch_size", "decay"]] * 8
     client, runs = mlflow_runs(settings, "logistic")
     parent = next(run for run in runs if "dialin.trial" not in run.data.tags)
@@ -439,7 +442,7 @@ def test_the_manuals_function_of_ones_own(settings, tmp_path, runner):
     assert result.epochs["trained"] == sum(
         len(client.get_metric_history(run.info.run_id, "norm")) for run in runs if run is not parent
     )
-    again = run_study(load_spec(result.paths["best_config"]), settings, Silent(), "inline")
+    again = run_study(load_spec(result.paths["best_config"]), settings, Silent(), "inline").result
     assert again.best == replace(result.best, trial=0)
 
 
@@ -456,15 +459,15 @@ def test_a_study_of_ones_own_goes_on_where_it_was_interrupted(settings, tmp_path
 
     file = example(tmp_path)
     spec = load_spec(file, ["search.sampler=random"])
-    straight = run_study(spec, Settings.read({}, out=str(tmp_path / "straight")), Silent(), "inline")
-    result = run_study(spec, settings, Interrupting(), "ray")
+    straight = run_study(spec, Settings.read({}, out=str(tmp_path / "straight")), Silent(), "inline").result
+    result = run_study(spec, settings, Interrupting(), "ray").result
     assert result.state == "interrupted"
-    assert resume_study("last", settings, Interrupting(), "ray").state == "interrupted"
-    result = resume_study("last", settings, Silent(), "ray")
+    assert resume_study("last", settings, Interrupting(), "ray").result.state == "interrupted"
+    result = resume_study("last", settings, Silent(), "ray").result
     # Several trials come to the same value; which of them are trained to their end depends on who was at a rung first.
     assert (result.state, result.best.value) == ("complete", straight.best.value)
-    before = read_back(Settings.read({}, out=str(tmp_path / "straight")), straight.study_id).trials
-    for one, other in zip(read_back(settings, result.study_id).trials, before, strict=True):
+    before = load_study(Settings.read({}, out=str(tmp_path / "straight")), straight.study_id).trials
+    for one, other in zip(load_study(settings, result.study_id).trials, before, strict=True):
         both = set(one.values) & set(other.values)
         assert both
         assert {epoch: one.values[epoch] for epoch in both} == {epoch: other.values[epoch] for epoch in both}
@@ -481,12 +484,12 @@ def own(tmp_path, body, more=""):
 
 def test_a_function_that_returns_early_completes_its_trial_for_good(settings, tmp_path):
     body = "for epoch in range(trial.epoch + 1, 4):\n    trial.report(epoch, config['x'] + epoch, extra=epoch)\n"
-    result = run_study(own(tmp_path, body, "early_stopping: off\n"), settings, Silent(), "inline")
+    result = run_study(own(tmp_path, body, "early_stopping: off\n"), settings, Silent(), "inline").result
     assert (result.trials["complete"], result.best.epoch) == (4, 3)
-    back = read_back(settings, result.study_id)
+    back = load_study(settings, result.study_id)
     assert {trial.reason for trial in back.trials} == {"train returned after epoch 3 of 9"}
     assert {trial.metrics["extra"] for trial in back.trials} == {3.0}
-    extended = extend_study("last", settings, Silent(), "inline", trials="5", epochs="12")
+    extended = extend_study("last", settings, Silent(), "inline", trials="5", epochs="12").result
     assert extended.trials["complete"] == 5  # one more, and none of the others again
 
 
@@ -499,9 +502,9 @@ for epoch in range(1, 10):
     if trial.should_stop:
         return
 """
-    result = run_study(own(tmp_path, body), settings, Silent(), "inline")
+    result = run_study(own(tmp_path, body), settings, Silent(), "inline").result
     assert result.state == "complete"
-    assert result.epochs["trained"] == sum(len(t.values) for t in read_back(settings, result.study_id).trials)
+    assert result.epochs["trained"] == sum(len(t.values) for t in load_study(settings, result.study_id).trials)
     assert len((tmp_path / "begun").read_text()) > 4
 
 
@@ -513,11 +516,13 @@ def test_what_a_function_of_ones_own_raises_is_the_trials_failure(settings, tmp_
     spec = own(tmp_path, body, "resources: {concurrency: 1}\n")
     result = run_study(
         spec.model_copy(update={"budget": spec.budget.model_copy(update={"failures": 0})}), settings, Silent(), runner
-    )
+    ).result
     # A file whose name another module of this process has gets a name of its own.
     told = re.escape(r".train.<locals>.OwnError: no 9 \udcff\x00xxx")
     assert re.match(rf"1 of 1 trial failed: own(_[0-9a-f]{{8}})?{told}", result.reason)
-    assert re.search(r"x\[\.\.\. [\d,]+ characters cut \.\.\.\]", read_back(settings, result.study_id).trials[0].reason)
+    assert re.search(
+        r"x\[\.\.\. [\d,]+ characters cut \.\.\.\]", load_study(settings, result.study_id).trials[0].reason
+    )
     log = OutputFolder(settings.out).study(result.study_id).logs / "trial-0000.log"
     assert f'File "{tmp_path}/own.py", line 3, in train' in log.read_text()
     assert log.stat().st_size < 300_000
@@ -525,20 +530,28 @@ def test_what_a_function_of_ones_own_raises_is_the_trials_failure(settings, tmp_
     assert events[-1][1]["kind"] == "trial_ended"
 
 
-@pytest.mark.parametrize("runner", ["inline", "ray"])
-def test_a_study_whose_best_checkpoint_is_damaged_is_complete_without_a_test(settings, monkeypatch, runner):
-    """All is trained and stored by then; only the look at the test split cannot be had."""
-    search = runs._test
+class DamagesTheBest:
+    """An executor that damages a checkpoint before it is evaluated."""
 
-    def damage_first(best, trainer, trial_plan):
-        state = checkpoint_folder(trial_plan.checkpoints, best.checkpoint) / "state.json"
+    def __init__(self, executor):
+        self._executor = executor
+
+    def __getattr__(self, name):
+        return getattr(self._executor, name)
+
+    def evaluate(self, trial_plan, trial, checkpoint):
+        state = checkpoint_folder(trial_plan.checkpoints, checkpoint) / "state.json"
         state.write_text(state.read_text()[:10])
-        return search(best, trainer, trial_plan)
+        return self._executor.evaluate(trial_plan, trial, checkpoint)
 
-    monkeypatch.setattr(runs, "_test", damage_first)
-    result = run_study(make_spec("budget.trials=4"), settings, Silent(), runner)
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_a_study_whose_best_checkpoint_is_damaged_is_complete_without_a_test(settings, executor):
+    """Everything is trained and stored by then; only the evaluation on the test split is missing."""
+    damaging = DamagesTheBest(executor_of(executor))
+    result = run_study(make_spec("budget.trials=4"), settings, Silent(), damaging).result
     assert (result.state, result.test) == ("complete", None)
-    reason = read_back(settings, result.study_id).row.reason
+    reason = load_study(settings, result.study_id).row.reason
     assert "the best trial could not be tested: checkpoint" in reason
     assert reason.endswith("is damaged: state.json is not what was written")
     assert Path(result.paths["best_config"]).exists()
@@ -553,7 +566,7 @@ def test_mlflow_keeps_no_score_of_an_earlier_look_beside_another_best_trial(sett
     folder = OutputFolder(settings.out).study("small-abc")
     for best, score, trial in ((records[:1], 0.55, "0"), (records, math.nan, "none")):
         result = summarize(make_spec(), "small-abc", "interrupted", best, looks=[Look(0, {"accuracy": 0.55})])
-        ended = ending_of(make_spec(), result, best, folder, None)
+        ended = ending_event(make_spec(), result, best, folder, None)
         assert ended["metrics"]["test_accuracy"] == pytest.approx(score, nan_ok=True)
         assert ended["tags"]["dialin.test_trial"] == trial
         assert ("0.5500" in ended["tags"]["mlflow.note.content"]) is (trial == "0")

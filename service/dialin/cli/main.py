@@ -254,12 +254,11 @@ def _extend(arguments: argparse.Namespace) -> int:
 
 def _drive(arguments: argparse.Namespace, drive: Callable[[Any], Any]) -> int:
     """Drive a study with its progress on the terminal, and show what came out."""
-    from dialin.study_flow.history import read_back
     from dialin.study_flow.progress import Progress
 
     with Progress(console(stderr=arguments.json)) as progress:
-        result = drive(progress)
-    return _show_end(arguments, read_back(_settings(arguments), result.study_id), result)
+        back = drive(progress)
+    return _show_end(arguments, back, back.result)
 
 
 def _watch(arguments: argparse.Namespace) -> int:
@@ -319,7 +318,7 @@ def _submit(arguments: argparse.Namespace) -> NoReturn:
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    from dialin.study_flow.history import sync_study
+    from dialin.study_flow.mirror import sync_study
 
     left = sync_study(_settings(arguments), arguments.study)
     if arguments.json:
@@ -348,12 +347,12 @@ def _lr_range_test(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from dialin.cli.showing import show_range_test
-    from dialin.study_flow.run import range_test_once
+    from dialin.study_flow.calibrate import run_one_range_test
     from dialin.study_flow.views import range_test_data
 
     shown = console(stderr=arguments.json)
     domain = _range_test_options(arguments)
-    params, calibration = range_test_once(
+    params, calibration = run_one_range_test(
         _load(arguments), _settings(arguments), domain, lambda text: shown.print(text, markup=False)
     )
     if arguments.plot is not None:
@@ -385,7 +384,7 @@ def _range_test_options(arguments: argparse.Namespace) -> Any:
 
 def _list(arguments: argparse.Namespace) -> None:
     from dialin.cli.showing import show_list
-    from dialin.study_flow.history import list_studies
+    from dialin.study_flow.read_back import list_studies
 
     rows = [row for row in list_studies(_settings(arguments)) if row["state"] in (arguments.state or STATES)]
     if arguments.json:
@@ -396,10 +395,10 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from dialin.cli.showing import show_study, show_trial
-    from dialin.study_flow.history import read_back
+    from dialin.study_flow.read_back import load_study
     from dialin.study_flow.views import study_data, trial_data
 
-    back = read_back(_settings(arguments), arguments.study)
+    back = load_study(_settings(arguments), arguments.study)
     if arguments.trial is not None:
         if arguments.json:
             print_json(trial_data(back, arguments.trial))
@@ -419,9 +418,9 @@ def _best(arguments: argparse.Namespace) -> None:
         print_text(text, "yaml" if arguments.json else None)
         return
     from dialin.cli.showing import mirror_line, show_result
-    from dialin.study_flow.history import read_back
+    from dialin.study_flow.read_back import load_study
 
-    back = read_back(_settings(arguments), arguments.study)
+    back = load_study(_settings(arguments), arguments.study)
     if arguments.json:
         print_json(back.result.to_data())
     else:

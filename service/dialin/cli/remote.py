@@ -26,8 +26,8 @@ from dialin.specification import spec_of_study
 from dialin.specification.findings import RULES, Finding
 from dialin.specification.study_spec import StudySpec
 from dialin.store.studies import StudyRow
-from dialin.study_flow.history import ReadBack
 from dialin.study_flow.progress import Progress, StudyClock
+from dialin.study_flow.snapshot import StudySnapshot
 from dialin.study_flow.views import study_data, trial_data
 
 _ENDS = (TrialState.COMPLETE.value, TrialState.STOPPED.value, TrialState.DIVERGED.value, TrialState.FAILED.value)
@@ -40,8 +40,8 @@ def run(verb: str, address: ServerAddress, arguments: Namespace) -> int:
         return _VERBS[verb](client, arguments) or 0
 
 
-def read_remote(study: StudyHandle, trials: Sequence[Mapping[str, Any]]) -> ReadBack:
-    """A study as `dialin.study_flow.history` reads it from disk, with these of its trials. Raises UnreadableError for
+def read_remote(study: StudyHandle, trials: Sequence[Mapping[str, Any]]) -> StudySnapshot:
+    """A study as `dialin.study_flow.read_back` reads it from disk, with these of its trials. Raises UnreadableError for
     one that is damaged or of another version, ServerError for an answer that cannot be read."""
     detail = study.detail()
     info = study.info
@@ -54,7 +54,7 @@ def read_remote(study: StudyHandle, trials: Sequence[Mapping[str, Any]]) -> Read
         lines = detail["calibration"]
         calibration = _Lines(tuple(map(str, lines))) if lines else None
         result = _result(study, detail)
-        return ReadBack(
+        return StudySnapshot(
             row,
             spec,
             records,

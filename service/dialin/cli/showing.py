@@ -23,8 +23,8 @@ from dialin.specification import lint, sampler_of
 from dialin.specification.domains import Fixed
 from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import ObjectiveSpec, StudySpec
-from dialin.study_flow.history import ReadBack
-from dialin.study_flow.views import domain_text, find_trial, value_text, when_text, why
+from dialin.study_flow.snapshot import StudySnapshot
+from dialin.study_flow.views import domain_text, value_text, when_text, why
 from dialin.texts import printable
 from dialin.tracking.mirror import sqlite_uri, ui_command
 
@@ -46,7 +46,7 @@ def show_claim(console: Console, spec: StudySpec, records: Sequence[TrialRecord]
         _say(console, f"how to read it       {spec.claim.read}")
 
 
-def mirror_line(back: ReadBack, *, is_here: bool = True) -> str:
+def mirror_line(back: StudySnapshot, *, is_here: bool = True) -> str:
     """How far MLflow is behind a study, and who changes that: `is_here`, a command; else the server. Empty when MLflow
     has everything."""
     if not back.mirror_note or back.row.state not in ENDED:
@@ -185,9 +185,9 @@ def _lags(row: Mapping[str, Any]) -> bool:
     return bool(row["mirror_lag"]) and row["state"] in ENDED
 
 
-def show_trial(console: Console, back: ReadBack, number: int) -> None:
+def show_trial(console: Console, back: StudySnapshot, number: int) -> None:
     """One trial: its knobs, its course, how it ended, and what the doctor found."""
-    trial = find_trial(back, number)
+    trial = back.find_trial(number)
     ended = why(trial)
     _say(console, f"trial {number} of {back.row.id}: {trial.state.value}{f', {ended}' if ended else ''}")
     table = Table.grid(padding=(0, 2))
@@ -204,7 +204,7 @@ def show_trial(console: Console, back: ReadBack, number: int) -> None:
         _say(console, "the doctor found nothing")
 
 
-def show_study(console: Console, back: ReadBack, *, is_here: bool = True) -> None:
+def show_study(console: Console, back: StudySnapshot, *, is_here: bool = True) -> None:
     show_result(console, back.spec, back.result, mirror_line(back, is_here=is_here))
     show_claim(console, back.spec, back.trials, back.verdict)
     for line in back.calibration.lines() if back.calibration is not None else ():
@@ -230,7 +230,7 @@ def show_study(console: Console, back: ReadBack, *, is_here: bool = True) -> Non
         _say(console, f"{shown}; all of them: dialin show {back.row.id} --json")
 
 
-def _telling(back: ReadBack) -> Sequence[TrialRecord]:
+def _telling(back: StudySnapshot) -> Sequence[TrialRecord]:
     """The trials that are shown: all by number, or of many the best ones, from the best, and the newest."""
     if len(back.trials) <= MOST_SHOWN:
         return back.trials

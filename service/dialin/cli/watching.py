@@ -22,9 +22,9 @@ from dialin.search.records import Trial, TrialRecord
 from dialin.settings import Settings
 from dialin.store.leases import Owner, holder
 from dialin.store.submissions import Submissions
-from dialin.study_flow.history import LocalReader, ReadBack, read_back, study_row
 from dialin.study_flow.progress import Progress, StudyClock
-from dialin.study_flow.views import find_trial
+from dialin.study_flow.read_back import StudyReader, load_study, study_row
+from dialin.study_flow.snapshot import StudySnapshot
 from dialin.texts import read_tail
 
 POLL_SECONDS = 1.0
@@ -66,9 +66,9 @@ class Follower:
             self._listener.trial_ended(trial, now.decision or Decision.of_state(now.state))
 
 
-def watch_study(settings: Settings, reference: str, console: Console) -> ReadBack:
+def watch_study(settings: Settings, reference: str, console: Console) -> StudySnapshot:
     """Show how a study goes until it has ended; how it then stands. Raises as `looks`."""
-    back = read_back(settings, reference)
+    back = load_study(settings, reference)
     if back.row.state in ENDED:
         return back
     clock = StudyClock(back.row.created_at)
@@ -82,12 +82,12 @@ def watch_study(settings: Settings, reference: str, console: Console) -> ReadBac
     return back
 
 
-def looks(settings: Settings, study_id: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[ReadBack]:
+def looks(settings: Settings, study_id: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[StudySnapshot]:
     """How a study stands, now and once a second until it has ended. Raises NotFoundError, and ConflictError when nobody
     drives it."""
     alone = 0
-    with LocalReader(settings, study_id) as reader:
-        while (back := reader.read_back(study_id)).row.state not in ENDED:
+    with StudyReader(settings, study_id) as reader:
+        while (back := reader.load(study_id)).row.state not in ENDED:
             # Nobody may hold the lease for a moment when a study has just begun or is just over.
             driven = back.row.state is not StudyState.RUNNING or holder(reader.studies.engine, study_id) is not None
             alone = 0 if driven else alone + 1
@@ -98,28 +98,28 @@ def looks(settings: Settings, study_id: str, sleep: Callable[[float], None] = ti
     yield back
 
 
-def stop_study(settings: Settings, reference: str, sleep: Callable[[float], None] = time.sleep) -> ReadBack:
+def stop_study(settings: Settings, reference: str, sleep: Callable[[float], None] = time.sleep) -> StudySnapshot:
     """Have the process that drives a study end it, and wait until it has; how it then stands.
 
     Raises NotFoundError, and ConflictError when it has ended already, when nobody drives it, and when that process
     cannot be reached from here.
     """
-    back = read_back(settings, reference)
+    back = load_study(settings, reference)
     if back.row.state in ENDED:
         raise ConflictError(f"study {back.row.id} is {back.row.state.value} already; there is nothing to stop")
     with Submissions(settings.database) as submissions:
         if submissions.get(back.row.id).submission is not None:
             submissions.want(back.row.id, False)  # or its server would start it again
-            back = read_back(settings, back.row.id)
+            back = load_study(settings, back.row.id)
         owner = holder(submissions.engine, back.row.id)
     if back.row.state in ENDED:
         return back
     if owner is None:
         raise ConflictError(_nobody(settings, back.row.id))
     _terminate(settings, owner, back.row.id)
-    with LocalReader(settings, back.row.id) as reader:
-        while (back := reader.read_back(back.row.id)).row.state not in ENDED:
-            if owner.is_gone() and reader.read_back(back.row.id).row.state not in ENDED:
+    with StudyReader(settings, back.row.id) as reader:
+        while (back := reader.load(back.row.id)).row.state not in ENDED:
+            if owner.is_gone() and reader.load(back.row.id).row.state not in ENDED:
                 raise ConflictError(f"process {owner.pid} has ended without a word; {_nobody(settings, back.row.id)}")
             sleep(STOP_POLL_SECONDS)
     return back
@@ -135,7 +135,7 @@ def study_logs(settings: Settings, reference: str, tail: int, trial: int | None 
         return {file.name: read_tail(file, tail) for file in _logs(folder.logs)}
     file = folder.trial_log(trial)
     if not file.exists():
-        find_trial(read_back(settings, row.id), trial)
+        load_study(settings, row.id).find_trial(trial)
         return {}
     return {file.name: read_tail(file, tail)}
 
@@ -143,7 +143,7 @@ def study_logs(settings: Settings, reference: str, tail: int, trial: int | None 
 def best_yaml(settings: Settings, reference: str) -> str:
     """The best configuration of a study as a specification, as its trials have it now. Raises NotFoundError, and
     NoResultError while no trial has reported a finite value."""
-    back = read_back(settings, reference)
+    back = load_study(settings, reference)
     best = back.result.best
     if best is None:
         raise NoResultError(f"study {back.row.id} has no best configuration: no trial has reported a finite value yet")

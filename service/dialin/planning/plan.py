@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -98,12 +97,6 @@ def rungs_of(epochs: int, grace: int, reduction_factor: float) -> tuple[int, ...
             rungs.append(rung)
         exact *= reduction_factor
     return tuple(rungs)
-
-
-def seed_of_trial(study_seed: int, number: int) -> int:
-    """63 bits that differ for every study seed and trial number, the same in every process."""
-    digest = hashlib.blake2b(f"{study_seed}/{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def _share(spec: StudySpec, cluster: ClusterShape) -> tuple[Resources, int]:

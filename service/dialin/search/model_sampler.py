@@ -20,7 +20,8 @@ from scipy.stats import qmc
 from threadpoolctl import ThreadpoolController
 
 from dialin.lifecycle import TrialState
-from dialin.planning.plan import Plan, seed_of_trial
+from dialin.planning.plan import Plan
+from dialin.planning.seeds import seed_of_trial
 from dialin.search.curves import Curves, Observations
 from dialin.search.encoding import Array, Chosen, Encoding, Key
 from dialin.search.gaussian_process import GaussianProcess, squared_distances

@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from dialin.lifecycle import TrialState
-from dialin.planning.plan import Plan, seed_of_trial
+from dialin.planning.plan import Plan
+from dialin.planning.seeds import seed_of_trial
 from dialin.search.encoding import Chosen, Encoding, Key
 from dialin.search.ranking import best_value
 from dialin.search.records import Seen

@@ -30,7 +30,8 @@ from optuna.trial import create_trial
 
 from dialin.errors import reading
 from dialin.lifecycle import TrialState
-from dialin.planning.plan import Plan, seed_of_trial
+from dialin.planning.plan import Plan
+from dialin.planning.seeds import seed_of_trial
 from dialin.search.ahead import Ahead
 from dialin.search.asha import Asha, Promotions, reached
 from dialin.search.decision import Action, Cause, Decision

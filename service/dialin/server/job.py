@@ -17,13 +17,15 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from dialin.errors import ClusterError, ConflictError, DatabaseError, DialinError, StorageError
+from dialin.execution.ray_executor import RayExecutor
 from dialin.execution.ray_jobs import JOB, STUDY, joined_cluster
 from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.settings import Settings
 from dialin.store.submissions import Submissions
 from dialin.study_flow.progress import Progress
-from dialin.study_flow.run import Site, resume_study
+from dialin.study_flow.run import resume_study
+from dialin.study_flow.session import Control
 from dialin.supervisor.rotating import watch_length
 
 LOG_BYTES = 10 * 2**20  # of the driver's log; twice as many are kept
@@ -50,9 +52,10 @@ def _drive(study_id: str, job: str, settings: Settings, submissions: Submissions
     try:
         with joined_cluster() as shape:
             console = Console(highlight=False, soft_wrap=True, width=200, no_color=True)
-            site = Site(shape, nullcontext, allowance=_share(submissions), job=job, starved=_starved(submissions, job))
+            control = Control(job, _share(submissions, study_id), _starved(submissions, study_id, job))
             with Progress(console) as progress:
-                result = resume_study(study_id, settings, progress, site)
+                executor = RayExecutor(shape, nullcontext)
+                result = resume_study(study_id, settings, progress, executor, control).result
         print(f"the study is {result.state}{f': {result.reason}' if result.reason else ''}", flush=True)
     except ConflictError as error:  # another driver lives, or the study has ended: nothing of ours to note
         return _said(error)
@@ -66,11 +69,11 @@ def _drive(study_id: str, job: str, settings: Settings, submissions: Submissions
     return 0
 
 
-def _share(submissions: Submissions) -> Callable[[str], int | None]:
+def _share(submissions: Submissions, study_id: str) -> Callable[[], int | None]:
     """How many trials a study may run at a time, looked up now and then."""
     seen: tuple[float, int | None] = (-SHARE_SECONDS, None)
 
-    def share(study_id: str) -> int | None:
+    def share() -> int | None:
         nonlocal seen
         if time.monotonic() - seen[0] >= SHARE_SECONDS:
             try:
@@ -88,10 +91,10 @@ def _with_own_access(settings: Settings, study_id: str) -> Settings:
     return replace(settings, database_url=given.read_text()) if given.exists() else settings
 
 
-def _starved(submissions: Submissions, job: str) -> Callable[[str, bool], None]:
+def _starved(submissions: Submissions, study_id: str, job: str) -> Callable[[bool], None]:
     """Notes that a study waits for a worker."""
 
-    def note(study_id: str, starved: bool) -> None:
+    def note(starved: bool) -> None:
         with suppress(DatabaseError, sa.exc.OperationalError):  # no more than a hint is lost
             submissions.wait_for(study_id, job, "its trials wait for a worker" if starved else "")
 

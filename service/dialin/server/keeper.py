@@ -18,7 +18,7 @@ from dialin.paths import OutputFolder
 from dialin.settings import Settings
 from dialin.store.leases import holder
 from dialin.store.studies import Standing, Studies
-from dialin.study_flow.history import complete_spool, mlflow_target
+from dialin.study_flow.mirror import complete_spool, mlflow_target
 from dialin.tracking.lag import heard_at, recorder_lock
 from dialin.tracking.position import read_position
 from dialin.tracking.process import SILENT_SECONDS, SURE_SECONDS, recorder_command, start_recorder

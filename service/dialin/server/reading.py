@@ -21,8 +21,8 @@ from dialin.server.trial_view import TrialView
 from dialin.settings import Settings
 from dialin.specification import damage_of, stored_spec
 from dialin.store.studies import StudyRow
-from dialin.study_flow.calibrate import read_calibration
-from dialin.study_flow.history import ReadBack, mirror_standing, result_of
+from dialin.study_flow.calibration_file import read_calibration
+from dialin.study_flow.snapshot import StudySnapshot, mirror_lag_of, result_of
 from dialin.tracking.lag import Lag
 from dialin.tracking.position import read_position
 
@@ -108,7 +108,7 @@ class Reader:
         outcome: T = found[1]
         return outcome
 
-    def read_back(self, row: StudyRow) -> ReadBack:
+    def read_back(self, row: StudyRow) -> StudySnapshot:
         """The study as `dialin show` has it."""
         view, spec = self.view(row), stored_spec(row.spec)
         folder = self._out.study(row.id)
@@ -117,7 +117,7 @@ class Reader:
         key = ("back", row.state, row.reason, row.ended_at, row.spec, folder.best_config.exists(), range_tests)
         result = view.derived(key, lambda: result_of(row, spec, view.records, self._settings, calibration))
         lag = self.lag(row)
-        return ReadBack(row, spec, view.records, result, calibration, lag.events, mirror_note=lag.text())
+        return StudySnapshot(row, spec, view.records, result, calibration, lag.events, mirror_note=lag.text())
 
     def points(self, row: StudyRow, maximize: bool) -> tuple[Sequence[Point], int]:
         """Every new best value and the last value of all, and how many were left out where there are very many."""
@@ -129,7 +129,7 @@ class Reader:
     def lag(self, row: StudyRow) -> Lag:
         """How far MLflow is behind the study, and why."""
         with self._one(row) as kept, reading("how far MLflow has come"):
-            return self._fresh(kept.lag, row.state, lambda _: mirror_standing(self._settings, row))
+            return self._fresh(kept.lag, row.state, lambda _: mirror_lag_of(self._settings, row))
 
     def mlflow_runs(self, row: StudyRow) -> Runs:
         """MLflow's ids of the study's experiment, of its parent run, and of its trials' runs by number; empty while the

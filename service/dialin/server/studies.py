@@ -43,7 +43,7 @@ from dialin.specification.yaml_reader import read_yaml
 from dialin.store.studies import StudyRow
 from dialin.store.submissions import Entry, Submissions
 from dialin.store.tokens import Identity
-from dialin.study_flow.extend import extended, resolve_warm_start
+from dialin.study_flow.extend import extend_budget, resolve_warm_start
 from dialin.study_flow.views import plan_data
 from dialin.texts import one_line, read_tail
 from dialin.tracking.lag import Lag
@@ -263,7 +263,7 @@ class StudyService:
             self._readable(study_id)
             entry = self._submissions.want(study_id, True)
         else:
-            spec = extended(stored_spec(self._readable(study_id).spec), change.get("trials"), change.get("epochs"))
+            spec = extend_budget(stored_spec(self._readable(study_id).spec), change.get("trials"), change.get("epochs"))
             self._check_size(spec)
             entry = self._submissions.extend(study_id, to_yaml(spec), entry)
         self._changed()

@@ -1,36 +1,78 @@
-"""Before the search: the range tests that a space asks for, run, read, and their bounds filled into the plan."""
+"""The stage before the search: the range tests that a space asks for are run and read, and give the bounds of `lr`."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from dialin.errors import UnreadableError, reading
-from dialin.planning.plan import Plan, seed_of_trial
+from dialin.charts.figures import plot_range_tests
+from dialin.execution.local_cluster import local_shape
+from dialin.planning.plan import Plan
 from dialin.planning.range_test_reading import read_curves
+from dialin.planning.seeds import seed_of_trial
+from dialin.settings import Settings
 from dialin.specification import active_params, searched
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.domains import Choice, Fixed, FloatRange, IntRange, RangeTested, Scalar
-from dialin.specification.range_tests import Calibration, Curve, Method, RateBounds, Reading, Sweep
+from dialin.specification.range_tests import Calibration, Curve, Method, RateBounds, Sweep
 from dialin.specification.study_spec import StudySpec
-from dialin.texts import one_line
+from dialin.study_flow.calibration_file import read_calibration, write_calibration
+from dialin.study_flow.prepare import prepare
+from dialin.study_flow.session import Session
 
 MOST_COMBINATIONS = 24
-SHARE = 1 / 20  # of the study's epochs, which the tests may cost where the space does not say how long they are
+MOST_SHARE = 1 / 20  # of the study's epochs, for all tests together, where the space does not say how long they are
 FEWEST_STEPS, MOST_STEPS = 40, 200
+# The tests' seeds lie below those of trials, whose numbers begin at 0.
+FIRST_SEED_NUMBER = -1000
+
 Params = Mapping[str, Scalar]
 RunTests = Callable[[Sequence[tuple[Params, int]], Sweep], Sequence[Curve]]
-"""Configurations with their seeds, and the sweep -> a curve for each, in order."""
+"""Runs a range test of each (configuration, seed), and returns their curves in the same order."""
+CostInEpochs = Callable[[Params, int], float]
+"""The cost of that many test steps of a configuration, in epochs of training."""
 
 
-def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float], file: Path) -> Plan:
-    """The plan with the bounds of its range tests; as it was when its space asks for none. What was found is kept in
-    `file` and read from there the next time; where the file is damaged the tests are run again, and a warning says so.
-    `cost_in_epochs`: of so many test steps of a configuration."""
+def run_range_tests(plan: Plan, session: Session) -> Plan:
+    """The plan with the range tests that its space asks for; they are run on the session's executor."""
+
+    def run_tests(jobs: Sequence[tuple[Params, int]], sweep: Sweep) -> Sequence[Curve]:
+        session.listener.note(f"range tests of the learning rate: {len(jobs)} of {sweep.steps} steps")
+        return session.place.executor.range_tests(session.trial_plan, jobs, sweep)
+
+    folder = session.folder
+    calibrated = calibrate(plan, run_tests, session.trial_plan.objective.range_test_epochs, folder.calibration)
+    if calibrated.calibration is not None:
+        for line in calibrated.calibration.lines():
+            session.listener.note(line)
+        plot_range_tests(calibrated.calibration, folder.range_tests_plot)
+    return calibrated
+
+
+def run_one_range_test(
+    spec: StudySpec, settings: Settings, domain: RangeTested, note: Callable[[str], None]
+) -> tuple[dict[str, Scalar], Calibration]:
+    """The range test of one configuration of a space, in this process: the configuration, and what was found.
+
+    Nothing is stored. Raises SpecError as `plan_study`, and DataError for a data set that is not available.
+    """
+    prepared = prepare(spec, settings, local_shape(), note)
+    objective, resources = prepared.objective, prepared.plan.resources
+
+    def run_tests(jobs: Sequence[tuple[Params, int]], sweep: Sweep) -> Sequence[Curve]:
+        return [objective.range_test(params, seed, resources, sweep) for params, seed in jobs]
+
+    return calibrate_one(spec, domain, run_tests, objective.range_test_epochs)
+
+
+def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: CostInEpochs, file: Path) -> Plan:
+    """The plan with the bounds that its range tests found; unchanged when its space asks for no range test.
+
+    The results are kept in `file` and read from there the next time. When the file is damaged, the tests are run again
+    and a warning says so.
+    """
     domain = plan.spec.space.get("lr")
     if not isinstance(domain, RangeTested):
         return plan
@@ -41,16 +83,11 @@ def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: Callable[[Params,
     if kept is not None:
         warning = f"{kept.text}; they were run again"
         calibration = replace(calibration, warnings=(warning, *calibration.warnings))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(calibration)))
-    partial.rename(file)
+    write_calibration(file, calibration)
     return replace(plan, calibration=calibration)
 
 
-def _calibrate(
-    plan: Plan, domain: RangeTested, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float]
-) -> Calibration:
+def _calibrate(plan: Plan, domain: RangeTested, run_tests: RunTests, cost_in_epochs: CostInEpochs) -> Calibration:
     combinations, warnings = combinations_of(plan.spec, domain)
     configurations = [_configuration(plan.spec, combination) for combination in combinations]
     steps = domain.steps or _affordable(configurations, domain.seeds, plan.most_epochs, cost_in_epochs)
@@ -65,7 +102,7 @@ def _calibrate(
 
 
 def calibrate_one(
-    spec: StudySpec, domain: RangeTested, run_tests: RunTests, cost_in_epochs: Callable[[Params, int], float]
+    spec: StudySpec, domain: RangeTested, run_tests: RunTests, cost_in_epochs: CostInEpochs
 ) -> tuple[dict[str, Scalar], Calibration]:
     """The range test of one configuration, every knob that moves at the middle of its values: that configuration, and
     its reading whether or not one can be confident of it."""
@@ -82,18 +119,16 @@ def _curves(
     spec: StudySpec, configurations: Sequence[Params], domain: RangeTested, steps: int, run_tests: RunTests
 ) -> list[tuple[Curve, ...]]:
     """For each configuration the curves of its seeds."""
-    seeds = [seed_of_trial(spec.search.seed, -1000 - seed) for seed in range(domain.seeds)]
+    seeds = [seed_of_trial(spec.search.seed, FIRST_SEED_NUMBER - seed) for seed in range(domain.seeds)]
     jobs = [(params, seed) for params in configurations for seed in seeds]
     curves = list(run_tests(jobs, Sweep(domain.low, domain.high, steps)))
     return [tuple(curves[start : start + domain.seeds]) for start in range(0, len(curves), domain.seeds)]
 
 
-def _affordable(
-    configurations: Sequence[Params], seeds: int, epochs: int, cost_in_epochs: Callable[[Params, int], float]
-) -> int:
-    """As many steps a test as `SHARE` of the study's epochs pays for, within reason."""
+def _affordable(configurations: Sequence[Params], seeds: int, epochs: int, cost_in_epochs: CostInEpochs) -> int:
+    """As many steps a test as `MOST_SHARE` of the study's epochs pays for, within reason."""
     one = seeds * sum(cost_in_epochs(params, MOST_STEPS) for params in configurations) / MOST_STEPS
-    return max(FEWEST_STEPS, min(MOST_STEPS, int(SHARE * epochs / one) if one > 0 else MOST_STEPS))
+    return max(FEWEST_STEPS, min(MOST_STEPS, int(MOST_SHARE * epochs / one) if one > 0 else MOST_STEPS))
 
 
 def combinations_of(spec: StudySpec, domain: RangeTested) -> tuple[list[dict[str, Scalar]], list[str]]:
@@ -152,46 +187,3 @@ def _read(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -
         f"range test of {name}: {'; '.join(reading.doubts)}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
     )
     return RateBounds(combination, *fallback, reading, curves), [warning]
-
-
-@dataclass(frozen=True)
-class UnreadableCalibration:
-    """In place of range tests whose file is damaged: why they cannot be read. What they cost is not known then."""
-
-    text: str
-    epochs: float = 0.0
-
-    def lines(self) -> list[str]:
-        return [self.text]
-
-
-def read_calibration(file: Path) -> Calibration | UnreadableCalibration | None:
-    """The range tests that are kept in a file; None when there is none."""
-    if not file.exists():
-        return None
-    try:
-        with reading(f"the range tests in {file}"):
-            return from_data(json.loads(file.read_text()))
-    except UnreadableError as error:
-        return UnreadableCalibration(one_line(error, 300))
-
-
-def from_data(data: Mapping[str, Any]) -> Calibration:
-    """A calibration from what `asdict` made of it."""
-    bounds = [
-        RateBounds(
-            combination=entry["combination"],
-            low=entry["low"],
-            high=entry["high"],
-            reading=Reading(**{**entry["reading"], "doubts": tuple(entry["reading"]["doubts"])})
-            if entry["reading"]
-            else None,
-            curves=tuple(Curve(**{key: _tupled(value) for key, value in curve.items()}) for curve in entry["curves"]),
-        )
-        for entry in data["bounds"]
-    ]
-    return Calibration(tuple(bounds), data["epochs"], tuple(data["warnings"]))
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

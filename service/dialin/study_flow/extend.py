@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 
-from dialin.errors import NotFoundError, Problem, SpecError, UsageError
+from dialin.errors import ConflictError, NotFoundError, Problem, SpecError, UsageError
 from dialin.lifecycle import StudyState
 from dialin.planning.plan import rungs_for
 from dialin.settings import Settings
 from dialin.specification import spec_from_data, spec_of_study, to_data
 from dialin.specification.study_spec import StudySpec
-from dialin.store.studies import Studies
+from dialin.store.studies import Studies, StudyRow
 
 
 def resolve_warm_start(spec: StudySpec, settings: Settings) -> StudySpec:
@@ -38,7 +38,21 @@ def resolve_warm_start(spec: StudySpec, settings: Settings) -> StudySpec:
     return spec.model_copy(update={"search": search})
 
 
-def extended(spec: StudySpec, trials: str | None, epochs: str | None) -> StudySpec:
+def unfinished_spec(row: StudyRow, settings: Settings) -> StudySpec:
+    """The specification of a study that can be resumed. Raises ConflictError for a study that is complete."""
+    spec = spec_of_study(row.id, row.spec)
+    if row.state is StudyState.COMPLETE:
+        extend = settings.command(f"extend {row.id} --trials +10")
+        raise ConflictError(f"study {row.id} is complete; add to its budget with: {extend}")
+    return spec
+
+
+def extended_spec(row: StudyRow, trials: str | None, epochs: str | None) -> StudySpec:
+    """The specification of a study with a larger budget. Raises as `extend_budget`."""
+    return extend_budget(spec_of_study(row.id, row.spec), trials, epochs)
+
+
+def extend_budget(spec: StudySpec, trials: str | None, epochs: str | None) -> StudySpec:
     """The specification with a larger budget: numbers, or `+N`.
 
     Rungs stay where they are, and the old length becomes one when trials get longer; the next ones follow by the

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dialin.errors import NotFoundError
 from dialin.planning.plan import Plan
 from dialin.search.ranking import LOSS, best_value, peak_of
 from dialin.search.records import TrialRecord
@@ -16,7 +15,7 @@ from dialin.specification.catalogue import CATALOGUE, Knob
 from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested, Scalar
 from dialin.specification.findings import Finding
 from dialin.specification.range_tests import Calibration
-from dialin.study_flow.history import ReadBack
+from dialin.study_flow.snapshot import StudySnapshot
 from dialin.texts import MOST_LINE, MOST_VALUE, one_line, printable, shorten
 
 
@@ -55,7 +54,7 @@ def range_test_data(params: Mapping[str, Any], calibration: Calibration) -> dict
     }
 
 
-def study_data(back: ReadBack) -> dict[str, Any]:
+def study_data(back: StudySnapshot) -> dict[str, Any]:
     """A study with its trials, for machines."""
     return {
         **back.result.to_data(),
@@ -66,18 +65,9 @@ def study_data(back: ReadBack) -> dict[str, Any]:
     }
 
 
-def find_trial(back: ReadBack, number: int) -> TrialRecord:
-    """A trial of a study by its number. Raises NotFoundError, which says which there are."""
-    for trial in back.trials:
-        if trial.number == number:
-            return trial
-    there = f"0 to {len(back.trials) - 1}" if back.trials else "none"
-    raise NotFoundError(f"no trial {number} in {back.row.id}; there are {there}")
-
-
-def trial_data(back: ReadBack, number: int) -> dict[str, Any]:
+def trial_data(back: StudySnapshot, number: int) -> dict[str, Any]:
     """One trial, for machines."""
-    return record_data(find_trial(back, number), back.spec.objective.mode == "max")
+    return record_data(back.find_trial(number), back.spec.objective.mode == "max")
 
 
 def record_data(trial: TrialRecord, maximize: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from dialin.planning.plan import seed_of_trial
+from dialin.planning.seeds import seed_of_trial
 from dialin.specification import complete
 from dialin.specification.domains import Scalar
 from dialin.specification.range_tests import Curve, Sweep

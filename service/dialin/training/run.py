@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dialin.errors import DataError
-from dialin.planning.plan import seed_of_trial
+from dialin.planning.seeds import seed_of_trial
 from dialin.specification import complete
 from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding

@@ -1,0 +1,47 @@
+"""The executor on a Ray cluster. It imports Ray when it is used, because the settings of a cluster come before that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dialin.execution.trial_run import RangeTestJob, TrialPlan
+from dialin.objectives.base import Metrics
+from dialin.planning.plan import ClusterShape
+from dialin.search.driving import Driver
+from dialin.search.records import Trial
+from dialin.specification.range_tests import Curve, Sweep
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Trains several trials at a time on a Ray cluster, each in a worker process."""
+
+    shape: ClusterShape
+    """What all trials together may use."""
+    connect: Callable[[], AbstractContextManager[None]]
+    """Starts or joins the cluster, and leaves it at the end."""
+
+    @property
+    def is_inline(self) -> bool:
+        return False
+
+    def connected(self) -> AbstractContextManager[None]:
+        return self.connect()
+
+    def train(self, driver: Driver, trial_plan: TrialPlan, *, concurrency: int, folder: Path) -> None:
+        from dialin.execution.ray_tune import run_on_ray
+
+        run_on_ray(driver, trial_plan, concurrency, folder)
+
+    def evaluate(self, trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
+        from dialin.execution.ray_tune import evaluate_on_ray
+
+        return evaluate_on_ray(trial_plan, trial, checkpoint)
+
+    def range_tests(self, trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Sweep) -> Sequence[Curve]:
+        from dialin.execution.ray_tune import sweep_on_ray
+
+        return sweep_on_ray(trial_plan, jobs, sweep)

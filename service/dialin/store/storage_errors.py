@@ -1,0 +1,69 @@
+"""What an error says about the storage of studies, read from error codes: a full disk, a locked or a lost database.
+
+This is the one place that knows the codes of the operating system, SQLite and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dialin.errors import DatabaseError, StorageError
+
+_FULL_ERRNO = (errno.ENOSPC, errno.EDQUOT)
+_FULL_SQLITE = (sqlite3.SQLITE_FULL,)
+_FULL_POSTGRESQL = ("53100",)  # disk_full
+_LOCKED_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_PRIMARY_CODE = 0xFF  # SQLite's extended codes carry the primary one in their low byte
+
+
+@contextmanager
+def storage_errors(resume: str) -> Iterator[None]:
+    """Turn the error of a full disk or of a locked database into a StorageError that says how to go on.
+
+    A DatabaseError that another error hides, such as Optuna's, is raised in its place. `resume`: the command that goes
+    on with the study once the cause is gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error):
+            message = f"no space left on the disk; make room, then go on with: {resume}"
+        elif (database_error := _behind(error, DatabaseError)) is not None:
+            raise database_error from error
+        elif any(_sqlite_code(each) in _LOCKED_SQLITE for each in _chain(error)):
+            message = (
+                "another process keeps the database locked, perhaps a driver that was stopped while it wrote; end it, "
+                f"then go on with: {resume}"
+            )
+        else:
+            raise
+        raise StorageError(message) from error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one that caused it, says that the disk or the account's quota is full."""
+    return any(
+        (isinstance(each, OSError) and each.errno in _FULL_ERRNO)
+        or _sqlite_code(each) in _FULL_SQLITE
+        or getattr(each, "sqlstate", None) in _FULL_POSTGRESQL
+        for each in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that caused it, the newest first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _behind(error: BaseException, kind: type[DatabaseError]) -> DatabaseError | None:
+    return next((each for each in _chain(error) if isinstance(each, kind)), None)
+
+
+def _sqlite_code(error: BaseException) -> int | None:
+    code = error.sqlite_errorcode if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode") else None
+    return None if code is None else code & _PRIMARY_CODE

@@ -1,0 +1,79 @@
+"""The last stage: the result is written to the database, to files and to MLflow."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dialin.lifecycle import StudyState, TrialState
+from dialin.planning.plan import Plan
+from dialin.results.export import write_best_config
+from dialin.results.summary import Result, summarize
+from dialin.search.records import TrialRecord
+from dialin.study_flow.ending import Ending
+from dialin.study_flow.mirror import ending_event
+from dialin.study_flow.session import Session
+from dialin.study_flow.snapshot import StudySnapshot, paths_of
+from dialin.texts import one_line
+
+MIRROR_SECONDS = 60.0  # the end of a study waits so long for MLflow
+INTERRUPTED_MIRROR_SECONDS = 0.3  # the recorder continues by itself; the person should not have to wait
+
+
+def finish(ending: Ending, plan: Plan, session: Session) -> StudySnapshot:
+    """Write down how a study ended, and return it. A signal takes effect only when all is written.
+
+    Raises FencedError, with nothing written, when another driver has taken the study over.
+    """
+    place, row = session.place, session.row
+    with place.interrupts.shield():
+        session.lease.check()
+        _remove_checkpoints(ending.trials, session)
+        result = _result(ending, plan, session)
+        # The row comes last: until it is written the study can be resumed, and then all of this is done again.
+        session.mirror.ended(ending_event(plan.spec, result, ending.trials, session.folder, None))
+        place.studies.end(row.id, ending.state, ending.reason, result.to_data())
+        _close_mirror(session, result)
+        place.interrupts.finish()  # the study has ended; from here on an interrupt changes nothing
+    ended = replace(row, state=ending.state, reason=one_line(ending.reason), ended_at=time.time())
+    lag = session.mirror.standing()
+    return StudySnapshot(ended, plan.spec, ending.trials, result, plan.calibration, lag.events, mirror_note=lag.text())
+
+
+def _remove_checkpoints(records: Sequence[TrialRecord], session: Session) -> None:
+    """Those of trials that never continue. A complete trial's stay: an extended study continues them."""
+    for record in records:
+        if record.state in (TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED):
+            shutil.rmtree(session.folder.checkpoints / f"{record.number:04d}", ignore_errors=True)
+
+
+def _result(ending: Ending, plan: Plan, session: Session) -> Result:
+    """The result, with the best configuration as a file beside it."""
+    paths = paths_of(session.place.settings)
+    result = summarize(
+        plan.spec,
+        session.row.id,
+        ending.state.value,
+        ending.trials,
+        looks=ending.looks,
+        range_tests=plan.calibration.epochs if plan.calibration is not None else 0.0,
+        seconds=time.monotonic() - session.started,
+        paths=paths,
+        reason=ending.reason,
+    )
+    if (best := result.best) is not None:
+        file = session.folder.best_config
+        result = replace(result, paths={**paths, "best_config": str(file)})
+        write_best_config(file, plan.spec, ending.trials[best.trial], result)
+    return result
+
+
+def _close_mirror(session: Session, result: Result) -> None:
+    """Give MLflow a while to receive everything."""
+    interrupted = result.state == StudyState.INTERRUPTED
+    seconds = INTERRUPTED_MIRROR_SECONDS if interrupted else MIRROR_SECONDS
+    if not session.mirror.close(seconds) and not interrupted:
+        lag = session.mirror.lag()
+        session.listener.note(f"MLflow lags by {lag} events; they are kept on disk and are still being written")

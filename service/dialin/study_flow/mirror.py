@@ -1,0 +1,170 @@
+"""The mirror of a study in MLflow: what it is told at the start and at the end, and how it catches up."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import Timeout
+
+from dialin.errors import ConflictError, FencedError
+from dialin.lifecycle import ENDED, StudyState
+from dialin.paths import OutputFolder, StudyFolder
+from dialin.planning.plan import Plan
+from dialin.results.claims import judge
+from dialin.results.leaderboard import describe
+from dialin.results.summary import Result
+from dialin.search.records import TrialRecord
+from dialin.search.storage import opened_storage
+from dialin.search.trial_rows import read_study
+from dialin.settings import Settings
+from dialin.specification import damage_of, sampler_of, searched, spec_of_study, to_yaml
+from dialin.specification.domains import Scalar
+from dialin.specification.study_spec import PythonSpec, StudySpec
+from dialin.store.database_errors import check_mlflow_file
+from dialin.store.leases import holder
+from dialin.store.storage_errors import is_disk_full
+from dialin.store.studies import StudyRow
+from dialin.study_flow.calibration_file import read_calibration
+from dialin.study_flow.ending import end_of_error
+from dialin.study_flow.read_back import find_study, open_studies
+from dialin.study_flow.snapshot import result_of
+from dialin.tracking.events import StudyEnded
+from dialin.tracking.lag import Lag, read_lag, recorder_lock
+from dialin.tracking.mirror import Mirror, sqlite_uri
+from dialin.tracking.process import sync
+from dialin.tracking.rebuilding import append, rebuild, study_ended, study_started, survey
+from dialin.tracking.spool import has_spool
+
+ABANDONED_SECONDS = 0.3  # a driver that ends on an error waits no longer for MLflow; the recorder continues by itself
+
+
+def mlflow_target(settings: Settings) -> tuple[str, Path | None]:
+    """MLflow's tracking URI, and the folder of artifacts when that URI is dialin's own database."""
+    out = OutputFolder(settings.out)
+    if settings.mlflow_uri is not None:
+        return settings.mlflow_uri, None
+    return sqlite_uri(out.mlflow_database), out.mlflow_artifacts
+
+
+@contextmanager
+def mirrored(plan: Plan, row: StudyRow, settings: Settings) -> Iterator[Mirror]:
+    """A running mirror of the study. An error that leaves the block ends the study's run in MLflow too, unless another
+    driver has taken the study over."""
+    spec = plan.spec
+    complete_spool(settings, replace(row, state=StudyState.RUNNING), patience_seconds=0.0)
+    mirror = Mirror(OutputFolder(settings.out).study(row.id).spool, *mlflow_target(settings))
+    rungs = ", ".join(map(str, plan.rungs)) or "none"
+    params: dict[str, Scalar] = {**params_of(spec), "rungs": rungs, "concurrency": plan.concurrency}
+    mirror.study_started(row.id, spec.name, params, {"spec": to_yaml(spec)})
+    mirror.start()
+    try:
+        yield mirror
+    except FencedError:
+        mirror.abandon()
+        raise
+    except BaseException as error:
+        if not is_disk_full(error):
+            state, reason = end_of_error(error)
+            mirror.study_ended(state.value, reason, {}, {}, [])
+        mirror.close(ABANDONED_SECONDS)
+        raise
+
+
+def sync_study(settings: Settings, reference: str) -> Lag:
+    """Write to MLflow what it lacks of a study, and return what is still missing afterwards.
+
+    A spool that is missing or damaged is rebuilt from the study's storage first. Raises NotFoundError, and
+    ConflictError while a driver is at work: its own recorder writes.
+    """
+    with open_studies(settings, reference) as studies:
+        row = find_study(settings, studies, reference)
+        owner = holder(studies.engine, row.id)
+    if owner is not None:
+        raise ConflictError(f"study {row.id} is being driven by process {owner.pid} on {owner.host}, which writes it")
+    if settings.mlflow_uri is None:
+        check_mlflow_file(OutputFolder(settings.out).mlflow_database)
+    folder = OutputFolder(settings.out).study(row.id).spool
+    complete_spool(settings, row)
+    if not has_spool(folder):
+        return Lag()
+    left = sync(folder, *mlflow_target(settings))
+    return replace(read_lag(folder), events=left)
+
+
+def complete_spool(settings: Settings, row: StudyRow, *, patience_seconds: float = 30.0) -> None:
+    """Complete the spool of a study from its storage: lines that are damaged, a spool that is gone, an end that nobody
+    wrote down.
+
+    Only the study's driver may call this, or anybody while there is no driver. A recorder that is at work is waited
+    for; after `patience_seconds` nothing is changed.
+    """
+    folder = OutputFolder(settings.out).study(row.id).spool
+    found = survey(folder)
+    has_ended = row.state in ENDED
+    if found.whole and (found.ended or not has_ended):
+        return
+    with opened_storage(settings.database) as storage:
+        records = read_study(storage, row.id)
+    if not found.lines and not records:
+        return  # no driver has ever worked on it
+    with suppress(Timeout), recorder_lock(folder, patience_seconds):
+        if damage_of(row.spec):
+            # Without its specification nothing can be rebuilt, but MLflow's run ends as the study did.
+            end = study_ended(row.state.value, row.reason, row.ended_at or time.time(), {}, {}, [])
+            append(folder, [end] if has_ended and not found.ended else [])
+            return
+        spec = spec_of_study(row.id, row.spec)
+        if not found.whole:
+            started = study_started(row.id, row.name, row.created_at, params_of(spec), row.spec)
+            rebuild(folder, started, spec.objective.metric, records)
+        if has_ended:
+            around = OutputFolder(settings.out).study(row.id)
+            result = result_of(row, spec, records, settings, read_calibration(around.calibration))
+            append(folder, [ending_event(spec, result, records, around, row.ended_at)])
+
+
+def params_of(spec: StudySpec) -> dict[str, Scalar]:
+    """The parameters of a study's run in MLflow that follow from its specification."""
+    objective = spec.objective
+    subject = {"python": objective.python} if isinstance(objective, PythonSpec) else {"dataset": objective.dataset}
+    return {
+        **subject,
+        "metric": objective.metric,
+        "mode": objective.mode,
+        "sampler": sampler_of(spec),
+        "seed": spec.search.seed,
+        "trials": spec.budget.trials,
+        "epochs": spec.budget.epochs,
+        "searched": ", ".join(searched(spec)),
+    }
+
+
+def ending_event(
+    spec: StudySpec, result: Result, records: Sequence[TrialRecord], folder: StudyFolder, ended_at: float | None
+) -> StudyEnded:
+    """The event that tells MLflow of a study's end: metrics, the report, files. `ended_at`: in seconds since 1970;
+    None: now."""
+    metrics = {f"trials_{state}": float(count) for state, count in result.trials.items()}
+    metrics |= {f"epochs_{kind}": float(count) for kind, count in result.epochs.items()}
+    metrics["seconds"] = result.seconds
+    if result.best is not None:
+        metrics[f"best_{result.metric}"] = result.best.value
+    # MLflow never forgets a metric: NaN replaces the score of an earlier look, which belonged to another best trial.
+    metrics |= {f"test_{name}": math.nan for look in result.looks for name in look.values}
+    metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}
+    metrics["test_looks"] = float(len(result.looks))
+    claim = judge(spec, spec.claim, records).text() if spec.claim is not None else ""
+    # MLflow shows the note, in Markdown, on the page of the run.
+    tags = {"mlflow.note.content": describe(result, records, claim)}
+    if result.best is not None:
+        tags["dialin.best_trial"] = str(result.best.trial)
+        tags["dialin.test_trial"] = "none" if result.test_trial is None else str(result.test_trial)
+    files = [folder.best_config, folder.calibration, folder.range_tests_plot]
+    there = [str(file) for file in files if file.exists()]
+    at = time.time() if ended_at is None else ended_at
+    return study_ended(result.state, result.reason, at, metrics, tags, there)

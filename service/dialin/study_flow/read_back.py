@@ -1,0 +1,129 @@
+"""Studies read back from the database and the folders below the output folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dialin.errors import DatabaseError, NotFoundError, UsageError
+from dialin.paths import OutputFolder
+from dialin.search.storage import BaseStorage, close_storage, open_storage
+from dialin.search.trial_rows import TrialReader
+from dialin.settings import Settings
+from dialin.specification import damage_of, spec_of_study
+from dialin.store.studies import Studies, StudyRow
+from dialin.study_flow.calibration_file import read_calibration
+from dialin.study_flow.snapshot import StudySnapshot, mirror_lag_of, result_of
+
+
+def load_study(settings: Settings, reference: str) -> StudySnapshot:
+    """A study by id, name or `last`. Raises NotFoundError, and UnreadableError for a study that is damaged or was
+    stored by another version."""
+    with StudyReader(settings, reference) as reader:
+        return reader.load(reference)
+
+
+class StudyReader:
+    """Reads studies again and again: the database stays open, and only trials that may have changed are read again.
+
+    A context manager. Raises NotFoundError where there is no database yet.
+    """
+
+    def __init__(self, settings: Settings, reference: str) -> None:
+        self._settings, self._out = settings, OutputFolder(settings.out)
+        self.studies = open_studies(settings, reference)
+        self._storage: BaseStorage | None = None
+        self._trials: dict[str, TrialReader] = {}
+
+    def __enter__(self) -> StudyReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._storage is not None:
+            close_storage(self._storage)
+        self.studies.close()
+
+    def load(self, reference: str) -> StudySnapshot:
+        """A study by id, name or `last`. Raises as `load_study`."""
+        row = find_study(self._settings, self.studies, reference)
+        spec = spec_of_study(row.id, row.spec)
+        if self._storage is None:
+            self._storage = open_storage(self._settings.database)
+        trials = self._trials.setdefault(row.id, TrialReader(self._storage, row.id)).read()
+        calibration = read_calibration(self._out.study(row.id).calibration)
+        result = result_of(row, spec, trials, self._settings, calibration)
+        lag = mirror_lag_of(self._settings, row)
+        return StudySnapshot(
+            row, spec, trials, result, calibration, lag.events, mirror_note=lag.text(), history=row.history()
+        )
+
+
+def study_row(settings: Settings, reference: str) -> StudyRow:
+    """The row of a study by id, name or `last`, even when nothing else of it can be read. Raises NotFoundError."""
+    with open_studies(settings, reference) as studies:
+        return find_study(settings, studies, reference)
+
+
+def list_studies(settings: Settings) -> list[dict[str, Any]]:
+    """The studies below `settings.out` in short, the newest first; an empty list when there is no study yet.
+
+    Raises DatabaseError where there are folders of studies but none of them in the database, and UsageError where
+    `settings.out` is a file.
+    """
+    if settings.out.is_file():
+        raise UsageError(f"{settings.out} is a file; studies are kept in a folder")
+    rows = []
+    if settings.has_database:
+        with Studies(settings.database) as studies:
+            rows = studies.list()
+    if not rows:
+        _check_not_lost(settings)
+    return [{**_line(row), "mirror_lag": mirror_lag_of(settings, row).events} for row in rows]
+
+
+def find_study(settings: Settings, studies: Studies, reference: str) -> StudyRow:
+    """The row of a study. Raises NotFoundError, and DatabaseError where the database seems to be lost."""
+    try:
+        return studies.find(reference)
+    except NotFoundError:
+        if not studies.list():
+            _check_not_lost(settings)
+        raise
+
+
+def open_studies(settings: Settings, reference: str) -> Studies:
+    """The table of studies, to look for `reference`. Raises NotFoundError where there is no database yet, and
+    DatabaseError where it is missing beside folders of studies."""
+    if not settings.has_database:
+        _check_not_lost(settings)
+        raise NotFoundError(f"no study {reference!r}: there is none in {settings.out}")
+    return Studies(settings.database)
+
+
+def _check_not_lost(settings: Settings) -> None:
+    """Raises DatabaseError where folders of studies are left without their database."""
+    folder = OutputFolder(settings.out).root / "studies"
+    left = sum(one.is_dir() for one in folder.iterdir()) if folder.is_dir() else 0
+    if left and settings.database_url is None:
+        database = OutputFolder(settings.out).database
+        state = "knows no study" if database.exists() else "is not there"
+        raise DatabaseError(
+            f"{database} {state}, but {folder} holds the folders of {left}; restore a copy of it; "
+            "the folders still hold the journals, logs and checkpoints"
+        )
+
+
+def _line(row: StudyRow) -> dict[str, Any]:
+    best = row.summary.get("best") or {}
+    return {
+        "study_id": row.id,
+        "name": row.name,
+        "state": row.state.value,
+        "reason": row.reason,
+        "unreadable": row.damage or damage_of(row.spec),
+        "metric": row.summary.get("metric"),
+        "best": best.get("value"),
+        "trials": row.summary.get("trials"),
+        "seconds": row.summary.get("seconds"),
+        "created_at": row.created_at,
+        "ended_at": row.ended_at,
+    }
