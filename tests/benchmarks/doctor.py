@@ -21,6 +21,7 @@ from dialin.planning.plan import ClusterShape, plan_study
 from dialin.planning.seeds import seed_of_trial
 from dialin.search.samplers import Proposer
 from dialin.specification import active_params, load_spec
+from dialin.training.configuration import TrainingOptions
 from dialin.training.datasets import load, prepare
 from dialin.training.device_data import place
 from dialin.training.run import ImageRun
@@ -41,7 +42,9 @@ def main() -> None:
     healthy, number, alarms, sick = 0, 0, Counter(), Counter()
     while healthy < arguments.trials:
         params = active_params(spec, proposer.propose(number, {}))
-        run = ImageRun(params, splits, seed_of_trial(0, number), spec.budget.epochs, "val_accuracy", True)
+        run = ImageRun(
+            params, splits, seed_of_trial(0, number), TrainingOptions(spec.budget.epochs, "val_accuracy", True)
+        )
         codes, best = Counter(), 0.0
         for _ in range(spec.budget.epochs):
             best = max(best, run.epoch()["val_accuracy"])
@@ -72,7 +75,7 @@ def measure(splits: object, batch_size: int) -> float:
     best = {True: float("inf"), False: float("inf")}
     for _ in range(7):
         for watched in (True, False):
-            run = ImageRun(params, splits, 1, 9, "val_accuracy", True, watched)
+            run = ImageRun(params, splits, 1, TrainingOptions(9, "val_accuracy", True, watched))
             began = time.process_time()
             for _ in range(9):
                 run.epoch()

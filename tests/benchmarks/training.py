@@ -47,11 +47,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
-from dialin.specification import complete
 from dialin.specification.study_spec import Precision
+from dialin.training.configuration import Configuration, TrainingOptions
 from dialin.training.datasets import ImageData, load, prepare
 from dialin.training.device_data import Splits, place
-from dialin.training.run import ImageRun, build_network
+from dialin.training.network import build_network
+from dialin.training.run import ImageRun
 
 VALIDATION = 0.2
 MATMUL_SIDE, MATMUL_TIMES = 8192, 50
@@ -125,10 +126,9 @@ def ours(
 ) -> Training:
     began = time.perf_counter()
     splits = place(load(prepare(case.dataset, data_dir, print)), device, VALIDATION, case.samples, 0)
-    params, metric = case.params(), "val_accuracy"
-    run = ImageRun(
-        params, splits, seed, case.epochs, metric, True, compile_network=compile_network, precision=precision
-    )
+    metric = "val_accuracy"
+    options = TrainingOptions(case.epochs, metric, True, compile=compile_network, precision=precision)
+    run = ImageRun(case.params(), splits, seed, options)
     return _train(case, began, len(splits.train), lambda _epoch: run.epoch()[metric])
 
 
@@ -138,7 +138,7 @@ def usual(case: Case, seed: int, data_dir: Path, device: str, workers: int) -> T
     splits = place(data, "cpu", VALIDATION, case.samples, 0)  # which images are whose, as for ours
     torch.manual_seed(seed)
     # The same network from the same initialization, in torch's own memory format.
-    network = _as_usual(build_network(complete(case.params()), splits)).to(device)
+    network = _as_usual(build_network(Configuration.from_params(case.params()), splits)).to(device)
     loop = UsualLoop(case, network, data, splits, device, workers)
     return _train(case, began, len(splits.train), loop.epoch)
 
@@ -283,7 +283,7 @@ def chip_share(case: Case, images_per_second: float, data_dir: Path) -> dict[str
     from torch.utils.flop_counter import FlopCounterMode
 
     splits = place(load(prepare(case.dataset, data_dir, print)), "cuda", VALIDATION, case.samples, 0)
-    network = build_network(complete(case.params()), splits)
+    network = build_network(Configuration.from_params(case.params()), splits)
     images, labels = splits.train.take(torch.arange(case.batch_size, device="cuda"))
     with FlopCounterMode(display=False) as counter:
         nn.functional.cross_entropy(network(images.float()), labels).backward()

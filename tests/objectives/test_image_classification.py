@@ -16,6 +16,7 @@ from dialin.errors import DataError
 from dialin.objectives.image_classification import ImageClassification
 from dialin.objectives.synthetic import Synthetic
 from dialin.planning.plan import Resources
+from dialin.training.configuration import TrainingOptions
 from dialin.training.datasets import load, prepare
 from dialin.training.device_data import place
 from tests.conftest import ROOT
@@ -54,13 +55,10 @@ def test_a_specification_becomes_its_objective(tmp_path):
     assert build(tmp_path, *overrides) == ImageClassification(
         dataset="digits",
         data_dir=tmp_path,
-        metric="val_loss",
-        maximize=False,
-        epochs=4,
         validation_fraction=0.3,
         samples=300,
         split_seed=7,
-        doctor=False,
+        training=TrainingOptions(epochs=4, metric="val_loss", maximize=False, doctor=False),
     )
     assert isinstance(objectives.build(make_spec(), tmp_path), Synthetic)
 
@@ -137,7 +135,7 @@ def test_a_trial_has_the_threads_of_its_cpus(data_dir, cpus, threads):
 def test_the_split_seed_decides_and_the_trials_seed_does_not(data_dir):
     def rows(split_seed, seed):
         run = build(data_dir, f"objective.split_seed={split_seed}").start(PARAMS, seed, Resources())
-        return run._splits.train.rows.tolist(), run._splits.validation.rows.tolist()
+        return run.splits.train.rows.tolist(), run.splits.validation.rows.tolist()
 
     assert rows(0, 1) == rows(0, 2)
     assert rows(0, 1) != rows(1, 1)
@@ -145,13 +143,13 @@ def test_the_split_seed_decides_and_the_trials_seed_does_not(data_dir):
 
 def test_params_not_named_take_the_catalogues_defaults(data_dir):
     run = build(data_dir).start({"model": "resnet18", "width": 4, "optimizer": "adamw"}, 1, Resources())
-    assert run._optimizer.defaults["betas"] == (0.9, 0.999)
-    assert run._optimizer.param_groups[0]["weight_decay"] == 5e-4
+    assert run.training_step.optimizer.defaults["betas"] == (0.9, 0.999)
+    assert run.training_step.optimizer.param_groups[0]["weight_decay"] == 5e-4
     assert run.epoch()["lr"] < 1e-3  # adamw's default, along a cosine
 
 
 def test_an_unknown_data_set(tmp_path):
-    objective = ImageClassification("cifar11", tmp_path, "val_accuracy", True, 1, 0.1, None, 0)
+    objective = ImageClassification("cifar11", tmp_path, 0.1, None, 0, TrainingOptions(1, "val_accuracy", True))
     with pytest.raises(DataError, match="unknown data set 'cifar11'; did you mean 'cifar10'"):
         objective.prepare(print)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dialin.training import compilation
+from dialin.training.configuration import TrainingOptions
 from dialin.training.run import ImageRun
 from tests.training.test_run import params, values
 from tests.training.test_synchronization import place_digits
@@ -46,7 +47,7 @@ def seen(monkeypatch):
 
 def start(digits, compiling, seed=1, **changes):
     torch.set_num_threads(1)
-    return ImageRun(params(**changes), digits, seed, 4, "val_accuracy", True, compile_network=compiling)
+    return ImageRun(params(**changes), digits, seed, TrainingOptions(4, "val_accuracy", True, compile=compiling))
 
 
 def test_full_batches_that_nobody_watches_are_compiled(digits, seen):

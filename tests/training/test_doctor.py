@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dialin.specification.findings import RULES, Finding
+from dialin.training.configuration import TrainingOptions
 from dialin.training.datasets import load, prepare
 from dialin.training.device_data import place
 from dialin.training.doctor import Doctor
@@ -25,7 +26,7 @@ def examine(digits, epochs=6, doctor=True, **params):
     """What the doctor finds in a trial, by code."""
     torch.set_num_threads(1)
     base = {"optimizer": "sgd", "lr": 0.05, "batch_size": 64, "width": 8, "depth": 3}
-    run = ImageRun({**base, **params}, digits, 1, epochs, "val_accuracy", True, doctor)
+    run = ImageRun({**base, **params}, digits, 1, TrainingOptions(epochs, "val_accuracy", True, doctor))
     found = {}
     for _ in range(epochs):
         metrics = run.epoch()
@@ -132,11 +133,11 @@ def test_each_finding_comes_once():
 
 def test_a_resumed_doctor_does_not_repeat_itself(digits, tmp_path):
     params = {"optimizer": "sgd", "lr": 1e-9, "batch_size": 64, "width": 8, "depth": 3}
-    first = ImageRun(params, digits, 1, 6, "val_accuracy", True)
+    first = ImageRun(params, digits, 1, TrainingOptions(6, "val_accuracy", True))
     for _ in range(3):
         first.epoch()
     first.save(tmp_path)
-    second = ImageRun(params, digits, 1, 6, "val_accuracy", True)
+    second = ImageRun(params, digits, 1, TrainingOptions(6, "val_accuracy", True))
     second.load(tmp_path)
     for _ in range(2):
         second.epoch()

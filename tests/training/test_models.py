@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from dialin.specification import complete
 from dialin.specification.catalogue import CATALOGUE
+from dialin.training.configuration import Configuration
 from dialin.training.initialization import INITIALIZATIONS, initialize
 from dialin.training.layers import ACTIVATIONS, CONVOLUTIONS, NORMALIZATIONS, PoolingNormalization, groups_of
 from dialin.training.models import MODELS, ImageShape, ResidualBlock, build_model, count_parameters
@@ -19,7 +19,7 @@ DIGITS = ImageShape(1, 8, 8, 10)
 
 
 def build(shape=CIFAR, **params):
-    return build_model(complete(params), shape)
+    return build_model(Configuration.from_params(params).network, shape)
 
 
 def convolutions(model):
@@ -122,8 +122,8 @@ def test_two_stacked_3x3_see_as_far_as_one_5x5():
 
 
 def test_residual_blocks_add_what_they_were_given():
-    params = complete({"depth": 1, "width": 8, "residual": True, "zero_init_residual": True})
-    model = build_model(params, ImageShape(8, 8, 8, 2))
+    params = Configuration.from_params({"depth": 1, "width": 8, "residual": True, "zero_init_residual": True})
+    model = build_model(params.network, ImageShape(8, 8, 8, 2))
     initialize(model, params)
     block = next(module for module in model.modules() if isinstance(module, ResidualBlock))
     images = torch.randn(4, 8, 8, 8)
@@ -135,8 +135,10 @@ def test_residual_blocks_add_what_they_were_given():
 def test_zero_init_makes_resnet_blocks_start_as_the_identity(normalization):
     for zero, expected in ((True, 0.0), (False, None)):
         torch.manual_seed(0)
-        params = complete({"model": "resnet18", "width": 4, "normalization": normalization, "zero_init_residual": zero})
-        model = build_model(params, CIFAR)
+        params = Configuration.from_params(
+            {"model": "resnet18", "width": 4, "normalization": normalization, "zero_init_residual": zero}
+        )
+        model = build_model(params.network, CIFAR)
         initialize(model, params)
         bodies = [module.body for module in model.modules() if isinstance(module, ResidualBlock)]
         most = max(body(torch.randn(2, body[0].in_channels, 8, 8)).abs().max().item() for body in bodies)
@@ -145,7 +147,7 @@ def test_zero_init_makes_resnet_blocks_start_as_the_identity(normalization):
 
 @pytest.mark.parametrize("name", CATALOGUE["normalization"].choices)
 def test_normalization(name):
-    layer = NORMALIZATIONS[name](8, {"groups": 2})
+    layer = NORMALIZATIONS[name](8, whole(groups=2).network)
     images = torch.randn(16, 8, 5, 5, generator=torch.Generator().manual_seed(0)) * 7 + 3
     axes = {"batch": (0, 2, 3), "layer": (1, 2, 3), "instance": (2, 3)}
     result = layer(images)
@@ -192,7 +194,7 @@ def test_normalization_after_pooling():
     ],
 )
 def test_activations(name, expected):
-    layer = ACTIVATIONS[name]({"activation_slope": 0.2})
+    layer = ACTIVATIONS[name](whole(activation_slope=0.2).network)
     assert torch.allclose(layer(torch.tensor([-2.0, 0, 2])), torch.tensor(expected), atol=1e-4)
     assert any(type(module) is type(layer) for module in build(activation=name).modules())
 
@@ -212,7 +214,7 @@ def test_the_catalogue_and_the_registries_name_the_same(knob, registry):
 
 
 def whole(**params):
-    return complete(params)
+    return Configuration.from_params(params)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
@@ -222,7 +224,11 @@ def test_kaiming_keeps_the_signal_through_thirty_layers(activation):
     for name in ("kaiming", "default"):
         torch.manual_seed(0)
         params = whole(activation=activation, initialization=name)
-        parts = (part for _ in range(30) for part in (nn.Conv2d(32, 32, 3, padding=1), ACTIVATIONS[activation](params)))
+        parts = (
+            part
+            for _ in range(30)
+            for part in (nn.Conv2d(32, 32, 3, padding=1), ACTIVATIONS[activation](params.network))
+        )
         model = nn.Sequential(*parts)
         initialize(model, params)
         with torch.no_grad():
@@ -285,7 +291,7 @@ def test_the_last_layer_has_no_gain_for_an_activation():
 def test_zeros_cannot_learn():
     torch.manual_seed(0)
     params = whole(initialization="zeros", normalization="none", width=4)
-    model = build_model(params, DIGITS)
+    model = build_model(params.network, DIGITS)
     initialize(model, params)
     model(torch.randn(4, 1, 8, 8)).square().mean().backward()
     assert all(layer.weight.grad.abs().max() == 0 for layer in convolutions(model))

@@ -12,6 +12,7 @@ from dialin.planning.plan import Resources
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.range_tests import Sweep
 from dialin.training import precision
+from dialin.training.configuration import TrainingOptions
 from dialin.training.device_data import Split, Splits, statistics_of
 from dialin.training.range_test import range_test
 from dialin.training.run import ImageRun
@@ -46,7 +47,7 @@ def images(side, channels=1, count=64):
 
 def start(splits, asked="auto", epochs=8, **changes):
     torch.set_num_threads(1)
-    return ImageRun(params(**changes), splits, 1, epochs, "val_accuracy", True, precision=asked)
+    return ImageRun(params(**changes), splits, 1, TrainingOptions(epochs, "val_accuracy", True, precision=asked))
 
 
 def kinds_of(run):

@@ -10,11 +10,12 @@ import torch
 from dialin.planning.range_test_reading import read_curves
 from dialin.specification import complete
 from dialin.specification.range_tests import Sweep
+from dialin.training.configuration import Configuration
 from dialin.training.datasets import load, prepare
 from dialin.training.device_data import place
+from dialin.training.network import build_network
 from dialin.training.optimizers import build_optimizer
-from dialin.training.range_test import range_test, sweep_rates
-from dialin.training.run import build_network
+from dialin.training.range_test import RangeTest, range_test
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_it_ends_where_training_diverges(digits):
 
 
 def test_it_runs_on_copies(digits):
-    whole = params(dropout=0.3, augmentation="crop+flip")
+    whole = Configuration.from_params(params(dropout=0.3, augmentation="crop+flip"))
     torch.manual_seed(5)
     model = build_network(whole, digits)
     optimizer = build_optimizer(model, whole)
@@ -67,7 +68,7 @@ def test_it_runs_on_copies(digits):
     model.train()
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     random = torch.get_rng_state()
-    sweep_rates(model, optimizer, whole, digits, 1, Sweep(1e-3, 1, 15))
+    RangeTest(whole, digits, 1).run(model, optimizer, Sweep(1e-3, 1, 15))
     after = model.state_dict(), optimizer.state_dict()
     assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
     assert str(before[1]) == str(after[1])

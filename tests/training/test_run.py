@@ -12,8 +12,9 @@ from dialin import objectives
 from dialin.errors import DataError
 from dialin.planning.plan import Resources
 from dialin.specification import active_params
+from dialin.training.configuration import TrainingOptions
 from dialin.training.device_data import place, statistics_of
-from dialin.training.run import ImageRun, _batches
+from dialin.training.run import ImageRun, split_batches
 from tests.factories import make_spec
 
 
@@ -36,7 +37,7 @@ def params(**changes):
 
 def start(digits, seed=1, epochs=4, metric="val_accuracy", maximize=True, **changes):
     torch.set_num_threads(1)
-    return ImageRun(params(**changes), digits, seed, epochs, metric, maximize)
+    return ImageRun(params(**changes), digits, seed, TrainingOptions(epochs, metric, maximize))
 
 
 def values(run, epochs):
@@ -106,8 +107,8 @@ def test_the_test_split_is_read_with_the_best_epochs_weights(digits, metric, max
     after = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     assert all(torch.equal(after[name], kept[-1][1][name]) for name in after)  # testing changes nothing
     run.model.load_state_dict(best)
-    run._best.weights = None
-    assert run.test() == tested
+    loss, accuracy = run.evaluate(digits.test)
+    assert tested == {"accuracy": accuracy, "loss": loss}
 
 
 def test_a_divergence_is_reported_as_it_is(digits):
@@ -154,7 +155,7 @@ def test_label_smoothing_changes_the_training_loss_only(digits):
     ("count", "size", "lengths"), [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (1, 4, [1]), (3, 8, [3]), (2, 1, [2])]
 )
 def test_no_image_is_dropped_and_none_is_alone(count, size, lengths):
-    batches = _batches(torch.arange(count), size)
+    batches = split_batches(torch.arange(count), size)
     assert [len(batch) for batch in batches] == lengths
     assert torch.cat(batches).tolist() == list(range(count))
 
@@ -163,8 +164,8 @@ def test_the_objective_starts_runs_and_shares_their_data(data_dir):
     spec = make_spec("objective.samples=200", "budget.epochs=2", dataset="digits")
     objective = objectives.build(spec, data_dir)
     first, second = (objective.start(params(), seed, Resources()) for seed in (1, 2))
-    assert first._splits is second._splits
-    assert first._splits.train.images.data_ptr() == second._splits.train.images.data_ptr()
+    assert first.splits is second.splits
+    assert first.splits.train.images.data_ptr() == second.splits.train.images.data_ptr()
     assert first.epoch().keys() == {
         "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds",
         "zero_activations", "gradient_norm", "update_ratio",

@@ -11,15 +11,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-from importlib.metadata import PackageNotFoundError
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dialin.errors import DataError
-from dialin.training import sources
 from dialin.training.datasets import load, prepare
 from dialin.training.sources import read_folder, read_npz
 from tests.conftest import ROOT
@@ -51,20 +48,6 @@ def test_digits(tmp_path):
     published = np.round(load_digits().data * 255 / 16).astype(np.uint8)
     assert sorted(map(bytes, together)) == sorted(map(bytes, published))
     assert np.bincount(data.y_test).min() >= 34
-
-
-@pytest.mark.parametrize("where", ["not installed by that name", "without its file"])
-def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(where, tmp_path, monkeypatch):
-    def elsewhere(name):
-        if where == "without its file":
-            return SimpleNamespace(locate_file=lambda path: tmp_path / path)
-        raise PackageNotFoundError(name)
-
-    direct = sources._digits_of_scikit_learn()
-    monkeypatch.setattr(sources, "distribution", elsewhere)
-    for one, other in zip(direct, sources._digits_of_scikit_learn(), strict=True):
-        assert np.array_equal(one, other)
-        assert one.dtype == other.dtype
 
 
 def test_preparing_twice_reads_once(tmp_path, monkeypatch):

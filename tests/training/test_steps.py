@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import subprocess
-import sys
-from pathlib import Path
+import re
 
 import pytest
 import torch
@@ -15,67 +13,81 @@ from torch.nn import functional
 
 from dialin.specification import complete
 from dialin.specification.catalogue import CATALOGUE
+from dialin.training.configuration import Configuration
 from dialin.training.inputs import INPUTS, Statistics
 from dialin.training.losses import LOSSES
-from dialin.training.optimizers import OPTIMIZERS, Penalties, build_optimizer, take_step
+from dialin.training.optimizers import OPTIMIZERS, Penalties, build_optimizer
 from dialin.training.schedules import SCHEDULES, Plateau, base_rate, learning_rate
+from dialin.training.step import TrainingStep
 
 BASE = {"lr": 0.1, "weight_decay": 0.0}
 
 
 def after_steps(steps=1, weight=2.0, **changes):
     """A weight after some steps down a constant gradient of 1."""
-    params = complete({**BASE, **changes})
+    params = Configuration.from_params({**BASE, **changes})
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, weight)
     optimizer, penalties = build_optimizer(model, params), Penalties(model, params)
     for _ in range(steps):
         optimizer.zero_grad()
         model.weight.sum().backward()
-        penalties.before_step(0.1)
-        take_step(optimizer)
+        penalties.apply_before_step(0.1)
+        optimizer.step()
     return model.weight.item()
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_a_step_is_torchs_step(name):
-    model = nn.Linear(3, 2)
+def test_a_step_is_that_of_a_loop_written_out(name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     other = copy.deepcopy(model)
-    params = complete({**BASE, "optimizer": name, "weight_decay": 0.1})
-    ours, theirs = build_optimizer(model, params), build_optimizer(other, params)
+    configuration = Configuration.from_params({**BASE, "optimizer": name, "weight_decay": 0.1, "input": "none"})
+    ours, theirs = build_optimizer(model, configuration), build_optimizer(other, configuration)
+    statistics = Statistics(*[torch.ones(1, 1, 1, 1)] * 3)
+    step = TrainingStep(model, ours, configuration, statistics, "float32")
+    labels = torch.tensor([0, 1, 1, 0])
     for number in range(5):
-        images = torch.full((4, 3), float(number))
-        for network, optimizer in ((model, ours), (other, theirs)):
-            optimizer.zero_grad()
-            network(images).square().sum().backward()
-        take_step(ours)
+        images = torch.full((4, 1, 1, 3), float(number))
+        theirs.zero_grad()
+        functional.cross_entropy(other(images), labels).backward()
         theirs.step()
+        step.take(images, labels, BASE["lr"])
         assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
     assert str(ours.state_dict()) == str(theirs.state_dict())
 
 
-TRAINING = """
-import sys
-from dialin.training.optimizers import OPTIMIZERS, build_optimizer, take_step
-from dialin.specification import complete
-import torch
-for name in OPTIMIZERS:
-    model = torch.nn.Linear(3, 2)
-    optimizer = build_optimizer(model, complete({"optimizer": name}))
-    for _ in range(2):
-        optimizer.zero_grad(set_to_none=True)
-        model(torch.ones(4, 3)).sum().backward()
-        take_step(optimizer)
-    optimizer.load_state_dict(optimizer.state_dict())
-print("torch._dynamo" in sys.modules)
-"""
+KINDS = {"float": float, "int": int, "bool": bool, "choice": str, "parts": str}
 
 
-def test_an_optimizer_does_without_the_compiler():
-    """Whose import would hold up the first report of each worker by a second and a half."""
-    root = Path(__file__).parents[2]
-    found = subprocess.run([sys.executable, "-c", TRAINING], cwd=root, capture_output=True, text=True, check=True)
-    assert found.stdout == "False\n"
+def test_a_configuration_has_a_typed_field_for_each_knob_of_the_catalogue():
+    configuration = Configuration.from_params({})
+    values = {name: value for group in vars(configuration).values() for name, value in vars(group).items()}
+    assert {name: type(value) for name, value in values.items()} == {
+        name: KINDS[knob.kind] for name, knob in CATALOGUE.items()
+    }
+    assert values == complete({})
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"batch_size": "many"}, "knob batch_size: 'many' is not of type int"),
+        ({"batch_size": 2.5}, "knob batch_size: 2.5 is not of type int"),
+        ({"batch_size": True}, "knob batch_size: True is not of type int"),
+        ({"lr": None}, "knob lr: None is not of type float"),
+        ({"residual": 1}, "knob residual: 1 is not of type bool"),
+        ({"activation": 3}, "knob activation: 3 is not of type str"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(params, expected):
+    with pytest.raises(TypeError, match=re.escape(expected)):
+        Configuration.from_params(params)
+
+
+def test_numbers_are_converted_where_that_changes_no_value():
+    configuration = Configuration.from_params({"batch_size": 64.0, "lr": 1})
+    assert repr(configuration.optimizer.batch_size) == "64"
+    assert repr(configuration.optimizer.lr) == "1.0"
 
 
 def test_registries_are_the_catalogue():
@@ -119,7 +131,7 @@ def test_one_rule_a_row(changes, steps, expected):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "nadam"])
 def test_betas_reach_the_optimizer(optimizer):
-    params = complete({**BASE, "optimizer": optimizer, "beta1": 0.5, "beta2": 0.7})
+    params = Configuration.from_params({**BASE, "optimizer": optimizer, "beta1": 0.5, "beta2": 0.7})
     assert build_optimizer(nn.Linear(1, 1), params).defaults["betas"] == (0.5, 0.7)
 
 
@@ -131,19 +143,19 @@ def test_nadam_looks_ahead():
 
 
 def test_penalties_spare_biases_and_normalizations():
-    params = complete({**BASE, "optimizer": "adamw", "weight_decay": 0.3, "l1": 1.0})
+    params = Configuration.from_params({**BASE, "optimizer": "adamw", "weight_decay": 0.3, "l1": 1.0})
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     optimizer = build_optimizer(model, params)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert [decay[id(p)] for p in model.parameters()] == [0.3, 0, 0, 0]
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    Penalties(model, params).before_step(0.1)
+    Penalties(model, params).apply_before_step(0.1)
     assert [bool(p.grad.any()) for p in model.parameters()] == [True, False, False, False]
 
 
 def factors(steps=(0, 25, 50, 75, 100), epochs=10, **params):
-    whole = complete({"lr": 1.0, **params})
+    whole = Configuration.from_params({"lr": 1.0, **params})
     return [learning_rate(whole, step, 100 // epochs, epochs) for step in steps]
 
 
@@ -212,8 +224,12 @@ def test_warmup(params, expected):
 
 @pytest.mark.parametrize(("scaling", "rate"), [("none", 0.1), ("linear", 0.4), ("square_root", 0.2)])
 def test_the_rate_follows_the_batch_size(scaling, rate):
-    assert base_rate({"lr": 0.1, "batch_size": 512, "lr_scaling": scaling}) == pytest.approx(rate)
-    assert base_rate({"lr": 0.1, "batch_size": 128, "lr_scaling": scaling}) == pytest.approx(0.1)
+    def rate_at(batch_size):
+        params = {"lr": 0.1, "batch_size": batch_size, "lr_scaling": scaling}
+        return base_rate(Configuration.from_params(params).optimizer)
+
+    assert rate_at(512) == pytest.approx(rate)
+    assert rate_at(128) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dialin.training.configuration import TrainingOptions
 from dialin.training.datasets import load, prepare
 from dialin.training.device_data import place
 from dialin.training.run import ImageRun
@@ -31,7 +32,7 @@ OPTIMIZERS = ("sgd", "adagrad", "rmsprop", "adam", "adamw", "nadam")
 def start(splits, optimizer, **changes):
     torch.set_num_threads(1)
     knobs = {**ALL_KNOBS, "weight_decay_form": "decoupled", "optimizer": optimizer, **changes}
-    return ImageRun(params(**knobs), splits, 1, 4, "val_accuracy", True)
+    return ImageRun(params(**knobs), splits, 1, TrainingOptions(4, "val_accuracy", True))
 
 
 def place_digits(folder, device):
@@ -66,12 +67,12 @@ def test_steps_read_nothing(tmp_path, reads, optimizer):
         run = start(replace(splits, train=replace(splits.train, rows=rows)), optimizer)
         run.epoch()  # in which the doctor looks closely at a step
         # torch keeps an optimizer's own numbers on the CPU, and adagrad and nadam read them there.
-        states = run._optimizer.state.values()
+        states = run.training_step.optimizer.state.values()
         reads.on_the_host = frozenset(
             id(value) for state in states for value in state.values() if torch.is_tensor(value) and not value.ndim
         )
         reads.clear()
-        run._train()
+        run.epoch()
         seen[images] = dict(reads)
     assert seen[120]  # the sums are read once, at the end
     assert seen[120] == seen[480]
@@ -82,14 +83,14 @@ def test_steps_read_nothing(tmp_path, reads, optimizer):
 def test_a_gpu_is_never_waited_for(tmp_path, monkeypatch, optimizer):
     run = start(place_digits(tmp_path, "cuda"), optimizer)
     run.epoch()
-    steps = run._step
+    take = run.training_step.take
 
     def strict(*arguments):
         torch.cuda.set_sync_debug_mode("error")
         try:
-            return steps(*arguments)
+            return take(*arguments)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(run, "_step", strict)
+    monkeypatch.setattr(run.training_step, "take", strict)
     assert run.epoch()["train_loss"] > 0

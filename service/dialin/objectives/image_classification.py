@@ -1,4 +1,7 @@
-"""Image classification as something that can be tuned. torch is loaded when the first trial starts."""
+"""The objective image_classification: networks of `training/` on a data set.
+
+torch is imported when the first trial starts, not with this module: the driver never needs it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from dialin.objectives.base import Run
 from dialin.planning.plan import Resources
 from dialin.specification.domains import Scalar
 from dialin.specification.range_tests import Curve, Sweep
-from dialin.specification.study_spec import Precision, StudySpec
+from dialin.specification.study_spec import StudySpec
+from dialin.training.configuration import Configuration, TrainingOptions
 
 if TYPE_CHECKING:
     from dialin.training.device_data import Splits
@@ -21,76 +25,74 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageClassification:
-    """A data set and how it is split; see `spec.study_spec.ObjectiveSpec` for the fields. `epochs`: of a full trial."""
+    """A data set, how it is split, and how trials train on it."""
 
     dataset: str
+    """Name of a data set, `npz:PATH` or `folder:PATH`."""
     data_dir: Path
-    metric: str
-    maximize: bool
-    epochs: int
+    """Folder where data sets are looked for and downloaded to."""
     validation_fraction: float
+    """Fraction of the training images that trials validate on."""
     samples: int | None
+    """Number of training images in use; None: all."""
     split_seed: int
-    doctor: bool = True
-    compile: bool = False
-    precision: Precision = "auto"
+    """Seed of the choice of images for validation, the same for all trials."""
+    training: TrainingOptions
+    """How a trial trains and is judged."""
 
     @classmethod
     def from_spec(cls, spec: StudySpec, data_dir: Path) -> ImageClassification:
+        """Return the objective of a specification; data sets lie below `data_dir`."""
         asked = spec.data_objective
         return cls(
             dataset=asked.dataset,
             data_dir=data_dir,
-            metric=asked.metric,
-            maximize=asked.mode == "max",
-            epochs=spec.budget.epochs,
             validation_fraction=asked.validation_fraction,
             samples=asked.samples,
             split_seed=asked.split_seed,
-            doctor=spec.early_stopping.doctor != "off",
-            compile=asked.compile,
-            precision=asked.precision,
+            training=TrainingOptions(
+                epochs=spec.budget.epochs,
+                metric=asked.metric,
+                maximize=asked.mode == "max",
+                doctor=spec.early_stopping.doctor != "off",
+                compile=asked.compile,
+                precision=asked.precision,
+            ),
         )
 
     def prepare(self, progress: Callable[[str], None]) -> None:
+        """Download the data set, or read it from the person's files, unless this machine has it already."""
         from dialin.training.datasets import prepare
 
         prepare(self.dataset, self.data_dir, progress)
 
     def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
+        """Run the learning-rate range test of a configuration once."""
         from dialin.training.range_test import range_test
 
-        return range_test(params, self._splits(self._device(resources)), seed, sweep, self.precision)
+        return range_test(params, self._splits(self._device(resources)), seed, sweep, self.training.precision)
 
     def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
+        """Return the cost of so many steps of a range test, in epochs of training."""
         import numpy as np
 
         from dialin.training.datasets import prepare
-        from dialin.training.range_test import HELD_OUT
+        from dialin.training.range_test import HELD_OUT_IMAGES
 
         images = len(np.load(prepare(self.dataset, self.data_dir, lambda _text: None) / "y_train.npy", mmap_mode="r"))
         train = min(images, self.samples or images) * (1 - self.validation_fraction)
-        # A forward pass alone is about a third of a training step.
-        return steps * (int(params["batch_size"]) + HELD_OUT / 3) / train  # type: ignore[arg-type]
+        # A forward pass alone costs about a third of a training step.
+        images_per_step = Configuration.from_params(params).optimizer.batch_size + HELD_OUT_IMAGES / 3
+        return steps * images_per_step / train
 
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> Run:
+        """Begin a trial. Raises DataError when its resources include a GPU and torch sees none."""
         from dialin.training.run import ImageRun
 
-        splits = self._splits(self._device(resources))
-        return ImageRun(
-            params,
-            splits,
-            seed,
-            self.epochs,
-            self.metric,
-            self.maximize,
-            doctor=self.doctor,
-            compile_network=self.compile,
-            precision=self.precision,
-        )
+        return ImageRun(params, self._splits(self._device(resources)), seed, self.training)
 
     def _device(self, resources: Resources) -> str:
-        """Where a trial with these resources trains; its threads are limited to its cpus on the way."""
+        """Return the device that a trial with these resources trains on, and limit torch to the trial's CPUs."""
         import torch
 
         if resources.gpus > 0 and not torch.cuda.is_available():
@@ -99,7 +101,7 @@ class ImageClassification:
         return "cuda" if resources.gpus > 0 else "cpu"
 
     def _splits(self, device: str) -> Splits:
-        """The data on the device. One copy a process is kept: the next trial of a reused actor has it at once."""
+        """Return the data on the device. The process keeps one copy, which the next trial of a reused worker takes."""
         key = (os.getpid(), device, self)
         if key not in _LOADED:
             _LOADED.clear()

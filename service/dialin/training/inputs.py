@@ -1,4 +1,8 @@
-"""What is done to the pixels before the network sees them."""
+"""Normalizations of the pixels before the network sees them, by name.
+
+A new one is a row in `INPUTS`, its name among the choices of the knob `input` in `specification/catalogue/network.py`,
+and a row in `tests/training/test_steps.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,28 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the training split, in pixel values 0 to 255: mean and deviation of each channel (1, c, 1, 1), and the mean
-    image (1, c, h, w). A constant channel has deviation 1."""
+    """Statistics of the training split, in pixel values from 0 to 255."""
 
     mean: Tensor
+    """Mean of each channel (1, c, 1, 1)."""
     std: Tensor
+    """Standard deviation of each channel (1, c, 1, 1); 1 for a constant channel, so that one can divide by it."""
     mean_image: Tensor
+    """Mean image (1, c, h, w)."""
 
 
 INPUTS: Mapping[str, Callable[[Tensor, Statistics], Tensor]] = {
-    "none": lambda images, _of: images,
-    "scale": lambda images, _of: images / 255,
-    "minus_mean_image": lambda images, of: images - of.mean_image,
-    "minus_channel_mean": lambda images, of: images - of.mean,
-    "standardize": lambda images, of: (images - of.mean) / of.std,
+    "none": lambda images, _statistics: images,
+    "scale": lambda images, _statistics: images / 255,
+    "minus_mean_image": lambda images, statistics: images - statistics.mean_image,
+    "minus_channel_mean": lambda images, statistics: images - statistics.mean,
+    "standardize": lambda images, statistics: (images - statistics.mean) / statistics.std,
 }
 
 
-def prepared(images: Tensor, kind: str, statistics: Statistics) -> Tensor:
-    """What the network gets of images with pixels from 0 to 255: as the knob `input` has them, float, channels last."""
+def prepare_images(images: Tensor, kind: str, statistics: Statistics) -> Tensor:
+    """Return images (n, c, h, w) with pixels from 0 to 255 as the network gets them: float, channels last.
+
+    `kind` is a name in `INPUTS`.
+    """
     return INPUTS[kind](images.float(), statistics).contiguous(memory_format=torch.channels_last)

@@ -1,9 +1,11 @@
-"""Optimizers by name, and what is done to gradients and weights around a step."""
+"""Optimizers by name, and what changes gradients and weights around an optimizer's step.
+
+A new optimizer is a function here, its row in `OPTIMIZERS`, its name among the choices of the knob `optimizer` in
+`specification/catalogue/optimizer.py`, and a row in the table of `tests/training/test_steps.py`.
+"""
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,45 +13,46 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
-from dialin.specification.domains import Scalar
+from dialin.training.configuration import Configuration, OptimizerKnobs
 
 Groups = list[dict[str, Any]]
-Maker = Callable[[Groups, Mapping[str, Scalar]], Optimizer]
+"""Parameter groups as torch takes them."""
+OptimizerFactory = Callable[[Groups, OptimizerKnobs], Optimizer]
 
 
-def sgd(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
-    """Stochastic gradient descent with momentum; Nesterov's form needs momentum above 0 and is plain SGD without."""
-    momentum = _float(params, "momentum")
-    wanted = bool(params["nesterov"]) or params["optimizer"] == "nesterov"
-    return SGD(groups, _float(params, "lr"), momentum=momentum, nesterov=wanted and momentum > 0, fused=True)
+def sgd(groups: Groups, knobs: OptimizerKnobs) -> Optimizer:
+    """Stochastic gradient descent with momentum. Without momentum, Nesterov's form is plain SGD."""
+    # torch refuses nesterov=True with a momentum of 0.
+    nesterov = (knobs.nesterov or knobs.optimizer == "nesterov") and knobs.momentum > 0
+    return SGD(groups, knobs.lr, momentum=knobs.momentum, nesterov=nesterov, fused=True)
 
 
-def adagrad(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
+def adagrad(groups: Groups, knobs: OptimizerKnobs) -> Optimizer:
     """Duchi et al. 2011."""
-    return Adagrad(groups, _float(params, "lr"))
+    return Adagrad(groups, knobs.lr)
 
 
-def rmsprop(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
+def rmsprop(groups: Groups, knobs: OptimizerKnobs) -> Optimizer:
     """Tieleman and Hinton 2012, with momentum."""
-    return RMSprop(groups, _float(params, "lr"), momentum=_float(params, "momentum"))
+    return RMSprop(groups, knobs.lr, momentum=knobs.momentum)
 
 
-def adam(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
+def adam(groups: Groups, knobs: OptimizerKnobs) -> Optimizer:
     """Kingma and Ba 2015."""
-    return Adam(groups, _float(params, "lr"), betas=_betas(params), fused=True)
+    return Adam(groups, knobs.lr, betas=(knobs.beta1, knobs.beta2), fused=True)
 
 
-def adamw(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
+def adamw(groups: Groups, knobs: OptimizerKnobs) -> Optimizer:
     """Loshchilov and Hutter 2019."""
-    return AdamW(groups, _float(params, "lr"), betas=_betas(params), fused=True)
+    return AdamW(groups, knobs.lr, betas=(knobs.beta1, knobs.beta2), fused=True)
 
 
-def nadam(groups: Groups, params: Mapping[str, Scalar]) -> Optimizer:
+def nadam(groups: Groups, knobs: OptimizerKnobs) -> Optimizer:
     """Dozat 2016: Adam with Nesterov's momentum."""
-    return NAdam(groups, _float(params, "lr"), betas=_betas(params))
+    return NAdam(groups, knobs.lr, betas=(knobs.beta1, knobs.beta2))
 
 
-OPTIMIZERS: Mapping[str, Maker] = {
+OPTIMIZERS: Mapping[str, OptimizerFactory] = {
     "sgd": sgd,
     "nesterov": sgd,
     "adagrad": adagrad,
@@ -60,76 +63,58 @@ OPTIMIZERS: Mapping[str, Maker] = {
 }
 
 
-def build_optimizer(model: nn.Module, params: Mapping[str, Scalar]) -> Optimizer:
-    """The optimizer of a whole configuration, with the L2 penalty where that is its own to apply: part of the gradient
-    for weight_decay_form l2, and adamw's. It acts on weights only, not on biases and normalizations, whose size says
-    nothing about how complex the function is."""
-    _do_without_the_compiler()
-    own = params["optimizer"] == "adamw" or params["weight_decay_form"] == "l2"
+def build_optimizer(model: nn.Module, configuration: Configuration) -> Optimizer:
+    """Return the optimizer of a configuration, with the L2 penalty where the optimizer itself applies it.
+
+    It does so for adamw, and as part of the gradient for weight_decay_form l2; otherwise `Penalties` applies it. The
+    penalty acts on weights only: the size of biases and normalizations says nothing about how complex the function is.
+    """
+    knobs, regularization = configuration.optimizer, configuration.regularization
+    applies_decay = knobs.optimizer == "adamw" or regularization.weight_decay_form == "l2"
     groups: Groups = [
-        {"params": weights_of(model), "weight_decay": _float(params, "weight_decay") if own else 0.0},
+        {"params": weights_of(model), "weight_decay": regularization.weight_decay if applies_decay else 0.0},
         {"params": [parameter for parameter in model.parameters() if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    return OPTIMIZERS[str(params["optimizer"])]([group for group in groups if group["params"]], params)
-
-
-def _do_without_the_compiler() -> None:
-    """Before the first optimizer of a process. These methods import torch's compiler at their first call, to tell it to
-    leave them as they are when it should meet them; that takes a worker a second and a half. A compiled network calls
-    none of them, so they are marked as if it had been told. Where torch marks them otherwise, it imports what it likes.
-    """
-    if "torch._dynamo" in sys.modules:
-        return
-    for method in (Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict):
-        plain = getattr(method, "__wrapped__", None)
-        if plain is not None:
-            vars(plain).setdefault("__dynamo_disable", plain)
-
-
-@torch.no_grad()
-def take_step(optimizer: Optimizer) -> None:
-    """`optimizer.step()`, without what torch wraps around it: hooks and a profiler's mark, of which there are none, and
-    a word to the compiler, which it imports for that."""
-    inspect.unwrap(type(optimizer).step)(optimizer)
+    return OPTIMIZERS[knobs.optimizer]([group for group in groups if group["params"]], knobs)
 
 
 def weights_of(model: nn.Module) -> list[Tensor]:
-    """The weights of convolutions and linear layers: what penalties act on."""
+    """Return the weights of convolutions and linear layers, which are what penalties act on."""
     return [parameter for parameter in model.parameters() if parameter.ndim > 1]
 
 
 class Penalties:
-    """L1, decoupled weight decay and gradient clipping: what surrounds an optimizer's step."""
+    """L1 penalty, decoupled weight decay and gradient clipping: what surrounds an optimizer's step."""
 
-    def __init__(self, model: nn.Module, params: Mapping[str, Scalar]) -> None:
+    def __init__(self, model: nn.Module, configuration: Configuration) -> None:
+        knobs = configuration.regularization
         self._weights = weights_of(model)
-        self._all: Sequence[Tensor] = list(model.parameters())
-        decoupled = params["weight_decay_form"] == "decoupled" and params["optimizer"] != "adamw"
-        self._decay = _float(params, "weight_decay") if decoupled else 0.0
-        self._l1, self._clip = _float(params, "l1"), _float(params, "clip_norm")
+        self._parameters: Sequence[Tensor] = list(model.parameters())
+        decoupled = knobs.weight_decay_form == "decoupled" and configuration.optimizer.optimizer != "adamw"
+        self._decay = knobs.weight_decay if decoupled else 0.0
+        self._l1, self._clip_norm = knobs.l1, knobs.clip_norm
 
     @torch.no_grad()
-    def before_step(self, lr: float) -> None:
-        """To the gradients: add l1 * sign(weight), the subgradient of the L1 penalty, then shorten them all together to
-        clip_norm (Pascanu et al. 2013). To the weights: times 1 - lr * weight_decay (Loshchilov and Hutter 2019)."""
+    def apply_before_step(self, lr: float) -> None:
+        """Change gradients and weights for the optimizer's next step, which has the learning rate `lr`.
+
+        Adds l1 * sign(weight), the subgradient of the L1 penalty, to the gradients, then clips all gradients together
+        to the norm clip_norm (Pascanu et al. 2013), and multiplies the weights by 1 - lr * weight_decay (Loshchilov and
+        Hutter 2019).
+        """
+        # The torch._foreach_* functions update all tensors in a few kernels; a loop over hundreds of weights would
+        # leave a GPU waiting for Python. torch's own optimizers rest on them.
         if self._l1:
             with_gradient = [weight for weight in self._weights if weight.grad is not None]
             gradients = [weight.grad for weight in with_gradient if weight.grad is not None]
             torch._foreach_add_(gradients, torch._foreach_sign(with_gradient), alpha=self._l1)
-        if self._clip:
-            nn.utils.clip_grad_norm_(self._all, self._clip)
+        if self._clip_norm:
+            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         if self._decay:
             torch._foreach_mul_(self._weights, 1 - lr * self._decay)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-
-
-def _betas(params: Mapping[str, Scalar]) -> tuple[float, float]:
-    return _float(params, "beta1"), _float(params, "beta2")
-
-
-def _float(params: Mapping[str, Scalar], name: str) -> float:
-    return float(params[name])  # type: ignore[arg-type]

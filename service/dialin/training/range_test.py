@@ -1,48 +1,54 @@
-"""The learning-rate range test: train while the rate rises, and read off the curve which rates are worth trying.
+"""The learning-rate range test: train while the learning rate rises, and record what that does to loss and accuracy.
 
-Smith 2015/2017, Cyclical learning rates for training neural networks, section 3.3: where accuracy starts to rise is the
-lowest useful rate, where it falters the highest; a third of the rate at the maximum is a good lower bound too.
+Smith 2015/2017, Cyclical learning rates for training neural networks, section 3.3. `planning.range_test_reading` turns
+the curves into bounds.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
 from dialin.planning.seeds import seed_of_trial
-from dialin.specification import complete
 from dialin.specification.domains import Scalar
 from dialin.specification.range_tests import Curve, Sweep
 from dialin.specification.study_spec import Precision
 from dialin.training.augmentation import augment
+from dialin.training.configuration import Configuration
 from dialin.training.device_data import Split, Splits
-from dialin.training.inputs import prepared
-from dialin.training.losses import LOSSES
-from dialin.training.optimizers import Penalties, build_optimizer, set_lr, take_step
-from dialin.training.precision import autocast, resolve
-from dialin.training.run import build_network
+from dialin.training.network import build_network
+from dialin.training.optimizers import build_optimizer
+from dialin.training.precision import resolve
+from dialin.training.step import TrainingStep
 
-DIVERGED = 4.0  # times the best loss, as fastai and Lightning have it
+DIVERGED = 4.0
+"""The test ends when the smoothed loss exceeds its best by this factor; fastai and Lightning use the same."""
+STEPS_BEFORE_DIVERGENCE = 5
+"""Steps after which the loss is compared with its best: the mean of fewer is too noisy."""
 SMOOTHING = 0.9
-HELD_OUT = 64  # images a step
+"""Weight of the past in the running means."""
+HELD_OUT_IMAGES = 64
+"""Images of the validation split that are evaluated after each step."""
 
 
 @dataclass
-class _Smoothed:
-    """An exponential mean, corrected for its start at 0 (Kingma and Ba 2015, section 3)."""
+class _RunningMean:
+    """An exponential moving average, corrected for its start at 0 (Kingma and Ba 2015, section 3)."""
 
     weight: float = SMOOTHING
     total: float = 0.0
     count: int = 0
 
     def add(self, value: float) -> float:
+        """Return the mean with one more value."""
         self.total = self.weight * self.total + (1 - self.weight) * value
         self.count += 1
         return self.total / (1 - self.weight**self.count)
@@ -51,103 +57,98 @@ class _Smoothed:
 def range_test(
     params: Mapping[str, Scalar], splits: Splits, seed: int, sweep: Sweep, precision: Precision = "auto"
 ) -> Curve:
-    """One run of the test of a configuration, from fresh weights drawn from `seed`, in the arithmetic of its trials."""
-    whole = complete(params)
-    with torch.random.fork_rng([splits.train.images.device] if splits.train.images.is_cuda else []):
-        torch.manual_seed(seed_of_trial(seed, -1))
-        model = build_network(whole, splits)
-        return sweep_rates(model, build_optimizer(model, whole), whole, splits, seed, sweep, precision)
+    """Run the test once for a configuration, from new weights drawn from `seed`, in the arithmetic of its trials."""
+    configuration = Configuration.from_params(params)
+    with _seeded(splits, seed_of_trial(seed, -1)):
+        model = build_network(configuration, splits)
+        return RangeTest(configuration, splits, seed, precision).run(
+            model, build_optimizer(model, configuration), sweep
+        )
 
 
-def sweep_rates(
-    model: nn.Module,
-    optimizer: Optimizer,
-    params: Mapping[str, Scalar],
-    splits: Splits,
-    seed: int,
-    sweep: Sweep,
-    precision: Precision = "auto",
-) -> Curve:
-    """Train copies of a network and its optimizer for `sweep.steps` steps, the rate rising by the same factor each, and
-    record after each step the training loss, and loss and accuracy on held-out images, all smoothed.
+@dataclass(frozen=True)
+class RangeTest:
+    """The range test of one configuration on one data set."""
 
-    Ends early when the smoothed loss is over 4 times its best, or not finite. `params` is a whole configuration. Model,
-    optimizer and torch's generators come out as they went in.
-    """
-    model, optimizer = copy.deepcopy((model, optimizer))
-    device = splits.train.images.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed_of_trial(seed, -2))
-        generator = torch.Generator(device)
-        generator.manual_seed(seed_of_trial(seed, -3))
-        return _sweep(_Step(model, optimizer, params, splits, generator, precision), sweep)
+    configuration: Configuration
+    splits: Splits
+    seed: int
+    """Determines the order of the images, their augmentation and dropout."""
+    precision: Precision = "auto"
+    """Arithmetic of the forward pass; see `precision.resolve`."""
+
+    def run(self, model: nn.Module, optimizer: Optimizer, sweep: Sweep) -> Curve:
+        """Train copies of a network and its optimizer at the rates of `sweep`, one step each.
+
+        The curve holds smoothed loss and accuracy on held-out images after each step. The test ends early when the
+        smoothed training loss exceeds 4 times its best, or is not finite. Network, optimizer and torch's generators are
+        as before afterwards.
+        """
+        model, optimizer = copy.deepcopy((model, optimizer))
+        with _seeded(self.splits, seed_of_trial(self.seed, -2)):
+            generator = torch.Generator(self.splits.train.images.device)
+            generator.manual_seed(seed_of_trial(self.seed, -3))
+            precision = resolve(self.precision, self.splits.train.images)
+            step = TrainingStep(model, optimizer, self.configuration, self.splits.statistics, precision)
+            return _sweep(_StepAndLook(step, self.configuration, self.splits, generator), sweep)
 
 
-def _sweep(step: _Step, sweep: Sweep) -> Curve:
+@contextmanager
+def _seeded(splits: Splits, seed: int) -> Iterator[None]:
+    """Seed torch's global generators for the time of a block."""
+    images = splits.train.images
+    with torch.random.fork_rng([images.device] if images.is_cuda else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _sweep(test: _StepAndLook, sweep: Sweep) -> Curve:
     rates: list[float] = []
     losses: list[float] = []
     accuracies: list[float] = []
-    train, loss_of, accuracy_of = _Smoothed(), _Smoothed(), _Smoothed()
+    train, loss_of, accuracy_of = _RunningMean(), _RunningMean(), _RunningMean()
     best = math.inf
     for lr in sweep.rates():
-        train_loss, loss, accuracy = step.take(lr)
+        train_loss, loss, accuracy = test.take(lr)
         smooth = train.add(train_loss)
-        if not math.isfinite(train_loss) or (len(rates) > 5 and smooth > DIVERGED * best):
+        has_diverged = len(rates) > STEPS_BEFORE_DIVERGENCE and smooth > DIVERGED * best
+        if has_diverged or not math.isfinite(train_loss):
             return Curve(tuple(rates), tuple(losses), tuple(accuracies), diverged_at=lr)
         best = min(best, smooth)
         rates.append(lr)
+        # One infinite value would stay in the running mean for ever, so the curve repeats its last one.
         losses.append(loss_of.add(loss) if math.isfinite(loss) else losses[-1] if losses else math.nan)
         accuracies.append(accuracy_of.add(accuracy))
     return Curve(tuple(rates), tuple(losses), tuple(accuracies), diverged_at=None)
 
 
-class _Step:
-    """One training step at a given rate, and a look at held-out images after it."""
+class _StepAndLook:
+    """One training step at a given learning rate, and an evaluation on held-out images after it."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        params: Mapping[str, Scalar],
-        splits: Splits,
-        generator: torch.Generator,
-        precision: Precision,
+        self, step: TrainingStep, configuration: Configuration, splits: Splits, generator: torch.Generator
     ) -> None:
-        self._precision = resolve(precision, splits.train.images)
-        self._model, self._optimizer, self._params, self._splits = model, optimizer, params, splits
-        self._penalties = Penalties(model, params)
-        self._generator = generator
+        self._step, self._configuration, self._splits, self._generator = step, configuration, splits, generator
 
     def take(self, lr: float) -> tuple[float, float, float]:
-        """The training loss of the step, then loss and accuracy on held-out images."""
-        images, labels = self._draw(self._splits.train, int(self._params["batch_size"]))  # type: ignore[arg-type]
-        images = augment(images, str(self._params["augmentation"]), self._generator)
-        self._model.train()
-        set_lr(self._optimizer, lr)
-        smoothing = float(self._params["label_smoothing"])  # type: ignore[arg-type]
-        loss = LOSSES[str(self._params["loss"])](self._logits(images), labels, smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._penalties.before_step(lr)
-        take_step(self._optimizer)
+        """Return the training loss of the step, then loss and accuracy on held-out images."""
+        images, labels = self._draw(self._splits.train, self._configuration.optimizer.batch_size)
+        images = augment(images, self._configuration.images.augmentation, self._generator)
+        self._step.model.train()
+        loss = self._step.take(images, labels, lr).loss
         return float(loss.detach()), *self._look()
 
     @torch.no_grad()
     def _look(self) -> tuple[float, float]:
-        # With the statistics of the batch, as in training: running ones lag behind weights that move this fast.
-        images, labels = self._draw(self._splits.validation, HELD_OUT)
-        buffers = {name: value.clone() for name, value in self._model.named_buffers()}
-        logits = self._logits(images)
-        for name, value in self._model.named_buffers():
+        # Normalization uses the statistics of the batch, as in training: running ones lag behind weights that change
+        # this fast. What the look does to the running ones is undone.
+        images, labels = self._draw(self._splits.validation, HELD_OUT_IMAGES)
+        buffers = {name: value.clone() for name, value in self._step.model.named_buffers()}
+        logits = self._step.logits(images)
+        for name, value in self._step.model.named_buffers():
             value.copy_(buffers[name])
         return float(functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
 
-    def _draw(self, split: Split, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         chosen = torch.randperm(len(split), generator=self._generator, device=self._generator.device)[:count]
         return split.take(chosen)
-
-    def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        made = prepared(images, str(self._params["input"]), self._splits.statistics)
-        with autocast(self._precision, images.device):
-            logits: torch.Tensor = self._model(made)
-        return logits.float()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[
 """x_train (n, channels, height, width) uint8, y_train (n,) int64, x_test, y_test."""
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-TEST_SHARE = 0.2  # of a data set that comes without a test split
+TEST_FRACTION = 0.2  # of a data set that comes without a test split
 MOST_CHANNELS = 4
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 _KEPT_AS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}  # by torchvision, below the data folder
@@ -93,7 +92,7 @@ def read_folder(path: Path) -> Arrays:
         x_test, y_test = _read_classes(test, [name for name in classes if (test / name).is_dir()], classes)
     else:
         x, y = _read_classes(path, _class_names(path))
-        rest, held = stratified_split(y, TEST_SHARE, seed=0)
+        rest, held = stratified_split(y, TEST_FRACTION, seed=0)
         if not len(held):
             raise DataError(f"{path}: one image a class; a class needs two or more, one of them for the test split")
         x_train, y_train, x_test, y_test = x[rest], y[rest], x[held], y[held]
@@ -108,25 +107,14 @@ def read_folder(path: Path) -> Arrays:
 
 
 def _read_digits() -> Arrays:
-    images, labels = _digits_of_scikit_learn()
+    # Importing scikit-learn takes a second; it is imported only here, once for each data folder.
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)  # (n, 64) from 0 to 16, and (n,)
     grey = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = labels.astype(np.int64)
-    rest, held = stratified_split(labels, TEST_SHARE, seed=0)
+    rest, held = stratified_split(labels, TEST_FRACTION, seed=0)
     return grey[rest], labels[rest], grey[held], labels[held]
-
-
-def _digits_of_scikit_learn() -> tuple[NDArray[np.float64], NDArray[np.int_]]:
-    """Images (n, 64) from 0 to 16, and labels. Read from its file: importing scikit-learn takes a second, and this is
-    the first thing that a new user waits for."""
-    try:
-        file = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
-        table = np.loadtxt(file, delimiter=",")
-    except (PackageNotFoundError, OSError):  # it lies elsewhere
-        from sklearn.datasets import load_digits
-
-        images, labels = load_digits(return_X_y=True)
-        return images, labels
-    return table[:, :-1], table[:, -1].astype(np.int_)
 
 
 def _read_torchvision(name: str, data_dir: Path, progress: Callable[[str], None]) -> Arrays:
