@@ -161,7 +161,7 @@ def test_range_tests_come_before_the_search(settings, runner):
     for trial in back.trials:
         bounds = back.calibration.bounds_for(trial.params)
         assert bounds.low <= trial.params["lr"] <= bounds.high
-    assert any("range tests took as much as" in note for note in listener.notes)
+    assert any("range tests cost as much as" in note for note in listener.notes)
     assert load_spec(result.paths["best_config"]).space["lr"].value == result.best.params["lr"]
     client, runs = mlflow_runs(settings, "small")
     parent = next(run for run in runs if "dialin.trial" not in run.data.tags)

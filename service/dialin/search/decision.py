@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from dialin.lifecycle import TrialState
-from dialin.texts import alike, one_line
+from dialin.texts import mask_numbers, one_line
 
 Action = Literal["continue", "pause", "complete", "stop", "diverge", "fail"]
 """The trial trains on, gives its worker back until it is promoted, or ends in one of four ways."""
@@ -108,7 +108,7 @@ class Decision:
             return _SUMMARIES[self.cause].format(d=self)
         if self.cause == "study_ended" and self.rung is not None:
             return f"the study ended while the trial was paused at rung {self.rung}"
-        return alike(self.text()) or "no reason given"
+        return mask_numbers(self.text()) or "no reason given"
 
     def to_data(self) -> dict[str, Any]:
         """The fields that are set, as JSON knows them: a number that is not finite is the text "nan", "inf" or

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from dialin.texts import MOST_REASON, alike, one_line, printable
+from dialin.texts import MOST_REASON, mask_numbers, one_line, printable
 
 _HEADER = "Traceback (most recent call last)"
 
@@ -26,7 +26,7 @@ def cause_of(traceback: str) -> str:
 
 def are_alike(causes: Sequence[str]) -> bool:
     """Whether all causes are the same but for numbers."""
-    return len({alike(cause) for cause in causes}) == 1
+    return len({mask_numbers(cause) for cause in causes}) == 1
 
 
 def failures_text(causes: Sequence[str], ended: int) -> str:
@@ -34,7 +34,7 @@ def failures_text(causes: Sequence[str], ended: int) -> str:
     none failed."""
     if not causes:
         return ""
-    kind, count = Counter(map(alike, causes)).most_common(1)[0]
-    example = next(cause for cause in causes if alike(cause) == kind)
+    kind, count = Counter(map(mask_numbers, causes)).most_common(1)[0]
+    example = next(cause for cause in causes if mask_numbers(cause) == kind)
     failed = f"{len(causes)} of {ended} trial{'' if ended == 1 else 's'} failed"
     return f"{failed}: {example}" if count == len(causes) else f"{failed}, {count} of them with: {example}"

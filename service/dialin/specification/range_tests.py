@@ -10,25 +10,37 @@ from typing import Literal
 from dialin.specification.domains import Scalar
 
 Method = Literal["knees", "third"]
+_NO_NUMBERS = 1e6
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rates from `low` to `high` in `steps` equal ratios."""
+    """The learning rates of one test, evenly spaced on a log scale.
+
+    low: the first rate.
+    high: the last rate.
+    steps: how many rates, which is one a training step.
+    """
 
     low: float = 1e-6
     high: float = 10.0
     steps: int = 200
 
     def rates(self) -> list[float]:
+        """The rates, rising from `low` to `high`."""
         ratio = (self.high / self.low) ** (1 / max(1, self.steps - 1))
         return [self.low * ratio**step for step in range(self.steps)]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run: after each step its rate, and smoothed loss and accuracy on held-out images. `diverged_at`: the rate
-    that ended it early; None when it came through."""
+    """What one test recorded.
+
+    rates: the learning rate of each step.
+    losses: the smoothed loss on held-out images after each step.
+    accuracies: the smoothed accuracy on held-out images after each step, from 0 to 1.
+    diverged_at: the rate at which training diverged, which ended the test early; None when it reached the last rate.
+    """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -38,11 +50,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the curves of several seeds say together. All rates; None where a curve has no such point.
+    """What the curves of several seeds show together: learning rates, None where no curve has such a point.
 
-    `rises` and `falls` are where accuracy starts to rise and to fall, `peak` where it is highest, `steepest` where the
-    loss falls fastest over the logarithm of the rate, `loss_minimum` where it is lowest, `diverges` where training
-    broke down. `low` and `high` are the suggested bounds. `doubts` is empty at high confidence.
+    rises: where accuracy starts to rise.
+    falls: where accuracy falls below its maximum.
+    peak: where accuracy is highest.
+    steepest: where the loss falls fastest over the logarithm of the rate.
+    loss_minimum: where the loss is lowest.
+    diverges: where training diverged.
+    low: the suggested lower bound of the search.
+    high: the suggested upper bound of the search.
+    doubts: why the bounds may be wrong, a sentence each; empty at high confidence.
     """
 
     rises: float | None
@@ -57,13 +75,20 @@ class Reading:
 
     @property
     def confident(self) -> bool:
+        """Whether nothing speaks against the suggested bounds."""
         return not self.doubts
 
 
 @dataclass(frozen=True)
 class RateBounds:
-    """The bounds of one combination of knobs: `low` to `high`, whether as read off the curves or, at low confidence, as
-    the catalogue has them."""
+    """The bounds of the learning rate for one combination of knobs.
+
+    combination: the knobs that the test was made for, with their values; empty: every trial.
+    low: the lower bound, as read off the curves or, at low confidence, the catalogue's.
+    high: the upper bound, likewise.
+    reading: what the curves show; None when there was no curve to read.
+    curves: the curves, one for each seed.
+    """
 
     combination: Mapping[str, Scalar]
     low: float
@@ -74,23 +99,28 @@ class RateBounds:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the range tests of a study found, what they cost in epochs of training, and what to be wary of."""
+    """What the range tests of a study found.
+
+    bounds: the bounds of each combination that was tested.
+    epochs: what the tests cost, in epochs of one trial's training.
+    warnings: what to be careful about, a sentence each.
+    """
 
     bounds: tuple[RateBounds, ...]
     epochs: float
     warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """What was found, for a person: warnings, the cost, and a line a combination."""
+        """The findings as text: the warnings, the cost, and one line for each combination."""
         found = [f"warning: {warning}" for warning in self.warnings]
-        found.append(f"range tests took as much as {self.epochs:.1f} epochs of training; learning rates searched:")
+        found.append(f"the range tests cost as much as {self.epochs:.1f} epochs of training; learning rates to search:")
         for tested in self.bounds:
             name = ", ".join(f"{knob} {value}" for knob, value in tested.combination.items()) or "every trial"
             found.append(f"  {tested.low:.2g} to {tested.high:.2g}  {name}")
         return found
 
     def bounds_for(self, params: Mapping[str, Scalar]) -> RateBounds:
-        """Those of the combination that a configuration belongs to; of numbers, the nearest on a log scale."""
+        """The bounds for a configuration: those of its combination, or of the nearest one on a log scale."""
         return min(self.bounds, key=lambda tested: _distance(tested.combination, params))
 
 
@@ -105,6 +135,7 @@ def share_of(bounds: RateBounds, lr: float) -> float:
 
 
 def _distance(combination: Mapping[str, Scalar], params: Mapping[str, Scalar]) -> float:
+    """The sum of the log ratios; values that are no numbers, and differ, are farther apart than any numbers."""
     total = 0.0
     for name, value in combination.items():
         other = params.get(name)
@@ -114,7 +145,7 @@ def _distance(combination: Mapping[str, Scalar], params: Mapping[str, Scalar]) -
         if one is not None and two is not None and one > 0 and two > 0:
             total += abs(math.log(one / two))
         else:
-            total += 1e6
+            total += _NO_NUMBERS
     return total
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 _INSTALLED = _PACKAGE / "search_spaces"
-# In a checkout that is installed as editable, the files lie at the top of the repository.
+# In an editable installation the files lie at the top of the repository.
 _FOLDER = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parents[1] / "search_spaces"
 
 

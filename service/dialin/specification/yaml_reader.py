@@ -1,6 +1,6 @@
-"""Reading YAML that anybody may have written: YAML 1.2's plain values, every key with its line, nothing dangerous.
+"""Reads YAML from people who are not trusted: plain values as in YAML 1.2, the line of every key, nothing dangerous.
 
-PyYAML alone reads `1e-3` as text, `no` as false and `1:30` as 90, unfolds 254 bytes of aliases to 37 MB, keeps the
+PyYAML alone reads `1e-3` as text, `no` as false and `1:30` as 90, expands 254 bytes of aliases to 37 MB, keeps the
 last of two equal keys, and raises RecursionError on deep nesting. Here the first three are read as YAML 1.2 says, and
 the rest is refused.
 """
@@ -18,8 +18,11 @@ import yaml
 from dialin.errors import Problem, SpecError
 
 MAX_BYTES = 256 * 1024
+"""The size of a document, at most."""
 MAX_DEPTH = 20
-MAX_DIGITS = 60  # of a whole number; beyond 308 a float cannot hold it
+"""How deep mappings and lists may be nested."""
+MAX_DIGITS = 60
+"""The digits of a whole number, at most; beyond 308 a float cannot hold it."""
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -29,45 +32,50 @@ _WORDS: Mapping[str, bool | None] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
 }
-# All that YAML does not allow in a stream, lone surrogates among it. PyYAML lets it in by escapes.
+# Every character that YAML does not allow in a stream, with lone surrogates; PyYAML lets them in as escapes.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where it is there: eight times faster
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, if installed, is eight times faster
 
 
 @dataclass(frozen=True)
 class Document:
-    """Plain data, and the line (from 1) of every path in it; paths are dotted, list items by their number."""
+    """What was read from one text.
+
+    data: plain data: dicts, lists, text, numbers, true, false, None.
+    lines: the line, from 1, of every path; a path is the keys joined by dots, list items by their number from 0.
+    source: the file, as the person named it; empty where there is none.
+    """
 
     data: Any
     lines: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
 
     def line(self, path: str) -> int | None:
-        """The line of a path, or of the nearest one above it that the document has."""
+        """The line of a path, or of the nearest path above it in the document; None for an empty document."""
         while path and path not in self.lines:
             path = path.rpartition(".")[0]
         return self.lines.get(path)
 
 
 def read_yaml(text: str | bytes, source: str = "") -> Document:
-    """The one document in `text`. Raises SpecError, which names the line, for all that is not plain and small."""
+    """The one document in `text`. Raises SpecError, which names the line, for anything that is not plain and small."""
     decoded = _decode(text, source)
     try:
         return _Builder(decoded, source).document()
     except yaml.YAMLError as error:
-        last = max(1, len(decoded.splitlines()))  # libyaml counts the end of the text as a line of its own
+        last = max(1, len(decoded.splitlines()))  # libyaml counts the end of the text as a further line
         raise _error(_reason(error), min(_line_of(error) or last, last), source) from None
-    except (ValueError, OverflowError):  # PyYAML's own parser, of an escape beyond Unicode; libyaml refuses it itself
-        raise _error("not YAML: an escape that is no character", 1, source) from None
+    except (ValueError, OverflowError):  # from PyYAML's parser, for an escape beyond Unicode
+        raise _error("not YAML: an escape stands for no character", 1, source) from None
 
 
 def read_value(text: str, source: str) -> Any:
-    """One value as it would stand in a file, as `--set KEY=VALUE` takes it."""
+    """One value as it would stand in a file, for `--set KEY=VALUE`. Raises SpecError."""
     return read_yaml(text, source).data
 
 
 class _Builder:
-    """Data from PyYAML's events. Its recursion is never deeper than MAX_DEPTH; PyYAML's own composer has no bound."""
+    """Builds the data from PyYAML's events, because PyYAML's own composer recurses without a bound."""
 
     def __init__(self, text: str, source: str) -> None:
         self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
@@ -128,7 +136,7 @@ class _Builder:
         text: str = event.value
         if _UNPRINTABLE.search(text):
             raise self._refusal("control characters are not allowed, escaped or not", event)
-        if event.style:  # quoted or a block: text as it stands. A plain one has None here, or "" from libyaml
+        if event.style:  # quoted, or a block: always text. A plain scalar has None here, or "" from libyaml
             return text
         if text in _WORDS:
             return _WORDS[text]
