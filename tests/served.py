@@ -97,4 +97,4 @@ def serving(out: Path, *, allow_code: bool = False, mlflow: Mlflow | None = None
         thread.join(30)
         socket.close()
         jobs.close()
-        app.state.parts.close()
+        app.state.dialin.close()

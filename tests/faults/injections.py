@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dialin.server.keeper import MirrorKeeper
+from dialin.server.mirror_keeper import MirrorKeeper
 from dialin.settings import Settings
 from tests.faults.harness import Place, Verdict, check, descendants, free_port, kill, recorders, wait_until
 

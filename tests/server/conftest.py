@@ -76,7 +76,7 @@ def app(settings, jobs):
     # Once an hour: nothing is started behind a test's back.
     app = create_app(settings, ServerSettings(poll_seconds=3600), jobs)
     yield app
-    app.state.parts.close()
+    app.state.dialin.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from dialin.errors import RateLimitedError, UsageError
 from dialin.server.app import create_app
-from dialin.server.auth import Buckets
+from dialin.server.rate_limit import RateLimiter
 from dialin.server.serve import check_exposure
 from dialin.settings import ServerSettings
 from tests.server.conftest import bearer, submit
@@ -16,7 +16,7 @@ from tests.server.conftest import bearer, submit
 def test_on_loopback_everything_is_open_until_the_first_token_is_made(client, tokens):
     assert client.get("/api/v1/session").json() == {"name": "local", "role": "admin"}
     tokens.create("ana", "admin")
-    client.app.state.parts.gate._remembered.clear()
+    client.app.state.dialin.auth.forget()
     answer = client.get("/api/v1/session")
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -67,7 +67,7 @@ def test_a_revoked_token_is_worth_nothing(client, tokens):
     token = tokens.create("ana", "admin")
     assert client.get("/api/v1/session", headers=bearer(token)).json()["name"] == "ana"
     tokens.revoke("ana")
-    client.app.state.parts.gate._remembered.clear()  # it is remembered for two seconds
+    client.app.state.dialin.auth.forget()  # it is remembered for two seconds
     tokens.create("other", "admin")
     assert client.get("/api/v1/session", headers=bearer(token)).status_code == 401
 
@@ -90,7 +90,7 @@ def test_who_guesses_tokens_has_to_wait(client, tokens):
 
 def test_a_bucket_fills_again():
     now = 0.0
-    buckets = Buckets(2.0, clock=lambda: now)
+    buckets = RateLimiter(2.0, clock=lambda: now)
     for _ in range(20):
         buckets.take("ana")
     buckets.take("ben")

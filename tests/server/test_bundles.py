@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from dialin.errors import NotFoundError, TooLargeError
 from dialin.lifecycle import StudyState
 from dialin.server.app import create_app
-from dialin.server.bundles import BundleKeeper
+from dialin.server.services.bundles import BundleService
 from dialin.settings import ServerSettings
 from dialin.specification.code_bundle import disk_bytes, pack
 from tests.server.conftest import bearer, submit
@@ -39,17 +39,17 @@ def clock():
 
 @pytest.fixture
 def keep(settings, clock):
-    """A keeper with these settings, closed in the end."""
+    """A bundle service with these settings, closed in the end."""
     settings.out.mkdir(parents=True)
-    keepers = []
+    services = []
 
     def make(**server):
-        keepers.append(BundleKeeper(settings, ServerSettings(**server), clock))
-        return keepers[-1]
+        services.append(BundleService(settings, ServerSettings(**server), clock))
+        return services[-1]
 
     yield make
-    for keeper in keepers:
-        keeper.close()
+    for service in services:
+        service.close()
 
 
 @pytest.fixture
@@ -69,25 +69,25 @@ def bundle(tmp_path):
 
 
 def test_each_submitter_has_a_quota_and_all_have_one_together(keep, bundle, settings):
-    keeper = keep(bundle_bytes=200_000, all_bundles_bytes=300_000)
+    service = keep(bundle_bytes=200_000, all_bundles_bytes=300_000)
     first, second = bundle(150_000), bundle(100_000)
-    digest, files = keeper.add("ann", first)
+    digest, files = service.add("ann", first)
     assert files == 2
-    assert keeper.add("ann", first)[0] == digest  # again, which takes nothing
+    assert service.add("ann", first)[0] == digest  # again, which takes nothing
     with pytest.raises(
         TooLargeError, match=r"do not fit: the files that ann has sent would take .* \(DIALIN_BUNDLES_MIB\)"
     ):
-        keeper.add("ann", second)
-    keeper.add("ben", second)
-    keeper.add("ben", bundle(1_000))
+        service.add("ann", second)
+    service.add("ben", second)
+    service.add("ben", bundle(1_000))
     with pytest.raises(
         TooLargeError, match=r"the files that this server keeps would take .* \(DIALIN_ALL_BUNDLES_MIB\)"
     ):
-        keeper.add("eve", bundle(100_000))
+        service.add("eve", bundle(100_000))
     taken = sum(file.stat().st_blocks * 512 for file in (settings.out / "bundles").rglob("*") if file.is_file())
     assert taken <= 300_000
     assert len(list((settings.out / "bundles").iterdir())) == 3
-    keeper.add("ann", second[:0] + first)  # what was refused is not counted
+    service.add("ann", second[:0] + first)  # what was refused is not counted
 
 
 def test_what_is_counted_is_what_lies_on_the_disk(keep, bundle, settings):
@@ -99,56 +99,56 @@ def test_what_is_counted_is_what_lies_on_the_disk(keep, bundle, settings):
 
 
 def test_what_was_just_sent_stays_and_what_nobody_used_for_long_goes(keep, bundle, clock, settings):
-    keeper = keep(bundle_hours=2)
-    digest, _ = keeper.add("ann", bundle())
+    service = keep(bundle_hours=2)
+    digest, _ = service.add("ann", bundle())
     clock.now += 1.9 * HOUR
-    assert keeper.remove_unused() == 0
-    keeper.find(digest)  # a submission is about to name it
+    assert service.remove_unused() == 0
+    service.find(digest)  # a submission is about to name it
     clock.now += 1.9 * HOUR
-    assert keeper.remove_unused() == 0
+    assert service.remove_unused() == 0
     clock.now += 0.2 * HOUR
-    assert keeper.remove_unused() == 1
+    assert service.remove_unused() == 1
     assert list((settings.out / "bundles").iterdir()) == []
     with pytest.raises(NotFoundError, match="send it first"):
-        keeper.find(digest)
+        service.find(digest)
 
 
 def test_what_is_not_used_makes_room(keep, bundle, clock):
-    keeper = keep(bundle_bytes=200_000, bundle_hours=2)
-    keeper.add("ann", bundle(150_000))
+    service = keep(bundle_bytes=200_000, bundle_hours=2)
+    service.add("ann", bundle(150_000))
     clock.now += 3 * HOUR
-    keeper.add("ann", bundle(150_000))
+    service.add("ann", bundle(150_000))
 
 
 def test_bundles_of_a_time_when_nobody_noted_them_are_found(keep, bundle, clock, settings):
     digest, _ = keep().add("ann", bundle())
     with keep()._rows as rows:
         rows.forget("ann", digest)
-    keeper = keep(bundle_hours=2)
-    keeper._adopt()
-    keeper.find(digest)
+    service = keep(bundle_hours=2)
+    service.adopt_unknown()
+    service.find(digest)
     clock.now += 3 * HOUR
-    assert keeper.remove_unused() == 1
+    assert service.remove_unused() == 1
 
 
 @pytest.mark.parametrize("state", [StudyState.QUEUED, StudyState.INTERRUPTED, StudyState.FAILED, StudyState.COMPLETE])
 def test_a_study_keeps_its_files_until_it_is_archived(settings, jobs, bundle, clock, state):
     app = create_app(replace(settings, allow_code=True), ServerSettings(poll_seconds=3600, bundle_hours=2), jobs)
     client = TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False)
-    keeper = app.state.parts.service.bundles
-    keeper._clock = clock
+    service = app.state.dialin.bundles
+    service._clock = clock
     digest = client.post("/api/v1/bundles", content=bundle()).json()["bundle"]
     study = submit(client, PYTHON, params={"bundle": digest}).json()["id"]
     clock.now += 1000 * HOUR
     if state is not StudyState.QUEUED:
-        entry = app.state.parts.submissions.get(study)
-        app.state.parts.submissions.settle(entry.submission, state, "")
-    assert keeper.remove_unused() == 0
+        entry = app.state.dialin.submissions.get(study)
+        app.state.dialin.submissions.settle(entry.submission, state, "")
+    assert service.remove_unused() == 0
     if state is not StudyState.QUEUED:
         assert client.delete(f"/api/v1/studies/{study}").status_code == 204
-        assert keeper.remove_unused() == 1
+        assert service.remove_unused() == 1
         assert client.get(f"/api/v1/studies/{study}").json()["state"] == state.value  # it can be read all the same
-    app.state.parts.close()
+    app.state.dialin.close()
 
 
 def test_a_bundle_that_does_not_fit_is_one_clear_error(settings, jobs, bundle, tokens):
@@ -160,4 +160,4 @@ def test_a_bundle_that_does_not_fit_is_one_clear_error(settings, jobs, bundle, t
     assert answer.status_code == 413
     assert answer.json()["detail"].startswith("0.2 MiB do not fit: the files that ann has sent would take 0.2 MiB")
     assert client.post("/api/v1/bundles", content=bundle(50_000), headers=ben).status_code == 201
-    app.state.parts.close()
+    app.state.dialin.close()

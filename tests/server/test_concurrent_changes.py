@@ -11,7 +11,11 @@ import pytest
 from dialin.errors import ConflictError, RateLimitedError
 from dialin.lifecycle import Role, StudyState
 from dialin.planning.plan import ClusterShape
-from dialin.server.studies import StudyService
+from dialin.server.services.bundles import BundleService
+from dialin.server.services.mlflow_links import MlflowLinks
+from dialin.server.services.studies import StudyService
+from dialin.server.services.submission import SpecChecker, SubmissionService
+from dialin.server.study_reader import SharedStudyReader
 from dialin.settings import ServerSettings, Settings
 from dialin.specification import parse_spec
 from dialin.store.submissions import Submissions
@@ -42,8 +46,15 @@ def submissions(url):
 @pytest.fixture
 def service(url, submissions, tmp_path):
     settings = Settings(tmp_path / "out", tmp_path / "data", database_url=url)
-    server = ServerSettings(max_studies=3)
-    return StudyService(settings, server, submissions, lambda: ClusterShape(2.0))
+    limits = ServerSettings(max_studies=3)
+    reader, bundles = SharedStudyReader(settings), BundleService(settings, limits)
+    studies = StudyService(settings, submissions, reader, MlflowLinks(settings))
+    checker = SpecChecker(settings, limits, bundles)
+    yield SubmissionService(
+        submissions, studies, checker, cluster_shape=lambda: ClusterShape(2.0), max_studies=limits.max_studies
+    )
+    reader.close()
+    bundles.close()
 
 
 def interrupted(submissions, owner="ana") -> str:
@@ -71,7 +82,7 @@ def at_once(count: int, action: Callable[[], object]) -> tuple[int, list[str]]:
 def test_of_six_extensions_at_once_each_that_is_taken_counts(service, submissions):
     for _ in range(ROUNDS):
         study = interrupted(submissions)
-        taken, refused = at_once(6, lambda: service.act(ADMIN, study, "extend", {"trials": "+4"}))  # noqa: B023
+        taken, refused = at_once(6, lambda: service.extend(ADMIN, study, "+4", None))  # noqa: B023
         budget = parse_spec(submissions.get(study).study.spec).budget
         assert taken >= 1
         assert budget.trials == 4 + 4 * taken
@@ -84,7 +95,7 @@ def test_of_six_extensions_at_once_each_that_is_taken_counts(service, submission
 def test_of_ten_resumes_at_once_one_is_taken(service, submissions):
     for _ in range(ROUNDS):
         study = interrupted(submissions)
-        taken, refused = at_once(10, lambda: service.act(ADMIN, study, "resume", {}))  # noqa: B023
+        taken, refused = at_once(10, lambda: service.resume(ADMIN, study))  # noqa: B023
         assert (taken, len(refused)) == (1, 9)
         assert set(refused) == {f"study {study} is queued; stop it, or wait until it has ended"}
         submissions.want(study, False)

@@ -64,7 +64,7 @@ def trained(once_trained):
 @pytest.fixture
 def reconciler(app, jobs):
     jobs.cpus = 4.0
-    return app.state.parts.reconciler
+    return app.state.dialin.reconciler
 
 
 @pytest.mark.parametrize("sql", SPECS.values(), ids=SPECS)

@@ -30,7 +30,7 @@ def test_a_server_gives_each_driver_a_role_for_its_study(url, tmp_path):
     settings = Settings(tmp_path / "out", tmp_path, allow_code=True, database_url=url)
     jobs = FakeJobs()
     app = create_app(settings, ServerSettings(poll_seconds=3600), jobs)
-    parts = app.state.parts
+    parts = app.state.dialin
     first, second = (
         parts.submissions.submit("small", to_yaml(parse_spec(SPEC)), owner="ana", digest="d")[0].study.id for _ in "12"
     )

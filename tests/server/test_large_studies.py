@@ -15,8 +15,8 @@ from dialin.search.decision import Decision
 from dialin.search.records import TrialRecord
 from dialin.search.storage import open_storage
 from dialin.search.study import Study
-from dialin.server.reading import Reader
-from dialin.server.time_left import seconds_left
+from dialin.server.services.time_left import seconds_left
+from dialin.server.study_reader import SharedStudyReader
 from dialin.specification import stored_spec, to_yaml
 from dialin.store.studies import Studies
 from tests.factories import make_plan
@@ -92,15 +92,15 @@ def test_pages_of_sorted_trials_are_the_whole_in_its_order(client, made):
 
 def test_what_is_kept_is_bounded_in_bytes(settings, made):
     rows = [made(20, ended=True)[0] for _ in range(4)]
-    everything = Reader(settings)
+    everything = SharedStudyReader(settings)
     for row in rows:
         assert len(everything.records(row)) == 20
-    size = sum(kept.bytes for kept in everything._kept.values())
-    some = Reader(settings, most_bytes=size // 2)
+    size = everything.bytes
+    some = SharedStudyReader(settings, most_bytes=size // 2)
     for row in (*rows, rows[0], rows[0]):
         assert len(some.records(row)) == 20
-        assert sum(kept.bytes for kept in some._kept.values()) <= size // 2
-    none = Reader(settings, most_bytes=0)
+        assert some.bytes <= size // 2
+    none = SharedStudyReader(settings, most_bytes=0)
     assert none.records(rows[1]) is none.records(rows[1])  # the last one stays, or it would be read each time
     for reader in (everything, some, none):
         reader.close()
@@ -109,7 +109,7 @@ def test_what_is_kept_is_bounded_in_bytes(settings, made):
 def test_a_list_of_ended_studies_reads_their_trials_once(settings, made, counted):
     rows = [made(20, ended=True)[0] for _ in range(3)]
     counted.clear()
-    reader = Reader(settings, most_bytes=0)
+    reader = SharedStudyReader(settings, most_bytes=0)
     for _ in range(5):
         assert [reader.outcome(row, len) for row in rows] == [20, 20, 20]
     assert len(counted) == 3 * 20
@@ -155,7 +155,7 @@ def test_all_trials_are_listed_sorted_and_filtered_without_scripts(client, made)
 
 def test_the_time_that_is_left_is_told_from_the_epochs_that_are_left(made, settings):
     row, _ = made()
-    reader, spec = Reader(settings), stored_spec(row.spec)
+    reader, spec = SharedStudyReader(settings), stored_spec(row.spec)
     view = reader.view(row)
     # Two of nine epochs of 60 of 70 trials are trained, 58 of these have been stopped.
     assert seconds_left(spec, view, 120.0, 2) == pytest.approx(10 * 9 + 2 * 7, rel=0.5)
@@ -169,10 +169,10 @@ def test_the_time_that_is_left_is_told_from_the_epochs_that_are_left(made, setti
 
 def test_what_was_worked_out_of_older_trials_is_not_kept_with_newer_ones(app, made):
     row, study = made()
-    service = app.state.parts.service
-    older = service.trial_rows(row.id)
+    trials = app.state.dialin.trials
+    older = trials.rows(row.id)
     study.report(study.ask(), 1, 0.5)
     time.sleep(1.1)
-    newer = service.trial_rows(row.id)
+    newer = trials.rows(row.id)
     assert older.derived("count", lambda: len(older)) == TRIALS
     assert newer.derived("count", lambda: len(newer)) == TRIALS + 1

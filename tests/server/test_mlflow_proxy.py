@@ -56,7 +56,7 @@ def mlflow():
 def client(client, app, mlflow):
     transport = httpx.MockTransport(mlflow.handle)
     proxy = MlflowProxy(
-        app.state.parts.gate, "http://127.0.0.1:5000", SECRET, patience_seconds=0.5, transport=transport
+        app.state.dialin.auth, "http://127.0.0.1:5000", SECRET, patience_seconds=0.5, transport=transport
     )
     app.mount("/mlflow", proxy)
     return client
@@ -202,7 +202,7 @@ def test_an_mlflow_that_is_away_is_said_so(client, mlflow):
 def test_an_answer_that_breaks_off_ends_without_a_traceback(client, mlflow, caplog):
     mlflow.answer = lambda: httpx.Response(200, stream=Pieces(b"some", error=httpx.ReadError("gone")))
     assert client.get("/mlflow/get-artifact").content == b"some"
-    assert [record.levelname for record in caplog.records if record.name == "dialin.api"] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name == "dialin.server.mlflow_proxy"] == ["WARNING"]
 
 
 def test_bodies_are_limited(client, mlflow, monkeypatch):
@@ -256,11 +256,11 @@ def test_a_body_that_stops_coming_is_not_waited_for(app, client, mlflow):
 def test_one_caller_has_so_many_requests_under_way(client, mlflow, people):
     proxy = next(route.app for route in client.app.routes if getattr(route, "path", "") == "/mlflow")
     for _ in range(mlflow_proxy.MOST_OF_ONE):
-        proxy._places.take("viewer")
+        proxy.open_requests.acquire("viewer")
     answer = client.get(f"{CALLS}/runs/get", headers=people["viewer"])
     assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
     assert client.get(f"{CALLS}/runs/get", headers=people["admin"]).status_code == 200
-    proxy._places.give_back("viewer")
+    proxy.open_requests.release("viewer")
     for _ in range(2):  # a place is given back
         assert client.get(f"{CALLS}/runs/get", headers=people["viewer"]).status_code == 200
 

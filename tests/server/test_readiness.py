@@ -19,8 +19,8 @@ from dialin.errors import ClusterError
 from dialin.execution.health import check_cluster, hangs
 from dialin.planning.plan import ClusterShape
 from dialin.server.app import create_app
+from dialin.server.cluster_shape import ClusterShapeProbe
 from dialin.server.readiness import ANSWER_SECONDS, Part, Readiness
-from dialin.server.shape import KnownShape
 from dialin.settings import ServerSettings, Settings
 from tests.faults.harness import free_port
 from tests.server.conftest import SPEC
@@ -182,7 +182,7 @@ def test_a_cluster_that_hangs_holds_no_plan(settings, jobs, slow):
 
 
 def test_a_cluster_that_does_not_answer_is_what_it_was(jobs):
-    shape = KnownShape(jobs)
+    shape = ClusterShapeProbe(jobs)
     jobs.cpus = 5.0
     assert shape() == ClusterShape(5.0)
     jobs.error = ClusterError("away")

@@ -24,6 +24,7 @@ from dialin.server.reconciler import (
     STOP_AGAIN_SECONDS,
     Demand,
     Reconciler,
+    SchedulingLimits,
     fair_shares,
 )
 from dialin.specification import parse_spec, to_yaml
@@ -46,7 +47,11 @@ class World:
     def reconciler(self, **keywords) -> Reconciler:
         self.abandoned: list[str] = []
         return Reconciler(
-            self.submissions, self.jobs, abandoned=self.abandoned.append, clock=lambda: self.now, **keywords
+            self.submissions,
+            self.jobs,
+            SchedulingLimits(**keywords),
+            on_abandoned=self.abandoned.append,
+            clock=lambda: self.now,
         )
 
     def submit(self, text: str = SPEC, **keywords) -> str:

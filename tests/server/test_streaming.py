@@ -23,9 +23,9 @@ def served(settings, jobs, tokens):
     """A server with a study that is queued for ever, which has few places for streams: its port, and the stream's path."""
     server = ServerSettings(poll_seconds=3600, max_streams=5, max_streams_per_caller=3)
     app = create_app(settings, server, jobs)
-    study, _ = app.state.parts.service.submit(Identity("ana", Role.ADMIN), SPEC)
+    study, _ = app.state.dialin.submission.submit(Identity("ana", Role.ADMIN), SPEC)
     with listening(configured(app, "127.0.0.1", 0, ConnectionLimits())) as port:
-        yield port, study["links"]["events"]
+        yield port, study.links.events
 
 
 def opened(stack: ExitStack, port: int, path: str, *headers: str) -> socket.socket:

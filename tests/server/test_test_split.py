@@ -18,7 +18,7 @@ from dialin.specification import parse_spec
 from dialin.store.studies import Studies
 from dialin.study_flow.read_back import load_study
 from dialin.study_flow.run import run_study
-from dialin.study_flow.views import study_data
+from dialin.study_flow.schema_builder import study_data
 from tests import others
 from tests.study_flow.test_run import Silent
 

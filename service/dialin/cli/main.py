@@ -333,12 +333,12 @@ def _plan(arguments: argparse.Namespace) -> None:
     from dialin.execution.local_cluster import local_shape
     from dialin.objectives import look_for_data
     from dialin.planning.plan import plan_study
-    from dialin.study_flow.views import plan_data
+    from dialin.study_flow import schema_builder
 
     plan = plan_study(_load(arguments), local_shape())
     data = look_for_data(plan.spec, _settings(arguments).data_dir)
     if arguments.json:
-        print_json({**plan_data(plan), "data": data})
+        print_json({**schema_builder.plan(plan).model_dump(mode="json"), "data": data})
     else:
         show_plan(console(), plan, data)
 
@@ -396,7 +396,7 @@ def _list(arguments: argparse.Namespace) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     from dialin.cli.showing import show_study, show_trial
     from dialin.study_flow.read_back import load_study
-    from dialin.study_flow.views import study_data, trial_data
+    from dialin.study_flow.schema_builder import study_data, trial_data
 
     back = load_study(_settings(arguments), arguments.study)
     if arguments.trial is not None:
@@ -468,9 +468,9 @@ def _token(arguments: argparse.Namespace) -> None:
 
 def _knobs(arguments: argparse.Namespace) -> None:
     from dialin.cli.showing import show_knob, show_knobs
-    from dialin.study_flow.views import knobs_data
+    from dialin.study_flow import schema_builder
 
-    rows = {row["name"]: row for row in knobs_data()}
+    rows = {knob.name: knob.model_dump(mode="json") for knob in schema_builder.knobs()}
     name = arguments.knob
     if name is not None and name not in rows:
         raise UsageError(f"knob {name!r}: {did_you_mean(name, rows)}")

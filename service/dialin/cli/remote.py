@@ -27,8 +27,8 @@ from dialin.specification.findings import RULES, Finding
 from dialin.specification.study_spec import StudySpec
 from dialin.store.studies import StudyRow
 from dialin.study_flow.progress import Progress, StudyClock
+from dialin.study_flow.schema_builder import study_data, trial_data
 from dialin.study_flow.snapshot import StudySnapshot
-from dialin.study_flow.views import study_data, trial_data
 
 _ENDS = (TrialState.COMPLETE.value, TrialState.STOPPED.value, TrialState.DIVERGED.value, TrialState.FAILED.value)
 _PLENTY = ClusterShape(cpus=1e6, gpus=1e6)  # what the server has is not known here

@@ -1,83 +1,71 @@
-"""The server's application: the API below /api/v1, health and figures also without it, and the page."""
+"""The server's application: the API below /api/v1, health and metrics also without it, and the page."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from fastapi import FastAPI
 
-from dialin import schemas as models
 from dialin.execution.ray_jobs import Jobs
-from dialin.server import about, problems, routes
-from dialin.server.auth import Gate
+from dialin.schemas import ProblemDocument
+from dialin.server import problems
+from dialin.server.app_state import AppState
+from dialin.server.auth import Authenticator
+from dialin.server.cluster_shape import ClusterShapeProbe
 from dialin.server.driver_access import JobsWithOwnRoles
-from dialin.server.edge import Addressed, Anonymous, Bodies, Headers
-from dialin.server.keeper import MirrorKeeper
-from dialin.server.metrics import Figures
+from dialin.server.metrics import MetricsCollector
+from dialin.server.middleware import AnonymousLimit, BodyLimit, HostAndOriginCheck, RequestIds, SecurityHeaders
+from dialin.server.mirror_keeper import MirrorKeeper
 from dialin.server.mlflow_proxy import MlflowProxy
 from dialin.server.page_backend import PageBackend
 from dialin.server.readiness import Readiness
-from dialin.server.recent import Recent
-from dialin.server.reconciler import Reconciler
-from dialin.server.shape import KnownShape
-from dialin.server.studies import API, StudyService
+from dialin.server.reconciler import Reconciler, SchedulingLimits
+from dialin.server.response_cache import ResponseCache
+from dialin.server.routes import server as server_routes
+from dialin.server.routes import studies as study_routes
+from dialin.server.routes import trials as trial_routes
+from dialin.server.services.bundles import BundleService
+from dialin.server.services.mlflow_links import MlflowLinks
+from dialin.server.services.studies import API, StudyService
+from dialin.server.services.submission import SpecChecker, SubmissionService
+from dialin.server.services.trials import TrialService
+from dialin.server.study_reader import SharedStudyReader
 from dialin.settings import LOOPBACK, MLFLOW_PATH, ServerSettings, Settings
 from dialin.specification.code_bundle import MOST_BYTES as MOST_BUNDLE_BYTES
+from dialin.specification.schema import json_schema
 from dialin.store.output_folder import open_output
 from dialin.store.submissions import Submissions
 from dialin.store.tokens import Tokens
 from dialin.web import pages
 from dialin.web.responses import MAX_FORM_BYTES
 
-
-@dataclass(frozen=True)
-class Parts:
-    """What an application is made of; closed by its end."""
-
-    settings: Settings
-    server: ServerSettings
-    submissions: Submissions
-    tokens: Tokens
-    service: StudyService
-    reconciler: Reconciler
-    keeper: MirrorKeeper
-    gate: Gate
-
-    def close(self) -> None:
-        """Close the connections to the database; what is used again opens new ones."""
-        self.service.reader.close()
-        self.service.bundles.close()
-        self.submissions.close()
-        self.tokens.close()
+CLOSING_SECONDS = 5.0  # for each background thread
 
 
-def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: str = "127.0.0.1") -> FastAPI:
-    """An application over a database and a cluster. `host`: where it will listen; only on loopback is it open while
-    there is no token. Its reconciler and its keeper run as long as the application does."""
-    parts = _parts(settings, server, jobs, host)
-    mlflow = _mlflow_proxy(settings, parts.gate)
+def create_app(settings: Settings, limits: ServerSettings, jobs: Jobs, *, host: str = "127.0.0.1") -> FastAPI:
+    """An application over a database and a cluster.
+
+    `host`: where it will listen; only on loopback does it work without tokens while there are none. Its background
+    threads run as long as the application does.
+    """
+    links = MlflowLinks(settings)
+    state = _create_state(settings, limits, jobs, host, links)
+    mlflow = _create_mlflow_proxy(settings, state.auth)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        threads = [
-            threading.Thread(target=parts.reconciler.run, name="reconciler", daemon=True),
-            threading.Thread(target=parts.keeper.run, name="keeper", daemon=True),
-            threading.Thread(target=parts.service.bundles.keep_clean, name="bundles", daemon=True),
-        ]
-        for thread in threads:
-            thread.start()
+        threads = _start_threads(state)
         yield
-        parts.reconciler.close()
-        parts.keeper.close()
-        parts.service.bundles.close()
+        state.reconciler.close()
+        state.mirror_keeper.close()
+        state.bundles.close()
         for thread in threads:
-            thread.join(timeout=5)
+            thread.join(timeout=CLOSING_SECONDS)
         if mlflow is not None:
             await mlflow.close()
-        parts.close()
+        state.close()
 
     app = FastAPI(
         title="dialin",
@@ -86,81 +74,124 @@ def create_app(settings: Settings, server: ServerSettings, jobs: Jobs, *, host: 
         "Answers are at most a second old; events come as things happen.",
         lifespan=lifespan,
         openapi_url=f"{API}/openapi.json",
-        docs_url=None,  # they load scripts from elsewhere
+        docs_url=None,  # FastAPI's pages load scripts from another host
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
+    app.state.dialin = state
+    app.state.mlflow_link = links.home
     problems.install(app)
-    app.state.readiness = Readiness.of(settings, parts.submissions, jobs)
-    app.state.figures = Figures(parts.service, parts.submissions, parts.reconciler)
-    app.include_router(routes.router, prefix=API, tags=["studies"])
-    app.include_router(about.router, prefix=API, tags=["server"])
-    app.include_router(about.health, prefix=API, tags=["server"])
-    app.include_router(about.health, include_in_schema=False)
-    app.include_router(pages.router(PageBackend(parts.service, parts.gate)))
-    app.state.mlflow_link = parts.service.mlflow_link
+    _add_routes(app, state)
     if mlflow is not None:
         app.mount(MLFLOW_PATH, mlflow)
-    app.state.parts = parts
-    _describe(app)
-    # The last one is asked first.
-    app.add_middleware(Recent, gate=parts.gate)
-    app.add_middleware(Bodies, most=_most_bytes)
-    app.add_middleware(Anonymous, gate=parts.gate)
-    own = frozenset(name.lower() for name in server.allowed_hosts)
-    app.add_middleware(Addressed, names=own | {*LOOPBACK, host.lower()}, own=own)
-    app.add_middleware(Headers)
+    _complete_description(app)
+    _add_middleware(app, state.auth, limits, host)
     return app
 
 
-def _parts(settings: Settings, server: ServerSettings, jobs: Jobs, host: str) -> Parts:
+def _create_state(settings: Settings, limits: ServerSettings, jobs: Jobs, host: str, links: MlflowLinks) -> AppState:
     open_output(settings)
     submissions, tokens = Submissions(settings.database), Tokens(settings.database)
-    keeper = MirrorKeeper(settings)
+    mirror_keeper = MirrorKeeper(settings)
     if settings.allow_code and settings.database_url is not None:
         jobs = JobsWithOwnRoles(jobs, settings, submissions)
     reconciler = Reconciler(
         submissions,
         jobs,
-        max_running=server.max_running,
-        max_attempts=server.max_attempts,
-        poll_seconds=server.poll_seconds,
-        # A study that ended without its driver's word must not be running in MLflow for ever.
-        abandoned=lambda _study_id: keeper.wake(),
+        SchedulingLimits(limits.max_running, limits.max_attempts, limits.poll_seconds),
+        # Without its driver, nobody else would tell MLflow that the study's run has ended.
+        on_abandoned=lambda _study_id: mirror_keeper.wake(),
     )
-    service = StudyService(settings, server, submissions, KnownShape(jobs), reconciler.wake)
-    gate = Gate(tokens, server, is_open=host in LOOPBACK)
-    return Parts(settings, server, submissions, tokens, service, reconciler, keeper, gate)
+    reader = SharedStudyReader(settings)
+    studies = StudyService(settings, submissions, reader, links)
+    bundles = BundleService(settings, limits)
+    submission = SubmissionService(
+        submissions,
+        studies,
+        SpecChecker(settings, limits, bundles),
+        cluster_shape=ClusterShapeProbe(jobs),
+        max_studies=limits.max_studies,
+        on_change=reconciler.wake,
+    )
+    return AppState(
+        settings=settings,
+        limits=limits,
+        submissions=submissions,
+        tokens=tokens,
+        reader=reader,
+        studies=studies,
+        trials=TrialService(studies, reader, links),
+        submission=submission,
+        bundles=bundles,
+        auth=Authenticator(tokens, limits, is_open=host in LOOPBACK),
+        reconciler=reconciler,
+        mirror_keeper=mirror_keeper,
+        readiness=Readiness.of(settings, submissions, jobs),
+        metrics=MetricsCollector(reader, submissions, reconciler),
+    )
 
 
-def _mlflow_proxy(settings: Settings, gate: Gate) -> MlflowProxy | None:
-    """The way to an MLflow that answers this server only; None for one that people reach by themselves."""
+def _create_mlflow_proxy(settings: Settings, auth: Authenticator) -> MlflowProxy | None:
+    """The way to an MLflow that answers only this server; None for one that people reach without it."""
     if settings.mlflow_uri is None or settings.mlflow_secret is None:
         return None
-    return MlflowProxy(gate, settings.mlflow_uri, settings.mlflow_secret)
+    return MlflowProxy(auth, settings.mlflow_uri, settings.mlflow_secret)
+
+
+def _start_threads(state: AppState) -> list[threading.Thread]:
+    threads = [
+        threading.Thread(target=state.reconciler.run, name="reconciler", daemon=True),
+        threading.Thread(target=state.mirror_keeper.run, name="mirror-keeper", daemon=True),
+        threading.Thread(target=state.bundles.run, name="bundles", daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _add_routes(app: FastAPI, state: AppState) -> None:
+    app.include_router(study_routes.router, prefix=API, tags=["studies"])
+    app.include_router(trial_routes.router, prefix=API, tags=["trials"])
+    app.include_router(server_routes.router, prefix=API, tags=["server"])
+    app.include_router(server_routes.health, prefix=API, tags=["server"])
+    app.include_router(server_routes.health, include_in_schema=False)
+    app.include_router(pages.router(PageBackend(state)))
+
+
+def _add_middleware(app: FastAPI, auth: Authenticator, limits: ServerSettings, host: str) -> None:
+    own = frozenset(name.lower() for name in limits.allowed_hosts)
+    # A request passes the last one first.
+    app.add_middleware(ResponseCache, auth=auth)
+    app.add_middleware(BodyLimit, most=_most_bytes)
+    app.add_middleware(AnonymousLimit, auth=auth)
+    app.add_middleware(HostAndOriginCheck, names=own | {*LOOPBACK, host.lower()}, own=own)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestIds)
 
 
 def _most_bytes(path: str) -> int | None:
-    """How large a request's body may be. Most paths take none, or a specification, alone or in a form; the way to
-    MLflow limits what it passes on by itself."""
+    """How large the body of a request to this path may be. Most paths take none, or a specification, alone or in a
+    form; the MLflow proxy has limits of its own."""
     if path.startswith(f"{MLFLOW_PATH}/"):
         return None
     return MOST_BUNDLE_BYTES if path == f"{API}/bundles" else MAX_FORM_BYTES
 
 
-def _describe(app: FastAPI) -> None:
-    """The description says how errors look, and how to say who one is."""
-    made = app.openapi
+def _complete_description(app: FastAPI) -> None:
+    """Add to the OpenAPI document what FastAPI does not know: the form of errors, the schema of a specification, and
+    how a token is sent."""
+    describe = app.openapi
 
     def openapi() -> dict[str, object]:
         if app.openapi_schema is not None:
-            return app.openapi_schema  # whoever asks, with or without a token
-        document = made()
+            return app.openapi_schema  # it is made once, and is the same for every caller
+        document = describe()
         components = document.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
-        schema = models.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs", {}))
-        schemas["ProblemDocument"] = schema
+        problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        spec = json_schema("#/components/schemas")
+        del spec["$schema"]  # the whole document is of one dialect
+        schemas |= {**problem.pop("$defs", {}), **spec.pop("$defs", {}), "ProblemDocument": problem, "StudySpec": spec}
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
         return document

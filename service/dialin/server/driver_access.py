@@ -17,7 +17,7 @@ from dialin.specification import stored_spec
 from dialin.store.driver_roles import DriverRoles
 from dialin.store.submissions import Submissions
 
-log = logging.getLogger("dialin.driver_access")
+_LOG = logging.getLogger(__name__)
 
 
 class JobsWithOwnRoles:
@@ -58,7 +58,7 @@ class JobsWithOwnRoles:
     def _url_for(self, study_id: str) -> str:
         if not self._roles.can_be_made():
             if not self._has_warned:
-                log.warning(
+                _LOG.warning(
                     "drivers run other people's code with the server's own access to the database: its user may not "
                     "make roles (it needs CREATEROLE, and PostgreSQL)"
                 )

@@ -1,4 +1,4 @@
-"""The server's figures in Prometheus' format, counted from what is stored when somebody asks."""
+"""The server's metrics for Prometheus, counted from what is stored when they are asked for."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from prometheus_client.registry import Collector
 from dialin.errors import UnreadableError
 from dialin.lifecycle import StudyState, TrialState
 from dialin.server.reconciler import Reconciler
-from dialin.server.studies import StudyService
+from dialin.server.study_reader import SharedStudyReader
 from dialin.store.submissions import Submissions
 
-MOST_STUDIES = 500  # whose trials are counted: the newest, and all that are under way
+MOST_STUDIES = 500  # whose trials are counted: the newest, and all that are active
 
 
-class Figures(Collector):
-    """`text()` gives them all."""
+class MetricsCollector(Collector):
+    """Collects the metrics of one server."""
 
-    def __init__(self, service: StudyService, submissions: Submissions, reconciler: Reconciler) -> None:
-        self._service, self._submissions, self._reconciler = service, submissions, reconciler
+    def __init__(self, reader: SharedStudyReader, submissions: Submissions, reconciler: Reconciler) -> None:
+        self._reader, self._submissions, self._reconciler = reader, submissions, reconciler
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def text(self) -> bytes:
+        """All metrics, in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
-        return []  # asked for when it registers, long before there is anything to count
+        """Nothing: the names are not needed before the first collection."""
+        return []  # the registry asks when it registers, before anything can be counted
 
     def collect(self) -> Iterator[Metric]:
+        """Each metric with its values as they are now."""
         by_state = self._submissions.by_state()
         studies = GaugeMetricFamily("dialin_studies", "Studies by state.", labels=["state"])
         for state in StudyState:
@@ -58,9 +61,9 @@ class Figures(Collector):
         found = {entry.study.id: entry.study for entry in self._submissions.page(limit=MOST_STUDIES)}
         found |= {entry.study.id: entry.study for entry in self._submissions.unsettled()}
         for row in found.values():
-            with suppress(UnreadableError):  # the others are counted
-                records = self._service.reader.records(row)
+            with suppress(UnreadableError):  # the other studies are counted
+                records = self._reader.records(row)
                 ends.update(record.state.value for record in records)
                 epochs += sum(len(record.values) for record in records)
-                lag += self._service.reader.lag(row).events
+                lag += self._reader.lag(row).events
         return ends, epochs, lag

@@ -22,8 +22,9 @@ from dialin.errors import (
     UsageError,
 )
 from dialin.server import problems
-from dialin.server.auth import Gate, Places
+from dialin.server.auth import Authenticator
 from dialin.server.mlflow_calls import Body, Call, check_role, checked_change, find_call
+from dialin.server.rate_limit import ConcurrencyLimit
 from dialin.settings import MLFLOW_PATH
 from dialin.web.responses import error_page
 
@@ -57,7 +58,7 @@ _CODES = {  # MLflow's, by status
     429: "REQUEST_LIMIT_EXCEEDED",
 }
 _NO_HARM = "studies go on, and it gets everything later"
-log = logging.getLogger("dialin.api")
+_LOG = logging.getLogger(__name__)
 
 
 class MlflowProxy:
@@ -65,15 +66,15 @@ class MlflowProxy:
 
     def __init__(
         self,
-        gate: Gate,
+        auth: Authenticator,
         uri: str,
         secret: str,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._gate, self._patience = gate, patience_seconds
-        self._places = Places(MOST_AT_A_TIME, MOST_OF_ONE, "requests to MLflow")
+        self._auth, self._patience = auth, patience_seconds
+        self.open_requests = ConcurrencyLimit(MOST_AT_A_TIME, MOST_OF_ONE, "requests to MLflow")
         self._client = httpx.AsyncClient(
             base_url=uri,
             headers={"Authorization": f"Bearer {secret}"},
@@ -100,11 +101,11 @@ class MlflowProxy:
             if not answer.has_begun:
                 await _refusal(request, error)(scope, receive, send)
             else:  # what has been sent cannot be taken back: the connection breaks, and the caller sees that
-                log.warning("MLflow's answer to %s broke off: %s", request.url.path, error)
+                _LOG.warning("MLflow's answer to %s broke off: %s", request.url.path, error)
 
     async def _pass_on(self, request: Request, answer: _Answer) -> None:
         path = request.scope["path"].removeprefix(MLFLOW_PATH) or "/"
-        who = await run_in_threadpool(self._gate.admit, request)
+        who = await run_in_threadpool(self._auth.admit, request)
         call = find_call(request.method, path)
         check_role(who, call, request.method, path)
         with self._counted(who.name), _named():
@@ -146,11 +147,11 @@ class MlflowProxy:
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:
-        self._places.take(name)
+        self.open_requests.acquire(name)
         try:
             yield
         finally:
-            self._places.give_back(name)
+            self.open_requests.release(name)
 
 
 class _Answer:

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457), with the codes of the tree."""
+"""Errors as `application/problem+json` (RFC 9457), with the codes of `dialin.errors`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dialin.errors import DialinError, RateLimitedError, SpecError, Unauthorized
 from dialin.texts import printable
 
 MEDIA_TYPE = "application/problem+json"
-log = logging.getLogger("dialin.api")
+_LOG = logging.getLogger(__name__)
 
 
 def problem(status: int, code: str, detail: str, errors: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -30,13 +30,13 @@ def problem(status: int, code: str, detail: str, errors: list[dict[str, Any]] | 
         "title": title,
         "status": status,
         "code": code,
-        "detail": printable(detail),  # it says what was sent, which may be any text
+        "detail": printable(detail),  # it may quote what was sent, which may be any text
         "errors": errors or [],
     }
 
 
 def answer(error: DialinError, **members: str) -> Response:
-    """What a client gets for an error of the tree. `members`: that the document has besides."""
+    """The response for an error of `dialin.errors`. `members`: more members of its document."""
     errors = []
     if isinstance(error, SpecError):
         errors = [{"path": each.path, "line": each.line, "message": printable(each.message)} for each in error.problems]
@@ -50,7 +50,7 @@ def answer(error: DialinError, **members: str) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of an application answered in this form."""
+    """Answer every error of an application in this form."""
 
     @app.exception_handler(DialinError)
     def of_the_tree(_request: Request, error: DialinError) -> Response:
@@ -71,12 +71,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     def database_away(_request: Request, error: OperationalError) -> Response:
-        log.error("the database: %s", error)
+        _LOG.error("the database does not answer: %s", error)
         return _response(503, "storage", "the database does not answer; try again", headers={"Retry-After": "2"})
 
     @app.exception_handler(Exception)
     def unexpected(_request: Request, error: Exception) -> Response:
-        log.error("unexpected", exc_info=error)
+        _LOG.error("a request failed", exc_info=error)
         return _response(500, "error", "something went wrong here; the server's log has it")
 
 

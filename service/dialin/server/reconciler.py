@@ -27,7 +27,7 @@ from dialin.specification import damage_of, stored_spec
 from dialin.store.leases import BEAT_SECONDS, STALE_SECONDS, holder, holding
 from dialin.store.submissions import ENDING, Entry, Submission, Submissions, turn
 
-log = logging.getLogger("dialin.reconciler")
+_LOG = logging.getLogger(__name__)
 
 LOST_SECONDS = 10.0  # a job that was claimed so long ago and is not there was never started
 STEADY_SECONDS = 120.0  # a driver that has lived so long counts as a good one
@@ -48,23 +48,33 @@ class Demand:
     most: int
 
 
+@dataclass(frozen=True)
+class SchedulingLimits:
+    """What the settings say about scheduling."""
+
+    max_running: int | None = None
+    """Studies that run at a time at most; None: as many as the cluster has room for."""
+    max_attempts: int = 5
+    """Drivers of a study in a row that may die before the study has failed."""
+    poll_seconds: float = 1.0
+    """The pause between two steps, unless something wakes the reconciler."""
+
+
 class Reconciler:
-    """`abandoned`: told the id of a study that ended without its driver's word."""
+    """Runs the steps above. `on_abandoned` is called with the id of a study that ended without its driver's report;
+    `clock` gives seconds since 1970."""
 
     def __init__(
         self,
         submissions: Submissions,
         jobs: Jobs,
+        limits: SchedulingLimits | None = None,
         *,
-        max_running: int | None = None,
-        max_attempts: int = 5,
-        poll_seconds: float = 1.0,
-        abandoned: Callable[[str], None] = lambda _study_id: None,
+        on_abandoned: Callable[[str], None] = lambda _study_id: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._submissions, self._jobs = submissions, jobs
-        self._max_running, self._max_attempts = max_running, max_attempts
-        self._poll_seconds, self._abandoned, self._clock = poll_seconds, abandoned, clock
+        self._submissions, self._jobs, self._limits = submissions, jobs, limits or SchedulingLimits()
+        self._on_abandoned, self._clock = on_abandoned, clock
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._stopping: dict[str, tuple[float, str]] = {}  # job -> when it was last told, and why if it hangs
@@ -84,10 +94,10 @@ class Reconciler:
                 self.step()
             except (ClusterError, DatabaseError, sa.exc.SQLAlchemyError) as error:
                 self._note(str(error).partition("\n")[0])
-            except Exception as error:  # the loop must survive
-                log.exception("a step failed")
+            except Exception as error:  # noqa: BLE001  the loop must survive
+                _LOG.exception("a step failed")
                 self._note(f"{type(error).__name__}: {error}")
-            self._wake.wait(self._poll_seconds)
+            self._wake.wait(self._limits.poll_seconds)
             self._wake.clear()
 
     def close(self) -> None:
@@ -118,16 +128,16 @@ class Reconciler:
         except (ClusterError, DatabaseError, sa.exc.SQLAlchemyError):
             raise
         except DialinError as error:
-            log.warning("study %s: %s", entry.study.id, error)
-        except Exception:  # the others go on
-            log.exception("study %s", entry.study.id)
+            _LOG.warning("study %s: %s", entry.study.id, error)
+        except Exception:  # noqa: BLE001  the other studies go on
+            _LOG.exception("study %s", entry.study.id)
 
     def _look_for_damage(self, entries: Sequence[Entry]) -> None:
         """Note which studies cannot be read; each is said once. They are not started, and keep nobody from being so."""
         found = {each.study.id: text for each in entries if (text := each.study.damage or damage_of(each.study.spec))}
         for study_id, text in found.items():
             if self.unreadable.get(study_id) != text:
-                log.warning("study %s cannot be read as it is stored: %s", study_id, text)
+                _LOG.warning("study %s cannot be read as it is stored: %s", study_id, text)
         self.unreadable = found
 
     def _see_to(self, entry: Entry, submission: Submission) -> None:
@@ -162,7 +172,7 @@ class Reconciler:
         self._jobs.stop(job)
         self._stopping[job] = self._clock(), trouble
         if trouble:
-            log.warning("study %s: %s", submission.study_id, trouble)
+            _LOG.warning("study %s: %s", submission.study_id, trouble)
             self._submissions.say(submission.study_id, job, trouble)
 
     def _trouble_of(self, entry: Entry, submission: Submission) -> str:
@@ -208,18 +218,18 @@ class Reconciler:
         reason = entry.study.reason or message
         lived = self._clock() - (submission.began_at or self._clock())
         failures = 1 if lived >= STEADY_SECONDS else submission.failures + 1
-        if failures >= self._max_attempts:
+        if failures >= self._limits.max_attempts:
             text = f"its driver ended {failures} times in a row before the study had; the last time: {reason}"
             self._close(submission, StudyState.FAILED, text)
             return
         pause = min(2.0 ** (failures - 1), LONGEST_PAUSE)
         text = f"its driver ended before the study had ({reason}); attempt {submission.attempt + 1} follows"
-        log.warning("study %s: %s in %.0f s", submission.study_id, text, pause)
+        _LOG.warning("study %s: %s in %.0f s", submission.study_id, text, pause)
         self._submissions.requeue(submission, failures=failures, not_before=self._clock() + pause, reason=text)
 
     def _close(self, submission: Submission, state: StudyState, reason: str) -> None:
         if self._submissions.settle(submission, state, reason):
-            self._abandoned(submission.study_id)
+            self._on_abandoned(submission.study_id)
 
     def _is_driven(self, entry: Entry) -> bool:
         return holder(self._submissions.engine, entry.study.id) is not None
@@ -246,7 +256,7 @@ class Reconciler:
 
     def _has_room(self, shape: ClusterShape, entries: Sequence[Entry]) -> bool:
         """Whether each study would get a trial's worth. One alone always may: its plan says what is wrong with it."""
-        if self._max_running is not None and len(entries) > self._max_running:
+        if self._limits.max_running is not None and len(entries) > self._limits.max_running:
             return False
         demands = [demand_of(entry) for entry in entries]
         fits = sum(d.cpus for d in demands) <= shape.cpus and sum(d.gpus for d in demands) <= shape.gpus
@@ -262,7 +272,7 @@ class Reconciler:
 
     def _note(self, trouble: str) -> None:
         if trouble != self.trouble:
-            log.warning("%s", trouble)
+            _LOG.warning("%s", trouble)
         self.trouble = trouble
 
 

@@ -16,7 +16,7 @@ from dialin.errors import DialinError, UsageError
 from dialin.execution.ray_jobs import RayJobs
 from dialin.server.app import create_app
 from dialin.server.connections import ConnectionLimits, protocol
-from dialin.server.sparing import OneAMinute
+from dialin.server.log_throttle import LogThrottle
 from dialin.settings import LOOPBACK, ServerSettings, Settings
 from dialin.store.migrate import upgrade
 from dialin.store.tokens import Tokens
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
-        handler.addFilter(OneAMinute())
+        handler.addFilter(LogThrottle())
     try:
         serve(arguments.host, arguments.port, Settings.read(), ServerSettings.read(), arguments.socket)
     except DialinError as error:

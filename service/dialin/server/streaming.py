@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 from dialin.errors import NotFoundError, UsageError
 from dialin.events.journal import read_journal
 from dialin.lifecycle import ACTIVE
-from dialin.server.auth import Places
-from dialin.server.studies import StudyService
+from dialin.server.rate_limit import ConcurrencyLimit
+from dialin.server.services.studies import StudyService
 from dialin.store.tokens import Identity
 
 LOOK_SECONDS = 0.25  # at the journal
@@ -54,7 +54,7 @@ async def event_stream(
     service: StudyService,
     request: Request,
     listener: Listener,
-    places: Places,
+    places: ConcurrencyLimit,
     study_id: str,
     *,
     last: str | None,
@@ -70,8 +70,8 @@ async def event_stream(
         begin = path.stat().st_size if path.exists() else 0
     # Last of all, and nothing is awaited until the answer has it.
     name = listener.identity.name
-    places.take(name)
-    return _Stream(_follow(service, request, listener, study_id, begin), lambda: places.give_back(name))
+    places.acquire(name)
+    return _Stream(_follow(service, request, listener, study_id, begin), lambda: places.release(name))
 
 
 async def _follow(
@@ -93,7 +93,7 @@ async def _follow(
             if (row.state.value, row.reason) != state:
                 state = (row.state.value, row.reason)
                 if not has_ended:
-                    yield _event("study", await run_in_threadpool(service.data, study_id), offset)
+                    yield _event("study", await run_in_threadpool(_study_data, service, study_id), offset)
                     said = time.monotonic()
         events, offset = await run_in_threadpool(read_journal, path, offset)
         for at, event in events:
@@ -102,12 +102,16 @@ async def _follow(
                 said = time.monotonic()
         if has_ended and not events:
             # Last, so that who listens knows that everything was said.
-            yield _event("study", await run_in_threadpool(service.data, study_id), offset)
+            yield _event("study", await run_in_threadpool(_study_data, service, study_id), offset)
             return
         if time.monotonic() - said > ALIVE_SECONDS:
             said = time.monotonic()
             yield ": still here\n\n"
         await asyncio.sleep(0 if events else LOOK_SECONDS)
+
+
+def _study_data(service: StudyService, study_id: str) -> dict[str, Any]:
+    return service.short(study_id).model_dump(mode="json")
 
 
 def _event(kind: str, data: dict[str, Any], offset: int) -> str:

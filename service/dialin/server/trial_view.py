@@ -1,15 +1,17 @@
-"""The trials of a study as they were at one look, and what follows from them."""
+"""The trials of a study at one moment, and what is computed from them."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
-from dialin.lifecycle import TrialState
+from cachetools import LRUCache
+
+from dialin import schemas
 from dialin.search.records import TrialRecord
-from dialin.study_flow.views import RECORD_FIELDS, record_data
+from dialin.study_flow import schema_builder
+from dialin.study_flow.schema_builder import TRIAL_FIELDS
 
 MOST_DERIVED = 64
 
@@ -17,13 +19,15 @@ T = TypeVar("T")
 
 
 class TrialView:
-    """Trials that do not change any more, for many who ask at once: what is worked out for one is there for the others.
-    `records`: by number. Thread safe."""
+    """Trials that do not change any more. What is computed for one caller is there for the next. Thread safe."""
 
     def __init__(self, records: Sequence[TrialRecord], maximize: bool) -> None:
-        self.records, self.maximize = records, maximize
+        self.records = records
+        """The trials, by number."""
+        self.maximize = maximize
+        """Whether a larger value is better."""
         self._lock = threading.RLock()
-        self._derived: OrderedDict[Hashable, Any] = OrderedDict()
+        self._derived: LRUCache[Hashable, Any] = LRUCache(MOST_DERIVED)
         self._columns: dict[str, Sequence[Any]] = {}
 
     def __len__(self) -> int:
@@ -31,63 +35,53 @@ class TrialView:
 
     @property
     def bytes(self) -> int:
-        """About so much memory that the trials themselves do not take."""
+        """About how much memory it takes, without the trials themselves."""
         with self._lock:
             return sum(_size_of(value) for value in (*self._derived.values(), *self._columns.values()))
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gives, worked out once for each key. Keys that nobody has asked for the longest are let go."""
+        """What `make` computes, once for each key; results that were not asked for longest are dropped."""
         with self._lock:
             if key not in self._derived:
-                made = make()
-                self._derived[key] = made
-                while len(self._derived) > MOST_DERIVED:
-                    self._derived.popitem(last=False)
-            self._derived.move_to_end(key)
+                self._derived[key] = make()
             return cast("T", self._derived[key])
 
-    def data(self, index: int) -> dict[str, Any]:
-        """A trial for machines."""
-        return record_data(self.records[index], self.maximize)
+    def trial(self, index: int, link: str | None) -> schemas.Trial:
+        """The trial at that place of `records`. `link`: its run in MLflow."""
+        return schema_builder.trial(self.records[index], self.maximize, link)
 
     def column(self, name: str) -> Sequence[Any]:
-        """One field of all trials, as `data` has it."""
+        """One field of `schemas.Trial`, of all trials."""
         found = self._columns.get(name)
         if found is None:
-            read = RECORD_FIELDS[name]
+            read = TRIAL_FIELDS[name]
             with self._lock:
                 found = self._columns.setdefault(name, [read(record, self.maximize) for record in self.records])
         return found
 
-    def counts(self) -> Mapping[str, int]:
-        """How many trials are in each state."""
-
-        def count() -> Mapping[str, int]:
-            counted = Counter(record.state for record in self.records)
-            return {state.value: counted[state] for state in TrialState}
-
-        return self.derived("counts", count)
-
-    def ordered(self, field: str, downwards: bool, states: Collection[str]) -> Sequence[int]:
-        """Places in `records` by a field, the earlier trial first where two are level; what has no value comes last,
-        whichever way they are sorted. `states`: those that are wanted; empty: all."""
+    def ordered(self, field: str, reverse: bool, states: Collection[str]) -> Sequence[int]:
+        """Places in `records`, sorted by a field; of equal trials the earlier one first, and those without a value last
+        in both directions. `states`: only trials in these; empty: all."""
 
         def order() -> Sequence[int]:
             values, state_of = self.column(field), self.column("state")
             wanted = [index for index in range(len(self)) if not states or state_of[index] in states]
             known = [index for index in wanted if values[index] is not None]
-            known.sort(key=values.__getitem__, reverse=downwards)
+            known.sort(key=values.__getitem__, reverse=reverse)
             return [*known, *(index for index in wanted if values[index] is None)]
 
-        return self.derived(("order", field, downwards, frozenset(states)), order)
+        return self.derived(("order", field, reverse, frozenset(states)), order)
 
     def rows(self, link: Callable[[int], str | None]) -> TrialRows:
-        """All trials as mappings that work a field out when it is asked for; `link`: of a trial's number."""
+        """All trials as mappings. `link`: the run in MLflow of a trial, by its number."""
         return TrialRows(self, [TrialRow(self, index, link) for index in range(len(self))])
 
 
 class TrialRow(Mapping[str, Any]):
-    """A trial as `TrialView.data` has it, with its link."""
+    """A trial with the fields of `schemas.Trial`, each of which is made when it is asked for.
+
+    The page shows few fields of thousands of trials; models of all of them would take seconds.
+    """
 
     __slots__ = ("_index", "_link", "_view")
 
@@ -100,18 +94,20 @@ class TrialRow(Mapping[str, Any]):
             return self._link(record.number)
         if name in _COLUMNS:
             return self._view.column(name)[self._index]
-        return RECORD_FIELDS[name](record, self._view.maximize)
+        return TRIAL_FIELDS[name](record, self._view.maximize)
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*RECORD_FIELDS, "link"))
+        return iter((*TRIAL_FIELDS, "link"))
 
     def __len__(self) -> int:
-        return len(RECORD_FIELDS) + 1
+        return len(TRIAL_FIELDS) + 1
 
 
 class TrialRows(Sequence[TrialRow]):
-    """The rows of a view. What follows from them is kept with that very view: by the time that it was worked out, the
-    study may have another one."""
+    """The rows of a view.
+
+    `derived` keeps its results with that very view: by the time that one is computed, the study may have a newer view.
+    """
 
     def __init__(self, view: TrialView, rows: Sequence[TrialRow]) -> None:
         self._rows, self.derived = rows, view.derived
@@ -130,7 +126,7 @@ class TrialRows(Sequence[TrialRow]):
         return self._rows[index]
 
 
-# Of all trials at once: what is sorted by asks each of them.
+# Fields that are asked of all trials at once, to sort or to count them.
 _COLUMNS = frozenset({"trial", "state", "value", "best_epoch", "loss", "epochs"})
 
 

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dialin.planning.plan import Plan
-from dialin.search.ranking import LOSS, best_value, peak_of
 from dialin.search.records import TrialRecord
-from dialin.specification import lint, sampler_of
-from dialin.specification.catalogue import CATALOGUE, Knob
-from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested, Scalar
-from dialin.specification.findings import Finding
+from dialin.specification.catalogue import Knob
+from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
 from dialin.specification.range_tests import Calibration
-from dialin.study_flow.snapshot import StudySnapshot
-from dialin.texts import MOST_LINE, MOST_VALUE, one_line, printable, shorten
-
-
-def plan_data(plan: Plan) -> dict[str, Any]:
-    """The dry run for machines."""
-    spec = plan.spec
-    return {
-        "name": spec.name,
-        "objective": spec.objective.model_dump(),
-        "knobs": {
-            name: {"domain": domain_text(domain), "when": when_text(domain)} for name, domain in spec.space.items()
-        },
-        "trials": spec.budget.trials,
-        "epochs": spec.budget.epochs,
-        "rungs": list(plan.rungs),
-        "concurrency": plan.concurrency,
-        "sampler": sampler_of(spec),
-        "resources": {"cpus": plan.resources.cpus, "gpus": plan.resources.gpus},
-        "most_epochs": plan.most_epochs,
-        "likely_epochs": plan.likely_epochs,
-        "warnings": [{"path": warning.path, "message": warning.message} for warning in lint(spec)],
-    }
+from dialin.texts import MOST_VALUE, one_line
 
 
 def range_test_data(params: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
@@ -54,88 +27,8 @@ def range_test_data(params: Mapping[str, Any], calibration: Calibration) -> dict
     }
 
 
-def study_data(back: StudySnapshot) -> dict[str, Any]:
-    """A study with its trials, for machines."""
-    return {
-        **back.result.to_data(),
-        "reason": back.row.reason,
-        "mirror_lag": back.mirror_lag,
-        "mirror_note": back.mirror_note,
-        "trial_list": [record_data(t, back.spec.objective.mode == "max") for t in back.trials],
-    }
-
-
-def trial_data(back: StudySnapshot, number: int) -> dict[str, Any]:
-    """One trial, for machines."""
-    return record_data(back.find_trial(number), back.spec.objective.mode == "max")
-
-
-def record_data(trial: TrialRecord, maximize: bool) -> dict[str, Any]:
-    """One trial's record, for machines. A value that is not finite is null."""
-    return {name: read(trial, maximize) for name, read in RECORD_FIELDS.items()}
-
-
-def _values_data(trial: TrialRecord) -> dict[str, float | None]:
-    return {str(epoch): _finite(value) for epoch, value in trial.values.items()}
-
-
-def _best_epoch(trial: TrialRecord, maximize: bool) -> int | None:
-    peak = peak_of(trial.values, maximize)
-    return None if peak is None else peak.epoch
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _shown(value: Scalar) -> Scalar:
-    """A knob's value; a very long text is cut: hundreds of trials may have it."""
-    return shorten(printable(value), MOST_LINE) if isinstance(value, str) else value
-
-
-def _finding_data(finding: Finding) -> dict[str, Any]:
-    rule = finding.rule
-    about = {"severity": rule.severity, "cause": rule.cause, "remedy": rule.remedy, "source": rule.source}
-    return {**finding.to_data(), **about, "text": finding.text()}
-
-
-# Each field of a trial for machines by itself: who shows few fields of many trials makes only those.
-RECORD_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
-    "trial": lambda trial, _: trial.number,
-    "state": lambda trial, _: trial.state.value,
-    "reason": lambda trial, _: trial.reason,
-    "decision": lambda trial, _: None if trial.decision is None else trial.decision.to_data(),
-    "continues": lambda trial, _: trial.continues,
-    "value": lambda trial, maximize: best_value(trial.values, maximize),
-    "best_epoch": lambda trial, maximize: _best_epoch(trial, maximize),
-    "loss": lambda trial, _: _finite(trial.metrics.get(LOSS)),
-    "epochs": lambda trial, _: trial.epochs_done,
-    "values": lambda trial, _: _values_data(trial),
-    "params": lambda trial, _: {name: _shown(value) for name, value in trial.params.items()},
-    "seed": lambda trial, _: trial.seed,
-    "started_at": lambda trial, _: trial.started_at,
-    "ended_at": lambda trial, _: trial.ended_at,
-    "findings": lambda trial, _: [_finding_data(finding) for finding in trial.findings],
-}
-
-
-def knobs_data() -> list[dict[str, Any]]:
-    """The catalogue for machines."""
-    return [
-        {
-            "name": knob.name,
-            "group": knob.group,
-            "values": _knob_values(knob),
-            "typical": None if knob.typical is None else domain_text(knob.typical),
-            "applies": {name: list(values) for name, values in knob.applies.items()},
-            "summary": knob.summary,
-            "source": knob.source,
-        }
-        for knob in CATALOGUE.values()
-    ]
-
-
-def _knob_values(knob: Knob) -> str:
+def knob_values(knob: Knob) -> str:
+    """The values that a knob may take, in words."""
     if knob.choices:
         return ", ".join(value_text(value) for value in knob.choices)
     if knob.parts:

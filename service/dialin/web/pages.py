@@ -56,8 +56,8 @@ def _add_lists(pages: APIRouter, backend: Backend) -> None:
             request,
             template,
             caller=caller,
-            studies=found["studies"],
-            older=urlencode([*query, ("cursor", found["next"])]) if found["next"] else None,
+            studies=found.studies,
+            older=urlencode([*query, ("cursor", found.next)]) if found.next else None,
             states=STATES,
             chosen=states,
             archived=archived,
@@ -101,7 +101,7 @@ def _add_study(pages: APIRouter, backend: Backend) -> None:
         if action not in list(Action):
             raise NotFoundError(f"no action {action!r}; there are {', '.join(Action)}")
         change = {name: fields[name].strip() for name in ("trials", "epochs") if fields.get(name, "").strip()}
-        backend.act(caller, study_id, action, change)
+        backend.act(caller, study_id, Action(action), change)
         return RedirectResponse("/" if action == "archive" else f"/studies/{study_id}", 303)
 
 
@@ -126,7 +126,7 @@ def _add_submit(pages: APIRouter, backend: Backend) -> None:
         """What is wrong with a specification is no error of the request: a browser would write one to its console."""
         caller = backend.caller(request)
         try:
-            return JSONResponse({"plan": backend.plan(caller, text)})
+            return JSONResponse({"plan": backend.plan(caller, text).model_dump(mode="json")})
         except DialinError as error:
             problems = error.problems if isinstance(error, SpecError) else ()
             errors = [{"path": each.path, "line": each.line, "message": each.message} for each in problems]

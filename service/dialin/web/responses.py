@@ -11,11 +11,13 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dialin.charts import charts, words
 from dialin.errors import DialinError, TooLargeError, UnauthorizedError, UsageError
+from dialin.schemas import TrialCounts
 from dialin.texts import printable
 
 STATIC = Path(__file__).parent / "static"
@@ -117,6 +119,10 @@ def web_link(url: str | None) -> str | None:
     return url if url and urlsplit(url).scheme in ("http", "https") else None
 
 
+def _progress(counts: TrialCounts) -> Markup:
+    return charts.progress(counts.model_dump())
+
+
 def _shown(value: Any) -> Any:
     """What a template writes: whatever text comes from people can be shown, and be sent as UTF-8."""
     return type(value)(printable(value)) if isinstance(value, str) else value
@@ -138,5 +144,5 @@ _TEMPLATES.filters |= {
     "number": words.number,
     "scalar": words.scalar,
     "web_link": web_link,
-    "progress": charts.progress,
+    "progress": _progress,
 }

@@ -13,8 +13,9 @@ from markupsafe import Markup
 from dialin.charts import charts
 from dialin.charts.words import why_ended
 from dialin.errors import UnreadableError
-from dialin.lifecycle import StudyState, TrialState, allowed_actions
+from dialin.lifecycle import TrialState, allowed_actions
 from dialin.planning.plan import rungs_for
+from dialin.schemas import BestCurve, StudyInFull
 from dialin.search.ranking import rank_key
 from dialin.specification import damage_of, stored_spec
 from dialin.specification.domains import Fixed, FloatRange, IntRange, RangeTested
@@ -36,7 +37,7 @@ def study_context(
     study = backend.study(study_id)
     none: Sequence[Data] = ()
     trials = _if_readable(lambda: backend.trials(study_id), none)
-    spec = _read(study["spec"])
+    spec = _read(study.spec)
     knobs = _knobs(spec)
     chosen = next((known for known in knobs if known.name == knob), _first_choice(knobs))
     leaders = _leaders(backend, study, trials)
@@ -62,10 +63,10 @@ def study_context(
     }
 
 
-def actions_of(study: Data, caller: Caller) -> list[str]:
+def actions_of(study: StudyInFull, caller: Caller) -> list[str]:
     """What the caller may do to the study as it stands."""
-    state, owned = StudyState(study["state"]), study["owner"] == caller.name
-    return [each.value for each in allowed_actions(state, caller.role, owned=owned, archived=study["archived"])]
+    owned = study.owner == caller.name
+    return [each.value for each in allowed_actions(study.state, caller.role, owned=owned, archived=study.archived)]
 
 
 def _read(text: str) -> StudySpec | None:
@@ -103,18 +104,18 @@ def _first_choice(knobs: Sequence[charts.Knob]) -> charts.Knob | None:
 _RANGES = FloatRange | IntRange | RangeTested
 
 
-def _leaders(backend: Backend, study: Data, trials: Sequence[Data]) -> list[Data]:
+def _leaders(backend: Backend, study: StudyInFull, trials: Sequence[Data]) -> list[Data]:
     """The best trials, the best first."""
 
     def key(index: int) -> tuple[int, float, float, int, int]:
         trial = trials[index]
         reached = trial["best_epoch"], trial["trial"]
-        return rank_key(trial["state"], trial["value"], trial["loss"], *reached, study["mode"] == "max")
+        return rank_key(trial["state"], trial["value"], trial["loss"], *reached, study.mode == "max")
 
     def find() -> list[int]:
         return heapq.nsmallest(LEADERS, (i for i, trial in enumerate(trials) if trial["value"] is not None), key=key)
 
-    return [trials[index] for index in backend.derived(trials, ("leaders", study["mode"]), find)]
+    return [trials[index] for index in backend.derived(trials, ("leaders", study.mode), find)]
 
 
 def _failed(trials: Sequence[Data]) -> Sequence[Data]:
@@ -129,7 +130,7 @@ def _best(leaders: Sequence[Data]) -> Data | None:
 
 def _charts(
     backend: Backend,
-    study: Data,
+    study: StudyInFull,
     trials: Sequence[Data],
     spec: StudySpec | None,
     knob: charts.Knob | None,
@@ -137,19 +138,19 @@ def _charts(
     zoom: bool,
 ) -> dict[str, Markup]:
     """Drawn once, as long as the trials are the same: each takes longer than all else on the page."""
-    study_id, metric, mode = study["id"], study["metric"], study["mode"]
-    rungs = _rungs(study["spec"])
+    study_id, metric, mode = study.id, study.metric, study.mode
+    rungs = _rungs(study.spec)
     epochs = spec.budget.epochs if spec is not None else 1
-    no_curve: Data = {"metric": metric, "mode": mode, "points": []}
+    no_curve = BestCurve(metric=metric, mode=mode, points=[])
 
     shown: dict[str, Any] = {"best": best, "mode": mode, "zoom": zoom}
-    key = (study["spec"], best, zoom)
+    key = (study.spec, best, zoom)
 
     def curves() -> Markup:
         return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, **shown)
 
     drawn = {
-        "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve), zoom),
+        "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve).model_dump(), zoom),
         "curves": backend.derived(trials, ("curves", *key), curves),
     }
     if knob is not None:
@@ -167,12 +168,12 @@ def trials_context(
     page = backend.trial_page(study_id, sort, states, cursor, TRIALS)
     return {
         "study": study,
-        "trials": page["trials"],
-        "next": page["next"],
+        "trials": page.trials,
+        "next": page.next,
         "sort": sort,
         "chosen": states,
         "filter": next(iter(states), None),
         "cursor": cursor,
-        "columns": [known.name for known in _knobs(_read(study["spec"]))],
+        "columns": [known.name for known in _knobs(_read(study.spec))],
         "states": [state.value for state in TrialState],
     }

@@ -1,7 +1,9 @@
-"""What every request passes on its way in, whatever path it is for: small ASGI layers, none of which buffers."""
+"""The ASGI middleware that every request passes, whatever its path; none of it buffers."""
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
@@ -10,7 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dialin.errors import DialinError, RateLimitedError, TooLargeError, UsageError
 from dialin.server import problems
-from dialin.server.auth import SAFE, Gate, check_origin, host_name
+from dialin.server.auth import SAFE_METHODS, Authenticator
+from dialin.server.origin import check_origin, host_name
+from dialin.supervisor.logs import log_context
 
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; "
@@ -19,11 +23,42 @@ _HEADERS = {
     "referrer-policy": "same-origin",
     "x-frame-options": "DENY",
 }
+_REQUEST_ID = b"x-request-id"
+_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_STUDY_PATH = re.compile(r"(?:/api/v1)?/studies/([A-Za-z0-9._-]{1,96})(?:/|$)")
 _UNCOUNTED = ("/healthz", "/api/v1/healthz")
 
 
-class Headers:
-    """Adds what every answer carries."""
+class RequestIds:
+    """Gives each request an id, which its log records carry and its answer has in the header `X-Request-ID`.
+
+    An id that a proxy has given is kept, where it is one that a log can hold.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == _REQUEST_ID), "")
+        request_id = sent if _VALID_ID.fullmatch(sent) else secrets.token_hex(8)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (_REQUEST_ID, request_id.encode())]
+            await send(message)
+
+        ids = {"request_id": request_id}
+        if (found := _STUDY_PATH.match(scope["path"])) is not None:
+            ids["study"] = found[1]
+        with log_context(**ids):
+            await self._app(scope, receive, sending)
+
+
+class SecurityHeaders:
+    """Adds the headers that every answer carries, unless its route has set them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -40,10 +75,12 @@ class Headers:
         await self._app(scope, receive, sending if scope["type"] == "http" else send)
 
 
-class Addressed:
-    """Answers only what was sent to one of the server's names (a page from elsewhere may have made a name of its own
-    point here), and by no other site's page where it would change something. `own`: those of the names that others
-    know it by, too, where a proxy is in between."""
+class HostAndOriginCheck:
+    """Refuses requests that were not sent to one of the server's names, or by another site's page.
+
+    `names`: the names that Host may hold; a page from elsewhere may have had another name point to this address.
+    `own`: those of them that a proxy before the server is called by.
+    """
 
     def __init__(self, app: ASGIApp, names: frozenset[str], own: frozenset[str]) -> None:
         self._app, self._names, self._own = app, names, own
@@ -64,17 +101,19 @@ class Addressed:
             raise UsageError(f"host {text[:80]!r} is none of this server's names; see DIALIN_ALLOWED_HOSTS")
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             raise UsageError("a path and its query have no NUL in them")  # which databases do not take
-        if scope["method"] not in SAFE:
+        if scope["method"] not in SAFE_METHODS:
             check_origin(Request(scope), self._own)
 
 
-class Anonymous:
-    """Counts what callers who are not known ask for by their address, whatever comes of it. One who is known gets
-    through where others at the same address have asked too often, and so does whoever only asks whether the server is
-    there: it costs next to nothing, and one that seems to hang is started again."""
+class AnonymousLimit:
+    """Counts the requests of unknown callers by their address, whatever comes of them.
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        self._app, self._gate = app, gate
+    A known caller gets through where unknown ones of the same address have asked too often. So does a request for
+    `/healthz`: it costs next to nothing, and a server that seems to hang is restarted.
+    """
+
+    def __init__(self, app: ASGIApp, auth: Authenticator) -> None:
+        self._app, self._auth = app, auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _UNCOUNTED:
@@ -82,10 +121,10 @@ class Anonymous:
             return
         request, state = Request(scope), scope.setdefault("state", {})
         try:
-            self._gate.check_anonymous(request)
+            self._auth.check_anonymous(request)
         except RateLimitedError as error:
             try:
-                await run_in_threadpool(self._gate.admit, request)
+                await run_in_threadpool(self._auth.admit, request)
             except DialinError:
                 await problems.answer(error)(scope, receive, send)
                 return
@@ -93,11 +132,11 @@ class Anonymous:
             await self._app(scope, receive, send)
         finally:
             if "identity" not in state:
-                self._gate.count_anonymous(request)
+                self._auth.count_anonymous(request)
 
 
-class Bodies:
-    """Ends a request whose body is larger than its path takes: `most(path)` bytes, None for as many as there are."""
+class BodyLimit:
+    """Ends a request whose body is larger than its path allows. `most(path)`: in bytes; None: any size."""
 
     def __init__(self, app: ASGIApp, most: Callable[[str], int | None]) -> None:
         self._app, self._most = app, most
@@ -112,16 +151,16 @@ class Bodies:
             error = TooLargeError(f"{int(declared)} bytes were sent; at most {most} are taken")
             await problems.answer(error)(scope, receive, send)
             return
-        await _Counted(self._app, most)(scope, receive, send)
+        await _CountedBody(self._app, most)(scope, receive, send)
 
 
-class _Counted:
-    """One request's body, counted as it is read: it may not have said how long it is."""
+class _CountedBody:
+    """Counts the body of one request as it is read: a request need not declare how long its body is."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app, self._most = app, most
         self._read = 0
-        self._has_begun = False  # to answer
+        self._has_begun = False  # the answer
         self._is_refused = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

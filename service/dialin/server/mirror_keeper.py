@@ -24,7 +24,7 @@ from dialin.tracking.position import read_position
 from dialin.tracking.process import SILENT_SECONDS, SURE_SECONDS, recorder_command, start_recorder
 from dialin.tracking.spool import count_events, has_spool
 
-log = logging.getLogger("dialin.keeper")
+_LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
 MOST_RECORDERS = 2  # at a time; one while they fail
@@ -79,8 +79,8 @@ class MirrorKeeper:
         while not self._ended.is_set():
             try:
                 self.step()
-            except Exception:  # the loop must survive
-                log.exception("a look at what MLflow lacks failed")
+            except Exception:  # noqa: BLE001  the loop must survive
+                _LOG.exception("a look at what MLflow lacks failed")
             self._wake.wait(self.poll_seconds)
             self._wake.clear()
         for attempt in self._attempts.values():
@@ -109,7 +109,7 @@ class MirrorKeeper:
             try:
                 self._start(standing)
             except Exception as error:  # noqa: BLE001  one study's trouble is not the others'
-                log.warning("study %s: what MLflow lacks of it cannot be written: %s", standing.id, error)
+                _LOG.warning("study %s: what MLflow lacks of it cannot be written: %s", standing.id, error)
                 self._failed(standing)
 
     def _is_ours(self) -> bool:
@@ -131,7 +131,7 @@ class MirrorKeeper:
             if code == 0:
                 self._all = _Failures(LONGEST_PAUSE)
                 self._failures.pop(study, None)
-                log.info("study %s: MLflow has caught up with it", study)
+                _LOG.info("study %s: MLflow has caught up with it", study)
             else:
                 self._failed(attempt.standing)
                 self._all.add(time.monotonic())

@@ -8,7 +8,8 @@ from starlette.testclient import TestClient
 
 from dialin.errors import ForbiddenError, RateLimitedError
 from dialin.server.app import create_app
-from dialin.server.auth import Buckets, Places, check_origin, host_name
+from dialin.server.origin import check_origin, host_name
+from dialin.server.rate_limit import ConcurrencyLimit, RateLimiter
 from dialin.settings import ServerSettings
 from tests.server.conftest import SPEC, bearer, submit
 
@@ -157,14 +158,14 @@ def test_who_is_not_known_has_limits_by_address_whatever_they_ask_for(settings, 
 
 def test_what_nobody_knows_is_not_remembered(client, tokens):
     token = tokens.create("ana", "admin")
-    gate = client.app.state.parts.gate
-    gate._remembered.clear()
+    auth = client.app.state.dialin.auth
+    auth.forget()
     for number in range(20):
         client.get("/api/v1/studies", headers=bearer(f"dialin_{number}" + "x" * 2**16))
         client.get("/api/v1/studies", headers={"Cookie": f"dialin_session={number}" + "x" * 2**16})
-    assert len(gate._remembered) == 0
+    assert len(auth.remembered) == 0
     assert client.get("/api/v1/studies", headers=bearer(token)).status_code == 200
-    assert [len(key) for key in gate._remembered] == [32]
+    assert [len(digest) for digest in auth.remembered] == [32]
 
 
 def test_plans_cost_their_caller_what_they_take(client, tokens, monkeypatch):
@@ -185,51 +186,51 @@ def test_plans_cost_their_caller_what_they_take(client, tokens, monkeypatch):
     assert client.post(plan, content=SPEC, headers=bearer(ben)).status_code == 200
 
 
-def test_buckets_remember_so_many_callers_at_most():
-    buckets = Buckets(1.0)
+def test_a_limiter_remembers_so_many_callers_at_most():
+    limiter = RateLimiter(1.0)
     for _ in range(10):
-        buckets.take("ana")
+        limiter.take("ana")
     for number in range(9_000):
-        buckets.take(f"address {number}")
+        limiter.take(f"address {number}")
     with pytest.raises(RateLimitedError):
-        buckets.take("ana")
+        limiter.take("ana")
     for number in range(20_000):
-        buckets.take(f"other {number}")
-    assert len(buckets._levels) <= 10_000
+        limiter.take(f"other {number}")
+    assert len(limiter) <= 10_000
 
 
 def test_one_caller_cannot_take_all_places():
-    places = Places(5, 3, "streams")
+    limit = ConcurrencyLimit(5, 3, "streams")
     for _ in range(3):
-        places.take("eve")
-    with pytest.raises(RateLimitedError, match="3 streams of yours"):
-        places.take("eve")
-    places.take("ana")
-    places.take("ana")
-    with pytest.raises(RateLimitedError, match="5 streams are open"):
-        places.take("ana")
-    places.give_back("eve")
-    places.take("ana")
+        limit.acquire("eve")
+    with pytest.raises(RateLimitedError, match="you have 3 streams open, which is the limit"):
+        limit.acquire("eve")
+    limit.acquire("ana")
+    limit.acquire("ana")
+    with pytest.raises(RateLimitedError, match="the server has 5 streams open, which is its limit"):
+        limit.acquire("ana")
+    limit.release("eve")
+    limit.acquire("ana")
 
 
 def test_who_knows_nothing_cannot_make_answers_old(client):
     """Only what has changed something does."""
-    recent = _recent(client)
+    cache = _response_cache(client)
     submit(client)
-    before = recent._changes
+    before = cache.changes
     client.post("/sign-out")
     client.post("/api/v1/studies/none/stop")
     client.post("/nothing")
-    assert recent._changes == before
+    assert cache.changes == before
     submit(client)
-    assert recent._changes == before + 1
+    assert cache.changes == before + 1
 
 
-def _recent(client):
-    from dialin.server.recent import Recent
+def _response_cache(client):
+    from dialin.server.response_cache import ResponseCache
 
     client.get("/healthz")  # the layers are made then
     layer = client.app.middleware_stack
-    while not isinstance(layer, Recent):
+    while not isinstance(layer, ResponseCache):
         layer = getattr(layer, "_app", None) or layer.app
     return layer

@@ -1,4 +1,4 @@
-"""A log that nobody who asks can fill: of each kind of record that requests cause, one a minute."""
+"""Keeps callers from filling the log: of each kind of record that requests cause, one a minute is written."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from collections.abc import Callable
 from cachetools import LRUCache
 
 QUIET_SECONDS = 60.0
-_CAUSED_BY_REQUESTS = ("uvicorn", "dialin.api", "asyncio", "py.warnings")
+_CAUSED_BY_REQUESTS = ("uvicorn", "dialin.server.problems", "dialin.server.mlflow_proxy", "asyncio", "py.warnings")
 
 
-class OneAMinute(logging.Filter):
-    """Lets the first record of a kind through, and then one in QUIET_SECONDS, which says how many it stands for. A kind
-    is a logger, its message before the values, and where an exception came from."""
+class LogThrottle(logging.Filter):
+    """Passes the first record of a kind, and then one in QUIET_SECONDS, which says how many were left out.
+
+    Records are of one kind where logger, message without its values, and the place of the exception are the same.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
         self._lock = threading.Lock()
-        self._kinds: LRUCache[object, tuple[float, int]] = LRUCache(256)  # when the last one was let through, and since
+        self._kinds: LRUCache[object, tuple[float, int]] = LRUCache(256)  # when the last one passed, and how many since
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith(_CAUSED_BY_REQUESTS):

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from dialin.server.sparing import QUIET_SECONDS, OneAMinute
+from dialin.server.log_throttle import QUIET_SECONDS, LogThrottle
 
 
 class Clock:
@@ -31,7 +31,7 @@ def lines(clock):
             written.append(record.getMessage())
 
     handler, loggers = Handler(), []
-    handler.addFilter(OneAMinute(clock))
+    handler.addFilter(LogThrottle(clock))
 
     def log(name):
         logger = logging.getLogger(name)
@@ -48,7 +48,7 @@ def lines(clock):
 
 def test_one_record_of_a_kind_a_minute_which_says_how_many_it_stands_for(lines, clock):
     written, log = lines
-    api = log("dialin.api")
+    api = log("dialin.server.problems")
     for number in range(1000):
         api.error("the database: %s", number)
         api.error("another kind")
@@ -61,7 +61,7 @@ def test_one_record_of_a_kind_a_minute_which_says_how_many_it_stands_for(lines, 
 
 def test_errors_of_different_places_are_different_kinds(lines):
     written, log = lines
-    api = log("dialin.api")
+    api = log("dialin.server.problems")
     for place in (_divide, _index):
         for _ in range(10):
             try:
@@ -82,5 +82,5 @@ def _index():
 def test_what_no_request_causes_is_written_always(lines):
     written, log = lines
     for _ in range(10):
-        log("dialin.reconciler").warning("study %s", "x")
+        log("dialin.server.reconciler").warning("study %s", "x")
     assert len(written) == 10

@@ -1,4 +1,4 @@
-"""What a study that is to run waits for, in words."""
+"""What a study waits for, in words: its turn in the queue, or a worker of the cluster."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dialin.lifecycle import StudyState
 from dialin.store.studies import WAITING_FOR
 from dialin.store.submissions import Entry, Submissions
 
-MOST_NAMED = 3  # other studies
+MOST_NAMED = 3  # of the other studies
 
 
 def waits_for(entry: Entry, submissions: Submissions) -> str:
-    """Its turn, with its place in the queue; or a worker, with the studies whose trials have them. Empty: it does not
-    wait."""
+    """The place of a queued study in the queue; or the worker that a running study waits for, with the studies whose
+    trials occupy the workers. Empty where it does not wait."""
     study, submission = entry.study, entry.submission
     if study.state is StudyState.RUNNING:
-        waits = str(study.summary.get(WAITING_FOR, ""))  # as its driver says
+        waits = str(study.summary.get(WAITING_FOR, ""))  # written by its driver
         return f"{waits}{_held_by(submissions, study.id)}" if waits else ""
     if study.state is not StudyState.QUEUED or submission is None or submission.job:
         return ""
     queue = submissions.queue()
-    # Its turn may have come since it was read.
+    # Its turn may have come since its row was read.
     return f"place {queue.index(study.id) + 1} of {len(queue)} in the queue" if study.id in queue else ""
 
 

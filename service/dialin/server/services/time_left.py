@@ -1,4 +1,4 @@
-"""How long a study that runs will probably take still."""
+"""An estimate of how long a running study still takes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dialin.planning.time_left import SETTLED_SECONDS, epochs_left
 from dialin.server.trial_view import TrialView
 from dialin.specification.study_spec import StudySpec
 
-_ANY_CLUSTER = ClusterShape(cpus=1e6, gpus=1e6)  # of which the number of epochs does not depend
+_ANY_CLUSTER = ClusterShape(cpus=1e6, gpus=1e6)  # the number of epochs does not depend on the cluster
 
 
 def seconds_left(spec: StudySpec, view: TrialView, seconds: float, concurrency: int) -> float | None:
-    """The epochs that are probably left, each taking what the `seconds` of its drivers say an epoch took so far. None
-    while too few epochs were trained to tell."""
+    """Seconds until the study has probably ended; None while too few epochs were trained for an estimate.
+
+    `seconds`: how long it has been driven. An epoch is assumed to take as long as those so far took on average.
+    """
     trained = sum(len(record.values) for record in view.records)
     if seconds < SETTLED_SECONDS or trained < max(4, 2 * concurrency):
         return None

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from dialin.lifecycle import Role
-from dialin.server import reading, recent
-from dialin.server.reading import Reader
-from dialin.server.recent import Recent
+from dialin.server import response_cache
+from dialin.server.response_cache import ResponseCache
+from dialin.server.study_reader import SharedStudyReader
 from dialin.store.tokens import Identity
 
 ANA = Identity("ana", Role.VIEWER)
@@ -53,18 +53,18 @@ def answering(text, clock, etag=None):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text()})
 
-    gate = SimpleNamespace(remembered=lambda request: ANA)
-    return Recent(app, gate, clock), made
+    gate = SimpleNamespace(admit_remembered=lambda request: ANA)
+    return ResponseCache(app, gate, clock), made
 
 
-def test_no_answer_is_older_than_a_second_though_two_caches_lie_behind_it(clock, settings, monkeypatch):
+def test_no_answer_is_older_than_a_second(clock, settings, monkeypatch):
     stored = b"old"
     monkeypatch.setattr(
-        "dialin.server.reading.read_position", lambda spool: SimpleNamespace(experiment=stored, parent="", runs={})
+        "dialin.server.study_reader.read_position", lambda spool: SimpleNamespace(experiment=stored, parent="", runs={})
     )
     settings.out.mkdir()
-    reader, row = Reader(settings, clock), SimpleNamespace(id="study")
-    app, _ = answering(lambda: reader.mlflow_runs(row)[0], clock)
+    reader, row = SharedStudyReader(settings), SimpleNamespace(id="study")
+    app, _ = answering(lambda: reader.mlflow_runs(row).experiment, clock)
     for begin in range(20):
         stored = b"old"
         clock.now += 10
@@ -96,7 +96,7 @@ def test_all_answers_together_have_so_many_bytes_at_most(clock):
     app, _ = answering(lambda: bytes(500_000), clock)
     for number in range(200):
         asked(app, f"/studies/{number}")
-    assert sum(len(answer.body) for answer in app._kept.values()) <= recent.MOST_BYTES == 32 * 2**20
+    assert app.bytes <= response_cache.MOST_BYTES == 32 * 2**20
 
 
 def test_a_client_that_has_an_answer_already_is_told_so(clock):
@@ -111,13 +111,9 @@ def test_requests_that_fail_leave_nothing_behind(clock):
     async def app(scope, receive, send):
         raise OSError("no")
 
-    layer = Recent(app, SimpleNamespace(remembered=lambda request: ANA), clock)
+    layer = ResponseCache(app, SimpleNamespace(admit_remembered=lambda request: ANA), clock)
     for number in range(5):
         with pytest.raises(OSError, match="no"):
             asked(layer, f"/studies/{number}")
     gc.collect()  # the errors' tracebacks
-    assert len(layer._making) == 0
-
-
-def test_the_two_caches_together_are_a_second_old():
-    assert reading.FRESH_SECONDS + recent.FRESH_SECONDS <= 1.0
+    assert layer.in_progress == 0

@@ -10,8 +10,8 @@ import pytest
 from dialin.cli.showing import mirror_line
 from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
-from dialin.server import keeper
-from dialin.server.keeper import MirrorKeeper
+from dialin.server import mirror_keeper
+from dialin.server.mirror_keeper import MirrorKeeper
 from dialin.specification import to_yaml
 from dialin.store.leases import acquire
 from dialin.store.studies import Studies
@@ -39,8 +39,8 @@ def commands(monkeypatch):
         started.append(folder.parent.name)
         return [sys.executable, "-c", code.get(folder.parent.name, code[""]), str(folder)]
 
-    monkeypatch.setattr(keeper, "recorder_command", command)
-    monkeypatch.setattr(keeper, "FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(mirror_keeper, "recorder_command", command)
+    monkeypatch.setattr(mirror_keeper, "FIRST_PAUSE", 0.2)
     return started, code
 
 
@@ -89,7 +89,7 @@ def test_every_study_that_has_ended_is_written_a_few_at_a_time_and_once(settings
     ids = {study(settings, f"s{number}")[0] for number in range(5)}
     one = keep()
     one.step()
-    assert len(started) == keeper.MOST_RECORDERS
+    assert len(started) == mirror_keeper.MOST_RECORDERS
     steps(one, lambda: len(started) == 5 and not one._attempts)
     assert set(started) == ids
     for _ in range(10):
