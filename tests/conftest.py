@@ -35,9 +35,6 @@ def dialin(tmp_path):
 
     def run(*arguments: str, check: bool = False, timeout: float = 240) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "dialin", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, check=check, timeout=timeout, capture_output=True, text=True
-        )
+        return subprocess.run(command, cwd=tmp_path, check=check, timeout=timeout, capture_output=True, text=True)
 
     return run

@@ -30,9 +30,9 @@ class Mlflow:
 def running_mlflow(out: Path, secret: str = "of this start") -> Iterator[Mlflow]:
     folder, port = OutputFolder(out), free_port()
     out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "dialin.server.mlflow_server", "--port", str(port)]
+    command = [sys.executable, "-m", "dialin.server.mlflow_server", "--port", str(port)]
     command += ["--database", str(folder.mlflow_database), "--artifacts", str(folder.mlflow_artifacts)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), MLFLOW_SECRET: secret}
+    environment = {**os.environ, MLFLOW_SECRET: secret}
     uri, log = f"http://127.0.0.1:{port}", out / "mlflow.log"
     with log.open("ab") as file:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)

@@ -47,7 +47,7 @@ class ProcessJobs:
     """Jobs as processes. Whatever still runs is ended by `close`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "DIALIN_OUT": str(settings.out)}
+        self._environment = {**os.environ, "DIALIN_OUT": str(settings.out)}
         if settings.mlflow_uri is not None and settings.mlflow_secret is not None:
             self._environment |= {"DIALIN_MLFLOW_URI": settings.mlflow_uri, MLFLOW_SECRET: settings.mlflow_secret}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}

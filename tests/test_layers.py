@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "objectives": {"errors", "specification", "planning", "training", "texts", "supervisor"},
     "execution": {"lifecycle", "errors", "specification", "planning", "search", "objectives", "supervisor", "texts"},
     "events": {"lifecycle", "planning", "search", "texts"},
-    "tracking": {"lifecycle", "errors", "search", "paths", "settings", "specification", "texts"},
+    "tracking": {"lifecycle", "errors", "search", "paths", "settings", "specification", "texts", "supervisor"},
     "results": {"lifecycle", "errors", "specification", "planning", "search"},
     "charts": {"lifecycle", "results", "specification", "texts", "search", "planning"},
     "study_flow": {"lifecycle", "schemas", "errors", "texts", "paths", "settings", "specification", "planning", "store", "search", "objectives", "execution", "events", "tracking",

@@ -11,8 +11,6 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT
-
 SPACE = """name: mine
 objective: {dataset: synthetic}
 space:
@@ -233,7 +231,7 @@ def test_an_interrupt_ends_cleanly(spec_file, tmp_path, number, runner):
         "--set",
         "search.sampler=grid",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     out = (tmp_path / "stdout").open("w+")
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 120

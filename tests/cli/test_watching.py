@@ -29,7 +29,6 @@ from dialin.specification import to_yaml
 from dialin.store.leases import Owner, acquire
 from dialin.store.studies import Studies
 from tests.client.wire import SPACE
-from tests.conftest import ROOT
 from tests.factories import make_spec
 
 LONG = SPACE.replace("synthetic}", "synthetic, epoch_seconds: 0.1}").replace("trials: 6", "trials: 500")
@@ -63,9 +62,8 @@ def driven(settings, tmp_path):
         "--out",
         str(settings.out),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (tmp_path / "output").open("w") as output:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:

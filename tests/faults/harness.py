@@ -48,7 +48,6 @@ class Place:
         self._log = folder / "driver.log"
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("DIALIN_")},
-            "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "1",
         }

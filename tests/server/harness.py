@@ -13,7 +13,7 @@ from pathlib import Path
 from dialin.client.client import Client
 from tests.faults.harness import ROOT, descendants, free_port, kill
 
-PARTS = {"api": "dialin.server.serve", "mlflow": "dialin.server.mlflow_server", "ray": "ray.scripts.scripts start"}
+PARTS = {"api": "dialin.server.serve", "mlflow": "dialin.server.mlflow_server", "ray": "bin/ray start"}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -34,7 +34,6 @@ class Up:
         self._log = folder / "up.log"
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("DIALIN_", "RAY_"))},
-            "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "1",
             **environment,

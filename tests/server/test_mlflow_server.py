@@ -166,7 +166,6 @@ def test_the_recorder_shows_the_secret_whatever_else_lies_about(mlflow, out, tmp
         "HOME": str(home),
         "HTTP_PROXY": "http://127.0.0.1:9",
         "MLFLOW_TRACKING_TOKEN": "another",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
         MLFLOW_SECRET: mlflow.secret,
     }
     command = recorder_command(tmp_path / "spool", mlflow.uri, None, patience_seconds=5)
@@ -180,10 +179,9 @@ def test_the_recorder_shows_the_secret_whatever_else_lies_about(mlflow, out, tmp
 
 
 def test_it_does_not_start_without_a_secret(tmp_path):
-    command = [sys.executable, "-P", "-m", "dialin.server.mlflow_server", "--port", "1"]
+    command = [sys.executable, "-m", "dialin.server.mlflow_server", "--port", "1"]
     command += ["--database", str(tmp_path / "a.db"), "--artifacts", str(tmp_path / "a")]
     environment = {name: value for name, value in os.environ.items() if name != MLFLOW_SECRET}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert f"error: {MLFLOW_SECRET} is not set" in done.stderr

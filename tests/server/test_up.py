@@ -342,8 +342,7 @@ def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
         threading.Thread(target=other.serve_forever, daemon=True).start()
         program = "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), None)"
         command = [sys.executable, "-c", program, str(other.server_port)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        part = Part("MLflow", command, environment, tmp_path / "log", other.server_port, lambda: "")
+        part = Part("MLflow", command, os.environ, tmp_path / "log", other.server_port, lambda: "")
         with pytest.raises(ServerError, match=r"MLflow did not start\n(.|\n)*Address already in use"):
             part.start()
         part.ask_to_end()
@@ -400,7 +399,7 @@ def test_a_ray_that_finds_its_port_taken_ends_at_once_and_gets_another(tmp_path,
     from dialin.supervisor.supervise import Place
     from tests.faults.harness import free_port
 
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **embedded._RAY, "RAY_AUTH_TOKEN": "0" * 64}
+    environment = {**os.environ, **embedded._RAY, "RAY_AUTH_TOKEN": "0" * 64}
     temporary = scratch_for_ray("dialin-test-")
     ports: list[int] = []
 

@@ -73,14 +73,13 @@ class ServerProcess:
         self._limit = f"ulimit -n {files}; " if files else ""
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("DIALIN_")},
-            "PYTHONPATH": str(ROOT),
             "DIALIN_OUT": str(self.out),
             "DIALIN_RAY_ADDRESS": f"http://127.0.0.1:{free_port()}",
             **environment,
         }
 
     def __enter__(self):
-        command = f"{self._limit}exec {sys.executable} -P -m dialin.server.serve --port {self.port}"
+        command = f"{self._limit}exec {sys.executable} -m dialin.server.serve --port {self.port}"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 ["/bin/sh", "-c", command], cwd=ROOT, env=self._environment, stdout=log, stderr=log

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.faults.harness import ROOT, descendants, wait_until
+from tests.faults.harness import descendants, wait_until
 from tests.server.harness import is_alive
 
 # A command with a child that does not listen to SIGTERM.
@@ -24,8 +24,7 @@ time.sleep(600)
 
 def start(*command: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "dialin.supervisor.guard", *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "dialin.supervisor.guard", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

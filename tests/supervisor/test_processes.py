@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from dialin.supervisor.processes import MARK, end_marked, end_orphans_here
-from tests.faults.harness import ROOT, wait_until
+from tests.faults.harness import wait_until
 from tests.server.harness import is_alive
 
 # A process whose parent is gone, in a session of its own, which has overwritten what the system shows of its
@@ -25,7 +25,7 @@ print(first.pid, flush=True)
 
 def test_daemons_and_children_without_the_mark_are_found_and_others_left():
     mark = secrets.token_hex(8)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: mark}
+    environment = {**os.environ, MARK: mark}
     with subprocess.Popen([sys.executable, "-c", DAEMONS], stdout=subprocess.PIPE, env=environment, text=True) as one:
         daemons = sorted(int(one.stdout.readline()) for _ in range(2))
         wait_until(lambda: not is_alive(one.pid), 10, "their parent has ended")

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from dialin.supervisor.processes import MARK, end_marked
-from tests.faults.harness import ROOT, descendants, free_port, kill, wait_until
+from tests.faults.harness import descendants, free_port, kill, wait_until
 from tests.server.harness import is_alive
 
 PROGRAM = Path(__file__).with_name("small_up.py")
@@ -35,7 +35,6 @@ class Small:
         with output.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, str(PROGRAM), *arguments],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=file,
                 stderr=file,
                 start_new_session=True,

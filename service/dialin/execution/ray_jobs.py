@@ -7,6 +7,7 @@ take `../../x` for one), and no secret is in the runtime environment, which ever
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +18,9 @@ from dialin.errors import ClusterError
 from dialin.execution.health import check_cluster
 from dialin.execution.local_cluster import be_quiet
 from dialin.planning.plan import ClusterShape
+from dialin.supervisor.commands import RUN_MODULE
 
-ENTRYPOINT = "python -P -m dialin.server.job"
+ENTRYPOINT = shlex.join(["python", *RUN_MODULE, "dialin.server.job"])
 NODES_SECONDS = 60.0
 _ASK_SECONDS = 3.0  # that the dashboard may take to say how the cluster is
 STUDY, JOB = "DIALIN_STUDY", "DIALIN_JOB"

@@ -1,1 +1,1 @@
-"""The HTTP API of a server: `create_app` makes it, `python -P -m dialin.server.serve` runs it."""
+"""The HTTP API of a server: `create_app` makes it, `python -m dialin.server.serve` runs it."""

@@ -1,4 +1,4 @@
-"""The driver of one study as a process of its own: `python -P -m dialin.server.job`, started by Ray on the cluster.
+"""The driver of one study as a process of its own: `python -m dialin.server.job`, started by Ray on the cluster.
 
 Which study it is says the environment. Everything it prints goes to `logs/driver.log` in the study's folder.
 """

@@ -1,6 +1,6 @@
 """MLflow's server for `dialin up`, for nobody but its parts:
 
-    python -P -m dialin.server.mlflow_server --port N --database FILE --artifacts FOLDER
+    python -m dialin.server.mlflow_server --port N --database FILE --artifacts FOLDER
 
 Every answer, of whatever route, needs the secret that DIALIN_MLFLOW_SECRET holds; connections have the limits that the
 API's have, as every account of the machine can open some. It is one process: MLflow's own command would start uvicorn

@@ -1,4 +1,4 @@
-"""The server's process: `python -P -m dialin.server.serve --host H --port P`; the rest says the environment."""
+"""The server's process: `python -m dialin.server.serve --host H --port P`; the rest says the environment."""
 
 from __future__ import annotations
 

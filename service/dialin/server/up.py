@@ -31,6 +31,7 @@ from dialin.store.migrate import upgrade
 from dialin.store.output_folder import open_output
 from dialin.store.submissions import Submissions
 from dialin.study_flow.signals import Interrupts
+from dialin.supervisor.commands import module_command, program_path
 from dialin.supervisor.part import PROBE_SECONDS, Part, probe_http
 from dialin.supervisor.patience import LEAST_PROBES
 from dialin.supervisor.ports import free_port, listen
@@ -39,7 +40,6 @@ from dialin.supervisor.rotating import RotatingLog
 from dialin.supervisor.scratch_dir import remove_scratch, scratch_for_ray
 from dialin.supervisor.supervise import Supervisor
 
-_ROOT = str(Path(__file__).parents[1])
 _OBJECT_STORE_BYTES = 80 * 2**20
 _UP_LOG_BYTES = 2**20
 _RAY = {
@@ -193,13 +193,11 @@ def _for_drivers(environment: Mapping[str, str], settings: Settings) -> dict[str
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """Ours, with what all parts have to agree on; `python` is this one, and our packages are found first."""
-    paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    """The environment of every service: ours, with what all of them have to agree on. `python` is this interpreter."""
     programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     directly = ",".join([*filter(None, [os.environ.get("NO_PROXY", os.environ.get("no_proxy"))]), *LOOPBACK])
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
         "PATH": os.pathsep.join(programs),
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": directly,  # the parts' secrets for each other are for no proxy's eyes
@@ -212,10 +210,8 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folder: Path) -> Part:
     out, secret = OutputFolder(settings.out), environment[MLFLOW_SECRET]
-    command = [
-        *(sys.executable, "-P", "-m", "dialin.server.mlflow_server", "--port", str(port)),
-        *("--database", str(out.mlflow_database), "--artifacts", str(out.mlflow_artifacts)),
-    ]
+    command = module_command("dialin.server.mlflow_server", "--port", str(port))
+    command += ["--database", str(out.mlflow_database), "--artifacts", str(out.mlflow_artifacts)]
     address = f"http://127.0.0.1:{port}"
     return Part(
         "MLflow", command, environment, folder / "mlflow.log", port, lambda: probe_http(f"{address}/health", secret)
@@ -227,7 +223,7 @@ def _ray(port: int, environment: Mapping[str, str], folder: Path, temporary: Pat
         shutil.rmtree(session, ignore_errors=True)
     shape, inside = local_shape(), temporary / "ray"
     command = [
-        *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+        *(program_path("ray", "ray[default]"), "start", "--head", "--block", "--disable-usage-stats"),
         # Asked for outright: Ray would go on without its dashboard where the port is taken, and never be ready.
         *("--port", "0", "--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)),
         *("--dashboard-agent-listen-port", "0", "--min-worker-port", "0", "--max-worker-port", "0"),
@@ -244,10 +240,7 @@ def _api(
 ) -> Part:
     """The API, which is given the socket that it listens on."""
     host, port = at
-    command = [
-        *(sys.executable, "-P", "-m", "dialin.server.serve", "--host", host, "--port", str(port)),
-        *("--socket", str(descriptor)),
-    ]
+    command = module_command("dialin.server.serve", "--host", host, "--port", str(port), "--socket", str(descriptor))
     health = f"{_shown(host, port)}/healthz"
     # A server that answers that it has too much to do is not hung.
     return Part(

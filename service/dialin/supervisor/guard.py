@@ -1,5 +1,5 @@
 """A process that must not outlive the one that started it:
-`python -P -m dialin.supervisor.guard [--log FILE --log-bytes N] [--keep FD] -- COMMAND ARGUMENT...`.
+`python -m dialin.supervisor.guard [--log FILE --log-bytes N] [--keep FD] -- COMMAND ARGUMENT...`.
 
 The guard runs the command, and ends it and all that came of it, each by its own id, when the command is to end
 (SIGTERM, SIGINT) or whoever started the guard is gone: killed or not, that closes the guard's standard input. When the

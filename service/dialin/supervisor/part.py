@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from dialin.errors import ServerError
+from dialin.supervisor.commands import module_command
 from dialin.supervisor.processes import GUARD, PATIENCE_SECONDS, family_listens, family_states
 
 START_SECONDS = 120.0
@@ -91,7 +91,7 @@ class Part:
         return [name for name, state in states.items() if state == "stopped"]
 
     def _open(self) -> subprocess.Popen[bytes]:
-        guard = [sys.executable, "-P", "-m", GUARD, "--log", str(self.log), "--log-bytes", str(self.log_bytes)]
+        guard = module_command(GUARD, "--log", str(self.log), "--log-bytes", str(self.log_bytes))
         kept = [argument for descriptor in self.keep for argument in ("--keep", str(descriptor))]
         with self._lock:
             if self._is_over:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from dialin.supervisor.commands import module_command
 from dialin.tracking.lag import has_trouble, heard_at, lag_of, moved_at, note_trouble
 
 LOG = "recorder.log"
@@ -170,24 +170,15 @@ def start_recorder(folder: Path, command: list[str], stdin: int) -> subprocess.P
             stdin=stdin,
             stdout=log,
             stderr=log,
-            env=_environment(),
             start_new_session=True,  # Ctrl-C is the driver's to handle
         )
 
 
 def recorder_command(folder: Path, uri: str, artifacts: Path | None, patience_seconds: float = 30.0) -> list[str]:
     """The command line of the recorder process for a spool folder."""
-    # -P: a folder named `service` where the person happens to be must not be taken for ours.
-    command = [sys.executable, "-P", "-m", "dialin.tracking.recorder", "--spool", str(folder), "--uri", uri]
+    command = module_command("dialin.tracking.recorder", "--spool", str(folder), "--uri", uri)
     command += ["--patience", f"{patience_seconds:g}"]
     return [*command, "--artifacts", str(artifacts)] if artifacts is not None else command
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with the way to this very package first."""
-    root = str(Path(__file__).parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _how(code: int) -> str:
