@@ -418,7 +418,7 @@ def test_mlflow_that_cannot_be_had_does_not_stop_a_study(settings, monkeypatch):
 
 def example(tmp_path):
     """The example of the language's manual as files, word for word; its specification's path."""
-    section = (ROOT / "search_spaces" / "README.md").read_text().partition("**A function of one's own**")[2]
+    section = (ROOT / "search_spaces" / "README.md").read_text().partition("## A function of your own")[2]
     specification, train = (part.partition("```")[0] for part in re.split(r"```(?:yaml|python)\n", section)[1:3])
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -428,7 +428,7 @@ def example(tmp_path):
 
 
 @pytest.mark.parametrize("runner", ["inline", "ray"])
-def test_the_manuals_function_of_ones_own(settings, tmp_path, runner):
+def test_the_manuals_function_of_your_own(settings, tmp_path, runner):
     file = example(tmp_path)
     result = run_study(load_spec(file), settings, Silent(), runner).result
     assert (result.state, result.metric, result.test, result.trials["failed"]) == ("complete", "accuracy", None, 0)
