@@ -18,8 +18,10 @@
     ├── ClusterError            the cluster that trained is gone
     ├── StorageError            nothing can be written: a disk is full
     │   └── DatabaseError       the studies' database is damaged, gone, or of another version
-    └── ServerError             a server cannot be reached, or its answer cannot be understood
-        └── ServerTimeoutError  a server behind the one that was asked does not answer in time
+    └── ServerError             a server failed, or a server behind it did
+        ├── ServerUnreachableError  the server does not answer: it may later
+        ├── ProtocolError           the answer is not one of a dialin server: asking again does not help
+        └── ServerTimeoutError      a server behind the one that was asked does not answer in time
 
 Server and client raise the same classes: `by_code` gives the class back from the code sent over the wire.
 """
@@ -204,6 +206,20 @@ class ServerError(DialinError):
     """A server cannot be reached, or its answer cannot be understood."""
 
     code = "server"
+    status = 502
+
+
+class ServerUnreachableError(ServerError):
+    """The client got no answer: no connection, a connection that broke, a timeout, or a gateway that says so."""
+
+    code = "server_unreachable"
+    status = 502
+
+
+class ProtocolError(ServerError):
+    """The client got an answer that it cannot read. The address may be another service's, or the versions differ."""
+
+    code = "protocol"
     status = 502
 
 

@@ -234,6 +234,15 @@ class StudyInFull(Study, TestScores):
     )
 
 
+class LocalStudy(StudyInFull):
+    """A study that was read from a folder, without a server."""
+
+    paths: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="Where best_config, mlflow and storage lie: absolute paths or addresses; null for what is missing.",
+    )
+
+
 class StudyPage(Page):
     """A part of the list of studies, newest first."""
 

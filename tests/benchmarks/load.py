@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from dialin.client.client import StudyHandle
+from dialin.client.study import StudyHandle
 from dialin.events.journal import read_journal
 from dialin.paths import OutputFolder
 from tests.server.harness import Up, wait_until

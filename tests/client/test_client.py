@@ -10,7 +10,8 @@ from io import BytesIO
 import httpx
 import pytest
 
-from dialin.client.client import MOST_BREAKS, MOST_FAILURES, Best, Client, study_info
+from dialin.client.client import Client
+from dialin.client.events import MAX_BREAKS, MAX_FAILURES
 from dialin.client.http import Retries
 from dialin.errors import (
     BundleError,
@@ -19,14 +20,17 @@ from dialin.errors import (
     NoResultError,
     NotFoundError,
     Problem,
+    ProtocolError,
     RateLimitedError,
     ServerError,
+    ServerUnreachableError,
     SpecError,
     TooLargeError,
     UnauthorizedError,
     UsageError,
 )
-from tests.client.wire import SPACE, TRAIN, problem, study, study_stream
+from dialin.schemas import Best, Study
+from tests.client.wire import SPACE, TRAIN, best, problem, study, study_in_full, study_stream, trial
 
 
 class Waits(list):
@@ -71,9 +75,9 @@ def server():
 
 
 def test_a_study_is_asked_for_with_the_token(server):
-    server.routes["GET /studies/mine-abc"] = {**study(), "spec": SPACE, "from": "a newer server"}
+    server.routes["GET /studies/mine-abc"] = study_in_full() | {"from": "a newer server"}
     found = server.client.study("mine-abc")
-    assert (found.id, found.state, found.info.trials["budget"]) == ("mine-abc", "running", 6)
+    assert (found.id, found.state, found.info.trials.budget) == ("mine-abc", "running", 6)
     assert server.asked[0].headers["Authorization"] == "Bearer secret"
     assert str(server.asked[0].url) == "http://host:8000/api/v1/studies/mine-abc"
     assert "secret" not in repr(server.client) + repr(found)
@@ -141,10 +145,10 @@ def test_how_often_a_busy_server_is_asked(server):
         problem(429, "rate_limited", "too fast", retry_after="7"),
         [{"name": "digits", "summary": "", "yaml": ""}],
     ]
-    assert server.client.spaces()[0]["name"] == "digits"
+    assert server.client.spaces()[0].name == "digits"
     assert server.waits == [0.25, 0.5, 7.0]
     server.routes["GET /search-spaces"] = httpx.ConnectError("refused")
-    with pytest.raises(ServerError, match="http://host:8000 cannot be reached: refused"):
+    with pytest.raises(ServerUnreachableError, match="http://host:8000 cannot be reached: refused"):
         server.client.spaces()
     assert server.count("GET", "/search-spaces") == 8
 
@@ -169,7 +173,7 @@ def test_what_changes_something_is_asked_once(server, verb):
     server.routes["GET /studies/mine-abc"] = study()
     server.routes[f"POST /studies/mine-abc/{verb}"] = httpx.ReadTimeout("")
     handle = server.client.study("mine-abc")
-    with pytest.raises(ServerError, match="no answer within 30 s"):
+    with pytest.raises(ServerUnreachableError, match="no answer within 30 s"):
         getattr(handle, verb)(*(["+3"] if verb == "extend" else []))
     assert server.count("POST", f"/studies/mine-abc/{verb}") == 1
 
@@ -197,7 +201,7 @@ def test_stop_resume_extend_archive(server):
         ),
         (httpx.Response(500, text="oh no"), "500 Internal Server Error, which is no problem document: 'oh no'"),
         (httpx.Response(404, json={"detail": "Not Found"}), "404 Not Found, which is no problem document"),
-        (httpx.Response(301, headers={"Location": "https://elsewhere/"}), "elsewhere: https://elsewhere/"),
+        (httpx.Response(301, headers={"Location": "https://elsewhere/"}), "a redirect to https://elsewhere/"),
         (httpx.Response(200, json=[1]), "a study that cannot be read"),
         (httpx.Response(200, json={"id": "x"}), "a study that cannot be read: 'name' is missing"),
         (httpx.Response(200, json=study(best="high")), "a study that cannot be read"),
@@ -207,9 +211,16 @@ def test_stop_resume_extend_archive(server):
 )
 def test_nonsense_is_one_clear_error(server, answer, message):
     server.routes["GET /studies/mine-abc"] = answer
-    with pytest.raises(ServerError) as raised:
+    with pytest.raises(ProtocolError) as raised:
         server.client.study("mine-abc")
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_gateway_that_cannot_reach_the_server_is_not_nonsense(server, status):
+    server.routes["GET /studies/mine-abc"] = httpx.Response(status, text="<html>Bad gateway</html>")
+    with pytest.raises(ServerUnreachableError, match=f"answers {status} .*Bad gateway"):
+        server.client.study("mine-abc")
 
 
 @pytest.mark.parametrize(
@@ -231,36 +242,42 @@ def test_no_password_in_an_address_and_no_token_of_two_lines():
 
 def test_the_best_configuration(server):
     server.routes["GET /studies/mine-abc"] = study()
-    best = {"trial": 3, "value": 0.9, "epoch": 2, "params": {"lr": 0.1}, "metric": "val_accuracy", "test": None}
     server.routes["GET /studies/mine-abc/best"] = lambda request: (
-        httpx.Response(200, text="name: x\n") if "yaml" in request.headers["Accept"] else httpx.Response(200, json=best)
+        httpx.Response(200, text="name: x\n")
+        if "yaml" in request.headers["Accept"]
+        else httpx.Response(200, json=best())
     )
     handle = server.client.study("mine-abc")
-    assert handle.best() == Best(3, 0.9, 2, {"lr": 0.1}, "val_accuracy", None)
+    found = handle.best()
+    assert found == Best(**best())
+    assert (found.trial, found.value, found.epoch, found.params) == (3, 0.9, 2, {"lr": 0.1})
     assert handle.best_yaml() == "name: x\n"
-    server.routes["GET /studies/mine-abc/best"] = {**best, "value": None}
+    server.routes["GET /studies/mine-abc/best"] = best(value=None)
     with pytest.raises(ServerError, match="a best configuration that cannot be read"):
         handle.best()
 
 
 def test_trials_and_the_curve_as_tables(server):
-    trials = [{"trial": n, "state": "complete", "value": n / 10, "params": {"lr": 0.1 * n}} for n in range(3)]
+    trials = [trial(n, value=n / 10, params={"lr": 0.1 * n}) for n in range(3)]
+    point = {"trial": 0, "epoch": 1, "epochs_total": 1, "trials_total": 1, "seconds": 2.0, "value": 0.5, "best": 0.5}
     server.routes["GET /studies/mine-abc"] = study()
     server.routes["GET /studies/mine-abc/trials"] = {"trials": trials, "next": None}
     server.routes["GET /studies/mine-abc/trials/1"] = trials[1]
-    server.routes["GET /studies/mine-abc/curve"] = {"metric": "m", "mode": "max", "points": [{"trial": 0, "best": 0.5}]}
+    server.routes["GET /studies/mine-abc/curve"] = {"metric": "m", "mode": "max", "points": [point], "left_out": 0}
     handle = server.client.study("mine-abc")
-    assert list(handle.trials().columns) == ["trial", "state", "value", "params_lr"]
+    assert list(handle.trials().columns) == [*(name for name in trial() if name != "params"), "params_lr"]
     assert list(handle.trials()["value"]) == [0.0, 0.1, 0.2]
-    assert handle.trial(1) == trials[1]
-    assert handle.curve().to_dict("records") == [{"trial": 0, "best": 0.5}]
+    assert handle.trial(1).model_dump(mode="json") == trials[1]
+    assert handle.trial_list()[1] == handle.trial(1)
+    assert handle.curve().to_dict("records") == [point]
 
 
 def test_tables_without_pandas(server, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     server.routes["GET /studies/mine-abc"] = study()
-    server.routes["GET /studies/mine-abc/trials"] = {"trials": [{"trial": 0, "params": {"lr": 1}}], "next": None}
-    assert server.client.study("mine-abc").trials() == [{"trial": 0, "params_lr": 1}]
+    server.routes["GET /studies/mine-abc/trials"] = {"trials": [trial(params={"lr": 1})], "next": None}
+    (row,) = server.client.study("mine-abc").trials()
+    assert (row["trial"], row["params_lr"], "params" in row) == (0, 1, False)
 
 
 def test_logs(server):
@@ -380,14 +397,14 @@ class TestEvents:
         events = list(handle.events())
         assert {event.kind for event in events} == {"study"}
         assert [event.data["best"] for event in events] == [None, 0.9, None]
-        assert server.count("GET", "/studies/mine-abc/events") == MOST_BREAKS
+        assert server.count("GET", "/studies/mine-abc/events") == MAX_BREAKS
 
     def test_a_server_that_stays_away(self, server, handle):
         server.routes["GET /studies/mine-abc/events"] = httpx.ConnectError("refused")
         server.routes["GET /studies/mine-abc"] = httpx.ConnectError("refused")
-        with pytest.raises(ServerError, match="cannot be reached: refused"):
+        with pytest.raises(ServerUnreachableError, match="cannot be reached: refused"):
             list(handle.events())
-        assert server.count("GET", "/studies/mine-abc") == 1 + MOST_FAILURES * Retries().attempts
+        assert server.count("GET", "/studies/mine-abc") == 1 + MAX_FAILURES * Retries().attempts
 
     def test_signs_of_life_are_no_events(self, server, handle):
         server.routes["GET /studies/mine-abc/events"] = httpx.Response(
@@ -430,6 +447,6 @@ class TestEvents:
 
 
 def test_a_study_in_a_line():
-    assert study_info(study(reason="why", state="failed")).line() == (
+    assert Study(**study(reason="why", state="failed")).line() == (
         "study mine-abc failed (why): 2/6 trials, 2 running, 12 s"
     )

@@ -25,6 +25,7 @@ def study(study_id="mine-abc", **changes):
         "name": "mine",
         "state": "running",
         "reason": "",
+        "unreadable": "",
         "owner": "local",
         "priority": 0,
         "metric": "val_accuracy",
@@ -42,9 +43,73 @@ def study(study_id="mine-abc", **changes):
         "mirror_lag": 0,
         "mirror_note": "",
         "archived": False,
-        "links": {"self": f"/api/v1/studies/{study_id}", "page": None, "mlflow": None},
+        "links": {
+            "self": f"/api/v1/studies/{study_id}",
+            **{name: f"/api/v1/studies/{study_id}/{name}" for name in ("trials", "best", "curve", "events", "logs")},
+            "page": f"/studies/{study_id}",
+            "mlflow": None,
+        },
         **changes,
     }  # fmt: skip
+
+
+def study_in_full(study_id="mine-abc", **changes):
+    """A study in full as the server's JSON has it."""
+    epochs = {"trained": 6, "repeated": 0, "range_tests": 0.0, "full": 18, "saved": 2, "saved_share": 0.25}
+    return {
+        **study(study_id),
+        "spec": SPACE,
+        "test": None,
+        "test_trial": None,
+        "test_looks": [],
+        "epochs": epochs,
+        "seconds_left": None,
+        "claim": None,
+        "history": [],
+        "calibration": [],
+        "doctor": [],
+        **changes,
+    }
+
+
+def trial(number=0, **changes):
+    """A trial as the server's JSON has it."""
+    return {
+        "trial": number,
+        "state": "complete",
+        "reason": "",
+        "decision": None,
+        "continues": None,
+        "value": 0.5,
+        "best_epoch": 1,
+        "loss": None,
+        "epochs": 1,
+        "values": {"1": 0.5},
+        "params": {"lr": 0.1},
+        "seed": 1,
+        "started_at": 1.8e9,
+        "ended_at": 1.8e9,
+        "findings": [],
+        "link": None,
+        **changes,
+    }
+
+
+def best(**changes):
+    """A best configuration as the server's JSON has it."""
+    return {
+        "trial": 3,
+        "value": 0.9,
+        "epoch": 2,
+        "params": {"lr": 0.1},
+        "metric": "val_accuracy",
+        "mode": "max",
+        "test": None,
+        "test_trial": None,
+        "test_looks": [],
+        "state": "complete",
+        **changes,
+    }
 
 
 def problem(status, code, detail, *, errors=None, retry_after=None):

@@ -77,7 +77,7 @@ def driver_frozen(folder: Path) -> Row:
         waited = time.monotonic() - began
         study.wait(progress=False, timeout=180)
         assert study.info.state == "complete", study.info
-        (line,) = study.detail()["history"]
+        (line,) = study.detail().history
         assert f"its driver, process {driver} on " in line
         assert "attempt 2 follows" in line
         verdict = check(place)
@@ -98,7 +98,7 @@ def extended_at_once(folder: Path) -> Row:
         study.refresh().wait(progress=False, timeout=180)
         place.trials += EXTENDED * taken
         assert taken >= 1
-        assert study.info.trials["budget"] == place.trials, study.info
+        assert study.info.trials.budget == place.trials, study.info
         verdict = check(place)
     return Row("six extensions at once", 1, verdict.lost, verdict.repeated, waited)
 

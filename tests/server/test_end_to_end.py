@@ -79,7 +79,7 @@ def test_nothing_is_lost_whatever_is_killed(tmp_path):
             study = client.study(study.id)
             study.wait(progress=False, timeout=240)
             assert study.info.state == "complete", study.info
-            assert study.info.trials["complete"] + study.info.trials["stopped"] + study.info.trials["diverged"] == 12
+            assert study.info.trials.complete + study.info.trials.stopped + study.info.trials.diverged == 12
             with opened_storage(Settings(up.out, up.out / "data").database) as storage:
                 records = read_study(storage, study.id)
             assert [record.number for record in records] == list(range(12))

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from rich.console import Console
 
-from dialin.cli.watching import study_logs
+from dialin.client.local import LocalStudies
 from dialin.settings import Settings
 from dialin.specification import parse_spec
 from dialin.study_flow.progress import Progress
@@ -99,8 +99,9 @@ def test_the_page_says_the_cause_first_and_lists_what_failed(client, failed):
 
 
 def test_the_command_line_reads_one_log_or_all(settings, failed):
-    assert list(study_logs(settings, failed, 10)) == ["trial-0000.log", "trial-0001.log", "trial-0002.log"]
-    (text,) = study_logs(settings, failed, 1000, 2).values()
+    studies = LocalStudies(settings)
+    assert list(studies.logs(failed, 10)) == ["trial-0000.log", "trial-0001.log", "trial-0002.log"]
+    (text,) = studies.logs(failed, 1000, 2).values()
     assert text.startswith("printed  by trial\nTraceback")
     assert "\x1b" not in text
 

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from dialin.cli.showing import mirror_line
 from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.server import mirror_keeper
@@ -15,11 +14,11 @@ from dialin.server.mirror_keeper import MirrorKeeper
 from dialin.specification import to_yaml
 from dialin.store.leases import acquire
 from dialin.store.studies import Studies
-from dialin.study_flow.read_back import load_study
 from dialin.tracking.lag import note_trouble, recorder_lock
 from dialin.tracking.position import Position, write_position
 from dialin.tracking.spool import Spool, read_events
 from tests.factories import make_spec
+from tests.study_flow.test_run import lag_line
 
 WRITES = """
 import sys
@@ -186,4 +185,4 @@ def test_the_lag_of_a_study_that_has_ended_and_its_cause_are_in_the_api_and_on_i
     with Studies(settings.database) as studies:
         studies.end(study_id, StudyState.COMPLETE, "", {"trials": {"complete": 1}})
     (folder / "events.jsonl").unlink()
-    assert "the study's spool is gone" in mirror_line(load_study(settings, study_id))
+    assert "the study's spool is gone" in lag_line(settings, study_id)

@@ -7,8 +7,8 @@ import io
 from optuna.storages import RDBStorage
 from rich.console import Console
 
-from dialin.cli.showing import show_study
-from dialin.cli.watching import best_yaml
+from dialin.cli.render import show_study, study_data
+from dialin.client.local import LocalStudies
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.search.decision import Decision
@@ -16,9 +16,7 @@ from dialin.search.storage import open_storage
 from dialin.search.study import Study
 from dialin.specification import parse_spec
 from dialin.store.studies import Studies
-from dialin.study_flow.read_back import load_study
 from dialin.study_flow.run import run_study
-from dialin.study_flow.schema_builder import study_data
 from tests import others
 from tests.study_flow.test_run import Silent
 
@@ -60,18 +58,20 @@ def extended(settings, lr: float):
 
 def everywhere(client, settings, study_id):
     """What each way of asking for a study shows."""
-    back = load_study(settings, study_id)
+    with LocalStudies(settings) as studies:
+        study, trials, best = studies.study(study_id), studies.trials(study_id), studies.best(study_id)
+        best_yaml = studies.best_yaml(study_id)
     terminal = Console(file=io.StringIO(), width=200)
-    show_study(terminal, back)
+    show_study(terminal, study, trials, best)
     path = f"/api/v1/studies/{study_id}"
-    machines = [client.get(path).json(), client.get(f"{path}/best").json(), study_data(back)]
+    machines = [client.get(path).json(), client.get(f"{path}/best").json(), study_data(study, trials, best)]
     texts = [
         client.get(f"{path}/best", headers={"Accept": "application/yaml"}).text,
-        best_yaml(settings, study_id),
+        best_yaml,
         client.get(f"/studies/{study_id}").text,
         terminal.file.getvalue(),
     ]
-    return back.result.best.trial, machines, texts
+    return best.trial, machines, texts
 
 
 def test_beside_a_new_best_there_is_no_old_score(client, settings):

@@ -109,12 +109,12 @@ def test_two_studies_share_the_cluster_and_one_alone_has_all_of_it(client, tmp_p
     wait_until(lambda: first.refresh().info.concurrency == 2, 60, "all of the cluster")
     second = client.submit(write(tmp_path, SLOW % ("second", 4)))
     wait_until(lambda: second.refresh().info.concurrency == first.refresh().info.concurrency == 1, 60, "half each")
-    wait_until(lambda: second.refresh().info.trials["running"] == 1, 60, "the second trains")
+    wait_until(lambda: second.refresh().info.trials.running == 1, 60, "the second trains")
     second.wait(progress=False, timeout=120)
     wait_until(lambda: first.refresh().info.concurrency == 2, 60, "all of it again")
     first.wait(progress=False, timeout=120)
     assert (first.info.state, second.info.state) == ("complete", "complete")
-    assert first.info.trials["complete"] == 24
+    assert first.info.trials.complete == 24
 
 
 def test_a_study_is_stopped_within_seconds_and_goes_on_where_it_was(client, tmp_path):
@@ -122,10 +122,10 @@ def test_a_study_is_stopped_within_seconds_and_goes_on_where_it_was(client, tmp_
     wait_until(lambda: study.refresh().info.best is not None, 60, "a report")
     study.stop()
     wait_until(lambda: study.refresh().info.state == "interrupted", 30, "it has stopped")
-    assert 0 < sum(study.info.trials[end] for end in ("complete", "waiting")) <= 8
+    assert 0 < study.info.trials.complete + study.info.trials.waiting <= 8
     study.resume()
     study.wait(progress=False, timeout=120)
-    assert (study.info.state, study.info.trials["complete"]) == ("complete", 8)
+    assert (study.info.state, study.info.trials.complete) == ("complete", 8)
 
 
 def test_ones_own_function_comes_with_its_neighbours_and_runs_in_the_studys_workers(up, client, tmp_path):
@@ -231,7 +231,7 @@ def test_the_link_of_a_study_leads_through_the_server_to_its_run(up, linked, tmp
     from mlflow import MlflowClient
 
     study, _ = linked
-    link = study.info.links["mlflow"]
+    link = study.info.links.mlflow
     found = re.fullmatch(r"/mlflow/#/experiments/(\d+)/runs/(\w+)\?workflowType=machine_learning", link)
     assert found, link
     assert study.link("mlflow") == up.url + link

@@ -14,7 +14,7 @@ from dialin.errors import DatabaseError
 from dialin.settings import Settings
 from dialin.specification import parse_spec
 from dialin.study_flow.progress import Progress
-from dialin.study_flow.read_back import list_studies, load_study
+from dialin.study_flow.read_back import list_rows, load_study
 from dialin.study_flow.run import run_study
 
 TRAIN = """
@@ -65,9 +65,9 @@ def test_a_driver_that_loses_its_database_says_so_and_trains_no_further(tmp_path
 
 def test_a_list_without_a_database_beside_studies_is_not_empty(tmp_path):
     settings = Settings(tmp_path / "out", tmp_path / "data")
-    assert list_studies(settings) == []
+    assert list_rows(settings) == []
     (settings.out / "studies" / "small-abcdef").mkdir(parents=True)
-    for look in (list_studies, lambda settings: load_study(settings, "last")):
+    for look in (list_rows, lambda settings: load_study(settings, "last")):
         with pytest.raises(DatabaseError, match=r"dialin\.db is not there, but .*studies holds the folders of 1"):
             look(settings)
 

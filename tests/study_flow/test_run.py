@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dialin.cli.showing import mirror_line
+from dialin.cli.render import mirror_line
+from dialin.client.local import LocalStudies
 from dialin.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
 from dialin.events.journal import read_journal
 from dialin.execution import inline
@@ -33,8 +34,9 @@ from dialin.specification import load_spec, parse_spec
 from dialin.store.studies import Studies
 from dialin.study_flow import session
 from dialin.study_flow.mirror import ending_event, sync_study
-from dialin.study_flow.read_back import list_studies, load_study
+from dialin.study_flow.read_back import list_rows, load_study
 from dialin.study_flow.run import extend_study, resume_study, run_study
+from dialin.study_flow.snapshot import mirror_lag_of
 from tests import others
 from tests.conftest import ROOT
 from tests.factories import make_spec
@@ -98,7 +100,7 @@ def test_a_study_from_beginning_to_end(settings, runner):
     # The disk says the same.
     back = load_study(settings, "small")
     assert back.result == result
-    assert [row["study_id"] for row in list_studies(settings)] == [result.study_id]
+    assert [row.id for row in list_rows(settings)] == [result.study_id]
     assert Counter(trial.state.value for trial in back.trials) == {k: v for k, v in result.trials.items() if v}
     assert all(trial.reason for trial in back.trials)
     # And so does MLflow.
@@ -126,6 +128,12 @@ def test_a_study_from_beginning_to_end(settings, runner):
 
 def _text(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def lag_line(settings, reference):
+    """What the commands print about how far MLflow is behind a study."""
+    with LocalStudies(settings) as studies:
+        return mirror_line(studies.study(reference))
 
 
 def test_the_test_split_is_read_once_for_each_best_trial(settings, monkeypatch):
@@ -323,8 +331,8 @@ def test_a_study_whose_spool_is_gone_is_in_mlflow_once_all_the_same(settings):
     study = run_study(make_spec("budget.trials=3"), settings, Silent(), "inline").result.study_id
     shutil.rmtree(settings.out / "studies" / study / "spool")
     back = load_study(settings, study)
-    assert "the study's spool is gone" in mirror_line(back)
-    assert f"`dialin sync {study}` writes what is missing" in mirror_line(back)
+    assert "the study's spool is gone" in lag_line(settings, study)
+    assert f"`dialin sync {study}` writes what is missing" in lag_line(settings, study)
     client = MlflowClient(tracking_uri=f"sqlite:///{settings.out / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("small").experiment_id
     before = {run.info.run_id: run.data.params for run in client.search_runs([experiment])}
@@ -340,7 +348,7 @@ def test_a_study_whose_spool_is_gone_is_in_mlflow_once_all_the_same(settings):
             points = client.get_metric_history(run.info.run_id, "val_accuracy")
             values = back.trials[int(trial)].values
             assert sorted((point.step, point.value) for point in points) == sorted(values.items())
-    assert mirror_line(load_study(settings, study)) == ""
+    assert lag_line(settings, study) == ""
 
 
 def test_two_extensions_that_have_read_the_same_budget_do_not_both_count_as_done(settings, monkeypatch):
@@ -409,9 +417,9 @@ def test_mlflow_that_cannot_be_had_does_not_stop_a_study(settings, monkeypatch):
     result = run_study(make_spec("budget.trials=3"), settings, listener, "inline").result
     assert result.state == "complete"
     assert any("MLflow lags by" in note for note in listener.notes)
-    wait_for(lambda: "(" in mirror_line(load_study(settings, "last")))  # the recorder goes on, and says why it cannot
-    line = mirror_line(load_study(settings, "last"))
-    assert line.startswith(f"MLflow lags by {list_studies(settings)[0]['mirror_lag']} events (")
+    wait_for(lambda: "(" in lag_line(settings, "last"))  # the recorder goes on, and says why it cannot
+    line = lag_line(settings, "last")
+    assert line.startswith(f"MLflow lags by {mirror_lag_of(settings, list_rows(settings)[0]).events} events (")
     assert line.endswith(f"; `dialin sync {result.study_id}` writes what is missing")
     shutil.rmtree(settings.out / "mlflow.db")
 

@@ -1,4 +1,4 @@
-"""Where commands print: a console for a person, one JSON object for a machine."""
+"""Where commands print: a console for a person, one JSON document on standard output for a machine."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 INTERRUPTED = 130
-WATCHING_ENDED = "watching has ended; the study goes on"
+"""The exit code of a process that Ctrl-C or a termination signal has ended."""
+
 _EXIT_CODES = {"complete": 0, "interrupted": INTERRUPTED}
 
 
 def console(stderr: bool = False) -> Console:
-    # A command that prints JSON does without it.
+    """The terminal, for text that a person reads; wrapped nowhere, so that output can be piped."""
+    # Commands that print JSON never load rich.
     from rich.console import Console
 
-    # Without markup: what people and their functions have written is printed, and none of it is a command to rich.
+    # Without markup: texts of users and of their functions are printed, and rich would take `[red]` in them as a style.
     return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def print_json(data: Any) -> None:
+    """Print one JSON document."""
     print(json.dumps(data, indent=2, allow_nan=False))
 
 
-def print_text(text: str, key: str | None = None) -> None:
-    """A text with one end of line behind it; as the only entry of an object where there is a key."""
-    if key is None:
-        print(printable(text).removesuffix("\n"))
-    else:
-        print_json({key: text})
+def print_text(text: str) -> None:
+    """Print a text, with one line end after it."""
+    print(printable(text).removesuffix("\n"))
 
 
 def exit_code(state: str) -> int:
-    """That of a command which has seen a study end in this state."""
+    """The exit code of a command that has seen a study end in this state."""
     return _EXIT_CODES.get(state, 1)

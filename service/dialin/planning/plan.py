@@ -70,6 +70,22 @@ def plan_study(spec: StudySpec, cluster: ClusterShape) -> Plan:
     )
 
 
+def plan_elsewhere(spec: StudySpec, concurrency: int | None = None) -> Plan:
+    """The plan of a study whose cluster is not known here, as that of a server.
+
+    `concurrency`: how many of its trials run at a time, where that is known; else as many as it asks for.
+    """
+    rungs, asked = rungs_for(spec), spec.resources
+    return Plan(
+        spec=spec,
+        rungs=rungs,
+        concurrency=concurrency or min(spec.budget.trials, asked.concurrency or spec.budget.trials),
+        resources=Resources(asked.cpus, asked.gpus or 0.0),
+        most_epochs=spec.budget.trials * spec.budget.epochs,
+        likely_epochs=_likely_epochs(spec, rungs),
+    )
+
+
 def rungs_for(spec: StudySpec) -> tuple[int, ...]:
     """The epochs at which a specification has its trials compared: as it names them, or from the grace on."""
     asha = spec.early_stopping.asha

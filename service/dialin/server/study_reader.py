@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 from cachetools import LRUCache
 
 from dialin.errors import reading
+from dialin.events.best_value_curve import BestValueCurve, CurvePoint
 from dialin.lifecycle import ACTIVE, StudyState
 from dialin.paths import OutputFolder
 from dialin.search.records import TrialRecord
 from dialin.search.storage import close_storage, open_storage
 from dialin.search.trial_rows import TrialReader
-from dialin.server.best_value_curve import BestValueCurve, CurvePoint
 from dialin.server.trial_view import TrialView
 from dialin.settings import Settings
 from dialin.specification import damage_of, stored_spec

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from dialin.errors import DatabaseError, NotFoundError, UsageError
 from dialin.paths import OutputFolder
+from dialin.search.records import TrialRecord
 from dialin.search.storage import BaseStorage, close_storage, open_storage
 from dialin.search.trial_rows import TrialReader
 from dialin.settings import Settings
-from dialin.specification import damage_of, spec_of_study
+from dialin.specification import spec_of_study
 from dialin.store.studies import Studies, StudyRow
 from dialin.study_flow.calibration_file import read_calibration
 from dialin.study_flow.snapshot import StudySnapshot, mirror_lag_of, result_of
@@ -38,17 +39,27 @@ class StudyReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the database."""
         if self._storage is not None:
             close_storage(self._storage)
         self.studies.close()
+
+    def trials(self, study_id: str) -> Sequence[TrialRecord]:
+        """The trials of a study, even when nothing else of it can be read. Raises UnreadableError."""
+        if self._storage is None:
+            self._storage = open_storage(self._settings.database)
+        if study_id not in self._trials:
+            self._trials[study_id] = TrialReader(self._storage, study_id)
+        return self._trials[study_id].read()
 
     def load(self, reference: str) -> StudySnapshot:
         """A study by id, name or `last`. Raises as `load_study`."""
         row = find_study(self._settings, self.studies, reference)
         spec = spec_of_study(row.id, row.spec)
-        if self._storage is None:
-            self._storage = open_storage(self._settings.database)
-        trials = self._trials.setdefault(row.id, TrialReader(self._storage, row.id)).read()
+        trials = self.trials(row.id)
         calibration = read_calibration(self._out.study(row.id).calibration)
         result = result_of(row, spec, trials, self._settings, calibration)
         lag = mirror_lag_of(self._settings, row)
@@ -63,8 +74,8 @@ def study_row(settings: Settings, reference: str) -> StudyRow:
         return find_study(settings, studies, reference)
 
 
-def list_studies(settings: Settings) -> list[dict[str, Any]]:
-    """The studies below `settings.out` in short, the newest first; an empty list when there is no study yet.
+def list_rows(settings: Settings) -> list[StudyRow]:
+    """The rows of the studies below `settings.out`, the newest first; an empty list when there is no study yet.
 
     Raises DatabaseError where there are folders of studies but none of them in the database, and UsageError where
     `settings.out` is a file.
@@ -77,7 +88,7 @@ def list_studies(settings: Settings) -> list[dict[str, Any]]:
             rows = studies.list()
     if not rows:
         _check_not_lost(settings)
-    return [{**_line(row), "mirror_lag": mirror_lag_of(settings, row).events} for row in rows]
+    return rows
 
 
 def find_study(settings: Settings, studies: Studies, reference: str) -> StudyRow:
@@ -110,20 +121,3 @@ def _check_not_lost(settings: Settings) -> None:
             f"{database} {state}, but {folder} holds the folders of {left}; restore a copy of it; "
             "the folders still hold the journals, logs and checkpoints"
         )
-
-
-def _line(row: StudyRow) -> dict[str, Any]:
-    best = row.summary.get("best") or {}
-    return {
-        "study_id": row.id,
-        "name": row.name,
-        "state": row.state.value,
-        "reason": row.reason,
-        "unreadable": row.damage or damage_of(row.spec),
-        "metric": row.summary.get("metric"),
-        "best": best.get("value"),
-        "trials": row.summary.get("trials"),
-        "seconds": row.summary.get("seconds"),
-        "created_at": row.created_at,
-        "ended_at": row.ended_at,
-    }

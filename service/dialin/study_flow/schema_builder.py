@@ -220,23 +220,6 @@ TRIAL_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
 }
 
 
-def study_data(snapshot: StudySnapshot) -> dict[str, Any]:
-    """A study with its trials, for machines."""
-    maximize = snapshot.spec.objective.mode == "max"
-    return {
-        **snapshot.result.to_data(),
-        "reason": snapshot.row.reason,
-        "mirror_lag": snapshot.mirror_lag,
-        "mirror_note": snapshot.mirror_note,
-        "trial_list": [trial(record, maximize).model_dump(mode="json") for record in snapshot.trials],
-    }
-
-
-def trial_data(snapshot: StudySnapshot, number: int) -> dict[str, Any]:
-    """One trial, for machines."""
-    return trial(snapshot.find_trial(number), snapshot.spec.objective.mode == "max").model_dump(mode="json")
-
-
 def plan(planned: Plan) -> schemas.Plan:
     """What a specification would do."""
     spec = planned.spec

@@ -6,20 +6,18 @@ import json
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from dialin.cli import main as cli
-from dialin.cli.remote import Replay, record_of, run
+from dialin.cli.follow import Replay
+from dialin.client.answers import read_answer
 from dialin.client.client import Client
-from dialin.errors import ConflictError, NoResultError, ServerError, SpecError, UsageError
-from dialin.lifecycle import StudyState
-from dialin.settings import ServerAddress
+from dialin.errors import ConflictError, NoResultError, ProtocolError, SpecError, UsageError
+from dialin.schemas import Event, Trial
 from dialin.study_flow.progress import Progress, StudyClock
 from tests.client.wire import SPACE, TRAIN
-from tests.factories import make_spec
 from tests.others import MLFLOW
 from tests.served import serving
 from tests.server.harness import wait_until
@@ -143,7 +141,7 @@ def test_a_function_of_ones_own(served, tmp_path):
         assert (study.state, study.info.reason) == ("complete", "")
         assert study.best().params == {"x": 2}
         assert list(study.trials()["params_x"]) == [1, 2]
-        assert run("show", ServerAddress(served[0]), Namespace(study=study.id, trial=None, json=True)) == 0
+        assert cli.main(["show", study.id, "--json", "--server", served[0]]) == 0
 
 
 def test_errors_are_the_servers(served, tmp_path):
@@ -156,8 +154,8 @@ def test_errors_are_the_servers(served, tmp_path):
             study.resume()
         with pytest.raises(UsageError, match="priority"):
             client.submit("synthetic", priority=1000)
-        assert {space["name"] for space in client.spaces()} >= {"digits", "synthetic"}
-        assert "lr" in {knob["name"] for knob in client.knobs()}
+        assert {space.name for space in client.spaces()} >= {"digits", "synthetic"}
+        assert "lr" in {knob.name for knob in client.knobs()}
         assert study.curve()["best"].is_monotonic_increasing
 
 
@@ -203,13 +201,9 @@ def test_a_folder_on_the_command_line_wins_over_the_environments_server(dialin):
     assert json.loads(dialin("list", "--out", "empty", "--json")[1]) == []
 
 
-def test_the_states_are_those_of_a_study():
-    assert tuple(StudyState) == cli.STATES
-
-
 def test_the_command_line_knows_no_client_until_it_needs_one():
     code = (
-        "import sys, dialin.cli.main; print(*[name for name in ('httpx', 'dialin.cli.remote') if name in sys.modules])"
+        "import sys, dialin.cli.main; print(*[name for name in ('httpx', 'dialin.cli.backend') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
@@ -217,21 +211,19 @@ def test_the_command_line_knows_no_client_until_it_needs_one():
 
 @pytest.mark.parametrize("data", [{}, {"trial": 0}, {"trial": "x", "values": {}}, []])
 def test_trials_that_cannot_be_read(data):
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        record_of(data)
+    with pytest.raises(ProtocolError, match="the server answers with a trial that cannot be read: "):
+        read_answer(Trial, data, "a trial")
 
 
 def test_events_that_cannot_be_read(served):
     from rich.console import Console
 
-    from dialin.client.client import Event
-
     with Client(served[0]) as client:
         clock = StudyClock(0.0)
-        replay = Replay(Progress(Console(quiet=True), clock), client.study(_grid(served)), make_spec(), clock)
-        replay.take(Event("1", "from the future", {}))
-        with pytest.raises(ServerError, match="tells of epoch what cannot be read"):
-            replay.take(Event("2", "epoch", {"trial": 0}))
+        replay = Replay(Progress(Console(quiet=True), clock), client.study(_grid(served)).detail(), clock)
+        replay.take(Event(id="1", kind="from the future", data={}))
+        with pytest.raises(ProtocolError, match="an event 'epoch' cannot be read"):
+            replay.take(Event(id="2", kind="epoch", data={"trial": 0}))
 
 
 def _allowed(command):

@@ -6,12 +6,12 @@ import io
 
 from rich.console import Console
 
-from dialin.cli.showing import show_study
+from dialin.cli.render import show_study
+from dialin.client.local import LocalStudies
 from dialin.lifecycle import StudyState
 from dialin.settings import Settings
 from dialin.store.studies import Studies
 from dialin.store.submissions import Submissions
-from dialin.study_flow.read_back import load_study
 from tests.server.conftest import SPEC
 
 
@@ -26,6 +26,7 @@ def test_why_earlier_drivers_are_gone_is_shown_whatever_came_after(tmp_path):
         studies.go_on(entry.study.id, SPEC)
         studies.end(entry.study.id, StudyState.COMPLETE, "", {"seconds": 3.0})
     console = Console(file=io.StringIO(), width=200)
-    show_study(console, load_study(settings, entry.study.id))
+    with LocalStudies(settings) as local:
+        show_study(console, local.study(entry.study.id), local.trials(entry.study.id), None)
     shown = [line for line in console.file.getvalue().splitlines() if line.startswith("earlier driver")]
     assert [line.rpartition(":")[2][3:] for line in shown] == ["it said nothing", "it was killed"]

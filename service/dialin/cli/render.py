@@ -1,0 +1,358 @@
+"""What the commands print for a person: the models of `dialin.schemas` as text and tables."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dialin.planning.plan import Plan
+from dialin.results.looks import Look, count_text
+from dialin.results.summary import epochs_text, figure
+from dialin.schemas import Best, Knob, LocalStudy, Study, StudyInFull, Trial
+from dialin.search.ranking import rank_key
+from dialin.specification import lint, sampler_of, spec_of_study
+from dialin.specification.domains import Fixed
+from dialin.specification.range_tests import Calibration, Reading
+from dialin.specification.study_spec import ObjectiveSpec, StudySpec
+from dialin.study_flow.views import domain_text, value_text, when_text
+from dialin.texts import printable
+from dialin.tracking.mirror import sqlite_uri, ui_command
+
+WIDE = 140  # columns from which the catalogue of knobs fits as a table
+MAX_SHOWN, BEST_SHOWN, NEWEST_SHOWN = 100, 40, 20  # trials of a study: nobody reads thousands of lines in a terminal
+_END_NAMES = {
+    "complete": "trained to the end",
+    "stopped": "stopped early",
+    "diverged": "diverged",
+    "failed": "failed",
+}
+
+
+def show_list(console: Console, studies: Sequence[Study], states: Sequence[str] = ()) -> None:
+    """Studies as a table. `states`: the states that were asked for; empty for all."""
+    if not studies and states:
+        _print(console, f"no study is {' or '.join(states)}")
+        return
+    if not studies:
+        _print(console, "no studies yet; start with: dialin run digits")
+        return
+    any_lags = any(_lags(study) for study in studies)
+    columns = ("study", "state", "best", "trials", "started", "MLflow")
+    shown = len(columns) if any_lags else len(columns) - 1
+    table = _table(*columns[:shown])
+    for study in studies:
+        _add_row(table, *_list_row(study)[:shown])
+    console.print(table)
+    for study in studies:
+        if study.unreadable:
+            _print(console, f"{study.id} cannot be read as it is stored: {study.unreadable}")
+
+
+def _list_row(study: Study) -> tuple[str, ...]:
+    best = "" if study.best is None else f"{study.metric} {figure(study.best)}"
+    trials = f"{study.trials.ended} of {study.trials.budget}"
+    started = datetime.datetime.fromtimestamp(study.created_at).strftime("%Y-%m-%d %H:%M")
+    lag = f"lags by {study.mirror_lag}" if _lags(study) else ""
+    return study.id, study.state.value, best, trials, started, lag
+
+
+def _lags(study: Study) -> bool:
+    """Whether MLflow lacks events of a study that has ended; it always lacks some of one that runs."""
+    return bool(study.mirror_lag) and study.ended
+
+
+def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], best: Best | None, lag: str = "") -> None:
+    """A study with its trials, and why each of them ended. `lag`: how far MLflow is behind, from `mirror_line`."""
+    spec = spec_of_study(study.id, study.spec)
+    show_result(console, study, best, lag)
+    show_claim(console, study)
+    for line in study.calibration:
+        _print(console, line)
+    for line in study.history:
+        _print(console, f"{'earlier driver':<20} {line}")
+    for line in study.doctor:
+        _print(console, f"doctor: {line}")
+    shown = _selection(trials, study.mode == "max")
+    table = _table("trial", "state", "epochs", spec.objective.metric, "why it ended")
+    for trial in shown:
+        value = "" if trial.value is None else figure(trial.value)
+        _add_row(table, str(trial.trial), trial.state.value, str(trial.epochs), value, why(trial))
+    _print(console, "")
+    console.print(table)
+    if study.unreadable:
+        _print(console, f"this part of its row in the database cannot be read: {study.unreadable}")
+    if len(shown) < len(trials):
+        text = f"the {BEST_SHOWN} best and the {NEWEST_SHOWN} newest of {len(trials)} trials are shown"
+        _print(console, f"{text}; all of them: dialin show {study.id} --json")
+
+
+def _selection(trials: Sequence[Trial], maximize: bool) -> Sequence[Trial]:
+    """The trials that are shown: all in the order of their numbers, or of many the best ones and the newest."""
+    if len(trials) <= MAX_SHOWN:
+        return trials
+
+    def rank(trial: Trial) -> tuple[int, float, float, int, int]:
+        value, epoch = trial.value or 0.0, trial.best_epoch or 0
+        return rank_key(trial.state, value, trial.loss, epoch, trial.trial, maximize)
+
+    best = sorted((trial for trial in trials if trial.value is not None), key=rank)[:BEST_SHOWN]
+    taken = {trial.trial for trial in best}
+    return [*best, *[trial for trial in trials if trial.trial not in taken][-NEWEST_SHOWN:]]
+
+
+def why(trial: Trial) -> str:
+    """Why a trial ended, and which trial it continued."""
+    began = min(map(int, trial.values)) - 1 if trial.values else trial.epochs
+    start = f"went on from trial {trial.continues} after epoch {began}" if trial.continues is not None else ""
+    return "; ".join(part for part in (start, trial.reason) if part)
+
+
+def show_trial(console: Console, study: StudyInFull, trial: Trial) -> None:
+    """One trial: its knobs, its values by epoch, how it ended, and the doctor's findings."""
+    spec = spec_of_study(study.id, study.spec)
+    ended = why(trial)
+    _print(console, f"trial {trial.trial} of {study.id}: {trial.state.value}{f', {ended}' if ended else ''}")
+    table = Table.grid(padding=(0, 2))
+    for name, value in trial.params.items():
+        _add_row(table, f"  {name}", value_text(value), "" if name in spec.space else "default")
+    console.print(table)
+    values = (f"{epoch}: {'nan' if value is None else figure(value)}" for epoch, value in trial.values.items())
+    _print(console, f"{spec.objective.metric} by epoch   {'  '.join(values) or 'none reported'}")
+    for finding in trial.findings:
+        _print(console, f"{finding.severity}: {finding.text}")
+        _print(console, f"  likely cause   {finding.cause}")
+        _print(console, f"  try            {finding.remedy}")
+        _print(console, f"  source         {finding.source}")
+    if not trial.findings and isinstance(spec.objective, ObjectiveSpec):
+        _print(console, "the doctor found nothing")
+
+
+def show_result(console: Console, study: StudyInFull, best: Best | None, lag: str = "") -> None:
+    """What came out of a study: the best configuration, its values, and where everything lies."""
+    spec = spec_of_study(study.id, study.spec)
+    reason = f": {study.reason}" if study.reason not in ("", study.state.value) else ""
+    _print(console, f"study {study.id} {study.state.value}{reason}")
+    if best is None:
+        _print(console, "no trial has reported a finite value yet, so there is no best configuration")
+    else:
+        _show_best(console, spec, best)
+    _print(console, _trials_line(study))
+    paths = study.paths if isinstance(study, LocalStudy) else {}
+    if paths.get("best_config"):
+        _print(console, f"best configuration   {_short_path(paths['best_config'])}")
+    if lag:
+        _print(console, lag)
+    elif paths.get("mlflow"):
+        place = str(paths["mlflow"])
+        _print(console, f"see every trial      {ui_command(place if '://' in place else sqlite_uri(Path(place)))}")
+
+
+def _show_best(console: Console, spec: StudySpec, best: Best) -> None:
+    table = Table.grid(padding=(0, 2))
+    named = {name: value for name, value in best.params.items() if name in spec.space}
+    for name, value in named.items():
+        _add_row(table, f"  {name}", value_text(value), "fixed" if isinstance(spec.space[name], Fixed) else "")
+    _print(console, f"\nbest configuration (trial {best.trial}, epoch {best.epoch} of {spec.budget.epochs})")
+    console.print(table)
+    if len(named) < len(best.params):
+        _print(console, f"  and {len(best.params) - len(named)} knobs that the space does not name, at their defaults")
+    _print(console, f"\n{_metric_name(best.metric):<20} {figure(best.value)}")
+    if best.test is not None and best.test_trial is not None and "accuracy" in best.test:
+        looks = [Look(look.trial, look.values) for look in best.test_looks]
+        about = f"trial {best.test_trial} on images that the search never saw, {count_text(looks, best.test_trial)}"
+        _print(console, f"{'test accuracy':<20} {best.test['accuracy']:.4f}   {about}")
+
+
+def _trials_line(study: StudyInFull) -> str:
+    ended = {state: getattr(study.trials, state) for state in _END_NAMES}
+    counts = ", ".join(f"{count} {_END_NAMES[state]}" for state, count in ended.items() if count)
+    epochs = f"{epochs_text(study.epochs.model_dump())}, in {study.seconds:.0f} s"
+    return f"{'trials':<20} {counts or 'none ended'}\n{'epochs trained':<20} {epochs}"
+
+
+def show_claim(console: Console, study: StudyInFull) -> None:
+    """The claim that a study puts to the test, and how it was judged; nothing for a study without one."""
+    claim = spec_of_study(study.id, study.spec).claim
+    if claim is None or study.claim is None:
+        return
+    _print(console, f"\nclaim                {claim.says}")
+    if claim.article:
+        _print(console, f"in the article       {claim.article}")
+    _print(console, study.claim)
+    if claim.read:
+        _print(console, f"how to read it       {claim.read}")
+
+
+def mirror_line(study: Study, *, is_here: bool = True) -> str:
+    """How far MLflow is behind a study, and what changes that. Empty when MLflow has everything.
+
+    `is_here`: the study lies on this machine, where a command writes what is missing; else its server does.
+    """
+    if not study.mirror_note or not study.ended:
+        return study.mirror_note
+    if is_here:
+        return f"{study.mirror_note}; `dialin sync {study.id}` writes what is missing"
+    # A server leaves a study whose spool is gone alone, since someone may have deleted it to make room.
+    return f"{study.mirror_note}; the server goes on writing" if study.mirror_lag else study.mirror_note
+
+
+def result_data(study: StudyInFull, best: Best | None) -> dict[str, Any]:
+    """What came out of a study, as `--json` prints it."""
+    found = {"trial", "value", "epoch", "params"}
+    paths = study.paths if isinstance(study, LocalStudy) else dict.fromkeys(("best_config", "mlflow", "storage"))
+    return {
+        "study_id": study.id,
+        "state": study.state.value,
+        "metric": study.metric,
+        "mode": study.mode,
+        "best": None if best is None else best.model_dump(mode="json", include=found),
+        **study.model_dump(mode="json", include={"test", "test_trial", "test_looks"}),
+        "trials": {state: getattr(study.trials, state) for state in _END_NAMES},
+        "epochs": study.epochs.model_dump(mode="json"),
+        "seconds": study.seconds,
+        "paths": paths,
+    }
+
+
+def study_data(study: StudyInFull, trials: Sequence[Trial], best: Best | None) -> dict[str, Any]:
+    """A study with its trials, as `--json` prints it."""
+    return {
+        **result_data(study, best),
+        "reason": study.reason,
+        "mirror_lag": study.mirror_lag,
+        "mirror_note": study.mirror_note,
+        "trial_list": [trial_data(trial) for trial in trials],
+    }
+
+
+def trial_data(trial: Trial) -> dict[str, Any]:
+    """One trial, as `--json` prints it."""
+    return trial.model_dump(mode="json", exclude={"link"})
+
+
+def short_data(study: Study) -> dict[str, Any]:
+    """A study in short, as `--json` prints it; `study_id` is the key that the other commands print too."""
+    short = set(Study.model_fields)
+    return {"study_id": study.id, **study.model_dump(mode="json", include=short)}
+
+
+def show_plan(console: Console, plan: Plan, data: str = "") -> None:
+    """What a study would do. `data`: where its data lies, in words; empty where it needs none."""
+    spec = plan.spec
+    _print(console, f"{spec.name}: {spec.objective.mode}imize {spec.objective.metric} on {spec.objective.subject}")
+    table = Table.grid(padding=(0, 2))
+    for name, domain in spec.space.items():
+        _add_row(table, f"  {name}", domain_text(domain), when_text(domain))
+    console.print(table)
+    asked = spec.resources.concurrency
+    too_many = asked and plan.concurrency < min(asked, spec.budget.trials)
+    fewer = f" ({asked} were asked for, and no more fit)" if too_many else ""
+    _print(console, f"trials        {spec.budget.trials}, {plan.concurrency} at a time{fewer}, each {_resources(plan)}")
+    rungs = f"compared after epochs {', '.join(map(str, plan.rungs))}" if plan.rungs else "no early stopping"
+    _print(console, f"epochs        up to {spec.budget.epochs} a trial; {rungs}")
+    _print(console, f"in all        {plan.most_epochs} epochs at most, about {plan.likely_epochs} likely")
+    _print(console, f"sampler       {sampler_of(spec)}{' (chosen by auto)' if spec.search.sampler == 'auto' else ''}")
+    if data:
+        _print(console, f"data          {data}")
+    for warning in lint(spec):
+        _print(console, f"warning: {warning.path}: {warning.message}")
+
+
+def show_range_test(console: Console, params: Mapping[str, Any], calibration: Calibration) -> None:
+    """The points of a range test's curve, the suggested bounds, and how certain they are."""
+    tested = calibration.bounds[0]
+    shown = ("model", "optimizer", "batch_size", "normalization", "activation", "initialization")
+    _print(console, ", ".join(f"{name} {params[name]}" for name in shown if name in params))
+    reading = tested.reading
+    if reading is not None:
+        _show_points(console, reading)
+    confidence = "high" if reading is not None and reading.confident else "low"
+    _print(console, f"suggested bounds           {tested.low:.3g} to {tested.high:.3g}, confidence {confidence}")
+    for doubt in reading.doubts if reading is not None else calibration.warnings:
+        _print(console, f"  because {doubt}")
+    _print(console, f"in a space                 lr: {{min: {tested.low:.3g}, max: {tested.high:.3g}, log: true}}")
+    runs = len(tested.curves)
+    cost = f"{calibration.epochs:.1f} epochs of training, {runs} run{'s' * (runs != 1)}"
+    _print(console, f"cost                       {cost}")
+
+
+def _show_points(console: Console, reading: Reading) -> None:
+    points = {
+        "accuracy starts to rise": reading.rises,
+        "loss falls fastest": reading.steepest,
+        "a third of the peak": None if reading.peak is None else reading.peak / 3,
+        "accuracy is highest": reading.peak,
+        "loss is lowest": reading.loss_minimum,
+        "accuracy starts to fall": reading.falls,
+        "training diverges": reading.diverges,
+    }
+    for name, rate in points.items():
+        _print(console, f"  {name:<24} {'not seen' if rate is None else f'{rate:.3g}'}")
+
+
+def show_knob(console: Console, knob: Knob) -> None:
+    """Everything about one knob of the catalogue."""
+    applies = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in knob.applies.items())
+    lines = {
+        "what it does": knob.summary,
+        "values": knob.values,
+        "typical range": knob.typical,
+        "applies when": applies,
+        "source": knob.source,
+    }
+    _print(console, f"{knob.name} ({knob.group})")
+    for title, text in lines.items():
+        if text:
+            _print(console, f"  {title:<15} {text}")
+
+
+def show_knobs(console: Console, knobs: Sequence[Knob]) -> None:
+    """The catalogue of knobs: a table in a wide terminal, else a line for each knob."""
+    if console.width < WIDE:
+        for knob in knobs:
+            _print(console, f"{knob.name:<22} {knob.summary}")
+        _print(console, "dialin knobs KNOB shows a knob's values, when it applies, and its source")
+        return
+    table = _table("knob", "values", "typical range", "when", "what it does", "source")
+    for knob in knobs:
+        when = ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in knob.applies.items())
+        _add_row(table, knob.name, knob.values, knob.typical or "", when, knob.summary, knob.source)
+    console.print(table)
+
+
+def _resources(plan: Plan) -> str:
+    cpus, gpus = plan.resources.cpus, plan.resources.gpus
+    with_gpus = f" and {gpus:g} gpu{'s' if gpus != 1 else ''}" if gpus else ""
+    return f"on {cpus:g} cpu{'s' if cpus != 1 else ''}{with_gpus}"
+
+
+def _metric_name(name: str) -> str:
+    return name.replace("val_", "validation ").replace("_", " ")
+
+
+def _short_path(path: str | None) -> str:
+    relative = os.path.relpath(str(path))
+    return relative if len(relative) < len(str(path)) and not relative.startswith("..") else str(path)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(printable(text), markup=False, highlight=False, emoji=False)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """Add a row of plain text; rich would read a string as its markup."""
+    table.add_row(*(Text(printable(cell)) for cell in cells))

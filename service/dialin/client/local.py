@@ -1,0 +1,247 @@
+"""The studies of an output folder on this machine, without a server.
+
+The command line and `dialin.open_study` both read studies through `LocalStudies`; it answers with the models of
+`dialin.schemas`, as a server does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from dialin import schemas
+from dialin.errors import ConflictError, NoResultError, UnreadableError
+from dialin.events.best_value_curve import BestValueCurve
+from dialin.events.journal import read_journal
+from dialin.lifecycle import ENDED, Action, StudyState, check_possible
+from dialin.paths import OutputFolder
+from dialin.results.claims import judge
+from dialin.results.diagnosis import diagnose
+from dialin.results.export import best_config
+from dialin.search.records import TrialRecord
+from dialin.settings import Settings
+from dialin.specification import damage_of, stored_spec
+from dialin.store.leases import Owner, holder
+from dialin.store.studies import StudyRow
+from dialin.store.submissions import Entry, Submissions
+from dialin.study_flow import schema_builder
+from dialin.study_flow.read_back import StudyReader, list_rows, study_row
+from dialin.study_flow.snapshot import StudySnapshot, mirror_lag_of
+from dialin.texts import read_tail
+from dialin.tracking.lag import Lag
+
+POLL_SECONDS = 1.0  # between two looks at a study that another process drives
+STOP_POLL_SECONDS = 0.1  # between two looks at a study that was asked to stop
+
+
+class LocalStudies:
+    """The studies of `settings.out`. A context manager; its connections to the database are opened on first use.
+
+    A `reference` is a study's id, a name (its newest study) or `last`. Every method that takes one raises NotFoundError
+    for a study that does not exist, UnreadableError for one that is damaged or of another version, and DatabaseError
+    where the database was lost. `sleep` waits for a number of seconds; tests pass in their own.
+    """
+
+    def __init__(self, settings: Settings, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._settings = settings
+        self._sleep = sleep
+        self._out = OutputFolder(settings.out)
+        self._reader: StudyReader | None = None
+        self._kept: dict[str, StudySnapshot] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def keep(self, snapshot: StudySnapshot) -> schemas.LocalStudy:
+        """A study that this process has driven, as its driver left it: what is on disk need not be read again."""
+        self._kept[snapshot.row.id] = snapshot
+        return self.study(snapshot.row.id)
+
+    def studies(self, states: Sequence[str] = ()) -> list[schemas.Study]:
+        """The studies in these states, or all, newest first. A study that cannot be read says so in `unreadable`."""
+        wanted = states or tuple(StudyState)
+        return [self._short(row) for row in list_rows(self._settings) if row.state in wanted]
+
+    def study(self, reference: str) -> schemas.LocalStudy:
+        """A study in full."""
+        snapshot = self._read(reference)
+        spec, records = snapshot.spec, snapshot.trials
+        full = schema_builder.study_in_full(
+            self._short(snapshot.row, snapshot),
+            snapshot.row,
+            snapshot,
+            claim=None if spec.claim is None else judge(spec, spec.claim, records).text(),
+            doctor=[each.text(len(records)) for each in diagnose(records)],
+        )
+        return schemas.LocalStudy(**dict(full), paths=dict(snapshot.result.paths))
+
+    def trials(self, reference: str) -> list[schemas.Trial]:
+        """Every trial in the order of its number."""
+        snapshot = self._read(reference)
+        return [_trial(snapshot, record) for record in snapshot.trials]
+
+    def trial(self, reference: str, number: int) -> schemas.Trial:
+        """One trial. Raises NotFoundError for a number that the study does not have."""
+        snapshot = self._read(reference)
+        return _trial(snapshot, snapshot.find_trial(number))
+
+    def best(self, reference: str) -> schemas.Best:
+        """The best configuration so far. Raises NoResultError while no trial has reported a finite value."""
+        return schema_builder.best(self._read(reference))
+
+    def best_yaml(self, reference: str) -> str:
+        """The best configuration as a specification that trains it again. Raises NoResultError as `best`."""
+        snapshot = self._read(reference)
+        best = snapshot.result.best
+        if best is None:
+            raise NoResultError(f"study {snapshot.row.id} has no best configuration yet: no trial has a finite value")
+        return best_config(snapshot.spec, snapshot.trials[best.trial], snapshot.result)
+
+    def curve(self, reference: str) -> schemas.BestCurve:
+        """How the best value improved over epochs, trials and seconds."""
+        snapshot = self._read(reference)
+        objective = snapshot.spec.objective
+        collected = BestValueCurve(objective.mode == "max").read_on(self._out.study(snapshot.row.id).journal)
+        points, left_out = collected.shown()
+        return schemas.BestCurve(
+            metric=objective.metric,
+            mode=objective.mode,
+            points=[schemas.CurvePoint(**vars(point)) for point in points],
+            left_out=left_out,
+        )
+
+    def logs(self, reference: str, tail: int, trial: int | None = None) -> Mapping[str, str]:
+        """The last `tail` lines of each log, by the log's name: the driver's first, then those of trials that have
+        printed something or have failed. `trial`: the log of this trial alone."""
+        row = study_row(self._settings, reference)  # logs help most where the study itself cannot be read
+        folder = self._out.study(row.id)
+        if trial is None:
+            return {file.name: read_tail(file, tail) for file in _log_files(folder.logs)}
+        file = folder.trial_log(trial)
+        if not file.exists():
+            self.trial(row.id, trial)
+            return {}
+        return {file.name: read_tail(file, tail)}
+
+    def events(self, reference: str) -> Iterator[schemas.Event]:
+        """What happens in a study, from its start until it has ended; the last event is of kind `study`.
+
+        Raises ConflictError when the process that drove the study is gone without having ended it.
+        """
+        study_id = self._read(reference).row.id
+        journal = self._out.study(study_id).journal
+        offset, state, undriven = 0, ("", ""), 0
+        while True:
+            row = self._open(study_id).studies.get(study_id)
+            if (row.state, row.reason) != state and row.state not in ENDED:
+                state = (row.state, row.reason)
+                yield self._study_event(study_id, offset)
+            events, offset = read_journal(journal, offset)
+            for position, event in events:
+                yield schemas.Event(id=str(position), kind=event["kind"], data=event)
+            if events:
+                continue  # there may be more
+            if row.state in ENDED:
+                yield self._study_event(study_id, offset)
+                return
+            undriven = 0 if self._is_driven(row) else undriven + 1
+            if undriven > 1:  # nobody may hold the lease for a moment when a study begins or ends
+                raise ConflictError(self._nobody_drives(study_id))
+            self._sleep(POLL_SECONDS)
+
+    def stop(self, reference: str) -> schemas.LocalStudy:
+        """Have the process that drives a study end it, and wait until it has.
+
+        Raises ConflictError for a study that has ended already, that nobody drives, or whose process cannot be reached
+        from this machine.
+        """
+        row = self._read(reference).row
+        check_possible(row.id, row.state, Action.STOP)
+        with Submissions(self._settings.database) as submissions:
+            if submissions.get(row.id).submission is not None:
+                submissions.want(row.id, False)  # or its server would start it again
+            owner = holder(submissions.engine, row.id)
+        if self._read(row.id).row.state in ENDED:
+            return self.study(row.id)
+        if owner is None:
+            raise ConflictError(self._nobody_drives(row.id))
+        self._terminate(owner, row.id)
+        while self._read(row.id).row.state not in ENDED:
+            if owner.is_gone() and self._read(row.id).row.state not in ENDED:
+                raise ConflictError(
+                    f"process {owner.pid} has ended without ending the study; {self._nobody_drives(row.id)}"
+                )
+            self._sleep(STOP_POLL_SECONDS)
+        return self.study(row.id)
+
+    def command(self, words: str) -> str:
+        """A dialin command that works on these studies from the current folder."""
+        return self._settings.command(words)
+
+    def _open(self, reference: str) -> StudyReader:
+        if self._reader is None:
+            self._reader = StudyReader(self._settings, reference)
+        return self._reader
+
+    def _read(self, reference: str) -> StudySnapshot:
+        kept = self._kept.get(reference)
+        return self._open(reference).load(reference) if kept is None else kept
+
+    def _short(self, row: StudyRow, snapshot: StudySnapshot | None = None) -> schemas.Study:
+        damage: list[str] = []
+        lag, outcome = Lag(), schema_builder.NO_OUTCOME
+        try:
+            lag = mirror_lag_of(self._settings, row)
+            outcome = schema_builder.outcome_in_summary(row) or self._outcome(row, snapshot)
+        except UnreadableError as error:
+            damage.append(str(error))
+        return schema_builder.study(Entry(row, None), outcome, lag, damage=damage, now=time.time())
+
+    def _outcome(self, row: StudyRow, snapshot: StudySnapshot | None) -> schema_builder.Outcome:
+        spec = None if damage_of(row.spec) else stored_spec(row.spec)
+        records = self._open(row.id).trials(row.id) if snapshot is None else snapshot.trials
+        return schema_builder.outcome_of_trials(spec, records)
+
+    def _study_event(self, study_id: str, offset: int) -> schemas.Event:
+        study = self._short(self._open(study_id).studies.get(study_id))
+        return schemas.Event(id=str(offset), kind="study", data=study.model_dump(mode="json"))
+
+    def _is_driven(self, row: StudyRow) -> bool:
+        return row.state is not StudyState.RUNNING or holder(self._open(row.id).studies.engine, row.id) is not None
+
+    def _nobody_drives(self, study_id: str) -> str:
+        return f"nobody drives study {study_id}; go on with it: {self.command(f'resume {study_id}')}"
+
+    def _terminate(self, owner: Owner, study_id: str) -> None:
+        if not owner.is_here():
+            raise ConflictError(f"study {study_id} is driven by process {owner.pid} on {owner.host}; stop it there")
+        try:
+            os.kill(owner.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            raise ConflictError(self._nobody_drives(study_id)) from None
+        except PermissionError:
+            raise ConflictError(f"study {study_id} is driven by process {owner.pid} of another user") from None
+
+
+def _trial(snapshot: StudySnapshot, record: TrialRecord) -> schemas.Trial:
+    return schema_builder.trial(record, snapshot.spec.objective.mode == "max")
+
+
+def _log_files(folder: Path) -> Iterator[Path]:
+    driver = folder / "driver.log"
+    if driver.exists():
+        yield driver
+    yield from (file for file in sorted(folder.glob("*.log")) if file != driver)
