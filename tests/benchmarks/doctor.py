@@ -19,7 +19,7 @@ import torch
 
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.planning.seeds import seed_of_trial
-from dialin.search.samplers import Proposer
+from dialin.search.suggester import Suggester
 from dialin.specification import active_params, load_spec
 from dialin.training.configuration import TrainingOptions
 from dialin.training.datasets import load, prepare
@@ -38,10 +38,10 @@ def main() -> None:
     torch.set_num_threads(1)
     spec = load_spec("digits", ["search.sampler=random"])
     splits = place(load(prepare("digits", arguments.data_dir, print)), "cpu", 0.2, None, 0)
-    proposer = Proposer(plan_study(spec, ClusterShape(2)))
+    suggester = Suggester(plan_study(spec, ClusterShape(2)))
     healthy, number, alarms, sick = 0, 0, Counter(), Counter()
     while healthy < arguments.trials:
-        params = active_params(spec, proposer.propose(number, {}))
+        params = active_params(spec, suggester.suggest(number, {}))
         run = ImageRun(
             params, splits, seed_of_trial(0, number), TrainingOptions(spec.budget.epochs, "val_accuracy", True)
         )

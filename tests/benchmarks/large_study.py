@@ -81,10 +81,10 @@ class Maker:
             for epoch in range(trial.epochs_done + 1, self._epochs + 1):
                 value = top * (1 - 0.7**epoch)
                 decision = self._study.report(trial, epoch, value)
-                self._study.checkpointed(trial, epoch, f"checkpoints/{trial.number:04d}/epoch-{epoch:04d}")
+                self._study.record_checkpoint(trial, epoch, f"checkpoints/{trial.number:04d}/epoch-{epoch:04d}")
                 self._journal.epoch_done(trial, epoch, value)
                 if not decision.continues:
-                    self._study.measured(trial, {"val_accuracy": value, "val_loss": 1 - value, "train_loss": 0.5})
+                    self._study.record_metrics(trial, {"val_accuracy": value, "val_loss": 1 - value, "train_loss": 0.5})
                     self._study.tell(trial, decision)
                     break
         self._journal.trial_ended(trial, decision)

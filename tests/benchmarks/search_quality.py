@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from dialin.search.encoding import Encoding
+from dialin.search.models.encoding import Encoding
 from dialin.specification import active_params, parse_spec
 from tests.benchmarks.searchers.base import Problem, Searcher
 

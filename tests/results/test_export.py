@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dialin.lifecycle import TrialState
 from dialin.results.export import best_config, write_best_config
 from dialin.results.summary import summarize
-from dialin.search.encoding import Encoding
+from dialin.search.models.encoding import Encoding
 from dialin.search.records import TrialRecord
 from dialin.specification import active_params, complete, load_spec, parse_spec, shipped
 from dialin.specification.domains import Fixed, RangeTested

@@ -148,7 +148,7 @@ def test_an_unfinished_trial_goes_on_first_from_its_checkpoint(storage):
     first = Study.open(make_plan("early_stopping=off"), storage, "s")
     trial = first.ask()
     train(first, trial, [0.1, 0.2, 0.3], told=False)
-    first.checkpointed(trial, 2, "/checkpoints/0000/epoch-0002")
+    first.record_checkpoint(trial, 2, "/checkpoints/0000/epoch-0002")
     other = first.ask()
     first.interrupt(other)
     second = Study.open(make_plan("early_stopping=off"), storage, "s")
@@ -214,8 +214,8 @@ def test_a_grid_takes_every_combination_and_goes_round_with_other_seeds():
 def test_findings_and_the_last_metrics_are_kept(storage):
     study = Study.open(make_plan(), storage, "s")
     trial = study.ask()
-    study.diagnosed(trial, [Finding("dead_units", 1, {"dead units": 0.5}, "layer 2")])
-    study.measured(trial, {"val_loss": 0.3})
+    study.record_findings(trial, [Finding("dead_units", 1, {"dead units": 0.5}, "layer 2")])
+    study.record_metrics(trial, {"val_loss": 0.3})
     record = Study.open(make_plan(), storage, "s").trials()[0]
     assert record.findings == (Finding("dead_units", 1, {"dead units": 0.5}, "layer 2"),)
     assert record.metrics == {"val_loss": 0.3}
@@ -244,7 +244,7 @@ def train_all(study, top_of):
         done = max(study.values(trial), default=0)
         for epoch in range(done + 1, 10):
             decision = study.report(trial, epoch, top_of(trial) * epoch / 9)
-            study.checkpointed(trial, epoch, f"/checkpoints/{trial.number:04d}/epoch-{epoch:04d}")
+            study.record_checkpoint(trial, epoch, f"/checkpoints/{trial.number:04d}/epoch-{epoch:04d}")
             if not decision.continues:
                 study.tell(trial, decision)
                 break
@@ -305,6 +305,20 @@ def test_a_trial_that_is_paused_or_ended_reports_no_more(storage):
     assert train(study, trial, [0.5]).state is TrialState.WAITING
     with pytest.raises(KeyError, match="trial 0 is not being trained"):
         study.report(trial, 2, 0.6)
+
+
+def test_a_trial_that_was_interrupted_at_a_rung_is_handed_out_once(storage):
+    plan = make_plan(STOPPING, "early_stopping.asha.grace_epochs=3", "budget.trials=6")
+    first = Study.open(plan, storage, "s")
+    for top in (0.3, 0.9, 0.5):
+        trial = first.ask()
+        train(first, trial, rising(top)[:3], told=False)
+        first.interrupt(trial)
+    second = Study.open(plan, storage, "s")
+    asked = []
+    while (trial := second.ask()) is not None:
+        asked.append(trial.number)
+    assert len(asked) == len(set(asked))
 
 
 CHOICES = "\n  optimizer: [sgd, adam]\n  momentum: {choices: [0.5, 0.9], when: {optimizer: sgd}}\n"

@@ -14,7 +14,7 @@ from optuna.trial import TrialState as OptunaState
 from optuna.trial import create_trial
 
 from dialin.lifecycle import TrialState
-from dialin.search import tables
+from dialin.search import optuna_tables
 from dialin.search.decision import Decision
 from dialin.search.storage import open_storage, sqlite_url
 from dialin.search.study import Study
@@ -51,16 +51,16 @@ class Driven:
         epoch = max(self.study.values(trial), default=trial.epochs_done) + 1
         with self.study.batch():
             decision = self.study.report(trial, epoch, value)
-            self.study.checkpointed(trial, epoch, f"checkpoints/{trial.number}/{epoch}")
+            self.study.record_checkpoint(trial, epoch, f"checkpoints/{trial.number}/{epoch}")
             if not decision.continues:
-                self.study.measured(trial, {"val_accuracy": 0.5})
+                self.study.record_metrics(trial, {"val_accuracy": 0.5})
                 self.study.tell(trial, decision)
         if not decision.continues:
             self.running.pop(trial.number)
 
     def note(self, pick: int) -> None:
         if (trial := self._picked(pick)) is not None:
-            self.study.diagnosed(trial, [Finding("diverging", 1, {"loss": 1.0})])
+            self.study.record_findings(trial, [Finding("diverging", 1, {"loss": 1.0})])
 
     def end(self, pick: int, state: TrialState) -> None:
         if (trial := self._picked(pick)) is not None:
@@ -105,7 +105,7 @@ def storage(request, tmp_path, monkeypatch):
         yield optuna.storages.InMemoryStorage()
         return
     if request.param != "sqlite":
-        monkeypatch.setattr(tables, "KNOWN", False)
+        monkeypatch.setattr(optuna_tables, "TESTED_REVISION", "v0.0.0")
     made = open_storage(sqlite_url(tmp_path / "studies.db"))
     yield made
     made.engine.dispose()

@@ -5,7 +5,7 @@ import pytest
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.results.claims import FEWEST, judge
-from dialin.search.encoding import Encoding
+from dialin.search.models.encoding import Encoding
 from dialin.search.records import TrialRecord
 from dialin.specification import active_params, load_spec, searched, shipped
 

@@ -14,7 +14,7 @@ from dialin.execution.ray_executor import RayExecutor
 from dialin.execution.trial_run import RangeTestJob, TrialPlan
 from dialin.objectives.base import Metrics
 from dialin.planning.plan import ClusterShape
-from dialin.search.driving import Driver
+from dialin.search.driver import Driver
 from dialin.search.records import Trial
 from dialin.specification.range_tests import Curve, Sweep
 

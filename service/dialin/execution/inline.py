@@ -11,7 +11,7 @@ from pathlib import Path
 from dialin.execution.trial_run import RangeTestJob, TrialPlan, TrialRun, evaluate_checkpoint
 from dialin.objectives.base import Metrics
 from dialin.planning.plan import ClusterShape
-from dialin.search.driving import Driver
+from dialin.search.driver import Driver
 from dialin.search.records import Trial
 from dialin.specification.range_tests import Curve, Sweep
 

@@ -28,7 +28,7 @@ from dialin.errors import ClusterError, DataError, DialinError
 from dialin.execution.trainable import NUMBER, StudyTrainable, config_of, reports_of
 from dialin.execution.trial_run import RangeTestJob, TrialPlan, evaluate_checkpoint
 from dialin.objectives.base import Metrics
-from dialin.search.driving import Driver
+from dialin.search.driver import Driver
 from dialin.search.epoch_clock import FIRST_SECONDS, duration
 from dialin.search.records import Report, Trial
 from dialin.specification.domains import Scalar

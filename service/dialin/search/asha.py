@@ -100,19 +100,19 @@ class Promotions:
         for rung, epoch in crossings(self.rungs, values, before):
             self.record(rung, trial, values[epoch])
             if not waits or epoch != max(values):
-                self.leave(trial)
+                self.remove(trial)
 
-    def place(self, rung: int, trial: int) -> tuple[int, int]:
+    def rank(self, rung: int, trial: int) -> tuple[int, int]:
         """Its place at the rung, from 1, and of how many."""
         ranked = self._ranked[rung]
         return bisect.bisect_left(ranked, (self._at[rung][trial], trial)) + 1, len(ranked)
 
-    def passing(self, rung: int, generous: bool = False) -> int:
+    def quota(self, rung: int, round_up: bool = False) -> int:
         """How many may go on from a rung as it stands."""
         exact = len(self._ranked[rung]) / self._factor
-        return math.ceil(exact - 1e-9) if generous else math.floor(exact + 1e-9)
+        return math.ceil(exact - 1e-9) if round_up else math.floor(exact + 1e-9)
 
-    def leave(self, trial: int) -> None:
+    def remove(self, trial: int) -> None:
         """A trial goes on, or has ended: it does not wait any more."""
         self._waiting.pop(trial, None)
 
@@ -121,13 +121,13 @@ class Promotions:
         """Trial -> the rung it waits at."""
         return self._waiting
 
-    def next(self, generous: bool = False) -> int | None:
+    def next(self, round_up: bool = False) -> int | None:
         """The trial that should go on: of those that may, the one at the highest rung, there the best."""
         held = set(self._waiting.values())
         for rung in reversed(self.rungs):
             if rung not in held:
                 continue
-            for _, trial in self._ranked[rung][: self.passing(rung, generous)]:
+            for _, trial in self._ranked[rung][: self.quota(rung, round_up)]:
                 if self._waiting.get(trial) == rung:
                     return trial
         return None

@@ -74,9 +74,15 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A trial as what proposes the next one sees it: every report so far, by epoch."""
+class Observation:
+    """A trial as a sampler sees it. It never changes: a report makes a new one, so a thread may keep it."""
 
     params: Mapping[str, Scalar]
+    """Every active knob."""
     values: Mapping[int, float]
+    """The reported values by epoch, from 1."""
     state: TrialState
+
+
+Observations = Mapping[int, Observation]
+"""Observations by trial number."""

@@ -16,10 +16,10 @@ from optuna.trial import TrialState as OptunaState
 
 from dialin.errors import reading
 from dialin.lifecycle import TrialState
-from dialin.search import tables
+from dialin.search import optuna_tables as tables
 from dialin.search.decision import Decision
 from dialin.search.old_rows import END, decision_of_old_row
-from dialin.search.records import Seen, TrialRecord
+from dialin.search.records import Observation, TrialRecord
 from dialin.specification.findings import Finding
 
 PARAMS, SEED, DECISION, CHECKPOINT, FINDINGS, METRICS, CONTINUES, REPEATED = (
@@ -53,12 +53,12 @@ def read_study(storage: BaseStorage, study_id: str) -> list[TrialRecord]:
     return list(TrialReader(storage, study_id).read())
 
 
-def read_finished(storage: BaseStorage, study_ids: Sequence[str]) -> list[Seen]:
+def read_finished(storage: BaseStorage, study_ids: Sequence[str]) -> list[Observation]:
     """What the finished trials of studies have reported, of those that reported anything."""
     records = [record for study_id in study_ids for record in read_study(storage, study_id)]
     ended = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
     return [
-        Seen(record.params, record.values, record.state)
+        Observation(record.params, record.values, record.state)
         for record in records
         if record.state in ended and record.values and record.params
     ]
@@ -124,7 +124,7 @@ def _source(storage: BaseStorage, study_id: str) -> _Source | None:
         optuna_id = storage.get_study_id_from_name(study_id)
     except KeyError:
         return None
-    if isinstance(storage, RDBStorage) and tables.KNOWN:
+    if isinstance(storage, RDBStorage) and tables.are_known(storage):
         return _Tables(storage.engine, optuna_id)
     return _Methods(storage, optuna_id)
 

@@ -29,7 +29,7 @@ LAST_WORD_SECONDS = 10.0  # when a study is over, trials may report for so long 
 
 
 class StudyDriver:
-    """Joins the study, the mirror and whoever watches. Implements `search.driving.Driver`; not thread safe."""
+    """Joins the study, the mirror and whoever watches. Implements `search.driver.Driver`; not thread safe."""
 
     def __init__(
         self,
@@ -193,12 +193,12 @@ class StudyDriver:
     def _take_in(self, trial: Trial, report: Report) -> Decision:
         if report.ended is not None:
             if report.metrics:  # none where it went on and ended at once: they are stored
-                self._study.measured(trial, report.metrics)
+                self._study.record_metrics(trial, report.metrics)
             return Decision("complete", "no_more_epochs", report.epoch, detail=report.ended)
         epoch, metrics, findings = report.epoch, report.metrics, report.findings
         self._note_lost_epochs(trial, epoch)
         if findings:
-            self._study.diagnosed(trial, findings)
+            self._study.record_findings(trial, findings)
         # The mirror's spool first: a crash in between repeats an epoch there, which the recorder drops; the other way
         # round it would leave a hole that nothing could fill.
         self._mirror.epoch(trial.number, epoch, metrics)
@@ -211,13 +211,15 @@ class StudyDriver:
             text = f"{fatal.text()}; try {fatal.rule.remedy}"
             decision = Decision("diverge", "finding", epoch, finding=fatal.code, detail=text)
         if report.checkpoint is not None:
-            self._study.checkpointed(trial, epoch, report.checkpoint)
+            self._study.record_checkpoint(trial, epoch, report.checkpoint)
         self._has_values = True
         self._listener.epoch_done(trial, epoch, value)
         if self.over is not None and decision.action in ("continue", "pause"):
             decision = Decision("stop", "study_ended", epoch, detail=self.over)
         if decision.action not in ("continue", "pause"):
-            self._study.measured(trial, {name: number for name, number in metrics.items() if math.isfinite(number)})
+            self._study.record_metrics(
+                trial, {name: number for name, number in metrics.items() if math.isfinite(number)}
+            )
             if self._plan.spec.budget.reached(value, self._plan.spec.objective.mode):
                 self._over = f"budget.target: {self._plan.spec.budget.target:g} was reached by trial {trial.number}"
         self._listener.decided(trial, epoch, decision)

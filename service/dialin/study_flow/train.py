@@ -31,8 +31,8 @@ def train(plan: Plan, session: Session) -> Ending:
     """
     others = read_finished(session.storage, plan.spec.search.warm_start)
     # In this process the same seed gives the same trials; trials side by side come in no fixed order anyway.
-    ahead = not session.place.executor.is_inline
-    with closing(Study.open(plan, session.storage, session.row.id, others, ahead=ahead)) as study:
+    prefetch = not session.place.executor.is_inline
+    with closing(Study.open(plan, session.storage, session.row.id, others, prefetch=prefetch)) as study:
         driver = _driver(plan, study, session)
         looks: Sequence[Look] = looks_of(session.row.summary)
         try:

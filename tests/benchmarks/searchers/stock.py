@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from dialin.search.spaces import distribution
+from dialin.search.distributions import distribution
 from tests.benchmarks.searchers.base import Asked, Problem
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -14,14 +14,23 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
+# Features lie in the unit cube and targets have variance 1: that is the scale of what follows. None of it was tuned.
 SCALE_BOUNDS, AMPLITUDE_BOUNDS, NOISE_BOUNDS = (0.05, 20.0), (0.05, 20.0), (1e-4, 0.5)
+"""Bounds of the hyperparameters: length scales (units of a feature), amplitude and noise (variances)."""
 LIKELY_SCALE, LIKELY_NOISE = 0.7, 1e-2
+"""Medians of the log-normal priors on a length scale and on the variance of the noise; the amplitude's is 1."""
+PRIOR_WIDTH, NOISE_PRIOR_WIDTH = 1.0, 1.5
+"""Standard deviations of these priors, in natural logarithms."""
 JITTER = 1e-5
+"""Variance added to the diagonal, so that the Cholesky factor exists when observations coincide."""
 
 
 class GaussianProcess:
-    """Features are expected from 0 to 1, targets standardized. `fit` and `condition` raise ValueError for features or
-    targets that are not finite, and change nothing then."""
+    """Gaussian process regression of standardized targets on features from 0 to 1.
+
+    `fit` and `condition` raise ValueError for features or targets that are not finite, and change nothing then. Not
+    thread safe.
+    """
 
     def __init__(self, features: int) -> None:
         self._features = features
@@ -29,8 +38,8 @@ class GaussianProcess:
         self._theta = np.log(np.array([*[LIKELY_SCALE] * features, 1.0, LIKELY_NOISE]))
 
     def fit(self, x: Array, y: Array, iterations: int) -> None:
-        """Set the hyperparameters to the most probable ones given x (n, features) and y (n,), from those of before on.
-        `condition` comes after it."""
+        """Set the hyperparameters to the maximum of their posterior density given x (n, features) and y (n,), by at
+        most so many iterations of L-BFGS-B from the present ones. Call `condition` before predicting."""
         _check_finite(x, y)
         squares = np.ascontiguousarray(((x[:, None, :] - x[None, :, :]) ** 2).transpose(2, 0, 1))
         bounds = [*[SCALE_BOUNDS] * self._features, AMPLITUDE_BOUNDS, NOISE_BOUNDS]
@@ -46,7 +55,7 @@ class GaussianProcess:
         self._theta = found.x
 
     def condition(self, x: Array, y: Array) -> None:
-        """Take x (n, features) and y (n,) as observed."""
+        """Compute the posterior given x (n, features) and y (n,), in place of what was observed before."""
         _check_finite(x, y)
         amplitude, noise = np.exp(self._theta[-2]), np.exp(self._theta[-1]) + JITTER
         self._x = x / np.exp(self._theta[:-2])
@@ -54,11 +63,11 @@ class GaussianProcess:
         covariance[np.diag_indices_from(covariance)] += noise
         factor = cholesky(covariance, lower=True, check_finite=False)
         self._weights = cho_solve((factor, True), y, check_finite=False)
-        # Inverted once: many points are predicted, and a product is several times as fast as a triangular solution.
+        # Inverted once, because a product per prediction is several times faster than a triangular solve.
         self._inverse = solve_triangular(factor, np.eye(len(y)), lower=True, check_finite=False)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
-        """The mean and the standard deviation, without noise, at x (n, features)."""
+        """(n,) The mean and the standard deviation of the function, without noise, at x (n, features)."""
         amplitude = np.exp(self._theta[-2])
         across = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))
         shrunk = across @ self._inverse.T
@@ -67,7 +76,7 @@ class GaussianProcess:
         return mean, np.sqrt(np.maximum(variance, 1e-9))
 
     def mean(self, x: Array) -> Array:
-        """The mean at x (n, features), at a fraction of what `predict` costs."""
+        """(n,) The mean at x (n, features), at a fraction of the cost of `predict`."""
         amplitude = float(np.exp(self._theta[-2]))
         across: Array = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))
         mean: Array = np.matmul(across, self._weights)
@@ -89,7 +98,7 @@ def squared_distances(one: Array, two: Array) -> Array:
 
 
 def _matern(squares: Array) -> Array:
-    """Matern 5/2 of squared distances, whose place it takes."""
+    """Matern 5/2 of squared distances, computed in place."""
     root = np.sqrt(np.multiply(squares, 5.0, out=squares), out=squares)
     decay = np.exp(-root)
     root += root * root / 3
@@ -99,14 +108,15 @@ def _matern(squares: Array) -> Array:
 
 
 def _matern_and_slope(squares: Array) -> tuple[Array, Array]:
-    """Matern 5/2 of squared distances, and its derivative by them."""
+    """Matern 5/2 of squared distances, and its derivative with respect to them."""
     root = np.sqrt(5 * squares + 1e-12)
     decay = np.exp(-root)
     return (1 + root + root * root / 3) * decay, -(5 / 6) * (1 + root) * decay
 
 
 def _negative_log_posterior(theta: Array, squares: Array, y: Array) -> tuple[float, Array]:
-    """And its gradient. `squares` (d, n, n): squared differences by feature."""
+    """The negative log posterior density of the hyperparameters, up to a constant, and its gradient. `squares` (d, n,
+    n): squared differences by feature."""
     scales, amplitude, noise = np.exp(2 * theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
     kernel, slope = _matern_and_slope(np.tensordot(1 / scales, squares, axes=1))
     covariance = amplitude * kernel
@@ -129,10 +139,10 @@ def _negative_log_posterior(theta: Array, squares: Array, y: Array) -> tuple[flo
 
 
 def _priors(theta: Array) -> tuple[float, Array]:
-    """Normal in the logarithms: length scales and noise about their likely values, the amplitude about 1."""
+    """The negative log density of the priors, normal in the logarithms, and its gradient."""
     centre = np.full_like(theta, math.log(LIKELY_SCALE))
     centre[-2], centre[-1] = 0.0, math.log(LIKELY_NOISE)
-    width = np.ones_like(theta)
-    width[-1] = 1.5
+    width = np.full_like(theta, PRIOR_WIDTH)
+    width[-1] = NOISE_PRIOR_WIDTH
     away = (theta - centre) / width
     return 0.5 * float(away @ away), away / width

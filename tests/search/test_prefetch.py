@@ -9,15 +9,15 @@ import pytest
 
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import ClusterShape, plan_study
-from dialin.search.ahead import FRESH_SECONDS, Ahead
 from dialin.search.decision import Decision
-from dialin.search.records import Seen
+from dialin.search.prefetch import FRESH_SECONDS, Prefetcher
+from dialin.search.records import Observation
 from dialin.search.study import Study
 from dialin.specification import load_spec
 
 
 class Gate:
-    """A proposer that waits to be let through, and remembers what it was shown."""
+    """A suggester that waits to be let through, and remembers what it was shown."""
 
     def __init__(self):
         self.open, self.shown, self.counts = threading.Event(), [], []
@@ -30,30 +30,30 @@ class Gate:
 
 
 def running(*values):
-    return Seen({"lr": 0.1}, dict(enumerate(values, 1)), TrialState.RUNNING)
+    return Observation({"lr": 0.1}, dict(enumerate(values, 1)), TrialState.RUNNING)
 
 
 def test_it_is_made_before_it_is_asked_for():
     gate = Gate()
-    ahead = Ahead(gate)
-    ahead.prepare(3, {}, 0)
-    ahead.prepare(3, {}, 0)
+    prefetcher = Prefetcher(gate)
+    prefetcher.prepare(3, {}, 0)
+    prefetcher.prepare(3, {}, 0)
     gate.open.set()
-    assert ahead.take(3, {}, 0, newest=False) == {"lr": 3.0}
+    assert prefetcher.take(3, {}, 0, newest=False) == {"lr": 3.0}
     assert len(gate.shown) == 1
 
 
 def test_what_is_there_is_taken_while_a_newer_one_is_being_made():
     now, gate = [0.0], Gate()
     gate.open.set()
-    ahead = Ahead(gate, lambda: now[0])
-    assert ahead.take(0, {}, 1, newest=False) == {"lr": 0.0}
+    prefetcher = Prefetcher(gate, lambda: now[0])
+    assert prefetcher.take(0, {}, 1, newest=False) == {"lr": 0.0}
     gate.open.clear()
     now[0] = 2 * FRESH_SECONDS
-    ahead.prepare(0, {}, 2)
-    assert ahead.take(0, {}, 2, newest=False) == {"lr": 0.0}  # and does not wait
+    prefetcher.prepare(0, {}, 2)
+    assert prefetcher.take(0, {}, 2, newest=False) == {"lr": 0.0}  # and does not wait
     gate.open.set()
-    assert ahead.take(0, {}, 2, newest=True) == {"lr": 0.0}
+    assert prefetcher.take(0, {}, 2, newest=True) == {"lr": 0.0}
     assert len(gate.shown) == 2
 
 
@@ -65,20 +65,20 @@ def test_what_is_there_is_taken_while_a_newer_one_is_being_made():
 def test_a_proposal_is_made_anew_only_where_that_changes_something(reports, seconds, made):
     now, gate = [0.0], Gate()
     gate.open.set()
-    ahead = Ahead(gate, lambda: now[0])
-    ahead.take(0, {}, 0, newest=True)
+    prefetcher = Prefetcher(gate, lambda: now[0])
+    prefetcher.take(0, {}, 0, newest=True)
     now[0] = seconds
-    assert ahead.take(0, {}, reports, newest=True) == {"lr": 0.0}
+    assert prefetcher.take(0, {}, reports, newest=True) == {"lr": 0.0}
     assert len(gate.shown) == made
 
 
 def test_it_is_shown_what_was_known_then():
-    gate, live = Gate(), running(0.5)
-    ahead = Ahead(gate)
-    ahead.prepare(1, {0: live}, 1)
-    live.values[2] = 0.7  # the driver goes on
+    gate, observations = Gate(), {0: running(0.5)}
+    prefetcher = Prefetcher(gate)
+    prefetcher.prepare(1, observations, 1)
+    observations[0] = running(0.5, 0.7)  # the driver goes on
     gate.open.set()
-    ahead.take(1, {0: live}, 1, newest=True)
+    prefetcher.take(1, observations, 1, newest=True)
     assert gate.shown == [(1, {0: (TrialState.RUNNING, {1: 0.5})})]
 
 
@@ -87,20 +87,20 @@ def test_what_the_proposing_raises_comes_out():
         raise ArithmeticError("singular")
 
     with pytest.raises(ArithmeticError, match="singular"):
-        Ahead(fail).take(0, {}, 0, newest=False)
+        Prefetcher(fail).take(0, {}, 0, newest=False)
 
 
 def test_a_study_goes_on_reporting_while_a_proposal_is_made(monkeypatch):
     plan = plan_study(load_spec("synthetic", ["budget.trials=3", "early_stopping=off"]), ClusterShape(2))
-    study = Study.open(plan, optuna.storages.InMemoryStorage(), "s", ahead=True)
+    study = Study.open(plan, optuna.storages.InMemoryStorage(), "s", prefetch=True)
     first = study.ask()  # nothing runs: it is waited for
     study.ask()
     gate = Gate()
-    monkeypatch.setattr(study, "_ahead", Ahead(gate))
+    monkeypatch.setattr(study, "_prefetcher", Prefetcher(gate))
     assert study.report(first, 1, 0.5).continues
     study.tell(first, Decision.of_state(TrialState.STOPPED, "enough"))
     assert study.trials()[0].state is TrialState.STOPPED
-    assert study._ahead._making is not None  # all the while
+    assert study._prefetcher.is_making  # all the while
     gate.open.set()
     assert study.ask().params["lr"] == 2.0
 
@@ -108,7 +108,7 @@ def test_a_study_goes_on_reporting_while_a_proposal_is_made(monkeypatch):
 def test_a_space_that_is_exhausted_ends_the_study():
     overrides = ["budget.trials=30", "early_stopping=off", "space={schedule: [fixed, cosine]}"]
     plan = plan_study(load_spec("synthetic", overrides), ClusterShape(2))
-    study = Study.open(plan, optuna.storages.InMemoryStorage(), "s", ahead=True)
+    study = Study.open(plan, optuna.storages.InMemoryStorage(), "s", prefetch=True)
     seen = []
     while not study.finished:
         trial = study.ask()
@@ -122,21 +122,21 @@ def test_a_space_that_is_exhausted_ends_the_study():
 def test_short_trials_get_several_proposals_at_a_time_and_each_is_asked_for_once():
     now = [0.0]
 
-    def propose(number, seen, count):
+    def suggest(number, seen, count):
         counts.append((number, count))
         now[0] += 0.010  # what it takes
         return [{"lr": float(number + index)} for index in range(count)]
 
     counts = []
-    ahead = Ahead(propose, lambda: now[0])
+    prefetcher = Prefetcher(suggest, lambda: now[0])
     for number in range(20):
         now[0] += 0.010  # and what a trial takes
-        assert ahead.take(number, {}, number, newest=False) == {"lr": float(number)}
+        assert prefetcher.take(number, {}, number, newest=False) == {"lr": float(number)}
     assert max(count for _, count in counts) == 4
     assert len(counts) < 12
     for number in range(20, 60):
         now[0] += 10.0
-        ahead.take(number, {}, number, newest=False)
+        prefetcher.take(number, {}, number, newest=False)
     assert counts[-1][1] == 1
 
 
@@ -144,7 +144,7 @@ def test_more_proposals_of_the_model_are_others_and_good_ones():
     """Those that go with the first are apart from it and each other, and better than random where the model knows."""
     import numpy as np
 
-    from dialin.search.samplers import Proposer
+    from dialin.search.suggester import Suggester
 
     overrides = [
         "budget.trials=60",
@@ -159,16 +159,16 @@ def test_more_proposals_of_the_model_are_others_and_good_ones():
 
     generator = np.random.default_rng(3)
     seen = {
-        number: Seen(params, {plan.spec.budget.epochs: height(params)}, TrialState.COMPLETE)
+        number: Observation(params, {plan.spec.budget.epochs: height(params)}, TrialState.COMPLETE)
         for number in range(40)
         for params in [{"lr": 10 ** generator.uniform(-4, 0), "dropout": generator.uniform(0, 0.5)}]
     }
     found, firsts = [], 0
     for number in range(40, 60):
-        proposals = Proposer(plan).propose_some(number, seen, 4)
-        firsts += len(proposals) == 1  # drawn blindly, now and then, and then there is nothing to go with it
-        found += proposals[1:]
-        assert len({tuple(each.values()) for each in proposals}) == len(proposals)
+        suggestions = Suggester(plan).suggest_batch(number, seen, 4)
+        firsts += len(suggestions) == 1  # drawn blindly, now and then, and then there is nothing to go with it
+        found += suggestions[1:]
+        assert len({tuple(each.values()) for each in suggestions}) == len(suggestions)
     assert firsts < 10
     random_ones = [height({"lr": 10 ** generator.uniform(-4, 0), "dropout": generator.uniform(0, 0.5)}) for _ in found]
     assert np.median([height(each) for each in found]) > np.quantile(random_ones, 0.8)
@@ -177,7 +177,7 @@ def test_more_proposals_of_the_model_are_others_and_good_ones():
 def test_a_study_that_is_closed_leaves_no_thread():
     others = set(threading.enumerate())
     plan = plan_study(load_spec("synthetic", ["budget.trials=3", "early_stopping=off"]), ClusterShape(2))
-    study = Study.open(plan, optuna.storages.InMemoryStorage(), "s", ahead=True)
+    study = Study.open(plan, optuna.storages.InMemoryStorage(), "s", prefetch=True)
     study.ask()
     assert set(threading.enumerate()) - others
     study.close()

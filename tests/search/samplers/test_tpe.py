@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from optuna.storages import InMemoryStorage
 from dialin.lifecycle import TrialState
 from dialin.objectives.synthetic import Synthetic
 from dialin.planning.plan import ClusterShape, Plan, plan_study
-from dialin.search.records import Seen
-from dialin.search.samplers import Proposer
+from dialin.search.records import Observation
 from dialin.search.study import Study
+from dialin.search.suggester import Suggester
 from dialin.specification import active_params, load_spec
 from tests.factories import make_plan
 
@@ -48,33 +49,34 @@ def test_where_trials_wait_at_rungs_its_suggestions_are_far_better_than_random_o
     assert min(gains) > 0.1, found
 
 
-def many(count: int, plan: Plan) -> dict[int, Seen]:
+def many(count: int, plan: Plan) -> dict[int, Observation]:
     """Trials of which one in five is complete and the others wait."""
-    encoding, generator = Proposer(plan).encoding, np.random.default_rng(0)
+    encoding, generator = Suggester(plan).encoding, np.random.default_rng(0)
     seen = {}
     for number in range(count):
         params = active_params(plan.spec, encoding.decode(generator.random(len(encoding.names))))
         values = dict.fromkeys(range(1, 1 if number % 5 else 10), 0.5) | {
             9 if number % 5 == 0 else 1: generator.random()
         }
-        seen[number] = Seen(params, values, TrialState.WAITING if number % 5 else TrialState.COMPLETE)
+        seen[number] = Observation(params, values, TrialState.WAITING if number % 5 else TrialState.COMPLETE)
     return seen
 
 
 @pytest.mark.parametrize("count", [40, 700], ids=["all shown", "a part shown"])
 def test_a_suggestion_does_not_depend_on_how_often_the_process_was_restarted(count):
     plan = make_plan("search.sampler=tpe")
-    seen, old = many(count, plan), Proposer(plan)
+    seen, old = many(count, plan), Suggester(plan)
     for number in range(20, count, 20):
-        old.propose(number, {other: seen[other] for other in range(number)})
-    assert old.propose(count, seen) == Proposer(plan).propose(count, seen)
+        old.suggest(number, {other: seen[other] for other in range(number)})
+    assert old.suggest(count, seen) == Suggester(plan).suggest(count, seen)
 
 
 def test_a_waiting_trial_counts_by_what_it_has_reported_since():
     plan = make_plan("search.sampler=tpe")
-    seen, proposer = many(40, plan), Proposer(plan)
-    proposer.propose(40, seen)
-    for one in seen.values():
+    seen, suggester = many(40, plan), Suggester(plan)
+    suggester.suggest(40, seen)
+    for number, one in seen.items():
         if one.state is TrialState.WAITING:
-            one.values[3] = one.values[1] * (0.1 if one.params["optimizer"] == "sgd" else 1.0)
-    assert proposer.propose(40, seen) == Proposer(plan).propose(40, seen)
+            factor = 0.1 if one.params["optimizer"] == "sgd" else 1.0
+            seen[number] = replace(one, values={**one.values, 3: one.values[1] * factor})
+    assert suggester.suggest(40, seen) == Suggester(plan).suggest(40, seen)

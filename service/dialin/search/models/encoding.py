@@ -1,8 +1,9 @@
 """A search space as points of the unit cube, and configurations as the features that a model sees. Pure.
 
-Two views of one configuration. Its *point* has one coordinate from 0 to 1 for each knob that moves, and any point is a
-configuration: that is what is sampled and moved about. Its *features* are what distances are taken of: shares of ranges
-as they are after rounding, one coordinate for each value of a choice, and the middle for a knob that it does not have.
+There are two views of a configuration. Its *point* has one coordinate from 0 to 1 for each searched knob, and every
+point is a configuration: samplers draw points and move them. Its *features* are what a model measures distances in: the
+positions of values in their ranges after rounding, one coordinate for each value of a choice (one-hot), and 0.5 for a
+knob that the configuration does not have.
 """
 
 from __future__ import annotations
@@ -35,18 +36,24 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Chosen = dict[str, Scalar]
 Key = tuple[int | None, ...]
-TOLERANCE = 1e-6  # of a range: two values nearer than this are the same
+TOLERANCE = 1e-6
+"""Fraction of a range: two values nearer than this are the same."""
 
 
 class Encoding:
-    """The space of a study. `calibration`: the bounds of a learning rate that range tests have found. Raises ValueError
-    where the space asks for them and there are none."""
+    """Converts between configurations, points and features of one space.
+
+    `calibration`: the bounds of the learning rate that range tests have found. Raises ValueError where the space asks
+    for range tests and there is no calibration.
+    """
 
     def __init__(self, spec: StudySpec, calibration: Calibration | None = None) -> None:
         self._spec, self._calibration = spec, calibration
         self.names = searched(spec)
         if calibration is None and any(isinstance(spec.space[name], RangeTested) for name in self.names):
-            raise ValueError("the learning rate wants a range test, and the plan has none: calibrate it first")
+            raise ValueError(
+                "the space takes the bounds of the learning rate from a range test, and the plan has no calibration"
+            )
         self._ordered = ordered(spec)
         self.choices = np.array([isinstance(spec.space[name], Choice) for name in self.names], dtype=bool)
         widths = [_width(spec.space[name]) for name in self.names]
@@ -54,25 +61,25 @@ class Encoding:
         self.features_count = sum(widths)
 
     def decode(self, point: Sequence[float] | Array) -> Chosen:
-        """The knobs of a point that exist in its configuration, conditions obeyed."""
-        shares = dict(zip(self.names, point, strict=True))
+        """The searched knobs of a point's configuration: those whose conditions hold."""
+        units = dict(zip(self.names, point, strict=True))
         chosen: Chosen = {}
         for name in self.names:
             domain, params = self._spec.space[name], active_params(self._spec, chosen)
             if holds(domain.when, params):
-                chosen[name] = self._value(domain, float(shares[name]), params)
+                chosen[name] = self._value(domain, float(units[name]), params)
         return chosen
 
-    def value_at(self, name: str, share: float, chosen: Chosen) -> Scalar:
-        """A knob's value at a share from 0 to 1 of its domain, in a configuration chosen so far."""
-        return self._value(self._spec.space[name], share, active_params(self._spec, chosen))
+    def value_at(self, name: str, unit: float, chosen: Mapping[str, Scalar]) -> Scalar:
+        """A knob's value at a position from 0 to 1 of its domain; `chosen`: the searched knobs before it."""
+        return self._value(self._spec.space[name], unit, active_params(self._spec, chosen))
 
     def encode(self, params: Mapping[str, Scalar]) -> Array:
         """(knobs,) The point of a configuration; 0.5 for a knob that it does not have."""
-        return np.array([self.share(name, params) if name in params else 0.5 for name in self.names], dtype=float)
+        return np.array([self.unit(name, params) if name in params else 0.5 for name in self.names], dtype=float)
 
     def features(self, params: Mapping[str, Scalar]) -> Array:
-        """(features_count,) What a model sees of a configuration."""
+        """(features_count,) The features of a configuration."""
         row = np.full(self.features_count, 0.5)
         for name, start in self._starts.items():
             domain = self._spec.space[name]
@@ -82,18 +89,18 @@ class Encoding:
                 row[start : start + len(domain.values)] = 0.0
                 row[start + _position(domain, params[name])] = 1.0
             else:
-                row[start] = self.share(name, params)
+                row[start] = self.unit(name, params)
         return row
 
     def features_of(self, points: Array) -> Array:
-        """(n, features_count) of points (n, knobs): as `decode` and then `features`, for many at once."""
+        """(n, features_count) The features of points (n, knobs): `decode` and then `features`, for many at once."""
         rows = np.full((len(points), self.features_count), 0.5)
         columns = dict(zip(self.names, points.T, strict=True))
         active: dict[str, Mask] = {}
         values: dict[str, Array] = {}
         for name in self._ordered:
             domain = self._spec.space[name]
-            active[name] = self._holds(domain.when, active, values, len(points))
+            active[name] = self._condition_mask(domain.when, active, values, len(points))
             if isinstance(domain, Fixed):
                 continue
             start, here = self._starts[name], active[name]
@@ -102,8 +109,8 @@ class Encoding:
                 one_hot = np.eye(len(domain.values))[values[name].astype(int)]
                 rows[here, start : start + len(domain.values)] = one_hot[here]
             elif isinstance(domain, FloatRange | IntRange):
-                values[name] = _numbers(domain, columns[name])
-                rows[here, start] = _shares(domain, values[name])[here]
+                values[name] = _from_units(domain, columns[name])
+                rows[here, start] = _to_units(domain, values[name])[here]
             else:
                 rows[here, start] = np.clip(columns[name], 0.0, 1.0)[here]
         return rows
@@ -117,30 +124,36 @@ class Encoding:
         return tuple(self._rounded(name, params) if name in params else None for name in self.names)
 
     def size(self, most: int) -> int | None:
-        """How many configurations there are; None when more than `most`."""
+        """The number of configurations; None when there are more than `most`."""
         if any(_values(self._spec.space[name]) is None for name in self.names):
             return None
         count = sum(1 for _ in itertools.islice(self.all(), most + 1))
         return count if count <= most else None
 
     def all(self) -> Iterator[Chosen]:
-        """Every configuration of a finite space, the last knob fastest, none twice."""
+        """Every configuration of a finite space once, the last knob fastest."""
         yield from self._combinations({}, self.names)
 
     def contains(self, params: Mapping[str, Scalar]) -> bool:
-        """Whether a configuration of another space is one of this: each knob that moves here, and exists by the
-        conditions here, has a value there that it can have here."""
+        """Whether a configuration of another space is one of this space: it has every searched knob whose condition
+        holds here, with a value that this space allows."""
         chosen: Chosen = {}
         for name in self.names:
             domain, known = self._spec.space[name], active_params(self._spec, chosen)
             if not holds(domain.when, known):
                 continue
-            if name not in params or not allows(domain, params[name]) or not self._tested_allows(domain, params, known):
+            if (
+                name not in params
+                or not allows(domain, params[name])
+                or not self._is_within_bounds(domain, params, known)
+            ):
                 return False
             chosen[name] = params[name]
         return True
 
-    def _holds(self, when: Condition, active: Mapping[str, Mask], values: Mapping[str, Array], count: int) -> Mask:
+    def _condition_mask(
+        self, when: Condition, active: Mapping[str, Mask], values: Mapping[str, Array], count: int
+    ) -> Mask:
         mask = np.ones(count, dtype=bool)
         for name, allowed in when.items():
             domain = self._spec.space[name]
@@ -165,24 +178,24 @@ class Encoding:
         for value in values:
             yield from self._combinations({**chosen, names[0]: value}, names[1:])
 
-    def _value(self, domain: Domain, share: float, params: Mapping[str, Scalar]) -> Scalar:
+    def _value(self, domain: Domain, unit: float, params: Mapping[str, Scalar]) -> Scalar:
         match domain:
             case Choice(values=values):
-                return values[min(len(values) - 1, int(share * len(values)))]
+                return values[min(len(values) - 1, int(unit * len(values)))]
             case IntRange():
-                return int(_numbers(domain, np.array([share]))[0])
+                return int(_from_units(domain, np.array([unit]))[0])
             case FloatRange():
-                return float(_numbers(domain, np.array([share]))[0])
+                return float(_from_units(domain, np.array([unit]))[0])
             case _:
-                return at_share(self._bounds(params), min(1.0, max(0.0, share)))
+                return at_share(self._bounds(params), min(1.0, max(0.0, unit)))
 
-    def share(self, name: str, params: Mapping[str, Scalar]) -> float:
-        """Where a knob's value lies in its domain, from 0 to 1; of a choice the middle of its part."""
+    def unit(self, name: str, params: Mapping[str, Scalar]) -> float:
+        """The position of a knob's value in its domain, from 0 to 1; for a choice the middle of its interval."""
         domain, value = self._spec.space[name], params[name]
         if isinstance(domain, Choice):
             return (_position(domain, value) + 0.5) / len(domain.values)
         if isinstance(domain, FloatRange | IntRange):
-            return float(_shares(domain, np.array([_float(value)]))[0])
+            return float(_to_units(domain, np.array([_float(value)]))[0])
         return share_of(self._bounds(params), _float(value))
 
     def _rounded(self, name: str, params: Mapping[str, Scalar]) -> int:
@@ -190,18 +203,18 @@ class Encoding:
         return (
             _position(domain, params[name])
             if isinstance(domain, Choice)
-            else round(self.share(name, params) / TOLERANCE)
+            else round(self.unit(name, params) / TOLERANCE)
         )
 
-    def _tested_allows(self, domain: Domain, params: Mapping[str, Scalar], known: Mapping[str, Scalar]) -> bool:
-        """Whether a learning rate lies in the bounds that its range test found, where it had one."""
+    def _is_within_bounds(self, domain: Domain, params: Mapping[str, Scalar], known: Mapping[str, Scalar]) -> bool:
+        """Whether the learning rate lies within the bounds of its range test, where the domain has one."""
         if not isinstance(domain, RangeTested):
             return True
         bounds = self._bounds(known)
         return bounds.low <= _float(params["lr"]) <= bounds.high
 
     def _bounds(self, params: Mapping[str, Scalar]) -> RateBounds:
-        assert self._calibration is not None  # by the constructor
+        assert self._calibration is not None  # the constructor refuses a space that needs one without it
         return self._calibration.bounds_for(params)
 
 
@@ -210,15 +223,15 @@ def _width(domain: Domain) -> int:
 
 
 def _position(domain: Choice, value: Scalar) -> int:
-    """By type too: true is not 1."""
+    """The index of a value among those of a choice, compared by type first: true is not 1."""
     same = (index for index, other in enumerate(domain.values) if type(other) is type(value) and other == value)
     position = next(same, None)
     return domain.values.index(value) if position is None else position
 
 
 def _edges(domain: FloatRange | IntRange) -> tuple[float, float, bool]:
-    """The ends between which shares are taken, and whether of logarithms. Beyond the outer values by half of what lies
-    between two, so that each has the same room."""
+    """The ends of the interval that is mapped to 0 and 1, and whether on a log scale. They lie half a step beyond the
+    outermost values, so that every value has an interval of the same width."""
     step = domain.step if domain.step is not None else 0.0
     if isinstance(domain, FloatRange) and domain.step is not None:
         steps = math.floor((domain.high - domain.low) / domain.step + 1e-9)
@@ -226,11 +239,11 @@ def _edges(domain: FloatRange | IntRange) -> tuple[float, float, bool]:
     return domain.low - step / 2, domain.high + step / 2, domain.log
 
 
-def _numbers(domain: FloatRange | IntRange, shares: Array) -> Array:
-    """The values at shares from 0 to 1, rounded to what the domain allows."""
+def _from_units(domain: FloatRange | IntRange, units: Array) -> Array:
+    """(n,) The values at positions from 0 to 1, rounded to what the domain allows."""
     low, high, log = _edges(domain)
-    shares = np.clip(shares, 0.0, 1.0)
-    values: Array = low * (high / low) ** shares if log else low + (high - low) * shares
+    units = np.clip(units, 0.0, 1.0)
+    values: Array = low * (high / low) ** units if log else low + (high - low) * units
     if domain.step is not None:
         values = domain.low + domain.step * np.round((values - domain.low) / domain.step)
         last = domain.low + domain.step * math.floor((domain.high - domain.low) / domain.step + 1e-9)
@@ -238,14 +251,15 @@ def _numbers(domain: FloatRange | IntRange, shares: Array) -> Array:
     return np.clip(values, domain.low, domain.high)
 
 
-def _shares(domain: FloatRange | IntRange, values: Array) -> Array:
+def _to_units(domain: FloatRange | IntRange, values: Array) -> Array:
+    """(n,) The positions of values, from 0 to 1: the inverse of `_from_units`."""
     low, high, log = _edges(domain)
-    shares: Array = np.log(values / low) / math.log(high / low) if log else (values - low) / (high - low)
-    return np.clip(shares, 0.0, 1.0)
+    units: Array = np.log(values / low) / math.log(high / low) if log else (values - low) / (high - low)
+    return np.clip(units, 0.0, 1.0)
 
 
 def _values(domain: Domain) -> Sequence[Scalar] | None:
-    """All that it can be; None without end."""
+    """The values of a finite domain; None for a continuous one."""
     match domain:
         case Choice(values=values):
             return values
@@ -259,5 +273,5 @@ def _values(domain: Domain) -> Sequence[Scalar] | None:
 
 def _float(value: Scalar) -> float:
     if not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return float(value)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from dialin.search import gaussian_process
-from dialin.search.gaussian_process import GaussianProcess
+from dialin.search.models import gaussian_process
+from dialin.search.models.gaussian_process import GaussianProcess
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dialin.search.encoding import Encoding
+from dialin.search.models.encoding import Encoding
 from dialin.specification import active_params
 from dialin.specification.domains import allows
 from tests.factories import make_spec

@@ -1,7 +1,7 @@
-"""The rows of an Optuna study as its driver writes them: what belongs together in one transaction.
+"""Writes the trials of one Optuna study, with what belongs together in one transaction.
 
-Optuna's own storage commits each value and each attribute by itself, and looks each row up again first; a trial of nine
-epochs was fifteen transactions. Here the same rows are written together. Optuna reads them as its own; tests hold that.
+Optuna's own storage commits each value and each attribute separately, after a look at the row: a trial of nine epochs
+is fifteen transactions. Here the same rows are written together, and Optuna reads them as its own (tests compare them).
 """
 
 from __future__ import annotations
@@ -19,42 +19,46 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from dialin.search import tables
-from dialin.search.tables import models
+from dialin.search import optuna_tables as tables
+from dialin.search.optuna_tables import models
 
 _ENDED = [state for state in TrialState if state.is_finished()]
 
 
-class Ledger(Protocol):
-    """Changes to the trials of one study. Outside a `batch` each is stored when it returns; within one, all of them
-    when the batch ends, or none."""
+class TrialWriter(Protocol):
+    """Writes the trials of one study. Outside of `batch` each change is stored when the call returns; inside, all of
+    them when the outermost batch ends, or none. Not thread safe; one writer a study at a time."""
 
     def create(self, trial: FrozenTrial, number: int) -> int:
-        """Store a new trial with its parameters and attributes at once, batch or not; the storage's id of it."""
+        """Store a new trial with its parameters and attributes, at once even inside a batch, and return the storage's
+        id of it. A crash leaves either no trial or a whole one."""
 
     def set_value(self, trial_id: int, epoch: int, value: float) -> None:
-        """A value that was not reported before."""
+        """Store the value of an epoch that was not reported before."""
 
     def set_attribute(self, trial_id: int, key: str, value: object) -> None:
-        """In place of what was there under that key."""
+        """Store an attribute, in place of the value that it had."""
 
     def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
-        """`value`: the final one. What has ended never changes again."""
+        """Change the state of a trial; `value`: its final value. Raises Optuna's UpdateFinishedTrialError for a trial
+        that has ended."""
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """May be nested: the outermost counts."""
+        """Store what is written inside the block together. Blocks may be nested."""
         yield
 
 
-def ledger_of(storage: BaseStorage, study_id: int) -> Ledger:
-    if isinstance(storage, RDBStorage) and tables.KNOWN:
-        return SqlLedger(storage, study_id)
-    return PlainLedger(storage, study_id)
+def make_trial_writer(storage: BaseStorage, study_id: int) -> TrialWriter:
+    """The fastest writer that is safe for a storage."""
+    if isinstance(storage, RDBStorage) and tables.are_known(storage):
+        return SqlTrialWriter(storage, study_id)
+    return OptunaTrialWriter(storage, study_id)
 
 
-class PlainLedger:
-    """Over any storage of Optuna's, by its own methods: for the one in memory, and for tables that are not known."""
+class OptunaTrialWriter:
+    """Over any storage, by Optuna's own methods: for one in memory, and for tables that are not known. A batch is not
+    one transaction here."""
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
@@ -78,16 +82,19 @@ class PlainLedger:
 
 @dataclass
 class _Changes:
-    """What a batch has gathered."""
+    """The changes of a batch that are not stored yet."""
 
     values: dict[tuple[int, int], float] = field(default_factory=dict)
     attributes: dict[tuple[int, str], object] = field(default_factory=dict)
     states: list[tuple[int, TrialState, float | None]] = field(default_factory=list)
 
 
-class SqlLedger:
-    """Over a database, one transaction a batch. Raises sqlalchemy's OperationalError where the database cannot be
-    written, and Optuna's UpdateFinishedTrialError for a trial that has ended."""
+class SqlTrialWriter:
+    """Over a database whose tables are known, with one transaction a batch.
+
+    Raises sqlalchemy's IntegrityError for an epoch that has a value already, and its OperationalError where the
+    database cannot be written.
+    """
 
     def __init__(self, storage: RDBStorage, study_id: int) -> None:
         self._engine, self._study_id = storage.engine, study_id
@@ -153,17 +160,17 @@ class SqlLedger:
                 connection.execute(sa.delete(tables.ATTRIBUTES).where(same), before)
                 connection.execute(sa.insert(tables.ATTRIBUTES), attributes)
             for trial_id, state, value in changes.states:
-                _move(connection, trial_id, state, value)
+                _set_state(connection, trial_id, state, value)
 
 
-def _move(connection: sa.Connection, trial_id: int, state: TrialState, value: float | None) -> None:
+def _set_state(connection: sa.Connection, trial_id: int, state: TrialState, value: float | None) -> None:
     times = {"datetime_complete": _now()} if state.is_finished() else {}
     if state is TrialState.RUNNING:
         times = {"datetime_start": _now()}
     unfinished = (tables.TRIALS.c.trial_id == trial_id) & tables.TRIALS.c.state.not_in(_ENDED)
-    moved = connection.execute(sa.update(tables.TRIALS).where(unfinished).values(state=state, **times))
-    if moved.rowcount != 1:
-        raise UpdateFinishedTrialError(f"the trial with id {trial_id} has ended, or is not there")
+    changed = connection.execute(sa.update(tables.TRIALS).where(unfinished).values(state=state, **times))
+    if changed.rowcount != 1:
+        raise UpdateFinishedTrialError(f"the trial with id {trial_id} has ended already, or does not exist")
     if value is not None:
         stored, kind = models.TrialValueModel.value_to_stored_repr(value)
         row = {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
@@ -180,5 +187,5 @@ def _attribute(trial_id: int, key: str, value: object) -> dict[str, object]:
 
 
 def _now() -> datetime:
-    """As Optuna keeps times: in UTC, without saying so."""
+    """The time as Optuna stores it: in UTC, without a time zone."""
     return datetime.now(UTC).replace(tzinfo=None)

@@ -1,0 +1,157 @@
+"""Early stopping as a study uses it: one strategy, which decides at rungs and promotes paused trials.
+
+The arithmetic is in `asha`. `make_early_stopping` chooses the strategy that a plan asks for; a new one is a class here
+and a line there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from dialin.planning.plan import Plan
+from dialin.search.asha import Asha, Promotions
+from dialin.search.decision import Action, Cause, Decision
+
+
+class EarlyStopping(Protocol):
+    """The rungs of one study. Knows no storage; values are finite. Not thread safe."""
+
+    def decide(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+        """Record that a trial has reached a rung, at `epoch` with `value`, and decide whether it trains on."""
+
+    def decide_again(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+        """Decide for a trial that goes on after a restart, and whose value at the rung was recorded before."""
+
+    def record(self, trial: int, rung: int, value: float) -> None:
+        """Record that a trial has reached a rung and ends there for another reason."""
+
+    def recover(self, trial: int, values: Mapping[int, float], began: int, *, waits: bool, can_grow: bool) -> None:
+        """Record a stored trial, which began after epoch `began`.
+
+        `waits`: it has not ended; `can_grow`: it was complete at a shorter length than trials have now. If its last
+        epoch is a rung, it is paused there.
+        """
+
+    def next(self, *, round_up: bool = False) -> int | None:
+        """The number of the paused trial to train on next; None: there is none. `round_up`: more may be promoted, since
+        no new trial will come."""
+
+    def remove(self, trial: int) -> None:
+        """A trial is not paused any more: it trains on, or has ended."""
+
+    @property
+    def paused(self) -> Mapping[int, int]:
+        """The paused trials, each with its rung."""
+
+    def final_decision(self, trial: int, epoch: int, value: float | None) -> Decision:
+        """The decision that ends a paused trial when the study ends: early stopping, or the study's end where the trial
+        was among those that may be promoted. `epoch`, `value`: its last ones at its rung."""
+
+
+def make_early_stopping(plan: Plan) -> EarlyStopping:
+    """The strategy of a plan. Without early stopping there are no rungs, and it never decides."""
+    asha = plan.spec.early_stopping.asha
+    return Promoting(plan) if asha is not None and asha.type == "promotion" else Stopping(plan)
+
+
+class Promoting:
+    """ASHA in the form of its paper: a trial is paused at each rung until it is among the best there."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._metric = plan.spec.objective.metric
+        self._promotions = _promotions(plan)
+
+    def decide(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+        self._promotions.record(rung, trial, value)
+        rank, _ = self._promotions.rank(rung, trial)
+        action: Action = "pause"
+        if rank <= self._promotions.quota(rung):
+            self._promotions.remove(trial)
+            action = "continue"
+        return self._ranked(action, "rung_rank", trial, epoch, rung, value)
+
+    def decide_again(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+        # A trial whose last epoch was a rung is paused there by `recover`; one that is asked here is past it.
+        return Decision("continue", "between_rungs", epoch)
+
+    def record(self, trial: int, rung: int, value: float) -> None:
+        """Nothing: a trial that ends for another reason is no candidate for promotion."""
+
+    def recover(self, trial: int, values: Mapping[int, float], began: int, *, waits: bool, can_grow: bool) -> None:
+        self._promotions.replay(trial, values, began, waits or can_grow)
+
+    def next(self, *, round_up: bool = False) -> int | None:
+        return self._promotions.next(round_up=round_up)
+
+    def remove(self, trial: int) -> None:
+        self._promotions.remove(trial)
+
+    @property
+    def paused(self) -> Mapping[int, int]:
+        return self._promotions.waiting
+
+    def final_decision(self, trial: int, epoch: int, value: float | None) -> Decision:
+        rung = self._promotions.waiting[trial]
+        rank, _ = self._promotions.rank(rung, trial)
+        can_be_promoted = rank <= self._promotions.quota(rung, round_up=True)
+        return self._ranked("stop", "study_ended" if can_be_promoted else "rung_rank", trial, epoch, rung, value)
+
+    def _ranked(self, action: Action, cause: Cause, trial: int, epoch: int, rung: int, value: float | None) -> Decision:
+        rank, of = self._promotions.rank(rung, trial)
+        quota = self._promotions.quota(rung, round_up=True)
+        return Decision(action, cause, epoch, self._metric, value, rung=rung, rank=rank, of=of, quota=quota)
+
+
+class Stopping:
+    """ASHA in the form that Ray Tune calls AsyncHyperBandScheduler: a trial is stopped at a rung where it is worse than
+    the cutoff of the values that were there before it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._metric = plan.spec.objective.metric
+        asha = plan.spec.early_stopping.asha
+        factor = asha.reduction_factor if asha is not None else 2.0
+        self._asha = Asha(plan.rungs, factor, plan.spec.objective.mode == "max")
+        # In a study that was extended, trials that were complete at the shorter length go on by rank.
+        self._extended = _promotions(plan)
+
+    def decide(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+        decision = self._judge(epoch, rung, value, recorded=False)
+        self._asha.record(rung, value)
+        return decision
+
+    def decide_again(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+        return self._judge(epoch, rung, value, recorded=True)
+
+    def record(self, trial: int, rung: int, value: float) -> None:
+        self._asha.record(rung, value)
+
+    def recover(self, trial: int, values: Mapping[int, float], began: int, *, waits: bool, can_grow: bool) -> None:
+        self._asha.replay(values, began)
+        self._extended.replay(trial, values, began, can_grow)
+
+    def next(self, *, round_up: bool = False) -> int | None:
+        return self._extended.next(round_up=round_up)
+
+    def remove(self, trial: int) -> None:
+        self._extended.remove(trial)
+
+    @property
+    def paused(self) -> Mapping[int, int]:
+        """Only trials of the shorter length: this form pauses none."""
+        return self._extended.waiting
+
+    def final_decision(self, trial: int, epoch: int, value: float | None) -> Decision:
+        return Decision("stop", "study_ended", epoch)
+
+    def _judge(self, epoch: int, rung: int, value: float, recorded: bool) -> Decision:
+        verdict = self._asha.judge(rung, value, recorded=recorded)
+        action: Action = "stop" if verdict.stop else "continue"
+        of, cutoff = verdict.compared, verdict.cutoff
+        return Decision(action, "rung_cutoff", epoch, self._metric, value, rung=rung, of=of, cutoff=cutoff)
+
+
+def _promotions(plan: Plan) -> Promotions:
+    asha = plan.spec.early_stopping.asha
+    factor = asha.reduction_factor if asha is not None else 2.0
+    return Promotions(plan.rungs, factor, plan.spec.objective.mode == "max")
