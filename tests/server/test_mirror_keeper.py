@@ -89,7 +89,7 @@ def test_every_study_that_has_ended_is_written_a_few_at_a_time_and_once(settings
     one = keep()
     one.step()
     assert len(started) == mirror_keeper.MOST_RECORDERS
-    steps(one, lambda: len(started) == 5 and not one._attempts)
+    steps(one, lambda: len(started) == 5 and not one.at_work)
     assert set(started) == ids
     for _ in range(10):
         one.step()
@@ -100,7 +100,7 @@ def test_a_study_that_goes_on_and_ends_again_is_looked_at_again(settings, comman
     started, _ = commands
     study_id, folder = study(settings, "s")
     one = keep()
-    steps(one, lambda: one._written)
+    steps(one, lambda: one.complete)
     with Studies(settings.database) as studies:
         studies.end(study_id, StudyState.COMPLETE, "", {})
     (folder / "position.json").unlink()
@@ -131,12 +131,12 @@ def test_recorders_that_fail_come_ever_more_rarely_one_at_a_time_and_hold_up_no_
     code[bad] = "raise SystemExit(3)"
     one = keep()
     steps(one, lambda: started.count(bad) == 3)
-    assert one._failures[bad].count >= 2
-    pause = one._failures[bad].not_before - time.monotonic()
-    assert pause <= 0.2 * 2 ** one._failures[bad].count
+    assert one.failures_of(bad).count >= 2
+    pause = one.failures_of(bad).not_before - time.monotonic()
+    assert pause <= 0.2 * 2 ** one.failures_of(bad).count
     good, _ = study(settings, "good")
-    steps(one, lambda: good in started and not one._attempts)
-    assert one._all.count == 0 or started[-1] == bad
+    steps(one, lambda: good in started and not one.at_work)
+    assert one.all_failures.count == 0 or started[-1] == bad
 
 
 def test_of_two_servers_over_one_folder_one_keeps_up(settings, commands, keep):

@@ -16,16 +16,15 @@ from hypothesis import strategies as st
 from dialin.errors import ClusterError, FencedError
 from dialin.lifecycle import StudyState
 from dialin.planning.plan import ClusterShape
+from dialin.server.allocation import Demand, fair_shares
 from dialin.server.reconciler import (
     CONFIRM_SECONDS,
     LOST_SECONDS,
     PATIENCE_SECONDS,
     STEADY_SECONDS,
     STOP_AGAIN_SECONDS,
-    Demand,
     Reconciler,
     SchedulingLimits,
-    fair_shares,
 )
 from dialin.specification import parse_spec, to_yaml
 from dialin.store.engine import database_now

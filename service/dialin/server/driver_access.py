@@ -1,5 +1,8 @@
-"""What a driver that runs other people's code is given of the database: a role of its own, by a file in the study's
-folder. Ray's description of a job is open to every other job, so nothing of this is there."""
+"""A role of its own in the database for each driver that runs callers' code.
+
+The driver finds it in a file in the study's folder, not in the description of its Ray job: every other job on the
+cluster can read that.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class JobsWithOwnRoles:
-    """`jobs`, where each driver finds the URL of the database in its study's folder (`StudyFolder.database_url`).
+    """Jobs whose drivers find the URL of the database in their study's folder (`StudyFolder.database_url`).
 
-    The URL is of a PostgreSQL role that can touch the rows of that study alone; the roles of studies that are not
+    The URL is of a PostgreSQL role that can change the rows of that study alone. The roles of studies that are not
     active any more are removed when the next driver starts. Where the database cannot have such roles, the file holds
     the server's own URL, and the log says so once.
     """
@@ -35,24 +38,30 @@ class JobsWithOwnRoles:
         self._has_warned = False
 
     def submit(self, job: str, study_id: str) -> None:
-        # Before the job starts: two servers that start the same job both do this, and the last password holds.
+        """Write the file, and start the job. Raises ClusterError."""
+        # The file is written before the job starts. Where two servers start the same job, the last password holds.
         if self._jobs.info(job) is None:
             write_private(self._out.study(study_id).database_url, self._url_for(study_id))
         self._jobs.submit(job, study_id)
 
     def info(self, job: str) -> JobInfo | None:
+        """As the jobs below."""
         return self._jobs.info(job)
 
     def stop(self, job: str) -> None:
+        """As the jobs below."""
         self._jobs.stop(job)
 
     def shape(self) -> ClusterShape:
+        """As the jobs below."""
         return self._jobs.shape()
 
     def check(self, asks: Callable[[str], None]) -> str:
+        """As the jobs below."""
         return self._jobs.check(asks)
 
     def close(self) -> None:
+        """Close the connections to the database."""
         self._roles.close()
 
     def _url_for(self, study_id: str) -> str:
@@ -67,12 +76,13 @@ class JobsWithOwnRoles:
         active = {entry.study.id for entry in self._submissions.unsettled()}
         for old in self._roles.study_ids() - active - {study_id}:
             self._roles.remove(old)
-        return self._roles.url_for(study_id, self._learns_from(study_id))
+        return self._roles.url_for(study_id, self._warm_start_of(study_id))
 
-    def _learns_from(self, study_id: str) -> list[str]:
+    def _warm_start_of(self, study_id: str) -> list[str]:
+        """The studies whose trials this one learns from, so has to read."""
         try:
             return list(stored_spec(self._submissions.get(study_id).study.spec).search.warm_start)
-        except DialinError:  # unreadable: its driver will say so
+        except DialinError:  # it cannot be read; its driver will report that
             return []
 
 

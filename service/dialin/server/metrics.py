@@ -51,7 +51,7 @@ class MetricsCollector(Collector):
         yield trials
         yield GaugeMetricFamily("dialin_epochs", "Epochs trained in those studies.", epochs)
         yield GaugeMetricFamily("dialin_spool_lag_events", "Events that MLflow has not got yet.", lag)
-        seen = self._reconciler.seen_at
+        seen = self._reconciler.completed_at
         behind = time.time() - seen if seen is not None else float("nan")
         yield GaugeMetricFamily("dialin_reconcile_lag_seconds", "Since what runs was last compared.", behind)
 

@@ -1,20 +1,23 @@
-"""Has MLflow catch up with every study that nobody drives: MLflow was away when it ended, its recorder was killed, or
-the server was. Recorders are started as processes, a few at a time, ever more rarely while they fail."""
+"""Has MLflow catch up with every study that nobody drives.
+
+A study may lack something there because MLflow was away when it ended, or because its recorder or the server was
+killed. Recorders are started as processes, a few at a time, and after longer and longer pauses while they fail.
+"""
 
 from __future__ import annotations
 
 import logging
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from filelock import FileLock, Timeout
 
 from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
+from dialin.server.background import Repeater, isolated
 from dialin.settings import Settings
 from dialin.store.leases import holder
 from dialin.store.studies import Standing, Studies
@@ -28,61 +31,72 @@ _LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
 MOST_RECORDERS = 2  # at a time; one while they fail
-MOST_LOOKS = 500  # at studies' folders in a step: a server with many old studies starts as any other
-PATIENCE_SECONDS = 10.0  # of a recorder, with an MLflow that does not take what it writes
+MOST_CHECKS = 500  # of studies' folders in a step: a server with many old studies must start like any other
+PATIENCE_SECONDS = 10.0  # of a recorder with an MLflow that does not accept what it writes
 FIRST_PAUSE, LONGEST_PAUSE, LONGEST_STUDY_PAUSE = 5.0, 60.0, 600.0
 
 
 @dataclass
-class _Failures:
-    """In a row, and when the next attempt is due."""
+class Failures:
+    """Failures in a row, with a pause after each that doubles up to `longest_pause`."""
 
-    longest: float
+    longest_pause: float
+    """In seconds."""
     count: int = 0
+    """Failures since the last success."""
     not_before: float = 0.0
+    """When the next attempt is due, on the monotonic clock."""
 
     def add(self, now: float) -> None:
+        """Count one more failure."""
         self.count += 1
-        self.not_before = now + min(FIRST_PAUSE * 2.0 ** (self.count - 1), self.longest)
+        self.not_before = now + min(FIRST_PAUSE * 2.0 ** (self.count - 1), self.longest_pause)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Attempt:
+    """A recorder at work."""
+
     standing: Standing
     process: subprocess.Popen[bytes]
     started_at: float
 
 
-@dataclass
 class MirrorKeeper:
-    """`run` looks, starts recorders and waits, until `close`. Of several servers over one folder one does it."""
+    """Starts the recorders. Of several servers over one folder only one does, which holds a lock there."""
 
-    settings: Settings
-    poll_seconds: float = POLL_SECONDS
-    _attempts: dict[str, _Attempt] = field(default_factory=dict)
-    _written: dict[str, Standing] = field(default_factory=dict)  # studies that need no look until they stand elsewhere
-    _failures: dict[str, _Failures] = field(default_factory=dict)
-    _all: _Failures = field(default_factory=lambda: _Failures(LONGEST_PAUSE))
-    _wake: threading.Event = field(default_factory=threading.Event)
-    _ended: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self._out = OutputFolder(self.settings.out)
-        self._lock = FileLock(self.settings.out / "keeper.lock")
+    def __init__(self, settings: Settings, poll_seconds: float = POLL_SECONDS) -> None:
+        self._settings = settings
+        self._out = OutputFolder(settings.out)
+        self._lock = FileLock(settings.out / "keeper.lock")
+        self._repeater = Repeater(poll_seconds)
+        self._attempts: dict[str, _Attempt] = {}
+        self._complete: dict[str, Standing] = {}  # studies that need no check while they stand like this
+        self._failures: dict[str, Failures] = {}
+        self.all_failures = Failures(LONGEST_PAUSE)
+        """Failures of recorders in a row, whatever study they were for."""
 
     @cached_property
     def _studies(self) -> Studies:
-        return Studies(self.settings.database)
+        return Studies(self._settings.database)
+
+    @property
+    def at_work(self) -> set[str]:
+        """The studies whose recorder this keeper has started and not seen end."""
+        return set(self._attempts)
+
+    @property
+    def complete(self) -> set[str]:
+        """The studies that MLflow has everything of, as far as was seen."""
+        return set(self._complete)
+
+    def failures_of(self, study_id: str) -> Failures:
+        """The failures of a study's recorders."""
+        return self._failures.get(study_id, _NO_FAILURES)
 
     def run(self) -> None:
-        """Returns once `close` was called, and what it had started has ended."""
-        while not self._ended.is_set():
-            try:
-                self.step()
-            except Exception:  # noqa: BLE001  the loop must survive
-                _LOG.exception("a look at what MLflow lacks failed")
-            self._wake.wait(self.poll_seconds)
-            self._wake.clear()
+        """Take steps until `close`; then end the recorders that were started."""
+        self._repeater.run(self.step)
         for attempt in self._attempts.values():
             attempt.process.terminate()
             attempt.process.wait()
@@ -90,29 +104,29 @@ class MirrorKeeper:
         self._lock.release()
 
     def wake(self) -> None:
-        """A study has ended: look now."""
-        self._wake.set()
+        """Take the next step now: a study has ended."""
+        self._repeater.wake()
 
     def close(self) -> None:
-        """Have `run` end, and the recorders that it started."""
-        self._ended.set()
-        self._wake.set()
+        """Have `run` return after the step that is running."""
+        self._repeater.close()
 
     def step(self) -> None:
-        """One look at all studies, and what follows from it."""
+        """Look at all studies, and start the recorders that are needed and allowed."""
         self._reap()
-        if not self._is_ours() or time.monotonic() < self._all.not_before:
+        if not self._holds_lock() or time.monotonic() < self.all_failures.not_before:
             return
-        for standing in self._behind():
-            if len(self._attempts) >= (1 if self._all.count else MOST_RECORDERS):
+        for standing in self._incomplete():
+            if len(self._attempts) >= (1 if self.all_failures.count else MOST_RECORDERS):
                 return
-            try:
+            has_failed = True
+            with isolated(standing.id):
                 self._start(standing)
-            except Exception as error:  # noqa: BLE001  one study's trouble is not the others'
-                _LOG.warning("study %s: what MLflow lacks of it cannot be written: %s", standing.id, error)
-                self._failed(standing)
+                has_failed = False
+            if has_failed:
+                self._add_failure(standing)
 
-    def _is_ours(self) -> bool:
+    def _holds_lock(self) -> bool:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -120,46 +134,45 @@ class MirrorKeeper:
         return True
 
     def _reap(self) -> None:
-        for study, attempt in list(self._attempts.items()):
+        """Take note of recorders that have ended, and kill those that hang."""
+        for study_id, attempt in list(self._attempts.items()):
             code = attempt.process.poll()
             if code is None:
-                heard = max(heard_at(self._out.study(study).spool), attempt.started_at)
+                heard = max(heard_at(self._out.study(study_id).spool), attempt.started_at)
                 if time.time() - heard > SILENT_SECONDS + SURE_SECONDS:
-                    attempt.process.kill()  # frozen; it keeps others from their turn
+                    attempt.process.kill()  # it is frozen, and others wait for its place
                 continue
-            del self._attempts[study]
+            del self._attempts[study_id]
             if code == 0:
-                self._all = _Failures(LONGEST_PAUSE)
-                self._failures.pop(study, None)
-                _LOG.info("study %s: MLflow has caught up with it", study)
+                self.all_failures = Failures(LONGEST_PAUSE)
+                self._failures.pop(study_id, None)
+                _LOG.info("study %s: MLflow has caught up with it", study_id, extra={"study": study_id})
             else:
-                self._failed(attempt.standing)
-                self._all.add(time.monotonic())
+                self._add_failure(attempt.standing)
+                self.all_failures.add(time.monotonic())
 
-    def _failed(self, standing: Standing) -> None:
-        self._failures.setdefault(standing.id, _Failures(LONGEST_STUDY_PAUSE)).add(time.monotonic())
+    def _add_failure(self, standing: Standing) -> None:
+        self._failures.setdefault(standing.id, Failures(LONGEST_STUDY_PAUSE)).add(time.monotonic())
 
-    def _behind(self) -> Iterator[Standing]:
+    def _incomplete(self) -> Iterator[Standing]:
         """Studies that MLflow lacks something of; those that failed least come first."""
-        now, looks = time.monotonic(), 0
-        standings = sorted(self._studies.standings(), key=lambda one: self._failures.get(one.id, _FRESH).count)
-        for standing in standings:
-            due = now >= self._failures.get(standing.id, _FRESH).not_before
-            if self._written.get(standing.id) == standing or standing.id in self._attempts or not due:
+        now, checks = time.monotonic(), 0
+        for standing in sorted(self._studies.standings(), key=lambda each: self.failures_of(each.id).count):
+            is_due = now >= self.failures_of(standing.id).not_before
+            if self._complete.get(standing.id) == standing or standing.id in self._attempts or not is_due:
                 continue
-            looks += 1
-            if looks > MOST_LOOKS:
+            checks += 1
+            if checks > MOST_CHECKS:
                 return
-            if self._lacks_nothing(standing):
-                if standing.state is not StudyState.RUNNING:
-                    self._written[standing.id] = standing
-                continue
-            yield standing
+            if not self._is_complete(standing):
+                yield standing
+            elif standing.state is not StudyState.RUNNING:
+                self._complete[standing.id] = standing
 
-    def _lacks_nothing(self, standing: Standing) -> bool:
+    def _is_complete(self, standing: Standing) -> bool:
         folder = self._out.study(standing.id).spool
         if not has_spool(folder):
-            return True  # it is another server's, or somebody made room; `dialin sync` makes it again
+            return True  # it is another server's, or somebody removed it to save space; `dialin sync` makes it again
         position = read_position(folder)
         return position.ended and not position.damaged and count_events(folder, position.offset) == 0
 
@@ -167,16 +180,15 @@ class MirrorKeeper:
         folder = self._out.study(standing.id).spool
         try:
             with recorder_lock(folder, 0.0):
-                pass  # nobody is at work on it
+                pass  # no recorder is at work
         except Timeout:
             return
         if holder(self._studies.engine, standing.id) is not None:
-            return  # its driver keeps a recorder at work
-        complete_spool(self.settings, self._studies.get(standing.id), patience_seconds=0.0)
-        command = recorder_command(folder, *mlflow_target(self.settings), PATIENCE_SECONDS)
-        self._attempts[standing.id] = _Attempt(
-            standing, start_recorder(folder, command, subprocess.DEVNULL), time.time()
-        )
+            return  # its driver has a recorder of its own
+        complete_spool(self._settings, self._studies.get(standing.id), patience_seconds=0.0)
+        command = recorder_command(folder, *mlflow_target(self._settings), PATIENCE_SECONDS)
+        process = start_recorder(folder, command, subprocess.DEVNULL)
+        self._attempts[standing.id] = _Attempt(standing, process, time.time())
 
 
-_FRESH = _Failures(LONGEST_STUDY_PAUSE)
+_NO_FAILURES = Failures(LONGEST_STUDY_PAUSE)

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -69,14 +70,12 @@ class BundleService:
                 raise
             self._record(owner, digest, size)
         folder = self._folder / digest
-        try:
-            with self._lock:
-                if not folder.exists():
-                    self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    unpack(data, folder)
-        except BaseException:
-            self._rows.forget(owner, digest)
-            raise
+        with ExitStack() as undo, self._lock:
+            undo.callback(self._rows.forget, owner, digest)
+            if not folder.exists():
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                unpack(data, folder)
+            undo.pop_all()
         return digest, sum(file.is_file() for file in folder.rglob("*"))
 
     def find(self, digest: str) -> Path:
