@@ -54,7 +54,6 @@ DOORS = {
     "sqlalchemy": {"server", "search", "store"},
     "alembic": {"store"},
     "rich": {"cli", "client", "server", "study_flow"},
-    "matplotlib": {"charts"},
     "scipy": {"search", "results"},
     "yaml": {"specification"},
     "pydantic": {"schemas", "specification", "client"},

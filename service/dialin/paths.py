@@ -31,7 +31,7 @@ class StudyFolder:
 
     @property
     def range_tests_plot(self) -> Path:
-        return self.root / "range_tests.png"
+        return self.root / "range_tests.svg"
 
     @property
     def logs(self) -> Path:

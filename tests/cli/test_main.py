@@ -119,11 +119,11 @@ def test_plan_warns(dialin, spec_file):
 
 def test_the_range_test_of_one_configuration(dialin, tmp_path):
     done = dialin(
-        "lr-range-test", "synthetic", "--set", "optimizer=sgd", "--set", "batch_size=128", "--plot", "a.png", check=True
+        "lr-range-test", "synthetic", "--set", "optimizer=sgd", "--set", "batch_size=128", "--plot", "a.svg", check=True
     )
     assert "suggested bounds" in done.stdout
     assert "confidence high" in done.stdout
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "a.svg").read_text().startswith("<svg ")
     found = json.loads(
         dialin("lr-range-test", "synthetic", "--json", "--method", "third", "--seeds", "2", check=True).stdout
     )

@@ -174,7 +174,7 @@ def test_range_tests_come_before_the_search(settings, runner):
     client, runs = mlflow_runs(settings, "small")
     parent = next(run for run in runs if "dialin.trial" not in run.data.tags)
     files = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
-    assert files == {"best_config.yaml", "calibration.json", "range_tests.png"}
+    assert files == {"best_config.yaml", "calibration.json", "range_tests.svg"}
 
 
 def test_the_best_configuration_trains_to_the_same_result(settings, tmp_path):

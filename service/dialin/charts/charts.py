@@ -15,7 +15,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dialin.charts.svg import Scale, points, scale_over, tag, tick_text
+from dialin.charts.frame import BOTTOM, LEFT, RIGHT, TOP, axes, baseline, chart, empty_chart, x_axis, y_axis
+from dialin.charts.svg import Scale, points, scale_over, tag
 from dialin.charts.words import duration, number, scalar
 from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.specification.domains import Choice, Domain, FloatRange, IntRange, RangeTested
@@ -23,8 +24,6 @@ from dialin.specification.domains import Choice, Domain, FloatRange, IntRange, R
 Trial = Mapping[str, Any]
 Place = Callable[[Trial], float]
 
-WIDTH, HEIGHT = 460, 280
-LEFT, RIGHT, TOP, BOTTOM = 56, 446, 34, 236
 MOST_CURVES, MOST_EPOCHS, MOST_DOTS, MOST_RUNGS = 100, 120, 400, 12
 STATES = (*(state.value for state in TRIAL_ENDED), TrialState.RUNNING.value, TrialState.WAITING.value)  # as drawn
 _ABOVE = {"stopped": 0, "diverged": 1, "failed": 1, "waiting": 2, "complete": 3, "running": 4}
@@ -34,7 +33,7 @@ def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
     """The best value so far over the epochs trained in all, as steps. `zoom`: see `_up`."""
     metric, steps = curve["metric"], [point for point in curve["points"] if point["best"] is not None]
     if not steps:
-        return _empty("best-curve", "Best so far", "no finite value has been reported yet")
+        return empty_chart("best-curve", "Best so far", "no finite value has been reported yet")
     across = Scale(0, max(point["epochs_total"] for point in steps) * 1.02 or 1, LEFT, RIGHT)
     up = _up([point["best"] for point in steps], curve["mode"], zoom)
     line: list[tuple[float, float]] = []
@@ -53,7 +52,7 @@ def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
     about = (
         f"{metric} improved {improved} times to {number(last['best'])}, in {last['epochs_total']} epochs{_zoomed(zoom)}"
     )
-    return _chart("best-curve", "Best so far", about, _axes(across, up, "epochs trained in all", metric), *marks, *dots)
+    return chart("best-curve", "Best so far", about, axes(across, up, "epochs trained in all", metric), *marks, *dots)
 
 
 def _improvement(metric: str, point: Mapping[str, Any]) -> str:
@@ -77,7 +76,7 @@ def learning_curves(
     """Each trial's values by epoch; those that were stopped in grey, the rungs as vertical lines, the best one bold."""
     with_values = [trial for trial in trials if trial["value"] is not None]
     if not with_values:
-        return _empty("learning-curves", "Learning curves", "no epoch has been reported yet")
+        return empty_chart("learning-curves", "Learning curves", "no epoch has been reported yet")
     shown = _most_telling(with_values, best, mode)
     across = Scale(0, max(epochs, *(max(_finite(trial)) for trial in shown)), LEFT, RIGHT)
     values = [trial["value"] for trial in with_values] if zoom else [v for t in shown for v in _finite(t).values()]
@@ -90,7 +89,7 @@ def learning_curves(
     some = f" ({len(drawn)} of {len(rungs)} rungs)" if len(drawn) < len(rungs) else ""
     rung_text = f", compared after epochs {', '.join(map(str, drawn))}{some}" if drawn else ""
     about = f"{metric} by epoch of {of}{rung_text}{_zoomed(zoom)}"
-    return _chart("learning-curves", "Learning curves", about, _axes(across, up, "epoch", metric), *marks)
+    return chart("learning-curves", "Learning curves", about, axes(across, up, "epoch", metric), *marks)
 
 
 def _up(values: Sequence[float], mode: str, zoom: bool) -> Scale:
@@ -175,7 +174,7 @@ def knob_values(
     dots = [trial for trial in trials if trial["value"] is not None and knob.name in trial["params"]]
     title = f"{knob.name} against {metric}"
     if not dots:
-        return _empty("knob-values", title, f"no trial with {knob.name} has a value yet")
+        return empty_chart("knob-values", title, f"no trial with {knob.name} has a value yet")
     count = len(dots)
     if count > MOST_DOTS:
         every = math.ceil(count / MOST_DOTS)
@@ -189,7 +188,7 @@ def knob_values(
         marks.append(_dot(place(trial), up(trial["value"]), kind, text, key=f"t{trial['trial']}"))
     shown = f"{len(dots)} of {count} trials" if len(dots) < count else _count(count, "trial")
     about = f"best {metric} of {shown} by {knob.name}{', on a logarithmic axis' if knob.log else ''}{_zoomed(zoom)}"
-    return _chart("knob-values", title, about, _grid(up, metric), axis, *marks)
+    return chart("knob-values", title, about, y_axis(up, metric), axis, *marks)
 
 
 def _along(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Markup, list[Markup]]:
@@ -201,7 +200,7 @@ def _along(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Marku
         ends = [*values, domain.low, domain.high] if isinstance(domain, FloatRange | IntRange) else values
         log = knob.log and min(ends) > 0
         across = scale_over(ends, LEFT + 4, RIGHT, log=log, room=0.03, whole=has_ends)
-        return lambda trial: across(trial["params"][knob.name]), _across(across, knob.name), []
+        return lambda trial: across(trial["params"][knob.name]), x_axis(across, knob.name), []
     return _in_bands(knob, trials, up)
 
 
@@ -229,7 +228,7 @@ def _in_bands(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Ma
         apart: float = (trial["trial"] * 0.618034) % 1 - 0.5  # golden steps: neighbours in time lie far apart
         return middle[scalar(trial["params"][knob.name])] + apart * width * 0.6
 
-    return place, tag("g", _line_below(), *names, class_="axis"), behind
+    return place, tag("g", baseline(), *names, class_="axis"), behind
 
 
 def _label(label: str, x: float, index: int, of: int) -> Markup:
@@ -277,45 +276,3 @@ def _count(many: int, noun: str) -> str:
 
 def _dot(x: float, y: float, kind: str, text: str, key: str | None = None) -> Markup:
     return tag("circle", tag("title", text), class_=kind, cx=x, cy=y, r=3.5, data_key=key)
-
-
-def _axes(across: Scale, up: Scale, x_title: str, y_title: str) -> Markup:
-    return Markup("").join((_grid(up, y_title), _across(across, x_title, whole=True)))
-
-
-def _grid(up: Scale, title: str) -> Markup:
-    lines = [
-        tag("g", tag("line", class_="grid", x1=LEFT, x2=RIGHT, y1=up(tick), y2=up(tick)),
-            tag("text", tick_text(tick), x=LEFT - 7, y=up(tick) + 4, text_anchor="end"))
-        for tick in up.ticks(5)
-    ]  # fmt: skip
-    return tag("g", tag("text", title, class_="axis-title", x=6, y=14), *lines, class_="axis")
-
-
-def _across(across: Scale, title: str, whole: bool = False) -> Markup:
-    ticks = [tick for tick in across.ticks(6) if not whole or tick == round(tick)]
-    labels = [tag("text", tick_text(tick), x=across(tick), y=BOTTOM + 18, text_anchor="middle") for tick in ticks]
-    below = tag("text", title, class_="axis-title", x=RIGHT, y=HEIGHT - 6, text_anchor="end")
-    return tag("g", _line_below(), *labels, below, class_="axis")
-
-
-def _line_below() -> Markup:
-    return tag("line", class_="baseline", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM)
-
-
-def _empty(name: str, title: str, why: str) -> Markup:
-    note = tag("text", why, class_="empty", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
-    return _chart(name, title, why, _line_below(), note)
-
-
-def _chart(name: str, title: str, about: str, *parts: Markup) -> Markup:
-    return tag(
-        "svg",
-        tag("title", title, id=f"{name}-title"),
-        tag("desc", about, id=f"{name}-about"),
-        *parts,
-        class_=f"chart {name}",
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        role="img",
-        aria_labelledby=f"{name}-title {name}-about",
-    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dialin.charts.figures import plot_range_tests
+from dialin.charts.range_tests import write_range_tests
 from dialin.execution.local_cluster import local_shape
 from dialin.planning.plan import Plan
 from dialin.planning.range_test_reading import read_curves
@@ -47,7 +47,7 @@ def run_range_tests(plan: Plan, session: Session) -> Plan:
     if calibrated.calibration is not None:
         for line in calibrated.calibration.lines():
             session.listener.note(line)
-        plot_range_tests(calibrated.calibration, folder.range_tests_plot)
+        write_range_tests(calibrated.calibration, folder.range_tests_plot)
     return calibrated
 
 

@@ -64,7 +64,7 @@ def _add_range_test(parser: Parser) -> None:
         help="how bounds are read off the curves: knees (the default), where accuracy starts to rise and to fall; "
         "third, a third of the rate of the highest accuracy, and that rate",
     )
-    parser.add_argument("--plot", metavar="FILE", help="draw the curves to this PNG file")
+    parser.add_argument("--plot", metavar="FILE", help="draw the curves to this SVG file")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -103,9 +103,9 @@ def _lr_range_test(arguments: argparse.Namespace) -> None:
         _spec(arguments), _settings(arguments), _range_test(arguments), lambda text: screen.print(text, markup=False)
     )
     if arguments.plot is not None:
-        from dialin.charts.figures import plot_range_tests
+        from dialin.charts.range_tests import write_range_tests
 
-        plot_range_tests(calibration, Path(arguments.plot))
+        write_range_tests(calibration, Path(arguments.plot))
     if arguments.json:
         print_json(range_test_data(params, calibration))
     else:
@@ -115,6 +115,8 @@ def _lr_range_test(arguments: argparse.Namespace) -> None:
 def _range_test(arguments: argparse.Namespace) -> RangeTested:
     from dialin.specification.domains import RangeTested
 
+    if arguments.plot is not None and not arguments.plot.endswith(".svg"):
+        raise UsageError(f"--plot {arguments.plot}: the curves are drawn as SVG; name a file that ends in .svg")
     wrong = {
         f"--min {arguments.low:g}": not arguments.low > 0,
         f"--max {arguments.high:g}": not arguments.high > arguments.low,

@@ -1,0 +1,92 @@
+"""The curves of the learning-rate range tests, as an SVG file that stands by itself: with its own colours and size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from dialin.charts.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, x_axis, y_axis
+from dialin.charts.svg import Scale, points, scale_over, tag
+from dialin.specification.range_tests import Calibration, Curve, RateBounds
+
+COLUMNS = 3
+HEAD = 44  # above each chart, for the combination and its bounds
+SEED_COLOURS = ("#2f6fde", "#d9730d", "#2e8b57", "#8a4fc7", "#c2385a", "#0f8b8d")
+# The page's style sheet is not there when MLflow or a person opens the file.
+STYLE = f"""
+svg {{ background: #fff; }}
+text {{ font: 11.5px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; fill: #5b6270; }}
+.name {{ font-size: 13px; font-weight: 600; fill: #1d2330; }}
+.axis-title {{ font-weight: 600; }}
+.grid {{ stroke: #e4e7ec; }} .baseline {{ stroke: #9aa3b2; }}
+.bounds {{ fill: #2e8b57; opacity: 0.14; }} .bounds.unsure {{ fill: #d9730d; }}
+.curve {{ fill: none; stroke-width: 1.5; stroke-linejoin: round; }}
+.diverged {{ stroke: #9aa3b2; stroke-dasharray: 2 4; }}
+{"".join(f".seed{index} {{ stroke: {colour}; }} " for index, colour in enumerate(SEED_COLOURS))}
+"""
+
+
+def write_range_tests(calibration: Calibration, path: Path) -> None:
+    """Write the chart of `draw_range_tests` to a file; its folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{draw_range_tests(calibration)}\n", encoding="utf-8")
+
+
+def draw_range_tests(calibration: Calibration) -> Markup:
+    """Accuracy over the learning rate: a chart for each combination of knobs, a curve for each seed.
+
+    The band is the range of learning rates that is searched; it is orange where the test could not be read with
+    confidence. A dotted line marks the rate at which training diverged.
+    """
+    columns = min(COLUMNS, len(calibration.bounds))
+    rows = -(-len(calibration.bounds) // COLUMNS)
+    charts = [_chart(tested, index) for index, tested in enumerate(calibration.bounds)]
+    width, height = columns * WIDTH, rows * (HEIGHT + HEAD)
+    return tag(
+        "svg",
+        tag("title", "Range tests of the learning rate"),
+        tag("style", Markup(STYLE)),
+        *charts,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {width} {height}",
+        width=width,
+        height=height,
+        role="img",
+    )
+
+
+def _chart(tested: RateBounds, index: int) -> Markup:
+    rates = [rate for curve in tested.curves for rate in curve.rates]
+    across = scale_over([*rates, tested.low, tested.high], LEFT, RIGHT, log=True, room=0.01, whole=True)
+    up = Scale(0.0, 1.0, BOTTOM, TOP)
+    sure = tested.reading is not None and tested.reading.confident
+    name = ", ".join(f"{knob} {value}" for knob, value in tested.combination.items()) or "all configurations"
+    bounds = f"bounds: {tested.low:.2g} to {tested.high:.2g}{'' if sure else ' (low confidence)'}"
+    left, right = across(tested.low), across(tested.high)
+    return tag(
+        "g",
+        tag("text", name, class_="name", x=6, y=20),
+        tag("text", bounds, x=6, y=36),
+        tag(
+            "g",
+            tag("rect", tag("title", bounds), class_="bounds" if sure else "bounds unsure", x=left, y=TOP,
+                width=right - left, height=BOTTOM - TOP),
+            y_axis(up, "accuracy on held-out images"),
+            x_axis(across, "learning rate"),
+            *(mark for seed, curve in enumerate(tested.curves) for mark in _curve(curve, seed, across, up)),
+            transform=f"translate(0 {HEAD})",
+        ),
+        transform=f"translate({index % COLUMNS * WIDTH} {index // COLUMNS * (HEIGHT + HEAD)})",
+    )  # fmt: skip
+
+
+def _curve(curve: Curve, seed: int, across: Scale, up: Scale) -> list[Markup]:
+    path = [(across(rate), up(accuracy)) for rate, accuracy in zip(curve.rates, curve.accuracies, strict=True)]
+    about = tag("title", f"run {seed + 1} of this combination")
+    marks = [tag("polyline", about, class_=f"curve seed{seed % len(SEED_COLOURS)}", points=points(path))]
+    if curve.diverged_at is not None:
+        x = across(curve.diverged_at)
+        about = tag("title", f"run {seed + 1} diverged at {curve.diverged_at:.2g}")
+        marks.append(tag("line", about, class_="diverged", x1=x, x2=x, y1=TOP, y2=BOTTOM))
+    return marks
