@@ -38,7 +38,7 @@ def test_a_command_names_the_folder_where_it_has_to(monkeypatch, tmp_path):
 def test_one_folder_a_study():
     folder = OutputFolder(Path("/o")).study("digits-abc")
     assert folder.best_config == Path("/o/studies/digits-abc/best_config.yaml")
-    assert len({folder.spool, folder.checkpoints, folder.logs}) == 3
+    assert len({folder.events, folder.checkpoints, folder.logs}) == 3
 
 
 @pytest.mark.parametrize(

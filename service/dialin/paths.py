@@ -18,8 +18,9 @@ class StudyFolder:
         return self.root / "best_config.yaml"
 
     @property
-    def spool(self) -> Path:
-        return self.root / "spool"
+    def events(self) -> Path:
+        """The folder of the study's event log and of what its recorder keeps beside it."""
+        return self.root / "spool"  # its name since the first release: older folders continue as they are
 
     @property
     def checkpoints(self) -> Path:
@@ -45,10 +46,6 @@ class StudyFolder:
     def database_url(self) -> Path:
         """What a driver on a server that runs other people's code is given in place of DIALIN_DATABASE_URL."""
         return self.root / "database_url"
-
-    @property
-    def journal(self) -> Path:
-        return self.root / "journal.jsonl"
 
 
 @dataclass(frozen=True)

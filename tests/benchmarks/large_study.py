@@ -31,8 +31,9 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from dialin.events.journal import Journal
-from dialin.lifecycle import StudyState
+from dialin.events.log import EventLog
+from dialin.events.types import EpochReported, Event, TrialEnded, TrialStarted
+from dialin.lifecycle import StudyState, TrialState
 from dialin.paths import OutputFolder
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.search.decision import Decision
@@ -56,18 +57,11 @@ PATHS = {
 }
 
 
-class _Silent:
-    """Hears everything and says nothing."""
-
-    def __getattr__(self, _: str) -> Any:
-        return lambda *_arguments: None
-
-
 class Maker:
     """A driver whose trials are made up."""
 
-    def __init__(self, study: Study, journal: Journal, epochs: int) -> None:
-        self._study, self._journal, self._epochs = study, journal, epochs
+    def __init__(self, study: Study, log: EventLog, epochs: int) -> None:
+        self._study, self._log, self._epochs = study, log, epochs
         self._random = random.Random(1)
 
     def train(self) -> Trial | None:
@@ -75,19 +69,22 @@ class Maker:
         trial = self._study.ask()
         if trial is None:
             return None
-        self._journal.trial_started(trial)
-        top, decision = self._random.random(), Decision("fail", "unknown")
+        self._log.append(TrialStarted(trial.number, trial.params, trial.epochs_done))
+        happened: list[Event] = []
+        top, ended = self._random.random(), Decision.of_state(TrialState.FAILED, "never")
         with self._study.batch():
             for epoch in range(trial.epochs_done + 1, self._epochs + 1):
                 value = top * (1 - 0.7**epoch)
                 decision = self._study.report(trial, epoch, value)
                 self._study.record_checkpoint(trial, epoch, f"checkpoints/{trial.number:04d}/epoch-{epoch:04d}")
-                self._journal.epoch_done(trial, epoch, value)
+                happened.append(EpochReported(trial.number, epoch, {"val_accuracy": value}, value))
                 if not decision.continues:
+                    ended = decision
                     self._study.record_metrics(trial, {"val_accuracy": value, "val_loss": 1 - value, "train_loss": 0.5})
                     self._study.tell(trial, decision)
                     break
-        self._journal.trial_ended(trial, decision)
+            self._log.append(*happened)
+        self._log.append(TrialEnded(trial.number, ended.state.value, ended.text()))
         return trial
 
     def end_waiting(self) -> None:
@@ -99,10 +96,10 @@ class Maker:
 def driven(settings: Settings, study_id: str) -> Iterator[Maker]:
     with Studies(settings.database) as studies:
         spec = stored_spec(studies.find(study_id).spec)
-    journal = Journal(OutputFolder(settings.out).study(study_id).journal, _Silent())
-    with opened_storage(settings.database) as storage, journal, acquire(settings.database, study_id):
+    log = EventLog(OutputFolder(settings.out).study(study_id).events)
+    with opened_storage(settings.database) as storage, log, acquire(settings.database, study_id):
         study = Study.open(plan_study(spec, ClusterShape(2)), storage, study_id)
-        yield Maker(study, journal, spec.budget.epochs)
+        yield Maker(study, log, spec.budget.epochs)
 
 
 def make(settings: Settings, trials: int, ends: bool) -> str:

@@ -5,7 +5,7 @@
 A server (`dialin up`) trains one study after the other; every other one is read from at `--rate` requests a second over
 eight connections: the list, the study, its trials, its best, its curve and a page, in turn. Requests are due at fixed
 times, and a late one counts from when it was due, so a server that stalls cannot hide it. The study's seconds are those
-from its first report to its last, over the trials' own clock in the journal.
+from its first report to its last, over the trials' own clock in the event log.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dialin.client.study import StudyHandle
-from dialin.events.journal import read_journal
+from dialin.events.log import read_events
+from dialin.events.types import EpochReported
 from dialin.paths import OutputFolder
 from tests.server.harness import Up, wait_until
 
@@ -71,9 +72,9 @@ def read_on(
 
 def training_seconds(up: Up, study: StudyHandle) -> float:
     """From the first report of a study to its last."""
-    events, _ = read_journal(OutputFolder(up.out).study(study.id).journal, 0)
-    times = [event["time"] for _, event in events if event["kind"] == "epoch"]
-    return float(times[-1] - times[0])
+    events = read_events(OutputFolder(up.out).study(study.id).events, 0, 10**9).events
+    times = [event.time for event in events if isinstance(event, EpochReported)]
+    return (times[-1] - times[0]) / 1000
 
 
 def one(up: Up, spec: Path, rate: float, most_seconds: float) -> tuple[float, list[float], list[str]]:

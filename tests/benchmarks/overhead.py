@@ -229,12 +229,11 @@ class Watcher:
 
     def note(self, text: str) -> None: ...
     def planned(self, *_: Any) -> None: ...
-    def trial_started(self, *_: Any) -> None: ...
-    def epoch_done(self, *_: Any) -> None: ...
 
-    def decided(self, *_: object) -> None: ...
-    def trial_ended(self, trial: Any, outcome: Any) -> None:
-        self._count += outcome.state.value != "waiting"
+    def receive(self, event: Any) -> None:
+        if event.kind != "trial_ended" or event.state == "waiting":
+            return
+        self._count += 1
         if self._count == self._trials:
             self.ended = time.time()
             self._thread.start()
@@ -242,8 +241,8 @@ class Watcher:
     def _watch(self) -> None:
         from dialin.tracking.lag import lag_of
 
-        (spool,) = self._out.glob("studies/*/spool")
-        while lag_of(spool):
+        (events,) = self._out.glob("studies/*/spool")
+        while lag_of(events):
             time.sleep(0.01)
         self.mirrored = time.time()
 

@@ -39,11 +39,22 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from dialin.events.log import EventLog  # noqa: E402
+from dialin.events.types import (  # noqa: E402
+    EpochReported,
+    StudyEnded,
+    StudyStarted,
+    TrialDecided,
+    TrialEnded,
+    TrialStarted,
+)
+from dialin.search.decision import Decision  # noqa: E402
+from dialin.tracking.cursor import read_cursor  # noqa: E402
 from dialin.tracking.mirror import Mirror, sqlite_uri  # noqa: E402
-from dialin.tracking.position import read_position  # noqa: E402
 from dialin.tracking.recorder import LazyClient, workers_for  # noqa: E402
-from dialin.tracking.recording import Recorder  # noqa: E402
+from dialin.tracking.replicate import Replicator  # noqa: E402
 
+BETWEEN = Decision("continue", "between_rungs")
 PARAMS: dict[str, Any] = {
     "model": "small_cnn",
     "optimizer": "sgd",
@@ -62,19 +73,25 @@ def metrics_of(trial: int, epoch: int) -> dict[str, float]:
     return {name: trial + epoch / (7 + place) for place, name in enumerate(NAMES)}
 
 
+def report_of(trial: int, epoch: int) -> tuple[EpochReported, TrialDecided]:
+    """What a driver logs of an epoch."""
+    metrics = metrics_of(trial, epoch)
+    return EpochReported(trial, epoch, metrics, metrics["val_accuracy"]), TrialDecided(trial, epoch, BETWEEN)
+
+
 def with_recorder(uri: str, folder: Path, trials: int, epochs: int) -> float:
-    """Seconds to write a full spool; what the study itself waits for is in `append_microseconds`."""
-    mirror = Mirror(folder / "spool", uri)
-    mirror.study_started("bench-1", "bench", {}, {})
-    for trial in range(trials):
-        mirror.trial_started(trial, PARAMS)
-        for epoch in range(1, epochs + 1):
-            mirror.epoch(trial, epoch, metrics_of(trial, epoch))
-        mirror.trial_ended(trial, "complete", "")
-    mirror.study_ended("complete", "", {}, {}, [])
+    """Seconds to replicate a complete event log; what the study itself waits for is in `append_microseconds`."""
+    with EventLog(folder / "spool") as log:
+        log.append(StudyStarted("bench-1", "bench", {}, {}))
+        for trial in range(trials):
+            log.append(TrialStarted(trial, PARAMS))
+            for epoch in range(1, epochs + 1):
+                log.append(*report_of(trial, epoch))
+            log.append(TrialEnded(trial, "complete", ""))
+        log.append(StudyEnded("complete", ""))
     client = LazyClient(uri)
     client.search_experiments()  # the first use of a store is not what is measured
-    recorder = Recorder(folder / "spool", client, folder / "artifacts", uri, workers_for(uri))
+    recorder = Replicator(folder / "spool", client, folder / "artifacts", uri, workers_for(uri))
     began = time.perf_counter()
     while not recorder.done:
         recorder.step()
@@ -228,14 +245,13 @@ def rates(migrated: Path, over_http: bool, rounds: int, trials: int, epochs: int
 def append_microseconds() -> float:
     """What an epoch costs the driver: the median of 5,000."""
     with tempfile.TemporaryDirectory() as name:
-        mirror = Mirror(Path(name), "unused")
         taken = []
-        for epoch in range(1, 5001):
-            metrics = metrics_of(1, epoch)
-            began = time.perf_counter()
-            mirror.epoch(1, epoch, metrics)
-            taken.append(time.perf_counter() - began)
-        mirror.close(0)
+        with EventLog(Path(name)) as log:
+            for epoch in range(1, 5001):
+                metrics = metrics_of(1, epoch)
+                began = time.perf_counter()
+                log.append(EpochReported(1, epoch, metrics, 0.5), TrialDecided(1, epoch, BETWEEN))
+                taken.append(time.perf_counter() - began)
     return statistics.median(taken) * 1e6
 
 
@@ -243,14 +259,16 @@ def seconds_to_first_write() -> float:
     """From starting the recorder on a new SQLite store, migrations and imports included, to the first saved position."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        mirror = Mirror(folder / "spool", sqlite_uri(folder / "mlflow.db"))
-        mirror.study_started("bench-1", "bench", {}, {})
+        log = EventLog(folder / "spool")
+        mirror = Mirror(folder / "spool", sqlite_uri(folder / "mlflow.db"), restore=log.restore)
+        log.append(StudyStarted("bench-1", "bench", {}, {}))
         began = time.perf_counter()
         mirror.start()
-        wait_until(lambda: read_position(folder / "spool").offset > 0, 120)
+        wait_until(lambda: read_cursor(folder / "spool").offset > 0, 120)
         seconds = time.perf_counter() - began
-        mirror.study_ended("complete", "", {}, {}, [])
+        log.append(StudyEnded("complete", ""))
         mirror.close(60)
+        log.close()
     return seconds
 
 

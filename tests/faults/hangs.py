@@ -66,14 +66,14 @@ def driver_frozen(folder: Path) -> Row:
     with Up(folder / "up") as up, up.client() as client:
         place.out = OutputFolder(up.out)
         study = client.submit(folder / "faulty.yaml")
-        wait_until(lambda: len(place.epochs_spooled()) > 5, 120, "five epochs")
+        wait_until(lambda: len(place.epochs_logged()) > 5, 120, "five epochs")
         (driver,) = up.drivers()
         os.kill(driver, signal.SIGSTOP)
         began = time.monotonic()
         wait_until(lambda: study.refresh().info.attempts == 2, 90, "another driver")
         assert not is_alive(driver)
-        before = len(place.epochs_spooled())
-        wait_until(lambda: len(place.epochs_spooled()) > before, 120, "it trains")
+        before = len(place.epochs_logged())
+        wait_until(lambda: len(place.epochs_logged()) > before, 120, "it trains")
         waited = time.monotonic() - began
         study.wait(progress=False, timeout=180)
         assert study.info.state == "complete", study.info

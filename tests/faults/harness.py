@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dialin.events.log import read_events
+from dialin.events.types import EpochReported
 from dialin.lifecycle import TrialState
 from dialin.paths import OutputFolder
 from dialin.search.ranking import best_of
@@ -21,7 +23,6 @@ from dialin.search.storage import opened_storage, sqlite_url
 from dialin.search.trial_rows import read_study
 from dialin.store.studies import Studies, StudyRow
 from dialin.tracking.lag import lag_of
-from dialin.tracking.spool import read_events
 
 ROOT = Path(__file__).parents[2]
 SPEC = """
@@ -99,13 +100,13 @@ class Place:
         with opened_storage(sqlite_url(self.out.database)) as storage:
             return read_study(storage, row.id)
 
-    def epochs_spooled(self) -> list[tuple[int, int]]:
+    def epochs_logged(self) -> list[tuple[int, int]]:
         """(trial, epoch) of every epoch that a driver took in, repeated ones too."""
         row = self.row
         if row is None:
             return []
-        events = read_events(self.out.study(row.id).spool, 0, 10**9).events
-        return [(int(event["trial"]), int(event["epoch"])) for event in events if event["kind"] == "epoch"]  # type: ignore[typeddict-item]
+        events = read_events(self.out.study(row.id).events, 0, 10**9).events
+        return [(event.trial, event.epoch) for event in events if isinstance(event, EpochReported)]
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def check(place: Place, tracking_uri: str | None = None) -> Verdict:
     row, records = place.row, place.records()
     assert row is not None
     # On a busy machine the recorder may outlive the driver's patience.
-    wait_until(lambda: lag_of(place.out.study(row.id).spool) == 0, 120, "all of it in MLflow")
+    wait_until(lambda: lag_of(place.out.study(row.id).events) == 0, 120, "all of it in MLflow")
     assert row.state == "complete", row
     assert len(records) == place.trials, [record.number for record in records]
     assert {record.state for record in records} <= {
@@ -136,9 +137,9 @@ def check(place: Place, tracking_uri: str | None = None) -> Verdict:
     _check_mlflow(row.id, records, tracking_uri or f"sqlite:///{place.out.mlflow_database}")
     best = best_of(records, "max")
     assert best is not None
-    spooled = Counter(place.epochs_spooled())
+    logged = Counter(place.epochs_logged())
     lost = place.trials - len(records) + sum(record.state is TrialState.FAILED for record in records)
-    return Verdict(lost, sum(count - 1 for count in spooled.values()), (best.number, max(best.values.values())))
+    return Verdict(lost, sum(count - 1 for count in logged.values()), (best.number, max(best.values.values())))
 
 
 def _check_mlflow(study_id: str, records: list[TrialRecord], uri: str) -> None:

@@ -40,7 +40,7 @@ def driver_killed(folder: Path, times: int, generator: random.Random) -> Row:
     """SIGKILL of the driver at random moments, the first of them while Ray starts perhaps."""
     place, waits = Place(folder, 12, 9, 0.1), []
     for _ in range(times):
-        began, before = time.monotonic(), len(place.epochs_spooled())
+        began, before = time.monotonic(), len(place.epochs_logged())
         process = place.start("ray")
         if generator.random() < 0.8:
             wait_until(lambda: _ended(process) or _more(place, before), 120, "an epoch")  # noqa: B023  asked at once
@@ -64,7 +64,7 @@ def driver_woken(folder: Path) -> Row:
     assert f"is being driven by process {old.pid}" in place.log(), place.log()[-3000:]
     with closing(sqlite3.connect(place.out.database, timeout=60)) as connection, connection:
         connection.execute("UPDATE dialin_leases SET beat_at = 0")  # as after a long silence
-    began, before = time.monotonic(), len(place.epochs_spooled())
+    began, before = time.monotonic(), len(place.epochs_logged())
     new = place.start("inline")
     wait_until(lambda: _ended(new) or _more(place, before), 120, "an epoch")
     waited = time.monotonic() - began
@@ -120,7 +120,7 @@ def worker_killed(folder: Path, times: int, generator: random.Random) -> Row:
     place, waits = Place(folder, 8 + 5 * times, 9, 0.2), []
     process = place.start("ray")
     while len(waits) < times:
-        before = len(place.epochs_spooled())
+        before = len(place.epochs_logged())
         wait_until(lambda: _ended(process) or _more(place, before + 2), 120, "two epochs")  # noqa: B023  asked at once
         workers = [pid for pid, command in descendants(process.pid) if "ray::" in command and "Train" in command]
         workers = workers or [pid for pid, command in descendants(process.pid) if command.startswith("ray::_Inner")]
@@ -136,8 +136,8 @@ def worker_killed(folder: Path, times: int, generator: random.Random) -> Row:
         if place.log().count("lost its worker") == said:
             break
         trial = int(place.log().rpartition(" lost its worker")[0].rpartition(" ")[2])
-        count = sum(number == trial for number, _ in place.epochs_spooled())
-        wait_until(lambda: sum(number == trial for number, _ in place.epochs_spooled()) > count, 120, "it goes on")  # noqa: B023
+        count = sum(number == trial for number, _ in place.epochs_logged())
+        wait_until(lambda: sum(number == trial for number, _ in place.epochs_logged()) > count, 120, "it goes on")  # noqa: B023
         waits.append(time.monotonic() - began)
     assert waits, place.log()[-3000:]
     assert process.wait(300) == 0, place.log()[-3000:]
@@ -185,7 +185,7 @@ def storage_locked(folder: Path, seconds: float) -> Row:
     with closing(sqlite3.connect(place.out.database, timeout=60)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         time.sleep(seconds)
-        before = len(place.epochs_spooled())
+        before = len(place.epochs_logged())
         connection.rollback()
     began = time.monotonic()
     wait_until(lambda: _ended(process) or _more(place, before), 120, "an epoch")
@@ -223,7 +223,7 @@ def mlflow_killed(folder: Path, *, from_the_start: bool = False) -> Row:
     wait_until(lambda: _more(place, 10), 120, "ten epochs")
     if server is not None:
         _end(server)
-    began, before = time.monotonic(), len(place.epochs_spooled())
+    began, before = time.monotonic(), len(place.epochs_logged())
     wait_until(lambda: _ended(process) or _more(place, before), 60, "an epoch")
     waited = time.monotonic() - began
     assert process.wait(300) == 0, place.log()[-3000:]
@@ -290,7 +290,7 @@ def recorder_killed(folder: Path, times: int) -> Row:
         wait_until(lambda: _ended(process) or [*recorders(place)] not in ([], [killed]), 60, "another recorder")  # noqa: B023
         assert not _ended(process), place.log()[-3000:]
         waits.append(time.monotonic() - began)
-        before = len(place.epochs_spooled())
+        before = len(place.epochs_logged())
         wait_until(lambda: _ended(process) or _more(place, before), 60, "an epoch")  # noqa: B023
         assert _more(place, before), "it was replaced at the study's end only"
     assert process.wait(300) == 0, place.log()[-3000:]
@@ -298,7 +298,7 @@ def recorder_killed(folder: Path, times: int) -> Row:
 
 
 def study_folder_deleted(folder: Path) -> Row:
-    """The folder of a study is deleted while it runs: its spool, its checkpoints, its logs."""
+    """The folder of a study is deleted while it runs: its event log, its checkpoints, its logs."""
     place = Place(folder, 10, 9, 0.1)
     process = place.start("inline")
     wait_until(lambda: _more(place, 10), 120, "ten epochs")
@@ -306,7 +306,7 @@ def study_folder_deleted(folder: Path) -> Row:
     assert row is not None
     shutil.rmtree(place.out.study(row.id).root, ignore_errors=True)
     began = time.monotonic()
-    wait_until(lambda: _ended(process) or _more(place, 12), 120, "the spool again, and more in it")
+    wait_until(lambda: _ended(process) or _more(place, 12), 120, "the event log again, and more in it")
     waited = time.monotonic() - began
     assert process.wait(300) == 0, place.log()[-3000:]
     return _row("study folder deleted", 1, place, None, waited)
@@ -316,7 +316,7 @@ def _row(fault: str, times: int, place: Place, runner: str | None, seconds: floa
     """Let the study come to its end where it has not, and check it."""
     state = place.row.state if place.row is not None else ""
     if runner is not None and state != "complete":
-        began, before = time.monotonic(), len(place.epochs_spooled())
+        began, before = time.monotonic(), len(place.epochs_logged())
         process = place.start(runner)
         wait_until(lambda: _ended(process) or _more(place, before), 120, "an epoch")
         waited = time.monotonic() - began
@@ -327,7 +327,7 @@ def _row(fault: str, times: int, place: Place, runner: str | None, seconds: floa
 
 
 def _more(place: Place, than: int) -> bool:
-    return len(place.epochs_spooled()) > than
+    return len(place.epochs_logged()) > than
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

@@ -1,6 +1,6 @@
 """The command line, in a process that kills itself before its N-th write: killed_driver.py N run SPEC ...
 
-A write is a commit of a transaction that changes something, in Optuna's tables or ours, or an event for the spool."""
+A write is a commit of a transaction that changes something, in Optuna's tables or ours, or of events to the study's event log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from dialin.cli import main as cli
-from dialin.tracking.spool import Spool
+from dialin.events.log import EventLog
+from dialin.events.types import Event
 
 CHANGES = ("INSERT", "UPDATE", "DELETE", "REPLACE")
 
@@ -41,13 +42,13 @@ def main() -> int:
     countdown = Countdown(int(sys.argv[1]))
     sa.event.listen(sa.Engine, "before_cursor_execute", countdown.statement)
     sa.event.listen(sa.Engine, "commit", countdown.commit)
-    append = Spool.append
+    append = EventLog.append
 
-    def counted(spool: Spool, event: Any) -> None:
+    def counted(log: EventLog, *events: Event) -> None:
         countdown.write()
-        append(spool, event)
+        append(log, *events)
 
-    Spool.append = counted  # type: ignore[method-assign]
+    EventLog.append = counted  # type: ignore[method-assign]
     return cli.main(sys.argv[2:])
 
 

@@ -61,16 +61,16 @@ def _server_row(folder: Path, fault: str, times: Sequence[str], inject: Callable
         place.out = OutputFolder(up.out)
         study = client.submit(spec)
         for each in times:
-            before = len(place.epochs_spooled())
-            wait_until(lambda: len(place.epochs_spooled()) > before + 3, 180, "it trains")  # noqa: B023  asked at once
+            before = len(place.epochs_logged())
+            wait_until(lambda: len(place.epochs_logged()) > before + 3, 180, "it trains")  # noqa: B023  asked at once
             began = time.monotonic()
             says = inject(up, each)
             assert up.process is not None
             assert up.process.poll() is None, up.log()
             assert says in up.log()
             assert says in (up.out / "server" / "up.log").read_text()
-            before = len(place.epochs_spooled())
-            wait_until(lambda: len(place.epochs_spooled()) > before, 240, "it goes on")  # noqa: B023
+            before = len(place.epochs_logged())
+            wait_until(lambda: len(place.epochs_logged()) > before, 240, "it goes on")  # noqa: B023
             longest = max(longest, time.monotonic() - began)
         study.wait(progress=False, timeout=300)
         verdict = check(place)

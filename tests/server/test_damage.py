@@ -190,7 +190,7 @@ def test_a_damaged_range_test_is_named_and_harms_nothing(client, settings, train
 
 @pytest.mark.parametrize("content", ['{"runs": null}', "[]", "\0", '{"offset": "far"}', '{"experiment": {}}'])
 def test_a_damaged_position_harms_nothing(client, settings, trained, content):
-    folder = OutputFolder(settings.out).study(trained).spool
+    folder = OutputFolder(settings.out).study(trained).events
     (folder / "position.json").write_text(content)
     assert len(client.get("/api/v1/studies").json()["studies"]) == 1
     for path in (f"/api/v1/studies/{trained}", f"/api/v1/studies/{trained}/trials", f"/studies/{trained}", "/metrics"):

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from dialin.events.journal import Journal
+from dialin.events.log import EventLog
+from dialin.events.types import EpochReported
 from dialin.lifecycle import StudyState, TrialState
 from dialin.paths import OutputFolder
 from dialin.search.decision import Decision
@@ -119,19 +120,14 @@ def test_a_list_of_ended_studies_reads_their_trials_once(settings, made, counted
 def test_a_curve_of_thousands_of_points_is_thinned_and_says_so(client, settings, made):
     row, study = made(1)
     trial = study.ask()
-    with Journal(OutputFolder(settings.out).study(row.id).journal, _Silent()) as journal:
+    with EventLog(OutputFolder(settings.out).study(row.id).events) as log:
         for epoch in range(1, 5001):
-            journal.epoch_done(trial, epoch, epoch / 5000)
+            log.append(EpochReported(trial.number, epoch, {"val_accuracy": epoch / 5000}, epoch / 5000))
     curve = client.get(f"/api/v1/studies/{row.id}/curve").json()
     assert len(curve["points"]) <= 2000
     assert len(curve["points"]) + curve["left_out"] == 5000
     assert (curve["points"][0]["epoch"], curve["points"][-1]["epoch"]) == (1, 5000)
     assert curve["points"][-1]["epochs_total"] == 5000
-
-
-class _Silent:
-    def __getattr__(self, _):
-        return lambda *_: None
 
 
 def test_all_trials_are_listed_sorted_and_filtered_without_scripts(client, made):

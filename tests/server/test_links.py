@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from dialin.paths import OutputFolder
 from dialin.server.app import create_app
 from dialin.settings import ServerSettings
-from dialin.tracking.position import Position, write_position
+from dialin.tracking.cursor import Cursor, write_cursor
 from tests.server.conftest import submit
 
 RUN = "#/experiments/7/runs/r1?workflowType=machine_learning"
@@ -34,9 +34,9 @@ def test_links_into_mlflow(settings, jobs, uri, secret, link, home):
         for _ in range(2)
     )
     study = submit(other).json()
-    spool = OutputFolder(settings.out).study(study["id"]).spool
+    spool = OutputFolder(settings.out).study(study["id"]).events
     spool.mkdir(parents=True)
-    write_position(spool, Position(experiment="7", parent="r1"))  # which the other server may not look at for a second
+    write_cursor(spool, Cursor(experiment="7", parent="r1"))  # which the other server may not look at for a second
     assert client.get(study["links"]["self"]).json()["links"]["mlflow"] == link
     page = client.get(study["links"]["page"]).text
     shown = re.search(r'<a href="([^"]*)"[^>]*>in MLflow</a>', page)

@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+from dialin.events.log import read_events
+from dialin.events.rebuild import append
+from dialin.events.types import StudyEnded, StudyStarted
 from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.server import mirror_keeper
@@ -14,18 +17,17 @@ from dialin.server.mirror_keeper import MirrorKeeper
 from dialin.specification import to_yaml
 from dialin.store.leases import acquire
 from dialin.store.studies import Studies
+from dialin.tracking.cursor import Cursor, write_cursor
 from dialin.tracking.lag import note_trouble, recorder_lock
-from dialin.tracking.position import Position, write_position
-from dialin.tracking.spool import Spool, read_events
 from tests.factories import make_spec
 from tests.study_flow.test_run import lag_line
 
 WRITES = """
 import sys
 from pathlib import Path
-from dialin.tracking.position import Position, write_position
+from dialin.tracking.cursor import Cursor, write_cursor
 folder = Path(sys.argv[1])
-write_position(folder, Position(offset=(folder / "events.jsonl").stat().st_size, study="s", ended=True))
+write_cursor(folder, Cursor(offset=(folder / "events.jsonl").stat().st_size, study="s", ended=True))
 """
 
 
@@ -65,13 +67,9 @@ def study(settings, name, state=StudyState.COMPLETE, ends=True):
         row = studies.create(name, to_yaml(make_spec(f"name={name}")))
         if state is not StudyState.RUNNING:
             studies.end(row.id, state, "so it was", {})
-    folder = OutputFolder(settings.out).study(row.id).spool
-    spool = Spool(folder)
-    spool.append({"kind": "study_started", "study": row.id, "name": name, "time": 5, "params": {}, "tags": {}})
-    if ends:
-        ended = {"state": state.value, "reason": "", "metrics": {}, "tags": {}, "artifacts": []}
-        spool.append({"kind": "study_ended", "time": 6, **ended})
-    spool.close()
+    folder = OutputFolder(settings.out).study(row.id).events
+    append(folder, [StudyStarted(row.id, name, {}, {}, time=5)])
+    append(folder, [StudyEnded(state.value, "", time=6)] if ends else [])
     return row.id, folder
 
 
@@ -153,11 +151,11 @@ def test_of_two_servers_over_one_folder_one_keeps_up(settings, commands, keep):
 def test_how_a_study_ended_is_told_when_its_driver_could_not(settings, commands, keep):
     started, _ = commands
     _, folder = study(settings, "s", StudyState.FAILED, ends=False)
-    write_position(folder, Position(offset=(folder / "events.jsonl").stat().st_size, study="s"))  # all that was said
+    write_cursor(folder, Cursor(offset=(folder / "events.jsonl").stat().st_size, study="s"))  # all that was said
     one = keep()
     steps(one, lambda: started)
     last = read_events(folder, 0, 10).events[-1]
-    assert (last["kind"], last["state"], last["reason"]) == ("study_ended", "failed", "so it was")
+    assert (last.kind, last.state, last.reason) == ("study_ended", "failed", "so it was")
 
 
 def test_a_study_whose_specification_cannot_be_read_ends_in_mlflow_too(settings, commands, keep):
@@ -170,7 +168,7 @@ def test_a_study_whose_specification_cannot_be_read_ends_in_mlflow_too(settings,
     one = keep()
     steps(one, lambda: {good, broken} <= set(started))
     last = read_events(folder, 0, 10).events[-1]
-    assert (last["kind"], last["state"], last["reason"]) == ("study_ended", "failed", "so it was")
+    assert (last.kind, last.state, last.reason) == ("study_ended", "failed", "so it was")
 
 
 def test_the_lag_of_a_study_that_has_ended_and_its_cause_are_in_the_api_and_on_its_page(client, settings):

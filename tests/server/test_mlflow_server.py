@@ -17,7 +17,7 @@ import pytest
 from dialin.server.mlflow_server import MOST_CONNECTIONS
 from dialin.settings import MLFLOW_SECRET
 from dialin.tracking.local_artifacts import path_inside
-from dialin.tracking.process import recorder_command
+from dialin.tracking.recorder_process import recorder_command
 from tests import others
 from tests.embedded_mlflow import running_mlflow
 from tests.tracking.studies import contents, fill

@@ -60,7 +60,7 @@ def answering(text, clock, etag=None):
 def test_no_answer_is_older_than_a_second(clock, settings, monkeypatch):
     stored = b"old"
     monkeypatch.setattr(
-        "dialin.server.study_reader.read_position", lambda spool: SimpleNamespace(experiment=stored, parent="", runs={})
+        "dialin.server.study_reader.read_cursor", lambda spool: SimpleNamespace(experiment=stored, parent="", runs={})
     )
     settings.out.mkdir()
     reader, row = SharedStudyReader(settings), SimpleNamespace(id="study")

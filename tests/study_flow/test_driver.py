@@ -1,4 +1,4 @@
-"""The driver's decisions about a whole study, with a real Study and a mirror that only remembers."""
+"""The driver's decisions about a whole study, with a real Study and a publisher that only remembers."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ import math
 import optuna
 import pytest
 
+from dialin.events.types import EpochReported, TrialDecided, TrialEnded
 from dialin.lifecycle import TrialState
 from dialin.search.records import Report
 from dialin.search.study import Study
 from dialin.specification.findings import Finding
-from dialin.study_flow.driver import LAST_WORD_SECONDS, STARVED_SECONDS, StudyDriver
+from dialin.study_flow.driver import LAST_WORD_SECONDS, STARVED_SECONDS, DriverControl, StudyDriver
 from dialin.study_flow.signals import Interrupts
 from tests.factories import make_plan
 
 
-class Remembering:
-    """Stands for the mirror and for the listener: keeps what it is told."""
+class Published:
+    """Stands for the publisher: keeps the events and the notes."""
 
     def __init__(self):
-        self.told = []
+        self.events, self.notes = [], []
 
-    def __getattr__(self, name):
-        return lambda *arguments: self.told.append((name, *arguments))
+    def publish(self, *events):
+        self.events += events
 
-    def named(self, name):
-        return [entry[1:] for entry in self.told if entry[0] == name]
+    def note(self, text):
+        self.notes.append(text)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def ends(self):
+        return [(event.trial, event.state, event.reason) for event in self.of(TrialEnded)]
 
 
 class Clock:
@@ -38,12 +45,12 @@ class Clock:
 
 @pytest.fixture
 def make_driver(tmp_path):
-    def make(*overrides, clock=None, **more):
+    def make(*overrides, clock=None, **control):
         plan = make_plan("early_stopping=off", *overrides)
         study = Study.open(plan, optuna.storages.InMemoryStorage(), "s")
-        mirror = Remembering()
-        driver = StudyDriver(plan, study, mirror, Remembering(), tmp_path, Interrupts(), clock or Clock(), **more)
-        return driver, study, mirror
+        published = Published()
+        driver = StudyDriver(plan, study, published, tmp_path, Interrupts(), DriverControl(**control), clock or Clock())
+        return driver, study, published
 
     return make
 
@@ -52,19 +59,35 @@ def metrics(value, **others):
     return {"val_accuracy": value, "train_loss": 0.5, **others}
 
 
-def test_a_trial_is_told_and_mirrored(make_driver):
-    driver, study, mirror = make_driver()
+def test_a_trial_is_stored_and_published(make_driver):
+    driver, study, published = make_driver()
     trial = driver.ask()
     for epoch in range(1, 10):
         decision = driver.report(trial, [Report(epoch, metrics(epoch / 10), "/c/9" if epoch == 9 else None)])
     assert not decision.continues
     assert study.best().checkpoint == "/c/9"
-    assert [name for name, *_ in mirror.told] == ["trial_started"] + ["epoch"] * 9 + ["trial_ended"]
-    assert mirror.named("trial_ended") == [(0, "complete", "trained all 9 epochs", {})]
+    assert [event.kind for event in published.events] == [
+        "trial_started",
+        *["epoch", "decision"] * 9,
+        "trial_ended",
+    ]
+    assert published.ends() == [(0, "complete", "trained all 9 epochs")]
+    assert published.events[-1].tags == {}
+    assert [event.value for event in published.of(EpochReported)] == [epoch / 10 for epoch in range(1, 10)]
+    assert [event.decision.continues for event in published.of(TrialDecided)] == [True] * 8 + [False]
+
+
+def test_a_report_of_many_epochs_is_one_write(make_driver):
+    driver, _, published = make_driver()
+    trial = driver.ask()
+    writes = []
+    published.publish = lambda *events: writes.append([event.kind for event in events])
+    driver.report(trial, [Report(epoch, metrics(0.5)) for epoch in (1, 2)])
+    assert writes == [["epoch", "decision"] * 2]
 
 
 def test_a_trial_that_trains_epochs_again_is_told_of_once(make_driver):
-    driver, _, _ = make_driver()
+    driver, _, published = make_driver()
     first = driver.ask()
     driver.report(first, [Report(epoch, metrics(0.1), f"0000/epoch-{epoch:04d}") for epoch in (1, 2, 3)])
     driver.lost(first, "killed")
@@ -72,33 +95,36 @@ def test_a_trial_that_trains_epochs_again_is_told_of_once(make_driver):
     assert again.epochs_done == 3
     driver.report(again, [Report(1, metrics(0.1), None)])
     driver.report(again, [Report(2, metrics(0.1), None)])
-    notes = [text for (text,) in driver._listener.named("note") if "trains again" in text]
+    notes = [text for text in published.notes if "trains again" in text]
     assert notes == ["trial 0 trains again from epoch 1, of 3 that it had reported: no checkpoint of it is left"]
 
 
-def test_the_mirror_hurries_once_the_last_trial_has_ended(make_driver):
-    driver, _, mirror = make_driver("budget.trials=3", "budget.epochs=1")
+def test_the_last_trials_end_is_announced(make_driver):
+    announced = []
+    driver, _, _ = make_driver("budget.trials=3", "budget.epochs=1", last_trial_ended=lambda: announced.append("ended"))
     first, second = driver.ask(), driver.ask()
     driver.report(first, [Report(1, metrics(0.5), None)])
     third = driver.ask()
     driver.report(second, [Report(1, metrics(0.5), None)])
-    assert mirror.named("hurry") == []
+    assert announced == []
     driver.report(third, [Report(1, metrics(0.5), None)])
-    assert mirror.told[-1] == ("hurry",)
+    assert announced == ["ended"]
 
 
 def test_epochs_reported_together_end_with_the_first_that_stops(make_driver):
-    driver, study, mirror = make_driver("budget.target=0.9")
+    announced = []
+    driver, study, published = make_driver("budget.target=0.9", last_trial_ended=lambda: announced.append("ended"))
     trial = driver.ask()
     reports = [Report(epoch, metrics(value)) for epoch, value in enumerate([0.1, 0.2, 0.95, 0.99], 1)]
     assert driver.report(trial, reports).text() == "reached the target 0.9 after epoch 3"
     assert study.trials()[0].values == {1: 0.1, 2: 0.2, 3: 0.95}
-    assert [epoch for _, epoch, _ in mirror.named("epoch")] == [1, 2, 3]
-    assert [name for name, *_ in mirror.told[-2:]] == ["trial_ended", "hurry"]
+    assert [event.epoch for event in published.of(EpochReported)] == [1, 2, 3]
+    assert published.events[-1].kind == "trial_ended"
+    assert announced == ["ended"]
 
 
-def test_the_mirror_hears_of_an_end_only_when_it_is_stored(make_driver, monkeypatch):
-    driver, study, mirror = make_driver()
+def test_an_end_is_published_only_when_it_is_stored(make_driver, monkeypatch):
+    driver, study, published = make_driver()
     trial = driver.ask()
 
     def fail(*_):
@@ -107,27 +133,28 @@ def test_the_mirror_hears_of_an_end_only_when_it_is_stored(make_driver, monkeypa
     monkeypatch.setattr(study, "tell", fail)
     with pytest.raises(OSError, match="no space"):
         driver.report(trial, [Report(epoch, metrics(0.5)) for epoch in range(1, 10)])
-    assert mirror.named("trial_ended") == []
+    assert published.ends() == []
 
 
 def test_any_metric_that_is_not_finite_is_a_divergence(make_driver):
-    driver, study, mirror = make_driver()
+    driver, study, published = make_driver()
     trial = driver.ask()
     decision = driver.report(trial, [Report(1, metrics(0.1, train_loss=math.nan))])
     assert (decision.state, decision.text()) == (TrialState.DIVERGED, "train_loss was nan after epoch 1")
     record = study.trials()[0]
     assert (record.state, record.reason) == (TrialState.DIVERGED, "train_loss was nan after epoch 1")
     assert study.best() is None
-    assert mirror.named("epoch")[0][2]["val_accuracy"] == 0.1
+    (event,) = published.of(EpochReported)
+    assert (event.metrics["val_accuracy"], event.value) == (0.1, None)
 
 
 def test_a_failure_keeps_its_last_line_and_its_log(make_driver, tmp_path):
-    driver, study, mirror = make_driver()
+    driver, study, published = make_driver()
     driver.fail(driver.ask(), "Traceback ...\n  File x\nValueError: width 0\n\n")
     log = tmp_path / "trial-0000.log"
     assert study.trials()[0].reason == "ValueError: width 0"
     assert log.read_text().startswith("Traceback")
-    assert mirror.named("trial_ended")[0][1] == "failed"
+    assert published.ends()[0][1] == "failed"
 
 
 def test_too_many_failures_end_the_study_with_their_cause(make_driver):
@@ -165,22 +192,20 @@ def test_trials_that_fail_otherwise_go_on_to_the_budgets_failures(make_driver, f
 def test_what_had_reported_before_a_resume_counts(make_driver, tmp_path):
     _, study, _ = make_driver()
     study.report(study.ask(), 1, 0.5)
-    driver = StudyDriver(
-        make_plan("early_stopping=off"), study, Remembering(), Remembering(), tmp_path, Interrupts(), Clock()
-    )
+    driver = StudyDriver(make_plan("early_stopping=off"), study, Published(), tmp_path, Interrupts(), clock=Clock())
     for _ in range(4):
         driver.fail(driver.ask(), "ValueError: a")
     assert driver.broken is None
 
 
 def test_a_failure_of_any_text_is_one_line_that_can_be_stored(make_driver, tmp_path):
-    driver, study, mirror = make_driver()
+    driver, study, published = make_driver()
     driver.fail(driver.ask(), "ValueError: \x1b[31mred\udcff\0 " + "x" * 3_000_000)
     reason = study.trials()[0].reason
     assert reason.startswith(r"ValueError: red\udcff\x00 xx")
     assert "characters cut" in reason
     assert len(reason) <= 1000
-    assert mirror.named("trial_ended")[0][2] == reason
+    assert published.ends()[0][2] == reason
     assert (tmp_path / "trial-0000.log").stat().st_size < 300_000
 
 
@@ -211,7 +236,7 @@ def test_the_hours_end_the_study(make_driver):
 
 def test_the_hours_cut_off_what_never_reports(make_driver):
     clock = Clock()
-    driver, study, mirror = make_driver("budget.hours=1", clock=clock)
+    driver, study, published = make_driver("budget.hours=1", clock=clock)
     first, _ = driver.ask(), driver.ask()
     driver.working(first)
     driver.report(first, [Report(1, metrics(0.5))])
@@ -223,13 +248,13 @@ def test_the_hours_cut_off_what_never_reports(make_driver):
     assert [(record.state, record.reason) for record in study.trials()] == [
         (TrialState.STOPPED, "the study ended: budget.hours: 1 are up")
     ] * 2
-    assert [told[:2] for told in mirror.named("trial_ended")] == [(0, "stopped"), (1, "stopped")]
+    assert [end[:2] for end in published.ends()] == [(0, "stopped"), (1, "stopped")]
     assert driver.finished
 
 
 def test_a_trial_that_is_at_an_epoch_for_too_long_is_overdue(make_driver):
     clock = Clock()
-    driver, study, mirror = make_driver("budget.epoch_minutes=2", clock=clock)
+    driver, study, published = make_driver("budget.epoch_minutes=2", clock=clock)
     first, second, third = driver.ask(), driver.ask(), driver.ask()
     driver.working(first)
     driver.working(second)
@@ -241,7 +266,7 @@ def test_a_trial_that_is_at_an_epoch_for_too_long_is_overdue(make_driver):
     driver.fail(second, text)
     assert study.trials()[1].state is TrialState.FAILED
     assert study.trials()[1].reason.startswith(text)
-    assert [told[:2] for told in mirror.named("trial_ended")] == [(1, "failed")]
+    assert [end[:2] for end in published.ends()] == [(1, "failed")]
     driver.lost(first, "its node is gone")
     driver.working(third)
     clock.now = 240.0
@@ -276,12 +301,12 @@ def test_a_study_whose_trials_all_wait_for_a_worker_says_so(make_driver):
 
 
 def test_an_interrupt_puts_trials_back(make_driver):
-    driver, study, mirror = make_driver()
+    driver, study, published = make_driver()
     trial = driver.ask()
     driver.report(trial, [Report(1, metrics(0.5))])
     driver.interrupt()
     assert study.trials()[0].state is TrialState.WAITING
-    assert mirror.named("trial_ended") == [(0, "interrupted", "the study was interrupted")]
+    assert published.ends() == [(0, "interrupted", "the study was interrupted")]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +318,7 @@ def test_an_interrupt_puts_trials_back(make_driver):
     ],
 )
 def test_the_doctor_stops_what_cannot_recover(make_driver, doctor, code, state):
-    driver, study, mirror = make_driver(f"early_stopping.doctor={doctor}", "early_stopping.asha.grace_epochs=3")
+    driver, study, published = make_driver(f"early_stopping.doctor={doctor}", "early_stopping.asha.grace_epochs=3")
     trial = driver.ask()
     finding = Finding(code, 1, {"dead units": 1.0}, "layer 5")
     decision = driver.report(trial, [Report(1, metrics(0.1), None, (finding,))])
@@ -303,5 +328,4 @@ def test_the_doctor_stops_what_cannot_recover(make_driver, doctor, code, state):
     if state is not None:
         assert record.state is state
         assert record.reason.startswith("dead_network in layer 5 after epoch 1: dead units 1; try a smaller lr")
-        tags = mirror.named("trial_ended")[0][3]
-        assert list(tags) == ["dialin.finding.dead_network"]
+        assert list(published.of(TrialEnded)[0].tags) == ["dialin.finding.dead_network"]

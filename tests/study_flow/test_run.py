@@ -19,7 +19,8 @@ import pytest
 from dialin.cli.render import mirror_line
 from dialin.client.local import LocalStudies
 from dialin.errors import ConflictError, DataError, NotFoundError, SpecError, UsageError
-from dialin.events.journal import read_journal
+from dialin.events.log import read_events
+from dialin.events.types import EpochReported, TrialEnded
 from dialin.execution import inline
 from dialin.execution.checkpoints import checkpoint_folder
 from dialin.execution.executor import executor_of
@@ -53,12 +54,10 @@ class Silent:
         self.notes.append(text)
 
     def planned(self, study_id, plan, trials): ...
-    def trial_started(self, trial): ...
-    def epoch_done(self, trial, epoch, value): ...
 
-    def decided(self, *_: object) -> None: ...
-    def trial_ended(self, trial, outcome):
-        self.ends.append(outcome.state)
+    def receive(self, event):
+        if isinstance(event, TrialEnded) and event.state != "interrupted":
+            self.ends.append(TrialState(event.state))
 
 
 @pytest.fixture
@@ -311,8 +310,8 @@ def test_a_second_driver_is_refused_while_the_first_lives(settings):
     class Second(Silent):
         error = None
 
-        def epoch_done(self, trial, epoch, value):
-            if self.error is None:
+        def receive(self, event):
+            if isinstance(event, EpochReported) and self.error is None:
                 with pytest.raises(ConflictError, match=f"is being driven by process {os.getpid()} on") as caught:
                     resume_study("last", settings, Silent(), "inline")
                 self.error = caught.value
@@ -460,9 +459,9 @@ def test_a_study_of_ones_own_goes_on_where_it_was_interrupted(settings, tmp_path
     class Interrupting(Silent):
         left = 9
 
-        def epoch_done(self, trial, epoch, value):
-            self.left -= 1
-            if self.left == 0:
+        def receive(self, event):
+            self.left -= isinstance(event, EpochReported)
+            if self.left == 0 and isinstance(event, EpochReported):
                 os.kill(os.getpid(), signal.SIGINT)
 
     file = example(tmp_path)
@@ -518,7 +517,7 @@ for epoch in range(1, 10):
 
 @pytest.mark.parametrize("runner", ["inline", "ray"])
 def test_what_a_function_of_ones_own_raises_is_the_trials_failure(settings, tmp_path, runner):
-    # Half of a surrogate pair ends a worker of Ray's where it is passed on; a long line stops who reads a journal.
+    # Half of a surrogate pair ends a worker of Ray's where it is passed on; a long line stops readers of the event log.
     text = "f'no {trial.epochs} ' + chr(0xDCFF) + chr(27) + '[2J' + chr(0) + 3_000_000 * 'x'"
     body = f"class OwnError(Exception): ...\nraise OwnError({text})"
     spec = own(tmp_path, body, "resources: {concurrency: 1}\n")
@@ -534,8 +533,9 @@ def test_what_a_function_of_ones_own_raises_is_the_trials_failure(settings, tmp_
     log = OutputFolder(settings.out).study(result.study_id).logs / "trial-0000.log"
     assert f'File "{tmp_path}/own.py", line 3, in train' in log.read_text()
     assert log.stat().st_size < 300_000
-    events, _ = read_journal(OutputFolder(settings.out).study(result.study_id).journal, 0)
-    assert events[-1][1]["kind"] == "trial_ended"
+    part = read_events(OutputFolder(settings.out).study(result.study_id).events, 0)
+    assert part.damaged == 0
+    assert [event.kind for event in part.events[-2:]] == ["trial_ended", "study_ended"]
 
 
 class DamagesTheBest:

@@ -12,20 +12,9 @@ import urllib.request
 import pytest
 
 from dialin.tracking.mirror import sqlite_uri
-from dialin.tracking.spool import Spool
+from tests.events.conftest import close_logs  # noqa: F401  a fixture
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-
-
-@pytest.fixture(autouse=True)
-def close_spools(monkeypatch):
-    """Closes what a test opened, as the death of its process would."""
-    opened = []
-    start = Spool.__init__
-    monkeypatch.setattr(Spool, "__init__", lambda self, folder: (start(self, folder), opened.append(self))[0])
-    yield
-    for spool in opened:
-        spool.close()
 
 
 @pytest.fixture(scope="session")

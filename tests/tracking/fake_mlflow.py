@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -56,7 +54,6 @@ class FakeMlflow:
         self.experiments = {}
         self.runs = {}
         self._late = []
-        self._unsent = None
 
     def at(self, name, effect):
         self.calls += 1
@@ -76,23 +73,6 @@ class FakeMlflow:
         if how in ("kill after", "kill late"):
             raise Killed(name)
         return result
-
-    @contextmanager
-    def transaction(self):
-        """As `one_transaction`, over this; a process that is killed within leaves nothing of it, either."""
-        before, self._unsent = copy.deepcopy(self.runs), set()
-        try:
-            yield self._unsent.clear
-            assert not self._unsent
-        except BaseException:
-            self.runs = before
-            raise
-        finally:
-            self._unsent = None
-
-    def _run(self, run_id):
-        assert run_id not in (self._unsent or ()), "MLflow finds no run that was not sent to the database yet"
-        return self.runs[run_id]
 
     def _catch_up(self):
         for due, effect in list(self._late):
@@ -123,8 +103,6 @@ class FakeMlflow:
         def make():
             run = FakeRun(f"run-{len(self.runs)}", run_name, start_time, dict(tags))
             self.runs[run.id] = run
-            if self._unsent is not None:
-                self._unsent.add(run.id)
             return run.seen()
 
         return self.at("create_run", make)
@@ -133,7 +111,7 @@ class FakeMlflow:
         assert len(metrics) + len(params) + len(tags) <= 1000
 
         def write():
-            run = self._run(run_id)
+            run = self.runs[run_id]
             run.points |= {(m.key, repr(m.value), m.timestamp, m.step) for m in metrics}
             for param in params:
                 assert run.params.setdefault(param.key, param.value) == param.value
@@ -142,20 +120,20 @@ class FakeMlflow:
         return self.at("log_batch", write)
 
     def get_run(self, run_id):
-        return self.at("get_run", lambda: self._run(run_id).seen())
+        return self.at("get_run", lambda: self.runs[run_id].seen())
 
     def get_metric_history(self, run_id, name):
         def history():
-            return [SimpleNamespace(step=step) for key, _, _, step in self._run(run_id).points if key == name]
+            return [SimpleNamespace(step=step) for key, _, _, step in self.runs[run_id].points if key == name]
 
         return self.at("get_metric_history", history)
 
     def update_run(self, run_id, status):
-        return self.at("update_run", lambda: setattr(self._run(run_id), "status", status))
+        return self.at("update_run", lambda: setattr(self.runs[run_id], "status", status))
 
     def set_terminated(self, run_id, status, end_time):
         def end():
-            run = self._run(run_id)
+            run = self.runs[run_id]
             run.status, run.ended_at = status, end_time
 
         return self.at("set_terminated", end)

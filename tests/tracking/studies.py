@@ -6,6 +6,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from dialin.events.log import EventLog
+from dialin.events.types import EpochReported, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from dialin.tracking.mirror import Mirror, sqlite_uri
 from dialin.tracking.recorder import Turn
 
@@ -18,9 +20,44 @@ def client_of(path):
     return MlflowClient(tracking_uri=sqlite_uri(path))
 
 
+class Mirrored:
+    """A study's event log with its mirror, as a driver has them."""
+
+    def __init__(self, folder, uri="unused", artifacts=None):
+        self.log = EventLog(folder)
+        self.mirror = Mirror(folder, uri, artifacts, self.log.restore)
+
+    def __getattr__(self, name):
+        return getattr(self.mirror, name)
+
+    def study_started(self, study, name, params, tags):
+        self.log.append(StudyStarted(study, name, params, tags))
+
+    def trial_started(self, trial, params):
+        self.log.append(TrialStarted(trial, params))
+
+    def epoch(self, trial, epoch, metrics):
+        self.log.append(EpochReported(trial, epoch, metrics))
+
+    def trial_ended(self, trial, state, reason, tags=None):
+        self.log.append(TrialEnded(trial, state, reason, tags or {}))
+
+    def study_ended(self, state, reason, metrics, tags, artifacts):
+        self.log.append(StudyEnded(state, reason, metrics, tags, tuple(artifacts)))
+
+    def abandon(self):
+        self.log.close()
+        self.mirror.abandon()
+
+    def close(self, timeout_seconds):
+        is_written = self.mirror.close(timeout_seconds)
+        self.log.close()
+        return is_written
+
+
 def fill(folder, trials=5, epochs=3, end=True):
     """A study's worth of events; the way each trial ended is that of ENDS, in turn."""
-    mirror = Mirror(folder, "unused")
+    mirror = Mirrored(folder)
     mirror.study_started("digits-abc", "digits", {"sampler": "tpe", "seed": 0}, {"spec": "name: digits"})
     for trial in range(trials):
         mirror.trial_started(trial, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})

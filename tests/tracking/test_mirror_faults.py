@@ -12,13 +12,13 @@ import threading
 
 import pytest
 
-from dialin.tracking.mirror import Mirror, sqlite_uri
-from dialin.tracking.position import read_position
-from dialin.tracking.process import recorder_command, sync
-from dialin.tracking.recording import Recorder
-from dialin.tracking.spool import FILE
+from dialin.events.log import FILE
+from dialin.tracking.cursor import read_cursor
+from dialin.tracking.mirror import sqlite_uri
+from dialin.tracking.recorder_process import recorder_command, sync
+from dialin.tracking.replicate import Replicator
 from tests import others
-from tests.tracking.studies import client_of, contents, drain, fill, kill_recorder, wait_for
+from tests.tracking.studies import Mirrored, client_of, contents, drain, fill, kill_recorder, wait_for
 
 pytestmark = others.MLFLOW
 PARAMS = {"lr": 0.1, "nesterov": True, "optimizer": "sgd"}
@@ -116,34 +116,34 @@ def test_written_twice_it_is_there_once(database, tmp_path):
     """The position is lost, and with it all that the recorder knew."""
     fill(tmp_path / "spool", trials=3)
     for _ in range(2):
-        drain(Recorder(tmp_path / "spool", client_of(database), None))
+        drain(Replicator(tmp_path / "spool", client_of(database), None))
         (tmp_path / "spool" / "position.json").unlink()
     contents(client_of(database), 3, 3)
 
 
-def test_a_run_that_a_person_deleted_stays_deleted_and_blocks_nothing(database, tmp_path, capfd):
+def test_a_run_that_a_person_deleted_stays_deleted_and_blocks_nothing(database, tmp_path, caplog):
     client = client_of(database)
     mirror = fill(tmp_path / "spool", trials=2, end=False)
-    recorder = Recorder(tmp_path / "spool", client, None)
+    recorder = Replicator(tmp_path / "spool", client, None)
     drain(recorder)
     deleted = client.search_runs(["1"], "tags.`dialin.trial` = '1'")[0].info.run_id
     client.delete_run(deleted)
     mirror.trial_started(1, PARAMS)
     mirror.epoch(1, 9, {"val_accuracy": 9.0})
     mirror.study_ended("complete", "", {}, {}, [])
-    drain(Recorder(tmp_path / "spool", client, None))
+    drain(Replicator(tmp_path / "spool", client, None))
     assert contents(client, 1, 3).info.status == "FINISHED"
-    assert deleted in capfd.readouterr().err
+    assert deleted in caplog.text
 
 
 def test_a_study_that_is_extended_says_so(database, tmp_path):
     """MLflow never changes a param."""
     client = client_of(database)
     fill(tmp_path / "spool", trials=1)
-    mirror = Mirror(tmp_path / "spool", "unused")
+    mirror = Mirrored(tmp_path / "spool", "unused")
     mirror.study_started("digits-abc", "digits", {"sampler": "tpe", "seed": 1}, {})
     mirror.study_ended("complete", "", {}, {}, [])
-    drain(Recorder(tmp_path / "spool", client, None))
+    drain(Replicator(tmp_path / "spool", client, None))
     parent = contents(client, 1, 3)
     assert (parent.data.params["seed"], parent.data.tags["dialin.seed"], parent.info.status) == ("0", "1", "FINISHED")
 
@@ -153,7 +153,7 @@ def test_a_damaged_line_costs_no_other(database, tmp_path):
     with (tmp_path / "spool" / FILE).open("ab") as file:
         file.write(b"\0\0\0\n[]\n3\n{}\n")
     mirror.study_ended("complete", "", {}, {}, [])
-    recorder = Recorder(tmp_path / "spool", client_of(database), None)
+    recorder = Replicator(tmp_path / "spool", client_of(database), None)
     while not recorder.done:
         recorder.step(limit=3)
     assert contents(client_of(database), 2, 3).info.status == "FINISHED"
@@ -171,7 +171,7 @@ def test_recorders_of_several_studies_share_a_new_database(tmp_path):
     """The first one to come makes it; SQLite lets one write at a time."""
     database = tmp_path / "mlflow.db"
     for study in range(3):
-        mirror = Mirror(tmp_path / f"{study}", "unused")
+        mirror = Mirrored(tmp_path / f"{study}", "unused")
         mirror.study_started(f"s-{study}", f"s{study}", {}, {})
         for trial in range(15):
             mirror.trial_started(trial, PARAMS)
@@ -190,17 +190,17 @@ def test_recorders_of_several_studies_share_a_new_database(tmp_path):
 
 def test_a_driver_killed_in_a_trial_leaves_no_run_running_and_a_resumed_one_goes_on(database, tmp_path):
     code = (
-        "import os, sys, pathlib; from dialin.tracking.mirror import Mirror; "
+        "import os, sys, pathlib; from tests.tracking.studies import Mirrored; "
         "from tests.tracking.studies import fill, wait_for; folder = pathlib.Path(sys.argv[1]); "
-        "fill(folder, trials=1, end=False); mirror = Mirror(folder, sys.argv[2]); mirror.start(); "
+        "fill(folder, trials=1, end=False); mirror = Mirrored(folder, sys.argv[2]); mirror.start(); "
         "mirror.trial_started(1, {'lr': 0.1, 'nesterov': True, 'optimizer': 'sgd'}); "
         "mirror.epoch(1, 1, {'val_accuracy': 1.1}); wait_for(lambda: mirror.lag() == 0); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "spool"), sqlite_uri(database)], check=False)
     client = client_of(database)
-    wait_for(lambda: read_position(tmp_path / "spool").ended)
+    wait_for(lambda: read_cursor(tmp_path / "spool").ended)
     assert statuses(client) == ["FINISHED", "KILLED", "KILLED"]
-    mirror = Mirror(tmp_path / "spool", sqlite_uri(database))
+    mirror = Mirrored(tmp_path / "spool", sqlite_uri(database))
     mirror.study_started("digits-abc", "digits", {"sampler": "tpe", "seed": 0}, {})
     mirror.start()
     mirror.trial_started(1, PARAMS)
@@ -218,12 +218,12 @@ def test_a_study_that_ends_takes_its_open_trials_with_it(database, tmp_path):
     mirror = fill(tmp_path / "spool", trials=1, end=False)
     mirror.trial_started(1, PARAMS)
     mirror.study_ended("failed", "out of luck", {}, {}, [])
-    drain(Recorder(tmp_path / "spool", client_of(database), None))
+    drain(Replicator(tmp_path / "spool", client_of(database), None))
     assert statuses(client_of(database)) == ["FAILED", "FINISHED", "KILLED"]
 
 
 def test_a_recorder_that_was_killed_is_replaced_when_the_study_ends(database, tmp_path):
-    mirror = Mirror(tmp_path / "spool", sqlite_uri(database))
+    mirror = Mirrored(tmp_path / "spool", sqlite_uri(database))
     mirror.study_started("digits-abc", "digits", {"sampler": "tpe", "seed": 0}, {})
     mirror.start()
     wait_for(lambda: mirror.lag() == 0)
@@ -240,12 +240,12 @@ def test_signals(database, tmp_path, number, ends):
     """SIGTERM: what is there is written, then it ends. Ctrl-C is the driver's to handle."""
     fill(tmp_path / "spool", trials=2, end=False)
     process = start(tmp_path / "spool", sqlite_uri(database))
-    wait_for(lambda: read_position(tmp_path / "spool").offset > 0)
+    wait_for(lambda: read_cursor(tmp_path / "spool").offset > 0)
     process.send_signal(number)
     if ends:
         assert process.wait(30) == 0
     else:
-        Mirror(tmp_path / "spool", "unused").study_ended("complete", "", {}, {}, [])
+        Mirrored(tmp_path / "spool", "unused").study_ended("complete", "", {}, {}, [])
         assert process.wait(30) == 0  # it lived on to read this
     process.stdin.close()
     contents(client_of(database), 2, 3)
@@ -262,6 +262,6 @@ def test_a_folder_called_service_is_not_taken_for_ours(database, tmp_path, monke
 def test_the_recorder_gives_way_to_training(database, tmp_path):
     fill(tmp_path / "spool", trials=0, end=False)
     process = start(tmp_path / "spool", sqlite_uri(database))
-    wait_for(lambda: read_position(tmp_path / "spool").offset > 0)
+    wait_for(lambda: read_cursor(tmp_path / "spool").offset > 0)
     assert os.getpriority(os.PRIO_PROCESS, process.pid) >= 10
     assert finish(process) == 0

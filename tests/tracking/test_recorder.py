@@ -12,25 +12,34 @@ import threading
 import time
 
 import pytest
-import sqlalchemy
 
-from dialin.tracking import mlflow_runs, recorder, recording
-from dialin.tracking.mirror import Mirror, sqlite_uri, ui_command
+from dialin.events.log import read_events
+from dialin.tracking import mlflow_runs, recorder
+from dialin.tracking.mirror import sqlite_uri, ui_command
 from dialin.tracking.mlflow_runs import MOST_REFUSALS
-from dialin.tracking.process import recorder_command
 from dialin.tracking.recorder import Finishing, run
-from dialin.tracking.recording import Recorder
-from dialin.tracking.spool import read_events
-from dialin.tracking.transaction import one_transaction
+from dialin.tracking.recorder_process import recorder_command
+from dialin.tracking.replicate import Replicator
 from tests import others
-from tests.tracking.studies import ENDS, alive, client_of, contents, drain, fill, kill_recorder, turn_on, wait_for
+from tests.tracking.studies import (
+    ENDS,
+    Mirrored,
+    alive,
+    client_of,
+    contents,
+    drain,
+    fill,
+    kill_recorder,
+    turn_on,
+    wait_for,
+)
 
 pytestmark = others.MLFLOW
 
 
 def test_a_study_as_it_stands_in_mlflow(database, tmp_path):
     fill(tmp_path / "spool")
-    recorder = Recorder(tmp_path / "spool", client_of(database), tmp_path / "artifacts")
+    recorder = Replicator(tmp_path / "spool", client_of(database), tmp_path / "artifacts")
     drain(recorder)
     assert recorder.done
     parent = contents(client_of(database), 5, 3)
@@ -46,7 +55,7 @@ def test_what_is_not_finite_is_shown_as_such(database, tmp_path):
     mirror.trial_started(0, {})
     mirror.epoch(0, 1, {"train_loss": math.nan, "val_loss": math.inf})
     client = client_of(database)
-    drain(Recorder(tmp_path / "spool", client, None))
+    drain(Replicator(tmp_path / "spool", client, None))
     found = client.search_runs(["1"], "tags.`dialin.trial` = '0'")[0]
     assert math.isnan(client.get_metric_history(found.info.run_id, "train_loss")[0].value)
     assert client.get_metric_history(found.info.run_id, "val_loss")[0].value > 1e300
@@ -58,7 +67,7 @@ def test_files_go_to_the_parent_run(database, tmp_path):
     mirror = fill(tmp_path / "spool", trials=1, end=False)
     mirror.study_ended("complete", "", {}, {}, [str(file), str(tmp_path / "gone.yaml")])
     client = client_of(database)
-    drain(Recorder(tmp_path / "spool", client, tmp_path / "artifacts"))
+    drain(Replicator(tmp_path / "spool", client, tmp_path / "artifacts"))
     parent = contents(client, 1, 3)
     assert [entry.path for entry in client.list_artifacts(parent.info.run_id)] == ["best_config.yaml"]
     assert list((tmp_path / "artifacts" / "digits").rglob("best_config.yaml"))
@@ -72,14 +81,14 @@ def test_a_copied_folder_writes_nothing_into_the_original(database, tmp_path):
     mirror = fill(tmp_path / "a" / "spool", trials=1, end=False)
     mirror.study_ended("complete", "", {}, {}, [str(file)])
     client = client_of(database)
-    drain(Recorder(tmp_path / "a" / "spool", client, tmp_path / "a" / "mlflow-artifacts"))
+    drain(Replicator(tmp_path / "a" / "spool", client, tmp_path / "a" / "mlflow-artifacts"))
     (kept,) = (tmp_path / "a" / "mlflow-artifacts").rglob("best_config.yaml")
 
     shutil.copytree(tmp_path / "a", tmp_path / "b")  # its database too says that the artifacts lie in a
     file.write_text("name: copy")
     mirror = fill(tmp_path / "b" / "spool", trials=1, end=False)
     mirror.study_ended("complete", "", {}, {}, [str(file)])
-    drain(Recorder(tmp_path / "b" / "spool", client, tmp_path / "b" / "mlflow-artifacts"))
+    drain(Replicator(tmp_path / "b" / "spool", client, tmp_path / "b" / "mlflow-artifacts"))
     assert kept.read_text() == "name: original"
     tags = contents(client, 1, 3).data.tags
     assert "which was copied or moved" in tags["dialin.left_out.best_config"]
@@ -96,7 +105,7 @@ def test_files_of_an_experiment_that_a_server_made(database, tmp_path, has_folde
     file.write_text("name: digits")
     mirror = fill(tmp_path / "spool", trials=2, end=False)
     mirror.study_ended("complete", "", {}, {}, [str(file)])
-    recorder = Recorder(tmp_path / "spool", client, tmp_path / "artifacts" if has_folder else None)
+    recorder = Replicator(tmp_path / "spool", client, tmp_path / "artifacts" if has_folder else None)
     for _ in range(0 if has_folder else mlflow_runs.MOST_REFUSALS - 1):
         with pytest.raises(MlflowException, match="mlflow-artifacts"):
             recorder.step()
@@ -134,7 +143,7 @@ def test_a_file_waits_for_an_mlflow_that_is_away(database, tmp_path):
     mirror = fill(tmp_path / "spool", trials=1, end=False)
     mirror.study_ended("complete", "", {}, {}, [str(file)])
     client = AwayFromTheFileOn(client_of(database))
-    recorder = Recorder(tmp_path / "spool", client, tmp_path / "artifacts")
+    recorder = Replicator(tmp_path / "spool", client, tmp_path / "artifacts")
     for _ in range(2 * mlflow_runs.MOST_REFUSALS):
         with pytest.raises(ConnectionError):
             recorder.step()
@@ -155,7 +164,7 @@ def test_files_of_a_run_that_a_server_made_are_written_through_no_link(database,
     client = client_of(database)
     client.create_experiment("digits", artifact_location="mlflow-artifacts:/9")
     mirror = fill(tmp_path / "spool", trials=1, end=False)
-    recorder = Recorder(tmp_path / "spool", client, tmp_path / "artifacts")
+    recorder = Replicator(tmp_path / "spool", client, tmp_path / "artifacts")
     drain(recorder)
     experiment = client.get_experiment_by_name("digits").experiment_id
     parent = next(run_ for run_ in client.search_runs([experiment]) if "dialin.trial" not in run_.data.tags)
@@ -179,7 +188,7 @@ def test_files_of_a_run_that_a_server_made_are_written_through_no_link(database,
 
 
 def test_a_resumed_study_goes_on_in_the_same_runs(database, tmp_path):
-    mirror = Mirror(tmp_path / "spool", "unused")
+    mirror = Mirrored(tmp_path / "spool", "unused")
     client = client_of(database)
     mirror.study_started("digits-abc", "digits", {"seed": 0}, {})
     mirror.trial_started(0, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
@@ -187,10 +196,10 @@ def test_a_resumed_study_goes_on_in_the_same_runs(database, tmp_path):
     mirror.epoch(0, 2, {"val_accuracy": 0.2})
     mirror.trial_ended(0, "interrupted", "the study was interrupted")
     mirror.study_ended("interrupted", "", {}, {}, [])
-    drain(Recorder(tmp_path / "spool", client, None))
+    drain(Replicator(tmp_path / "spool", client, None))
     mirror.study_started("digits-abc", "digits", {"seed": 0}, {})
     mirror.trial_started(0, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
-    recorder = Recorder(tmp_path / "spool", client, None)
+    recorder = Replicator(tmp_path / "spool", client, None)
     drain(recorder)
     assert {run_.info.status for run_ in client.search_runs(["1"])} == {"RUNNING"}
     assert {run_.data.tags["dialin.reason"] for run_ in client.search_runs(["1"])} == {"went on"}
@@ -228,13 +237,13 @@ class Flaky:
 def record_with(database, folder, failures, restart):
     """Run recorders over the spool until done, a new one after each failure if `restart`; the number of calls."""
     flaky = Flaky(client_of(database), failures)
-    recorder = Recorder(folder, flaky, None)
+    recorder = Replicator(folder, flaky, None)
     while not recorder.done:
         try:
             recorder.step(limit=7)
         except ConnectionError:
             if restart:
-                recorder = Recorder(folder, flaky, None)
+                recorder = Replicator(folder, flaky, None)
     return flaky.calls
 
 
@@ -267,16 +276,16 @@ def test_many_failures_lose_and_double_nothing(database, tmp_path, seed):
 def test_it_gives_up_only_when_told_to_finish(tmp_path):
     fill(tmp_path / "spool", trials=1)
     down = Flaky(object(), {})
-    recorder = Recorder(tmp_path / "spool", down, None)
+    recorder = Replicator(tmp_path / "spool", down, None)
     finishing = Finishing()
     finishing.ask(patience_seconds=0.0)
     assert run(recorder, finishing, turn_on(tmp_path / "spool", finishing)) == 3
-    assert Mirror(tmp_path / "spool", "unused").lag() > 0
+    assert Mirrored(tmp_path / "spool", "unused").lag() > 0
 
 
 def test_the_process_ends_by_itself_and_nothing_lags(database, tmp_path):
     mirror = fill(tmp_path / "spool", trials=0, end=False)
-    mirror = Mirror(tmp_path / "spool", sqlite_uri(database), tmp_path / "artifacts")
+    mirror = Mirrored(tmp_path / "spool", sqlite_uri(database), tmp_path / "artifacts")
     mirror.start()
     for trial in range(5):
         mirror.trial_started(trial, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
@@ -310,9 +319,9 @@ def test_a_killed_recorder_leaves_nothing_that_the_next_does_not_mend(database, 
 def test_a_dead_driver_lets_the_recorder_finish(database, tmp_path):
     """The driver's end of the pipe closes when it dies; what it had spooled is written all the same."""
     code = (
-        "import os, sys, pathlib; from dialin.tracking.mirror import Mirror; "
+        "import os, sys, pathlib; from tests.tracking.studies import Mirrored; "
         "from tests.tracking.studies import fill; folder = pathlib.Path(sys.argv[1]); "
-        "mirror = Mirror(folder, sys.argv[2]); fill(folder, end=False); mirror.start(); "
+        "mirror = Mirrored(folder, sys.argv[2]); fill(folder, end=False); mirror.start(); "
         "print(mirror._recorder._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     driver = subprocess.run(
@@ -329,7 +338,7 @@ def test_a_server_that_dies_and_comes_back(server, database, tmp_path):
     start, stop = server
     uri = start()
     fill(tmp_path / "early", trials=0, end=False)
-    mirror = Mirror(tmp_path / "early", uri)
+    mirror = Mirrored(tmp_path / "early", uri)
     mirror.start()
     wait_for(lambda: mirror.lag() == 0)
     stop()
@@ -351,26 +360,13 @@ def test_the_command_that_opens_the_pages(monkeypatch, tmp_path):
     assert shutil.which(program)
 
 
-def test_a_local_database_gets_many_trials_in_one_transaction(database, tmp_path):
-    client = client_of(database)
-    commits = []
-    sqlalchemy.event.listen(client._tracking_client.store.engine, "commit", commits.append)
-    fill(tmp_path / "spool", trials=40)
-    Recorder(tmp_path / "spool", client, None).step()
-    assert len(commits) < 20  # one for the trials; the study's own run takes a few
-    assert len(client.search_runs(["1"], max_results=1000)) == 41
-
-
-def test_trials_of_more_points_than_a_call_takes_and_more_trials_than_are_sent_at_once(database, tmp_path):
-    trials, epochs = recording.TRIALS_A_FLUSH + 1, mlflow_runs.METRICS_A_CALL // 2 + 1
+def test_trials_of_more_points_than_a_call_takes(database, tmp_path):
+    trials, epochs = 3, mlflow_runs.METRICS_A_CALL // 2 + 1
     fill(tmp_path / "spool", trials, epochs)
     client = client_of(database)
-    commits = []
-    sqlalchemy.event.listen(client._tracking_client.store.engine, "commit", commits.append)
-    recorder = Recorder(tmp_path / "spool", client, None)
+    recorder = Replicator(tmp_path / "spool", client, None)
     while recorder.step(limit=100_000):
         pass
-    assert len(commits) < 20  # in one transaction, as above; had it failed, trials would be written one by one
     contents(client, trials, epochs)
     found = client.search_runs(["1"], "tags.`dialin.kind` = 'trial'")
     assert {run.data.tags["dialin.trial"]: run.data.metrics["val_accuracy"] for run in found} == {
@@ -378,47 +374,24 @@ def test_trials_of_more_points_than_a_call_takes_and_more_trials_than_are_sent_a
     }
 
 
-def test_what_mlflow_would_undo_in_the_midst_of_many_undoes_none_of_the_others(database, tmp_path):
-    """A point of the second of three trials is there already; MLflow finds out by an error, and rolls back."""
+def test_a_point_that_is_there_already_is_one_point(database, tmp_path):
+    """A recorder that lost its cursor writes it again, within a batch of others."""
     fill(tmp_path / "spool", trials=3)
     client = client_of(database)
-    recorder = Recorder(tmp_path / "spool", client, None)
+    recorder = Replicator(tmp_path / "spool", client, None)
     recorder.step(limit=2)  # the study, and that the first trial started
-    recorder._saved.epochs.clear()
     (first,) = client.search_runs(["1"], "tags.`dialin.trial` = '0'")
-    event = next(event for event in read_events(tmp_path / "spool", 0, 100)[0] if event["kind"] == "epoch")
-    client.log_metric(first.info.run_id, "val_accuracy", event["metrics"]["val_accuracy"], event["time"], 1)
+    event = next(event for event in read_events(tmp_path / "spool", 0, 100).events if event.kind == "epoch")
+    client.log_metric(first.info.run_id, "val_accuracy", event.metrics["val_accuracy"], event.time, 1)
     drain(recorder)
     contents(client, 3, 3)
-
-
-def test_one_transaction_is_whole_or_nothing(database):
-    from mlflow.exceptions import MlflowException
-
-    client = client_of(database)
-    experiment = client.create_experiment("x")
-
-    def write(fail):
-        with one_transaction(client) as flush:
-            assert flush is not None
-            run = client.create_run(experiment).info.run_id
-            flush()
-            client.log_metric(run, "loss", 0.5, step=1)
-            if fail:
-                raise ValueError("in the midst")
-
-    with pytest.raises(MlflowException, match="midst"):
-        write(fail=True)
-    assert client.search_runs([experiment]) == []
-    write(fail=False)
-    assert [found.data.metrics for found in client.search_runs([experiment])] == [{"loss": 0.5}]
 
 
 def test_what_comes_when_the_last_trial_has_ended_is_written_at_once(database, tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "PAUSE_SECONDS", 3600.0)
     mirror = fill(tmp_path / "spool", trials=1, end=False)
     finishing = Finishing()
-    writer = Recorder(tmp_path / "spool", client_of(database), None)
+    writer = Replicator(tmp_path / "spool", client_of(database), None)
     thread = threading.Thread(target=run, args=(writer, finishing, turn_on(tmp_path / "spool", finishing)), daemon=True)
     thread.start()
     wait_for(lambda: mirror.lag() == 0)
@@ -441,7 +414,7 @@ def test_the_driver_tells_it_by_its_standard_input(told, is_near):
 
 def test_a_driver_hurries_a_recorder_that_is_no_more(database, tmp_path):
     fill(tmp_path / "spool", trials=1, end=False)
-    mirror = Mirror(tmp_path / "spool", sqlite_uri(database))
+    mirror = Mirrored(tmp_path / "spool", sqlite_uri(database))
     mirror.start()
     kill_recorder(mirror)
     mirror.hurry()

@@ -15,7 +15,7 @@ from dialin.client.client import Client
 from dialin.client.local import LocalStudies
 from dialin.client.study import StudyHandle
 from dialin.errors import UsageError
-from dialin.events.journal import Listener
+from dialin.events.publisher import Listener
 from dialin.schemas import Best, Event, LocalStudy, Study, StudyInFull, Trial
 from dialin.search.records import trial_log_name
 from dialin.settings import ServerAddress, Settings

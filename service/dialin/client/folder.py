@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dialin.client.answers import table, trial_row
 from dialin.client.local import LocalStudies
 from dialin.client.prepare import SpecSource, load_spec
-from dialin.events.journal import Listener
+from dialin.events.publisher import Listener
 from dialin.results.summary import Result
 from dialin.schemas import Best, LocalStudy, Trial
 from dialin.settings import Settings

@@ -16,7 +16,8 @@ from typing import Self
 from dialin import schemas
 from dialin.errors import ConflictError, NoResultError, UnreadableError
 from dialin.events.best_value_curve import BestValueCurve
-from dialin.events.journal import read_journal
+from dialin.events.log import metric_of, read_events
+from dialin.events.served import served_data
 from dialin.lifecycle import ENDED, Action, StudyState, check_possible
 from dialin.paths import OutputFolder
 from dialin.results.claims import judge
@@ -114,7 +115,7 @@ class LocalStudies:
         """How the best value improved over epochs, trials and seconds."""
         snapshot = self._read(reference)
         objective = snapshot.spec.objective
-        collected = BestValueCurve(objective.mode == "max").read_on(self._out.study(snapshot.row.id).journal)
+        collected = BestValueCurve(objective.mode == "max").read_on(self._out.study(snapshot.row.id).events)
         points, left_out = collected.shown()
         return schemas.BestCurve(
             metric=objective.metric,
@@ -142,17 +143,19 @@ class LocalStudies:
         Raises ConflictError when the process that drove the study is gone without having ended it.
         """
         study_id = self._read(reference).row.id
-        journal = self._out.study(study_id).journal
+        folder = self._out.study(study_id).events
         offset, state, undriven = 0, ("", ""), 0
         while True:
             row = self._open(study_id).studies.get(study_id)
             if (row.state, row.reason) != state and row.state not in ENDED:
                 state = (row.state, row.reason)
                 yield self._study_event(study_id, offset)
-            events, offset = read_journal(journal, offset)
-            for position, event in events:
-                yield schemas.Event(id=str(position), kind=event["kind"], data=event)
-            if events:
+            part = read_events(folder, offset, metric=metric_of(folder))
+            for end, event in part.entries:
+                if (data := served_data(event)) is not None:
+                    yield schemas.Event(id=str(end), kind=event.kind, data=data)
+            before, offset = offset, part.offset
+            if offset > before:
                 continue  # there may be more
             if row.state in ENDED:
                 yield self._study_event(study_id, offset)

@@ -1,13 +1,13 @@
-"""How the best value of a study grew, read from its journal."""
+"""How the best value of a study grew, read from its event log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from dialin.events.journal import read_journal
+from dialin.events.log import metric_of, read_events
+from dialin.events.types import EpochReported
 
 MOST_POINTS = 2000  # in memory: a curve of more looks the same
 _BYTES_PER_POINT = 300
@@ -29,7 +29,7 @@ class CurvePoint:
 
 @dataclass
 class BestValueCurve:
-    """Every report that improved the best value, as far as the journal was read.
+    """Every report that improved the best value, as far as the event log was read.
 
     Where these are more than MOST_POINTS, the first, the last and some between them stay. A curve is read on in place;
     it is not thread safe.
@@ -38,7 +38,7 @@ class BestValueCurve:
     maximize: bool
     """Whether a larger value is better."""
     offset: int = 0
-    """The bytes of the journal that were read."""
+    """The bytes of the event log that were read."""
     epochs: int = 0
     """The epochs of all trials together."""
     reported: dict[int, int] = field(default_factory=dict)
@@ -64,20 +64,21 @@ class BestValueCurve:
         tail = [self.last] if self.last is not None and self.last not in self.points[-1:] else []
         return [*self.points, *tail], self.left_out
 
-    def read_on(self, journal: Path) -> BestValueCurve:
-        """Read what has been added to the journal; returns the curve itself."""
+    def read_on(self, folder: Path) -> BestValueCurve:
+        """Read what has been added to the event log in a folder; returns the curve itself."""
+        metric = metric_of(folder)
         while True:
-            events, offset = read_journal(journal, self.offset)
-            for _, event in events:
-                if event["kind"] == "epoch":
+            part = read_events(folder, self.offset, metric=metric)
+            for event in part.events:
+                if isinstance(event, EpochReported):
                     self._add(event)
-            if offset == self.offset:
+            if part.offset == self.offset:
                 return self
-            self.offset = offset
+            self.offset = part.offset
 
-    def _add(self, event: Mapping[str, Any]) -> None:
-        trial, epoch, value = int(event["trial"]), int(event["epoch"]), event.get("value")
-        self.began = self.began if self.began is not None else float(event["time"])
+    def _add(self, event: EpochReported) -> None:
+        trial, epoch, value = event.trial, event.epoch, event.value
+        self.began = self.began if self.began is not None else event.time / 1000
         # A driver that continues from an older checkpoint reports the epochs after it again.
         if epoch <= self.reported.get(trial, 0):
             return
@@ -87,7 +88,7 @@ class BestValueCurve:
             return
         better = self.best is None or (value > self.best if self.maximize else value < self.best)
         self.best = value if better else self.best
-        seconds = round(float(event["time"]) - self.began, 3)
+        seconds = round(event.time / 1000 - self.began, 3)
         self.last = CurvePoint(trial, epoch, self.epochs, len(self.reported), seconds, value, self.best or 0.0)
         if better:
             self.points.append(self.last)

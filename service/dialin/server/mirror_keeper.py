@@ -15,17 +15,17 @@ from functools import cached_property
 
 from filelock import FileLock, Timeout
 
+from dialin.events.log import count_events, has_log
 from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.server.background import Repeater, isolated
 from dialin.settings import Settings
 from dialin.store.leases import holder
 from dialin.store.studies import Standing, Studies
-from dialin.study_flow.mirror import complete_spool, mlflow_target
+from dialin.study_flow.mirror import complete_log, mlflow_target
+from dialin.tracking.cursor import read_cursor
 from dialin.tracking.lag import heard_at, recorder_lock
-from dialin.tracking.position import read_position
-from dialin.tracking.process import SILENT_SECONDS, SURE_SECONDS, recorder_command, start_recorder
-from dialin.tracking.spool import count_events, has_spool
+from dialin.tracking.recorder_process import SILENT_SECONDS, SURE_SECONDS, recorder_command, start_recorder
 
 _LOG = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class MirrorKeeper:
         for study_id, attempt in list(self._attempts.items()):
             code = attempt.process.poll()
             if code is None:
-                heard = max(heard_at(self._out.study(study_id).spool), attempt.started_at)
+                heard = max(heard_at(self._out.study(study_id).events), attempt.started_at)
                 if time.time() - heard > SILENT_SECONDS + SURE_SECONDS:
                     attempt.process.kill()  # it is frozen, and others wait for its place
                 continue
@@ -170,14 +170,14 @@ class MirrorKeeper:
                 self._complete[standing.id] = standing
 
     def _is_complete(self, standing: Standing) -> bool:
-        folder = self._out.study(standing.id).spool
-        if not has_spool(folder):
+        folder = self._out.study(standing.id).events
+        if not has_log(folder):
             return True  # it is another server's, or somebody removed it to save space; `dialin sync` makes it again
-        position = read_position(folder)
+        position = read_cursor(folder)
         return position.ended and not position.damaged and count_events(folder, position.offset) == 0
 
     def _start(self, standing: Standing) -> None:
-        folder = self._out.study(standing.id).spool
+        folder = self._out.study(standing.id).events
         try:
             with recorder_lock(folder, 0.0):
                 pass  # no recorder is at work
@@ -185,7 +185,7 @@ class MirrorKeeper:
             return
         if holder(self._studies.engine, standing.id) is not None:
             return  # its driver has a recorder of its own
-        complete_spool(self._settings, self._studies.get(standing.id), patience_seconds=0.0)
+        complete_log(self._settings, self._studies.get(standing.id), patience_seconds=0.0)
         command = recorder_command(folder, *mlflow_target(self._settings), PATIENCE_SECONDS)
         process = start_recorder(folder, command, subprocess.DEVNULL)
         self._attempts[standing.id] = _Attempt(standing, process, time.time())

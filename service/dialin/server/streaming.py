@@ -1,12 +1,17 @@
-"""A study's journal as server-sent events."""
+"""A study's event log as server-sent events.
+
+The id of an event is the byte offset behind it in the log, so that a client that reconnects with `Last-Event-ID` misses
+nothing. The event `study`, which says how the study is, is not in the log: it has the offset at which it was sent.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -15,30 +20,35 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dialin.errors import NotFoundError, UsageError
-from dialin.events.journal import read_journal
+from dialin.events.log import FILE, Part, is_line_start, metric_of, read_events
+from dialin.events.served import served_data
 from dialin.lifecycle import ACTIVE
 from dialin.server.rate_limit import ConcurrencyLimit
 from dialin.server.services.studies import StudyService
 from dialin.store.tokens import Identity
 
-LOOK_SECONDS = 0.25  # at the journal
-STATE_SECONDS = 1.0  # at the study's row, and at who listens
-ALIVE_SECONDS = 15.0  # a comment, so that nobody on the way thinks the line is dead
-_KINDS = ("trial_started", "epoch", "decision", "trial_ended", "note")
+LOOK_SECONDS = 0.25  # between two reads of the event log
+STATE_SECONDS = 1.0  # between two reads of the study's row and of the listener's rights
+ALIVE_SECONDS = 15.0  # without an event, until a comment is sent so that no proxy closes the connection
+READ_BYTES = 1 << 20  # of the log, at a time
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Who listens, and how it is seen that they may no longer."""
+    """Who receives a stream.
+
+    identity: the caller.
+    may_go_on: whether the caller still has the right to it: a token may have been revoked.
+    """
 
     identity: Identity
     may_go_on: Callable[[], bool]
 
 
 class _Stream(StreamingResponse):
-    """Gives its place back once it has ended, however that was."""
+    """A response that calls `end` once it has ended, for whatever reason."""
 
-    def __init__(self, content: AsyncIterator[str], end: Callable[[], None]) -> None:
+    def __init__(self, content: AsyncIterator[bytes], end: Callable[[], None]) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(content, media_type="text/event-stream", headers=headers)
         self._end = end
@@ -60,59 +70,96 @@ async def event_stream(
     last: str | None,
     tail: bool,
 ) -> Response:
-    """The answer; it ends when the study has and everything was sent, and when the listener may not ask any more.
-    Raises RateLimitedError when they have too many."""
+    """A study's events as a response, which ends when the study has ended and everything was sent, or when the listener
+    loses the right to it.
+
+    last: the id of the last event that the client has; None: from the first event on, or with `tail` from now on.
+    Raises UsageError for a malformed id, and RateLimitedError when the listener has too many streams."""
     if last is not None and not (last.isascii() and last.isdigit()):
-        raise UsageError(f"Last-Event-ID {last!r} is none that this server gave")
-    path = (await run_in_threadpool(service.folder, study_id)).journal
-    begin = int(last or 0)
-    if last is None and tail:
-        begin = path.stat().st_size if path.exists() else 0
-    # Last of all, and nothing is awaited until the answer has it.
+        raise UsageError(f"Last-Event-ID {last!r} is not an id of this server: ids are whole numbers")
+    folder = (await run_in_threadpool(service.folder, study_id)).events
+    offset = await run_in_threadpool(_first_offset, folder, last, tail)
+    metric = await run_in_threadpool(metric_of, folder)
+    # The last step: nothing is awaited between this and the response that gives the place back.
     name = listener.identity.name
     places.acquire(name)
-    return _Stream(_follow(service, request, listener, study_id, begin), lambda: places.release(name))
+    feed = _Feed(service, study_id, folder, metric, offset, listener.may_go_on)
+    return _Stream(feed.follow(request), lambda: places.release(name))
 
 
-async def _follow(
-    service: StudyService, request: Request, listener: Listener, study_id: str, offset: int
-) -> AsyncIterator[str]:
-    said, looked_at, state = time.monotonic(), -STATE_SECONDS, ("", "")
-    path = (await run_in_threadpool(service.folder, study_id)).journal
-    while not await request.is_disconnected():
-        has_ended = False
-        if time.monotonic() - looked_at >= STATE_SECONDS:
-            looked_at = time.monotonic()
-            if not await run_in_threadpool(listener.may_go_on):
+@dataclass
+class _Feed:
+    """One client's way through an event log.
+
+    offset: how much of the log was sent.
+    state: the study's state and reason that were sent last.
+    """
+
+    service: StudyService
+    study_id: str
+    folder: Path
+    metric: str
+    offset: int
+    may_go_on: Callable[[], bool]
+    state: tuple[str, str] = ("", "")
+
+    async def follow(self, request: Request) -> AsyncIterator[bytes]:
+        said, looked_at = time.monotonic(), -STATE_SECONDS
+        while not await request.is_disconnected():
+            messages: list[bytes] = []
+            has_ended = False
+            if time.monotonic() - looked_at >= STATE_SECONDS:
+                looked_at = time.monotonic()
+                if not await run_in_threadpool(self.may_go_on):
+                    return
+                try:
+                    has_ended, messages = await run_in_threadpool(self._look)
+                except NotFoundError:
+                    return
+            before = self.offset
+            messages += _messages(await run_in_threadpool(self._read_on))
+            for message in messages:
+                yield message
+            is_at_end = self.offset == before
+            if has_ended and is_at_end:
+                # Sent last, so that the client knows that nothing follows.
+                yield await run_in_threadpool(self._study_message)
                 return
-            try:
-                row = (await run_in_threadpool(service.entry, study_id)).study
-            except NotFoundError:
-                return
-            has_ended = row.state not in ACTIVE
-            if (row.state.value, row.reason) != state:
-                state = (row.state.value, row.reason)
-                if not has_ended:
-                    yield _event("study", await run_in_threadpool(_study_data, service, study_id), offset)
-                    said = time.monotonic()
-        events, offset = await run_in_threadpool(read_journal, path, offset)
-        for at, event in events:
-            if event["kind"] in _KINDS:
-                yield _event(event["kind"], {name: value for name, value in event.items() if name != "kind"}, at)
+            if messages:
                 said = time.monotonic()
-        if has_ended and not events:
-            # Last, so that who listens knows that everything was said.
-            yield _event("study", await run_in_threadpool(_study_data, service, study_id), offset)
-            return
-        if time.monotonic() - said > ALIVE_SECONDS:
-            said = time.monotonic()
-            yield ": still here\n\n"
-        await asyncio.sleep(0 if events else LOOK_SECONDS)
+            elif time.monotonic() - said > ALIVE_SECONDS:
+                said = time.monotonic()
+                yield b": still here\n\n"
+            await asyncio.sleep(LOOK_SECONDS if is_at_end else 0)
+
+    def _look(self) -> tuple[bool, list[bytes]]:
+        """Whether the study has ended, and its state as a message if that is new. Raises NotFoundError."""
+        row = self.service.entry(self.study_id).study
+        before, self.state = self.state, (row.state.value, row.reason)
+        has_ended = row.state not in ACTIVE
+        return has_ended, [] if has_ended or self.state == before else [self._study_message()]
+
+    def _read_on(self) -> Part:
+        part = read_events(self.folder, self.offset, most_bytes=READ_BYTES, metric=self.metric)
+        self.offset = part.offset
+        return part
+
+    def _study_message(self) -> bytes:
+        return _message("study", self.service.short(self.study_id).model_dump(mode="json"), self.offset)
 
 
-def _study_data(service: StudyService, study_id: str) -> dict[str, Any]:
-    return service.short(study_id).model_dump(mode="json")
+def _first_offset(folder: Path, last: str | None, tail: bool) -> int:
+    """Where a stream starts. An id that does not fit the log is one of a log that was replaced: start again."""
+    if last is not None:
+        return int(last) if is_line_start(folder, int(last)) else 0
+    file = folder / FILE
+    return file.stat().st_size if tail and file.exists() else 0
 
 
-def _event(kind: str, data: dict[str, Any], offset: int) -> str:
-    return f"id: {offset}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+def _messages(part: Part) -> list[bytes]:
+    served = ((entry, served_data(entry.event)) for entry in part.entries)
+    return [_message(entry.event.kind, data, entry.end) for entry, data in served if data is not None]
+
+
+def _message(kind: str, data: Mapping[str, Any], offset: int) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (offset, kind.encode(), json.dumps(data).encode())

@@ -28,8 +28,8 @@ from dialin.specification import damage_of, stored_spec
 from dialin.store.studies import StudyRow
 from dialin.study_flow.calibration_file import read_calibration
 from dialin.study_flow.snapshot import StudySnapshot, mirror_lag_of, result_of
+from dialin.tracking.cursor import read_cursor
 from dialin.tracking.lag import Lag
-from dialin.tracking.position import read_position
 
 MOST_BYTES = 128 * 2**20  # of trials in memory, of all studies together
 MOST_STUDIES = 1024  # in memory
@@ -137,11 +137,11 @@ class SharedStudyReader:
 
     def best_values(self, row: StudyRow, maximize: bool) -> tuple[Sequence[CurvePoint], int]:
         """Every report that improved the best value, and the last report; and how many were left out."""
-        journal = self._out.study(row.id).journal
+        folder = self._out.study(row.id).events
         with self._exclusive(row) as kept:
             if kept.curve is None or kept.curve.maximize is not maximize:
                 kept.curve = BestValueCurve(maximize)
-            return kept.curve.read_on(journal).shown()
+            return kept.curve.read_on(folder).shown()
 
     def lag(self, row: StudyRow) -> Lag:
         """How far MLflow is behind a study, and why. Raises UnreadableError."""
@@ -151,8 +151,8 @@ class SharedStudyReader:
     def mlflow_runs(self, row: StudyRow) -> MlflowRuns:
         """What MLflow calls the study and its trials. Raises UnreadableError."""
         with reading("what MLflow has of it"):
-            position = read_position(self._out.study(row.id).spool)
-            return MlflowRuns(position.experiment, position.parent, dict(position.runs))
+            cursor = read_cursor(self._out.study(row.id).events)
+            return MlflowRuns(cursor.experiment, cursor.parent, dict(cursor.runs))
 
     @contextmanager
     def _exclusive(self, row: StudyRow) -> Iterator[_Kept]:

@@ -39,14 +39,14 @@ def run_range_tests(plan: Plan, session: Session) -> Plan:
     """The plan with the range tests that its space asks for; they are run on the session's executor."""
 
     def run_tests(jobs: Sequence[tuple[Params, int]], sweep: Sweep) -> Sequence[Curve]:
-        session.listener.note(f"range tests of the learning rate: {len(jobs)} of {sweep.steps} steps")
+        session.events.note(f"range tests of the learning rate: {len(jobs)} of {sweep.steps} steps")
         return session.place.executor.range_tests(session.trial_plan, jobs, sweep)
 
     folder = session.folder
     calibrated = calibrate(plan, run_tests, session.trial_plan.objective.range_test_epochs, folder.calibration)
     if calibrated.calibration is not None:
         for line in calibrated.calibration.lines():
-            session.listener.note(line)
+            session.events.note(line)
         write_range_tests(calibrated.calibration, folder.range_tests_plot)
     return calibrated
 

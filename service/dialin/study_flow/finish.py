@@ -33,7 +33,7 @@ def finish(ending: Ending, plan: Plan, session: Session) -> StudySnapshot:
         _remove_checkpoints(ending.trials, session)
         result = _result(ending, plan, session)
         # The row comes last: until it is written the study can be resumed, and then all of this is done again.
-        session.mirror.ended(ending_event(plan.spec, result, ending.trials, session.folder, None))
+        session.events.publish(ending_event(plan.spec, result, ending.trials, session.folder, None))
         place.studies.end(row.id, ending.state, ending.reason, result.to_data())
         _close_mirror(session, result)
         place.interrupts.finish()  # the study has ended; from here on an interrupt changes nothing
@@ -76,4 +76,5 @@ def _close_mirror(session: Session, result: Result) -> None:
     seconds = INTERRUPTED_MIRROR_SECONDS if interrupted else MIRROR_SECONDS
     if not session.mirror.close(seconds) and not interrupted:
         lag = session.mirror.lag()
-        session.listener.note(f"MLflow lags by {lag} events; they are kept on disk and are still being written")
+        # Not for the event log, which has ended: a note there would lag itself.
+        session.place.listener.note(f"MLflow lags by {lag} events; they are kept on disk and are still being written")

@@ -1,4 +1,4 @@
-"""The mirror of a study in MLflow: what it is told at the start and at the end, and how it catches up."""
+"""The event log of a study and its mirror in MLflow: how they start and end, and how MLflow catches up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from pathlib import Path
 from filelock import Timeout
 
 from dialin.errors import ConflictError, FencedError
+from dialin.events.log import EventLog, has_log
+from dialin.events.publisher import Listener, Publisher
+from dialin.events.rebuild import append, milliseconds, rebuild, survey
+from dialin.events.types import StudyEnded, StudyStarted
 from dialin.lifecycle import ENDED, StudyState
 from dialin.paths import OutputFolder, StudyFolder
 from dialin.planning.plan import Plan
@@ -33,12 +37,9 @@ from dialin.study_flow.calibration_file import read_calibration
 from dialin.study_flow.ending import end_of_error
 from dialin.study_flow.read_back import find_study, open_studies
 from dialin.study_flow.snapshot import result_of
-from dialin.tracking.events import StudyEnded
 from dialin.tracking.lag import Lag, read_lag, recorder_lock
 from dialin.tracking.mirror import Mirror, sqlite_uri
-from dialin.tracking.process import sync
-from dialin.tracking.rebuilding import append, rebuild, study_ended, study_started, survey
-from dialin.tracking.spool import has_spool
+from dialin.tracking.recorder_process import sync
 
 ABANDONED_SECONDS = 0.3  # a driver that ends on an error waits no longer for MLflow; the recorder continues by itself
 
@@ -52,33 +53,34 @@ def mlflow_target(settings: Settings) -> tuple[str, Path | None]:
 
 
 @contextmanager
-def mirrored(plan: Plan, row: StudyRow, settings: Settings) -> Iterator[Mirror]:
-    """A running mirror of the study. An error that leaves the block ends the study's run in MLflow too, unless another
-    driver has taken the study over."""
-    spec = plan.spec
-    complete_spool(settings, replace(row, state=StudyState.RUNNING), patience_seconds=0.0)
-    mirror = Mirror(OutputFolder(settings.out).study(row.id).spool, *mlflow_target(settings))
+def mirrored(plan: Plan, row: StudyRow, settings: Settings, listener: Listener) -> Iterator[tuple[Publisher, Mirror]]:
+    """The study's open event log, which also tells `listener`, and its running mirror. An error that leaves the block
+    ends the study's run in MLflow too, unless another driver has taken the study over."""
+    spec, folder = plan.spec, OutputFolder(settings.out).study(row.id).events
+    complete_log(settings, replace(row, state=StudyState.RUNNING), patience_seconds=0.0)
     rungs = ", ".join(map(str, plan.rungs)) or "none"
     params: dict[str, Scalar] = {**params_of(spec), "rungs": rungs, "concurrency": plan.concurrency}
-    mirror.study_started(row.id, spec.name, params, {"spec": to_yaml(spec)})
-    mirror.start()
-    try:
-        yield mirror
-    except FencedError:
-        mirror.abandon()
-        raise
-    except BaseException as error:
-        if not is_disk_full(error):
-            state, reason = end_of_error(error)
-            mirror.study_ended(state.value, reason, {}, {}, [])
-        mirror.close(ABANDONED_SECONDS)
-        raise
+    with EventLog(folder) as log:
+        mirror = Mirror(folder, *mlflow_target(settings), log.restore)
+        log.append(StudyStarted(row.id, spec.name, params, {"spec": to_yaml(spec)}))
+        mirror.start()
+        try:
+            yield Publisher(log, listener), mirror
+        except FencedError:
+            mirror.abandon()
+            raise
+        except BaseException as error:
+            if not is_disk_full(error):
+                state, reason = end_of_error(error)
+                log.append(StudyEnded(state.value, reason))
+            mirror.close(ABANDONED_SECONDS)
+            raise
 
 
 def sync_study(settings: Settings, reference: str) -> Lag:
     """Write to MLflow what it lacks of a study, and return what is still missing afterwards.
 
-    A spool that is missing or damaged is rebuilt from the study's storage first. Raises NotFoundError, and
+    An event log that is missing or damaged is rebuilt from the study's storage first. Raises NotFoundError, and
     ConflictError while a driver is at work: its own recorder writes.
     """
     with open_studies(settings, reference) as studies:
@@ -88,39 +90,41 @@ def sync_study(settings: Settings, reference: str) -> Lag:
         raise ConflictError(f"study {row.id} is being driven by process {owner.pid} on {owner.host}, which writes it")
     if settings.mlflow_uri is None:
         check_mlflow_file(OutputFolder(settings.out).mlflow_database)
-    folder = OutputFolder(settings.out).study(row.id).spool
-    complete_spool(settings, row)
-    if not has_spool(folder):
+    folder = OutputFolder(settings.out).study(row.id).events
+    complete_log(settings, row)
+    if not has_log(folder):
         return Lag()
     left = sync(folder, *mlflow_target(settings))
     return replace(read_lag(folder), events=left)
 
 
-def complete_spool(settings: Settings, row: StudyRow, *, patience_seconds: float = 30.0) -> None:
-    """Complete the spool of a study from its storage: lines that are damaged, a spool that is gone, an end that nobody
-    wrote down.
+def complete_log(settings: Settings, row: StudyRow, *, patience_seconds: float = 30.0) -> None:
+    """Complete the event log of a study from its storage: lines that are damaged, a log that is gone, an end that
+    nobody wrote down.
 
     Only the study's driver may call this, or anybody while there is no driver. A recorder that is at work is waited
     for; after `patience_seconds` nothing is changed.
     """
-    folder = OutputFolder(settings.out).study(row.id).spool
+    folder = OutputFolder(settings.out).study(row.id).events
     found = survey(folder)
     has_ended = row.state in ENDED
     if found.whole and (found.ended or not has_ended):
         return
     with opened_storage(settings.database) as storage:
         records = read_study(storage, row.id)
-    if not found.lines and not records:
+    if found.empty and not records:
         return  # no driver has ever worked on it
     with suppress(Timeout), recorder_lock(folder, patience_seconds):
         if damage_of(row.spec):
             # Without its specification nothing can be rebuilt, but MLflow's run ends as the study did.
-            end = study_ended(row.state.value, row.reason, row.ended_at or time.time(), {}, {}, [])
+            end = StudyEnded(row.state.value, row.reason, time=milliseconds(row.ended_at or time.time()))
             append(folder, [end] if has_ended and not found.ended else [])
             return
         spec = spec_of_study(row.id, row.spec)
         if not found.whole:
-            started = study_started(row.id, row.name, row.created_at, params_of(spec), row.spec)
+            started = StudyStarted(
+                row.id, row.name, params_of(spec), {"spec": row.spec}, time=milliseconds(row.created_at)
+            )
             rebuild(folder, started, spec.objective.metric, records)
         if has_ended:
             around = OutputFolder(settings.out).study(row.id)
@@ -167,4 +171,4 @@ def ending_event(
     files = [folder.best_config, folder.calibration, folder.range_tests_plot]
     there = [str(file) for file in files if file.exists()]
     at = time.time() if ended_at is None else ended_at
-    return study_ended(result.state, result.reason, at, metrics, tags, there)
+    return StudyEnded(result.state, result.reason, metrics, tags, tuple(there), milliseconds(at))

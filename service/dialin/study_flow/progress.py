@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dialin.events.types import EpochReported, Event, TrialEnded, TrialStarted
 from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.planning.plan import Plan
 from dialin.planning.time_left import Pace, duration_text, epochs_left
@@ -102,6 +104,18 @@ class Progress:
             epoch = next(epoch for epoch, reported in sorted(record.values.items()) if reported == value)
             self._note_best(record.number, epoch, value)
 
+    def receive(self, event: Event) -> None:
+        """Show an event of the study's log."""
+        match event:
+            case TrialStarted():
+                self.trial_started(Trial(event.trial, event.params, 0, event.epochs))
+            case EpochReported() if event.trial in self._running:
+                value = math.nan if event.value is None else event.value
+                self.epoch_done(self._running[event.trial][0], event.epoch, value)
+            case TrialEnded() if event.state in list(TrialState):
+                decision = Decision.of_state(TrialState(event.state), event.reason)
+                self.trial_ended(Trial(event.trial, {}, 0), decision)
+
     def trial_started(self, trial: Trial) -> None:
         self._first_trial = self._first_trial or self._clock()
         self._running[trial.number] = (trial, trial.epochs_done, None)
@@ -115,9 +129,6 @@ class Progress:
         self._furthest[trial.number] = max(epoch, self._furthest.get(trial.number, 0))
         self._note_best(trial.number, epoch, value)
         self._refresh()
-
-    def decided(self, trial: Trial, epoch: int, decision: Decision) -> None:
-        """Nothing to show: the trial's end says why, and most decisions are to go on."""
 
     def trial_ended(self, trial: Trial, decision: Decision) -> None:
         self._running.pop(trial.number, None)

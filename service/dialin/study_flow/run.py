@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from dialin.events.journal import Listener
+from dialin.events.publisher import Listener
 from dialin.execution.executor import Executor, executor_of
 from dialin.settings import Settings
 from dialin.specification.study_spec import StudySpec

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dialin.errors import DatabaseError, FencedError, NotFoundError
-from dialin.events.journal import Journal, Listener
+from dialin.events.publisher import Listener, Publisher
 from dialin.execution.executor import Executor
 from dialin.execution.trial_run import TrialPlan
 from dialin.paths import OutputFolder, StudyFolder
@@ -85,8 +85,8 @@ class Session:
     folder: StudyFolder
     lease: Lease
     storage: BaseStorage
-    listener: Listener
-    """The study's event log, which passes on to the listener of the place."""
+    events: Publisher
+    """Writes the study's event log, and tells the listener of the place."""
     mirror: Mirror
     trial_plan: TrialPlan
     started: float
@@ -132,26 +132,25 @@ def open_session(row: StudyRow, prepared: Prepared, place: Place) -> Iterator[Se
     folder, url = OutputFolder(settings.out).study(row.id), settings.database
     started = time.monotonic() - float(row.summary.get("seconds", 0.0))
     with (
-        Journal(folder.journal, place.listener) as listener,
         storage_errors(settings.command(f"resume {row.id}")),
         acquire(url, row.id, place.control.job) as lease,
         _marked_running(row, to_yaml(plan.spec), place.studies, lease),
         opened_storage(url) as storage,
     ):
         fence(storage, lease.check_within)
-        listener.planned(row.id, plan, read_study(storage, row.id))
-        _announce(plan, place, listener)
-        with mirrored(plan, row, settings) as mirror:
+        place.listener.planned(row.id, plan, read_study(storage, row.id))
+        with mirrored(plan, row, settings, place.listener) as (events, mirror):
+            _announce(plan, place, events)
             trial_plan = _trial_plan(prepared, folder)
-            yield Session(place, row, folder, lease, storage, listener, mirror, trial_plan, started)
+            yield Session(place, row, folder, lease, storage, events, mirror, trial_plan, started)
 
 
-def _announce(plan: Plan, place: Place, listener: Listener) -> None:
-    place.interrupts.announce = lambda: listener.note(
+def _announce(plan: Plan, place: Place, events: Publisher) -> None:
+    place.interrupts.announce = lambda: events.note(
         "the study is ending; trials that are being trained can go on later"
     )
     if place.executor.is_inline and (plan.spec.budget.hours or plan.spec.budget.epoch_minutes):
-        listener.note(INLINE_LIMITS)
+        events.note(INLINE_LIMITS)
 
 
 @contextmanager

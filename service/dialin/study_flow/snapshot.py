@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dialin.errors import NotFoundError
+from dialin.events.log import has_log
 from dialin.lifecycle import ENDED
 from dialin.paths import OutputFolder
 from dialin.results.looks import looks_of
@@ -18,7 +19,6 @@ from dialin.specification.study_spec import StudySpec
 from dialin.store.studies import StudyRow
 from dialin.study_flow.calibration_file import UnreadableCalibration
 from dialin.tracking.lag import Lag, read_lag
-from dialin.tracking.spool import has_spool
 
 
 class PrintableCalibration(Protocol):
@@ -93,7 +93,7 @@ def paths_of(settings: Settings) -> dict[str, str | None]:
 
 def mirror_lag_of(settings: Settings, row: StudyRow) -> Lag:
     """How far MLflow is behind a study, and why."""
-    folder = OutputFolder(settings.out).study(row.id).spool
-    if row.state in ENDED and row.summary.get("trials") and not has_spool(folder):
+    folder = OutputFolder(settings.out).study(row.id).events
+    if row.state in ENDED and row.summary.get("trials") and not has_log(folder):
         return Lag(unknown=True)
     return read_lag(folder)

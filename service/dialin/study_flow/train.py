@@ -14,7 +14,7 @@ from dialin.search.failures import failures_text
 from dialin.search.records import Trial, TrialRecord
 from dialin.search.study import Study
 from dialin.search.trial_rows import read_finished
-from dialin.study_flow.driver import StudyDriver
+from dialin.study_flow.driver import DriverControl, StudyDriver
 from dialin.study_flow.ending import Ending
 from dialin.study_flow.session import Session
 
@@ -49,19 +49,14 @@ def train(plan: Plan, session: Session) -> Ending:
 
 
 def _driver(plan: Plan, study: Study, session: Session) -> StudyDriver:
-    control = session.place.control
-    return StudyDriver(
-        plan,
-        study,
-        session.mirror,
-        session.listener,
-        session.folder.logs,
-        session.place.interrupts,
+    control = DriverControl(
         fence=session.lease.check,
-        allowance=control.allowance,
+        allowance=session.place.control.allowance,
         progress=session.lease.progress,
-        starved=control.starved,
+        starved=session.place.control.starved,
+        last_trial_ended=session.mirror.hurry,
     )
+    return StudyDriver(plan, study, session.events, session.folder.logs, session.place.interrupts, control)
 
 
 def _watched(session: Session) -> AbstractContextManager[None]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from dialin import texts
-from dialin.tracking.position import read_position
-from dialin.tracking.spool import count_events
+from dialin.events.log import count_events
+from dialin.tracking.cursor import read_cursor
 
 FILE = "recorder.trouble"
 LOCK = "recorder.lock"  # held by the recorder at work
@@ -54,7 +54,7 @@ class Lag:
 
 def read_lag(folder: Path) -> Lag:
     """That of a spool folder; none where there is no spool."""
-    position = read_position(folder)
+    position = read_cursor(folder)
     events = count_events(folder, position.offset)
     cause = ""
     if events:
@@ -65,7 +65,7 @@ def read_lag(folder: Path) -> Lag:
 
 def lag_of(folder: Path) -> int:
     """Events in a spool folder that MLflow has not got yet."""
-    return count_events(folder, read_position(folder).offset)
+    return count_events(folder, read_cursor(folder).offset)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def open_mlflow(port: int, database: Path, artifacts: Path) -> App:
     from dialin.tracking.recorder import sqlite_client
 
     uri = sqlite_uri(database)
-    sqlite_client(uri, _store).search_experiments(max_results=1)
+    sqlite_client(uri, _make_store).search_experiments(max_results=1)
 
     from mlflow.server import constants, handlers
 
@@ -50,7 +50,7 @@ def open_mlflow(port: int, database: Path, artifacts: Path) -> App:
     return served
 
 
-def _store(uri: str) -> Any:
+def _make_store(uri: str) -> object:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     return SqlAlchemyStore(uri, _ARTIFACT_ROOT)

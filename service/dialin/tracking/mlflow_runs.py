@@ -1,12 +1,12 @@
-"""The few calls to MLflow that a mirror needs, each harmless when made twice. The door to mlflow."""
+"""The few calls of MLflow's public client that the recorder makes, each of which may be repeated without harm."""
 
 from __future__ import annotations
 
 import getpass
+import logging
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from dialin.paths import OutputFolder
 from dialin.texts import printable, shorten
 from dialin.tracking.changes import RUNNING, Change
 from dialin.tracking.local_artifacts import path_inside
-from dialin.tracking.transaction import one_transaction
+
+_LOG = logging.getLogger(__name__)
 
 METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes at most 1000 things in all
 TAG_CHARACTERS = 8000
@@ -48,7 +49,6 @@ class MlflowRuns:
     def __init__(self, client: Any, artifacts: Path | None) -> None:
         self._client = client
         self._artifacts = artifacts
-        self._flush: Callable[[], None] | None = None
         self._refused: Counter[str] = Counter()  # how often a file could not be written
 
     def experiment(self, name: str) -> str:
@@ -110,20 +110,6 @@ class MlflowRuns:
         change.tags.clear()
         return str(run.info.run_id)
 
-    @contextmanager
-    def together(self) -> Iterator[bool]:
-        """Within, all calls take effect at the end or none does, where MLflow is a local database. Yields whether."""
-        with one_transaction(self._client) as self._flush:
-            try:
-                yield self._flush is not None
-            finally:
-                self._flush = None
-
-    def flush(self) -> None:
-        """Within `together`: runs made so far may be written to, and what was written to a run added to."""
-        if self._flush is not None:
-            self._flush()
-
     def delete(self, run: str) -> None:
         self._client.delete_run(run)
 
@@ -138,7 +124,7 @@ class MlflowRuns:
                 except Exception as error:
                     if _code(error) != REFUSED:
                         raise
-                    _say(f"run {run}: left out, as MLflow refuses it: {error}")
+                    _LOG.warning("run %s: left out because MLflow refuses it: %s", run, error)
         self._put_files(run, change)
 
     def _log(self, run: str, change: Change) -> None:
@@ -168,8 +154,6 @@ class MlflowRuns:
                 del change.params[name]
             for name in tags:
                 del change.tags[name]
-            if change.points or change.params or change.tags:
-                self.flush()
 
     def _leave_out_what_is_there(self, run: str, change: Change) -> None:
         """Of points that were rebuilt, those that MLflow has: there the time is another, so it would keep both."""
@@ -202,7 +186,7 @@ class MlflowRuns:
             if file.exists():
                 self._put_file(run, file)
             else:
-                _say(f"run {run}: {file} is not there any more")
+                _LOG.warning("run %s: %s is left out because it no longer exists", run, file)
             del change.files[0]
 
     def _put_file(self, run: str, file: Path) -> None:
@@ -227,7 +211,7 @@ class MlflowRuns:
             self._leave_out(run, file, there, str(error))
 
     def _leave_out(self, run: str, file: Path, there: str, why: str) -> None:
-        _say(f"run {run}: {file} is left out, as it cannot be written to {there}: {why}")
+        _LOG.warning("run %s: %s is left out because it cannot be written to %s: %s", run, file, there, why)
         self._client.set_tag(run, f"dialin.left_out.{file.stem}", f"{file}: {why}"[:TAG_CHARACTERS])
 
     def _is_elsewhere(self, uri: str) -> bool:
@@ -273,7 +257,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return "dialin"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -12,7 +12,6 @@ left; 4: the spool was deleted under it, or a call to MLflow never returned.
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import random
 import resource
@@ -33,7 +32,7 @@ from dialin.paths import OutputFolder
 from dialin.settings import LOOPBACK, MLFLOW_SECRET
 from dialin.tracking.lag import LOCK, cause_of, clear_trouble, note_progress, note_trouble
 from dialin.tracking.mlflow_access import use_secret
-from dialin.tracking.recording import Recorder
+from dialin.tracking.replicate import Replicator
 
 PAUSE_SECONDS = 1.0  # between steps, so that batches grow while a study runs
 LOOK_SECONDS = 0.1  # between two looks at whether to finish
@@ -139,7 +138,7 @@ class Turn:
                 os._exit(BROKEN_OFF)
 
 
-def run(recorder: Recorder, finishing: Finishing, turn: Turn) -> int:
+def run(recorder: Replicator, finishing: Finishing, turn: Turn) -> int:
     """Step until all is written and nothing more will come. Returns the exit code."""
     backoff, failing_since = BACKOFF_SECONDS, None
     while True:
@@ -203,7 +202,7 @@ def main() -> int:
             _say("another recorder is at work on this spool")
             return SOME_LEFT
         uri = arguments.uri
-        recorder = Recorder(arguments.spool, LazyClient(uri), arguments.artifacts, uri, workers_for(uri), turn.moved)
+        recorder = Replicator(arguments.spool, LazyClient(uri), arguments.artifacts, uri, workers_for(uri), turn.moved)
         return run(recorder, finishing, turn)
 
 
@@ -237,21 +236,17 @@ class LazyClient:
     def __getattr__(self, name: str) -> Any:
         if self._client is None:
             self._client = sqlite_client(self._uri) if self._uri.startswith(SQLITE) else _client(self._uri)
-            # MLflow's modules are 300,000 objects that the collector would go through time and again, and a trial's
-            # points are a thousand.
-            gc.freeze()
-            gc.set_threshold(20_000)
         return getattr(self._client, name)
 
 
-def sqlite_client(uri: str, open_store: Callable[[str], Any] | None = None) -> Any:
-    """An MlflowClient on a SQLite file. `open_store`: makes MLflow's store at a URI, where the file is missing; by
-    default it is the client's."""
+def sqlite_client(uri: str, make_store: Callable[[str], object] | None = None) -> Any:
+    """An MlflowClient on a SQLite file, which is made if it is missing. `make_store` makes the tables of MLflow's store
+    at a URI; by default a client does."""
     database = uri.removeprefix(SQLITE)
     # Two processes that migrate one new database at the same time ruin it: MLflow locks only a part of that.
     with FileLock(f"{database}.lock", timeout=OPENING_SECONDS):
         if not Path(database).exists():
-            _make_database(Path(database), open_store or (lambda new: _client(new)._tracking_client.store))
+            _make_database(Path(database), make_store or _make_tables)
         # One that cannot be opened MLflow tries again for minutes, without a word.
         with closing(sqlite3.connect(database, timeout=OPENING_SECONDS)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")
@@ -262,13 +257,18 @@ def sqlite_client(uri: str, open_store: Callable[[str], Any] | None = None) -> A
     return client
 
 
-def _make_database(database: Path, open_store: Callable[[str], Any]) -> None:
-    """A new database, whole or not at all: MLflow cannot mend one whose migrations were cut off in the middle."""
+def _make_database(database: Path, make_store: Callable[[str], object]) -> None:
+    """A new database, complete or not at all: MLflow cannot repair one whose migrations were interrupted. MLflow's
+    command `mlflow db upgrade` migrates a database, but does not make one."""
     partial = database.with_name(f"{database.name}.partial")
     for left_over in (partial, partial.with_name(f"{partial.name}-journal")):
         left_over.unlink(missing_ok=True)
-    open_store(f"{SQLITE}{partial}").engine.dispose()
-    partial.rename(database)
+    make_store(f"{SQLITE}{partial}")
+    partial.rename(database)  # connections that MLflow keeps to it follow the file and are not used again
+
+
+def _make_tables(uri: str) -> None:
+    _client(uri).search_experiments(max_results=1)
 
 
 def _client(uri: str) -> Any:

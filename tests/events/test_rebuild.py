@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from dialin.events.log import FILE
+from dialin.events.rebuild import append, rebuild, survey
+from dialin.events.types import EpochReported, StudyEnded, StudyStarted
 from dialin.lifecycle import TrialState
 from dialin.search.decision import Decision
 from dialin.search.records import TrialRecord
-from dialin.tracking.position import read_position
-from dialin.tracking.rebuilding import append, rebuild, study_ended, study_started, survey
-from dialin.tracking.recording import HeadlessError, Recorder
-from dialin.tracking.spool import FILE
+from dialin.tracking.cursor import read_cursor
+from dialin.tracking.replicate import HeadlessError, Replicator
 from tests import others
 from tests.tracking.fake_mlflow import FakeMlflow
 from tests.tracking.studies import ENDS, fill
 
 pytestmark = others.MLFLOW
-STARTED = study_started("digits-abc", "digits", 5.0, {"sampler": "tpe", "seed": 0}, "name: digits")
+STARTED = StudyStarted("digits-abc", "digits", {"sampler": "tpe", "seed": 0}, {"spec": "name: digits"}, time=5000)
 RECORDS = [
     TrialRecord(
         number=trial,
@@ -31,11 +32,11 @@ RECORDS = [
     )
     for trial in range(4)
 ]
-ENDED = study_ended("complete", "", 20.0, {"best": 1.0}, {}, [])
+ENDED = StudyEnded("complete", "", {"best": 1.0}, time=20_000)
 
 
 def write(folder, mlflow):
-    recorder = Recorder(folder, mlflow, None)
+    recorder = Replicator(folder, mlflow, None)
     while recorder.step(limit=7):
         pass
     return recorder
@@ -63,7 +64,7 @@ def test_a_spool_that_is_gone_is_made_again_and_nothing_doubles(tmp_path, writte
     mlflow = FakeMlflow()
     fill(tmp_path, trials=4)
     if written:
-        Recorder(tmp_path, mlflow, None).step(limit=written)
+        Replicator(tmp_path, mlflow, None).step(limit=written)
     for file in tmp_path.iterdir():
         file.unlink()
     rebuild(tmp_path, STARTED, "val_accuracy", RECORDS)
@@ -84,16 +85,16 @@ def test_what_a_damaged_line_said_comes_from_the_storage(tmp_path, damaged):
     if damaged == 0:
         with pytest.raises(HeadlessError, match="first event"):
             write(tmp_path, mlflow)
-        assert read_position(tmp_path).offset == 0
+        assert read_cursor(tmp_path).offset == 0
     else:
         assert write(tmp_path, mlflow).done is (damaged < 21)  # the last one said how the study ended
-        assert read_position(tmp_path).damaged == 1
+        assert read_cursor(tmp_path).damaged == 1
     assert not survey(tmp_path).whole
     rebuild(tmp_path, STARTED, "val_accuracy", RECORDS)
     append(tmp_path, [ENDED])
     assert survey(tmp_path).whole
     assert write(tmp_path, mlflow).done
-    assert read_position(tmp_path).damaged == 0
+    assert read_cursor(tmp_path).damaged == 0
     check(mlflow)
     (first,) = (run for run in mlflow.runs.values() if run.tags.get("dialin.trial") == "0")
     assert len(points_of(first, "lr")) >= 2  # the storage has the other metrics of the last epoch only
@@ -105,11 +106,10 @@ def test_a_study_that_goes_on_after_it_was_rebuilt(tmp_path):
         number=4, state=TrialState.RUNNING, params={"lr": 0.5}, seed=0, values={1: 0.5}, started_at=30.0
     )
     rebuild(tmp_path, STARTED, "val_accuracy", [*RECORDS, running])
-    recorder = Recorder(tmp_path, mlflow, None)
+    recorder = Replicator(tmp_path, mlflow, None)
     while recorder.step(limit=7):
         pass
-    append(tmp_path, [{key: value for key, value in STARTED.items() if key != "rebuilt"}])
-    append(tmp_path, [{"kind": "epoch", "trial": 4, "epoch": n, "time": 40_000, "metrics": {"a": n}} for n in (1, 2)])
+    append(tmp_path, [STARTED, *(EpochReported(4, n, {"a": n}, time=40_000) for n in (1, 2))])
     while recorder.step(limit=7):
         pass
     (run,) = (run for run in mlflow.runs.values() if run.tags.get("dialin.trial") == "4")

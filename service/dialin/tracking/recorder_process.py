@@ -23,7 +23,7 @@ MOST_ENDINGS = 3  # recorders that may die while the end of a study waits
 GAVE_UP = 3  # a recorder's exit code
 
 
-class Keeper:
+class RecorderSupervisor:
     """Keeps one recorder at work on a spool folder while its study runs: one that dies is replaced, at once and later
     ever more slowly. `restore` writes a spool again that was deleted, and says whether it was."""
 

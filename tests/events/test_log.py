@@ -8,75 +8,81 @@ import threading
 
 import pytest
 
+from dialin.events.log import FILE, MOST_LINE_BYTES, EventLog, count_events, is_line_start, read_events
+from dialin.events.types import EpochReported, TrialEnded, TrialStarted
+from dialin.tracking.cursor import Cursor, read_cursor, write_cursor
 from dialin.tracking.lag import cause_of, clear_trouble, has_trouble, moved_at, note_progress, note_trouble, read_lag
-from dialin.tracking.position import Position, read_position, write_position
-from dialin.tracking.spool import FILE, Spool, count_events, is_line_start, read_events
 
 
 def epoch(number, **metrics):
-    return {"kind": "epoch", "trial": 0, "epoch": number, "time": 5, "metrics": metrics or {"val_accuracy": 0.5}}
+    return EpochReported(0, number, metrics or {"val_accuracy": 0.5}, time=5)
+
+
+def epochs(part):
+    return [event.epoch for event in part.events if isinstance(event, EpochReported)]
 
 
 def test_events_come_back_in_order_and_from_where_one_was(tmp_path):
-    spool = Spool(tmp_path)
+    log = EventLog(tmp_path)
     for number in range(5):
-        spool.append(epoch(number))
-    events, offset, _ = read_events(tmp_path, 0, 3)
-    assert [event["epoch"] for event in events] == [0, 1, 2]
-    assert count_events(tmp_path, offset) == 2
-    rest, end, _ = read_events(tmp_path, offset, 100)
-    assert [event["epoch"] for event in rest] == [3, 4]
-    assert read_events(tmp_path, end, 100) == ([], end, 0)
+        log.append(epoch(number))
+    part = read_events(tmp_path, 0, 3)
+    assert epochs(part) == [0, 1, 2]
+    assert count_events(tmp_path, part.offset) == 2
+    rest = read_events(tmp_path, part.offset, 100)
+    assert epochs(rest) == [3, 4]
+    assert read_events(tmp_path, rest.offset, 100) == ([], rest.offset, 0)
+    assert epochs(read_events(tmp_path, part.entries[0].end)) == [1, 2, 3, 4]
 
 
 def test_what_is_not_finite_survives_and_the_file_is_plain_json(tmp_path):
-    Spool(tmp_path).append(epoch(1, a=math.nan, b=-math.inf, c=1.5))
-    metrics = read_events(tmp_path, 0, 1)[0][0]["metrics"]
+    EventLog(tmp_path).append(epoch(1, a=math.nan, b=-math.inf, c=1.5))
+    metrics = read_events(tmp_path, 0, 1).events[0].metrics
     assert math.isnan(metrics["a"])
     assert (metrics["b"], metrics["c"]) == (-math.inf, 1.5)
     json.loads((tmp_path / FILE).read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 def test_an_event_is_on_disk_when_append_returns(tmp_path):
-    spool = Spool(tmp_path)
-    spool.append(epoch(1))
+    log = EventLog(tmp_path)
+    log.append(epoch(1))
     assert count_events(tmp_path, 0) == 1
 
 
 def test_a_line_under_way_is_left_alone_and_a_torn_one_cut(tmp_path):
-    Spool(tmp_path).append(epoch(1))
+    EventLog(tmp_path).append(epoch(1))
     with (tmp_path / FILE).open("ab") as file:
         file.write(b'{"kind": "epo')
-    events, offset, _ = read_events(tmp_path, 0, 10)
-    assert len(events) == 1
-    again = Spool(tmp_path)
+    part = read_events(tmp_path, 0, 10)
+    assert len(part.events) == 1
+    again = EventLog(tmp_path)
     again.append(epoch(2))
-    assert [event["epoch"] for event in read_events(tmp_path, offset, 10)[0]] == [2]
+    assert epochs(read_events(tmp_path, part.offset, 10)) == [2]
 
 
 def test_many_threads_write_whole_lines(tmp_path):
-    spool = Spool(tmp_path)
-    threads = [threading.Thread(target=lambda: [spool.append(epoch(n)) for n in range(200)]) for _ in range(8)]
+    log = EventLog(tmp_path)
+    threads = [threading.Thread(target=lambda: [log.append(epoch(n)) for n in range(200)]) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(read_events(tmp_path, 0, 10_000)[0]) == 1600
+    assert len(read_events(tmp_path, 0, 10_000).events) == 1600
 
 
 def test_nothing_there_is_nothing_to_read(tmp_path):
     assert read_events(tmp_path / "none", 0, 5) == ([], 0, 0)
     assert count_events(tmp_path / "none", 0) == 0
-    assert read_position(tmp_path) == Position()
+    assert read_cursor(tmp_path) == Cursor()
 
 
 def test_a_position_is_kept(tmp_path):
-    position = Position(offset=7, study="s", runs={"0": "a"}, epochs={"0": 3})
-    write_position(tmp_path, position)
-    assert read_position(tmp_path) == position
-    copy = position.copy()
+    cursor = Cursor(offset=7, study="s", runs={"0": "a"}, epochs={"0": 3})
+    write_cursor(tmp_path, cursor)
+    assert read_cursor(tmp_path) == cursor
+    copy = cursor.copy()
     copy.runs["1"] = "b"
-    assert position.runs == {"0": "a"}
+    assert cursor.runs == {"0": "a"}
 
 
 DAMAGED = {
@@ -101,40 +107,42 @@ DAMAGED = {
 
 @pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_line_costs_itself_and_is_counted(tmp_path, line):
-    Spool(tmp_path).append(epoch(1))
+    EventLog(tmp_path).append(epoch(1))
     with (tmp_path / FILE).open("ab") as file:
         file.write(line + b"\n")
-    Spool(tmp_path).append(epoch(2))
-    events, offset, damaged = read_events(tmp_path, 0, 10)
-    assert [event["epoch"] for event in events] == [1, 2]
-    assert (offset, damaged) == ((tmp_path / FILE).stat().st_size, 1)
+    EventLog(tmp_path).append(epoch(2))
+    part = read_events(tmp_path, 0, 10)
+    assert epochs(part) == [1, 2]
+    assert (part.offset, part.damaged) == ((tmp_path / FILE).stat().st_size, 1)
 
 
 def test_texts_of_any_length_and_any_characters_fit_into_a_line_and_into_a_database(tmp_path):
-    spool = Spool(tmp_path)
+    log = EventLog(tmp_path)
     reason = "\udcff\0" + "x" * 3_000_000
-    spool.append({"kind": "trial_ended", "trial": 1, "time": 5, "state": "failed", "reason": reason, "tags": {}})
+    log.append(TrialEnded(1, "failed", reason))
     many = {f"knob_{number}": "y" * 9000 for number in range(1000)}
-    spool.append({"kind": "trial_started", "trial": 2, "time": 5, "params": many})
-    (ended, started), _, damaged = read_events(tmp_path, 0, 10)
-    assert damaged == 0
-    assert ended["reason"].startswith("?\ufffdxxx")
-    assert ended["reason"].endswith("characters cut ...]")
-    assert 7000 < len(ended["reason"]) <= 8000
-    assert set(started["params"]) == set(many)
-    ended["reason"].encode()
+    log.append(TrialStarted(2, many))
+    part = read_events(tmp_path, 0, 10)
+    ended, started = part.events
+    assert part.damaged == 0
+    assert ended.reason.startswith("?\ufffdxxx")
+    assert ended.reason.endswith("characters cut ...]")
+    assert 7000 < len(ended.reason) <= 8000
+    assert set(started.params) == set(many)
+    assert max(map(len, (tmp_path / FILE).read_bytes().splitlines())) < MOST_LINE_BYTES
+    ended.reason.encode()
 
 
 def test_what_is_deleted_while_it_is_open_is_written_again_whole(tmp_path):
-    spool = Spool(tmp_path / "studies" / "one")
+    log = EventLog(tmp_path / "studies" / "one")
     for number in range(3):
-        spool.append(epoch(number))
+        log.append(epoch(number))
     shutil.rmtree(tmp_path / "studies")
-    spool.append(epoch(3))
-    assert [event["epoch"] for event in read_events(tmp_path / "studies" / "one", 0, 10).events] == [0, 1, 2, 3]
-    assert spool.restore() is False
+    log.append(epoch(3))
+    assert epochs(read_events(tmp_path / "studies" / "one", 0, 10)) == [0, 1, 2, 3]
+    assert log.restore() is False
     (tmp_path / "studies" / "one" / FILE).unlink()
-    assert spool.restore() is True
+    assert log.restore() is True
     assert count_events(tmp_path / "studies" / "one", 0) == 4
 
 
@@ -154,31 +162,31 @@ POSITIONS = {
 
 @pytest.mark.parametrize("text", POSITIONS.values(), ids=POSITIONS)
 def test_a_position_that_cannot_be_is_the_beginning(tmp_path, text):
-    Spool(tmp_path).append(epoch(1))
+    EventLog(tmp_path).append(epoch(1))
     (tmp_path / "position.json").write_bytes(text)
-    assert read_position(tmp_path) == Position()
+    assert read_cursor(tmp_path) == Cursor()
     assert read_lag(tmp_path).events == 1
 
 
 @pytest.mark.parametrize("offset", [10**15, 7], ids=["behind its end", "within a line"])
 def test_an_offset_of_another_spool_says_nothing_of_this_one(tmp_path, offset):
-    Spool(tmp_path).append(epoch(1))
-    write_position(tmp_path, Position(offset=offset))
+    EventLog(tmp_path).append(epoch(1))
+    write_cursor(tmp_path, Cursor(offset=offset))
     assert read_lag(tmp_path).events == 1
     assert not is_line_start(tmp_path, offset)
 
 
 def test_a_lag_in_words_with_its_cause_and_without_a_password(tmp_path):
     assert read_lag(tmp_path).text() == ""
-    spool = Spool(tmp_path)
-    spool.append(epoch(1))
+    log = EventLog(tmp_path)
+    log.append(epoch(1))
     assert read_lag(tmp_path).text() == "MLflow lags by 1 event"
-    spool.append(epoch(2))
+    log.append(epoch(2))
     note_trouble(tmp_path, "ConnectionError: http://me:secret@mlflow:5000/api\x1b[2J is away\nand more")
     assert read_lag(tmp_path).text() == (
         "MLflow lags by 2 events (ConnectionError: http://***@mlflow:5000/api is away)"
     )
-    write_position(tmp_path, Position(offset=(tmp_path / FILE).stat().st_size, damaged=3))
+    write_cursor(tmp_path, Cursor(offset=(tmp_path / FILE).stat().st_size, damaged=3))
     assert read_lag(tmp_path).text() == "3 lines of its spool are damaged and left out of MLflow"
     clear_trouble(tmp_path)
     assert not (tmp_path / "recorder.trouble").exists()

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from dialin.tracking import process
+from dialin.events.log import FILE, EventLog
+from dialin.events.types import TrialStarted
+from dialin.tracking import recorder_process
 from dialin.tracking.lag import LOCK, read_lag, recorder_lock
-from dialin.tracking.mirror import Mirror, sqlite_uri
-from dialin.tracking.process import Keeper, recorder_command, start_recorder, sync
-from dialin.tracking.spool import FILE, Spool
+from dialin.tracking.mirror import sqlite_uri
+from dialin.tracking.recorder_process import RecorderSupervisor, recorder_command, start_recorder, sync
 from tests import others
-from tests.tracking.studies import alive, client_of, contents, fill, kill_recorder, wait_for
+from tests.tracking.studies import Mirrored, alive, client_of, contents, fill, kill_recorder, wait_for
 
 pytestmark = others.MLFLOW
 PARAMS = {"lr": 0.1, "nesterov": True, "optimizer": "sgd"}
@@ -33,7 +34,7 @@ def started(mirror):
 
 
 def test_a_recorder_that_is_killed_is_replaced_while_its_study_runs(database, tmp_path):
-    mirror = started(Mirror(tmp_path / "spool", sqlite_uri(database)))
+    mirror = started(Mirrored(tmp_path / "spool", sqlite_uri(database)))
     killed = kill_recorder(mirror)
     mirror.trial_started(0, PARAMS)
     wait_for(lambda: mirror.lag() == 0)  # by another one: the study has not ended
@@ -45,12 +46,12 @@ def test_a_recorder_that_is_killed_is_replaced_while_its_study_runs(database, tm
 
 
 def test_a_recorder_that_always_dies_is_replaced_ever_more_slowly_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(process, "FIRST_PAUSE_SECONDS", 0.05)
-    Spool(tmp_path / "spool").append({"kind": "trial_started", "trial": 0, "time": 5, "params": {}})
+    monkeypatch.setattr(recorder_process, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(recorder_process, "FIRST_PAUSE_SECONDS", 0.05)
+    EventLog(tmp_path / "spool").append(TrialStarted(0, {}))
     file = tmp_path / "starts"
     command = [sys.executable, "-c", f"open({str(file)!r}, 'a').write('x'); import os; os.kill(os.getpid(), 9)"]
-    keeper = Keeper(tmp_path / "spool", command, lambda: False)
+    keeper = RecorderSupervisor(tmp_path / "spool", command, lambda: False)
     keeper.start()
     wait_for(lambda: file.exists() and len(file.read_text()) >= 3)
     assert "the recorder ended (by signal 9); another one follows" in read_lag(tmp_path / "spool").text()
@@ -62,11 +63,11 @@ def test_a_recorder_that_always_dies_is_replaced_ever_more_slowly_and_says_so(tm
 
 def test_a_recorder_that_is_frozen_is_replaced(tmp_path, monkeypatch):
     for name, seconds in (("LOOK", 0.01), ("FIRST_PAUSE", 0.02), ("SILENT", 0.2), ("SURE", 0.1)):
-        monkeypatch.setattr(process, f"{name}_SECONDS", seconds)
-    Spool(tmp_path / "spool").append({"kind": "trial_started", "trial": 0, "time": 5, "params": {}})
+        monkeypatch.setattr(recorder_process, f"{name}_SECONDS", seconds)
+    EventLog(tmp_path / "spool").append(TrialStarted(0, {}))
     file = tmp_path / "starts"
     command = [sys.executable, "-c", f"open({str(file)!r}, 'a').write('x'); import time; time.sleep(600)"]
-    keeper = Keeper(tmp_path / "spool", command, lambda: False)
+    keeper = RecorderSupervisor(tmp_path / "spool", command, lambda: False)
     keeper.start()
     first = keeper._process.pid
     os.kill(first, signal.SIGSTOP)
@@ -77,7 +78,7 @@ def test_a_recorder_that_is_frozen_is_replaced(tmp_path, monkeypatch):
 
 
 def test_a_study_folder_that_is_deleted_while_it_runs_costs_mlflow_nothing(database, tmp_path):
-    mirror = started(Mirror(tmp_path / "study" / "spool", sqlite_uri(database)))
+    mirror = started(Mirrored(tmp_path / "study" / "spool", sqlite_uri(database)))
     for trial in range(3):
         mirror.trial_started(trial, PARAMS)
         for epoch in (1, 2, 3):
@@ -93,7 +94,7 @@ def test_a_study_folder_that_is_deleted_while_it_runs_costs_mlflow_nothing(datab
 
 def test_a_folder_that_is_deleted_when_all_was_said_is_there_again(database, tmp_path):
     fill(tmp_path / "study" / "spool", trials=2, end=False)
-    mirror = Mirror(tmp_path / "study" / "spool", sqlite_uri(database))
+    mirror = Mirrored(tmp_path / "study" / "spool", sqlite_uri(database))
     mirror.start()
     mirror.study_ended("complete", "", {}, {}, [])
     shutil.rmtree(tmp_path / "study")
@@ -161,7 +162,7 @@ def hostile():
 def test_the_end_of_a_study_waits_shortly_for_an_mlflow_that_takes_nothing(tmp_path, hostile, ill, says):
     hostile.ill = ill
     fill(tmp_path / "spool", trials=1, end=False)
-    mirror = Mirror(tmp_path / "spool", f"http://127.0.0.1:{hostile.server_port}")
+    mirror = Mirrored(tmp_path / "spool", f"http://127.0.0.1:{hostile.server_port}")
     mirror.start()
     wait_for(lambda: mirror.standing().cause)
     mirror.study_ended("complete", "", {}, {}, [])
