@@ -35,13 +35,34 @@ def test_a_new_database_is_opened_by_many_at_once(tmp_path):
     assert [process.communicate()[1] for process in opening] == [""] * len(opening)
 
 
+def error_of(*statements, url="sqlite://"):
+    """What SQLAlchemy raises for the last of these statements."""
+    engine = sqlalchemy.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+    except sqlalchemy.exc.DBAPIError as error:
+        return error
+    finally:
+        engine.dispose()
+
+
+class PostgresqlError(Exception):
+    """As psycopg raises for a table that exists already."""
+
+    sqlstate = "42P07"
+
+
 @pytest.mark.parametrize(
     ("error", "tries"),
     [
-        (sqlalchemy.exc.IntegrityError("", {}, Exception("UNIQUE constraint failed: alembic_version")), 3),
-        (sqlalchemy.exc.OperationalError("", {}, Exception("table studies already exists")), 3),
-        (sqlalchemy.exc.OperationalError("", {}, Exception("unable to open database file")), 1),
+        (error_of("CREATE TABLE a (b INTEGER PRIMARY KEY)", "INSERT INTO a VALUES (1)", "INSERT INTO a VALUES (1)"), 3),
+        (error_of("CREATE TABLE studies (id INTEGER)", "CREATE TABLE studies (id INTEGER)"), 3),
+        (sqlalchemy.exc.ProgrammingError("CREATE TABLE studies", {}, PostgresqlError()), 3),
+        (error_of("SELECT 1", url="sqlite:////nowhere/at/all.db"), 1),
     ],
+    ids=["row", "table", "table on PostgreSQL", "no such folder"],
 )
 def test_only_tables_that_others_make_are_waited_for(tmp_path, monkeypatch, error, tries):
     tried = []

@@ -14,7 +14,7 @@ from dialin.cli.commands import knobs, run, server, studies, tokens
 from dialin.cli.output import INTERRUPTED
 from dialin.cli.parser import Parser, check_names
 from dialin.errors import DialinError
-from dialin.supervisor.logs import configure
+from dialin.supervisor.logs import configure, quiet_optuna
 from dialin.texts import printable
 
 _GROUPS = (run, studies, knobs, server, tokens)
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parse(sys.argv[1:] if argv is None else list(argv))
         level = getattr(arguments, "log_level", None) or "warning"
         configure(level, os.environ.get("DIALIN_LOG_FORMAT") or "text")
+        quiet_optuna()
         return int(arguments.command(arguments) or 0)
     except DialinError as error:
         print(_error_text(error), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Where studies are kept: an Optuna storage over SQLite or another SQL database."""
+"""The Optuna storages that studies are kept in: SQLite for one machine, another SQL database for many."""
 
 from __future__ import annotations
 
@@ -18,23 +18,29 @@ from dialin.errors import DatabaseError
 from dialin.store.database_errors import explain_errors, explained
 
 SQLITE_BUSY_SECONDS = 60
-MOST_OPENINGS = 8  # of a database whose tables others are making
+"""How long a statement waits for another process that writes to the same SQLite file."""
+MOST_OPENINGS = 8
+"""Attempts to open a database while other processes create the same tables; each waits twice as long as the last."""
+FIRST_WAIT_SECONDS = 0.05
+"""The wait after the first of these attempts."""
+
+_DUPLICATES = ("42P07", "42710")  # PostgreSQL's codes for a table, and for a type, that exists already
 
 
 def open_storage(url: str) -> BaseStorage:
-    """The storage at an SQLAlchemy URL, made on first use.
+    """The storage at an SQLAlchemy URL; its tables are created when it is first used.
 
     A SQLite file is switched to write-ahead logging: readers never wait for the driver, and a commit is one write to
-    the log. Once a call has returned, a killed process loses nothing of it.
+    the log. What a call has stored when it returns survives the process.
 
-    Raises DatabaseError for one that is damaged, gone, or was made by another version; the storage does so, too.
+    Raises DatabaseError for a database that is damaged, gone, or was made by another version; so do the methods of the
+    storage.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     target = sqlalchemy.make_url(url)
     try:
-        storage = _opened_file(url, target.database) if target.get_backend_name() == "sqlite" else _opened(url)
-    except RuntimeError as error:  # Optuna's word for tables of another version
-        raise DatabaseError(f"{_named(target)} was made by another version of Optuna: {error}") from error
+        storage = _open_file(url, target.database) if target.get_backend_name() == "sqlite" else _open(url)
+    except RuntimeError as error:  # Optuna's refusal of tables of another version; it names the command to upgrade
+        raise DatabaseError(f"{_shown(target)} was made by another version of Optuna: {error}") from error
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError) as error:
         behind = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
         if (ours := explained(getattr(behind, "orig", None) or error, target)) is not None:
@@ -44,19 +50,9 @@ def open_storage(url: str) -> BaseStorage:
     return storage
 
 
-def _opened_file(url: str, database: str | None) -> RDBStorage:
-    if database:
-        _use_write_ahead_log(Path(database))
-    storage = _opened(url, {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}})
-    sqlalchemy.event.listen(storage.engine, "connect", _relax_fsync)
-    storage.remove_session()
-    storage.engine.dispose()
-    return storage
-
-
 @contextmanager
 def opened_storage(url: str) -> Iterator[BaseStorage]:
-    """`open_storage`, closed at the end."""
+    """`open_storage`, closed at the end of the block."""
     storage = open_storage(url)
     try:
         yield storage
@@ -65,38 +61,61 @@ def opened_storage(url: str) -> Iterator[BaseStorage]:
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Close its connections to a database; it opens new ones when it is used again."""
+    """Close the connections of a storage to its database. It opens new ones when it is used again."""
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
 
 
-def _named(target: sqlalchemy.URL) -> str:
-    return target.database if target.get_backend_name() == "sqlite" and target.database else str(target)
-
-
 def fence(storage: BaseStorage, check: Callable[[sqlalchemy.Connection], None]) -> None:
-    """Have `check` asked within every transaction of a database storage, before it commits; what it raises undoes the
-    transaction. So not even a driver that was stopped in the middle of a write can finish it after it was replaced."""
+    """Have `check` called inside every transaction of a database storage, before it commits. What it raises rolls the
+    transaction back, so a driver that was stopped in the middle of a write cannot finish it after it was replaced."""
     if isinstance(storage, RDBStorage):
         sqlalchemy.event.listen(storage.engine, "commit", check)
 
 
-def _opened(url: str, options: dict[str, Any] | None = None) -> RDBStorage:
-    """Optuna looks which tables there are and then makes the others: when another process makes them at the same
-    moment, one of the two fails, and finds them there at its next look."""
+def sqlite_url(path: Path) -> str:
+    """The SQLAlchemy URL of a SQLite file."""
+    return f"sqlite:///{path.resolve()}"
+
+
+def _shown(target: sqlalchemy.URL) -> str:
+    return target.database if target.get_backend_name() == "sqlite" and target.database else str(target)
+
+
+def _open_file(url: str, database: str | None) -> RDBStorage:
+    if database:
+        _use_write_ahead_log(Path(database))
+    storage = _open(url, {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}})
+    sqlalchemy.event.listen(storage.engine, "connect", _relax_fsync)
+    # The connections that Optuna has opened by now do not have that setting.
+    storage.remove_session()
+    storage.engine.dispose()
+    return storage
+
+
+def _open(url: str, options: dict[str, Any] | None = None) -> RDBStorage:
+    """Open a database. Optuna looks which tables exist and then creates the others: when another process creates them
+    at the same moment, one of the two fails, and finds them at its next attempt."""
     for attempt in range(MOST_OPENINGS - 1):
         try:
             return RDBStorage(url, engine_kwargs=options)
         except sqlalchemy.exc.DBAPIError as error:
-            if not isinstance(error, sqlalchemy.exc.IntegrityError) and "already exists" not in str(error):
+            if not _was_created_meanwhile(error):
                 raise
-            time.sleep(0.05 * 2**attempt)
+            time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
     return RDBStorage(url, engine_kwargs=options)
 
 
-def sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path.resolve()}"
+def _was_created_meanwhile(error: sqlalchemy.exc.DBAPIError) -> bool:
+    """Whether a statement failed because another process has created the same table, or the same first row of it."""
+    if isinstance(error, sqlalchemy.exc.IntegrityError):
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        # SQLite has no code of its own for this, but one for every other reason why it cannot create a table.
+        is_creation = (error.statement or "").lstrip().upper().startswith("CREATE")
+        return is_creation and error.orig.sqlite_errorcode == sqlite3.SQLITE_ERROR
+    return getattr(error.orig, "sqlstate", None) in _DUPLICATES
 
 
 def _use_write_ahead_log(path: Path) -> None:
@@ -106,11 +125,11 @@ def _use_write_ahead_log(path: Path) -> None:
         while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError:
-                # Somebody else is at it; for this statement SQLite does not wait.
-                if time.monotonic() > deadline:
+            except sqlite3.OperationalError as error:
+                # For this statement SQLite does not wait while another process changes the mode, or writes.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(0.05)
+                time.sleep(FIRST_WAIT_SECONDS)
 
 
 def _relax_fsync(connection: sqlite3.Connection, _record: object) -> None:
