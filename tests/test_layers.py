@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "execution": {"lifecycle", "errors", "specification", "planning", "search", "objectives", "supervisor", "texts"},
     "events": {"lifecycle", "planning", "search", "specification", "texts"},
     "tracking": {"lifecycle", "errors", "events", "paths", "settings", "specification", "texts", "supervisor"},
-    "results": {"lifecycle", "errors", "specification", "planning", "search"},
+    "results": {"lifecycle", "errors", "specification", "planning", "search", "texts"},
     "charts": {"lifecycle", "results", "specification", "texts", "search", "planning"},
     "study_flow": {"lifecycle", "schemas", "errors", "texts", "paths", "settings", "specification", "planning", "store", "search", "objectives", "execution", "events", "tracking",
                    "results", "charts"},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialin.texts import log_text, mask_numbers, one_line, printable, shorten
+from dialin.texts import log_text, mask_numbers, metric_text, one_line, printable, scalar_text, shorten
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,34 @@ def test_a_log_keeps_its_end():
 def test_numbers_and_addresses_are_masked():
     assert mask_numbers("no file at 0x7f3a after 1.5e-3 s") == mask_numbers("no file at 0x11 after 20 s")
     assert mask_numbers("ValueError: a") != mask_numbers("ValueError: b")
+
+
+@pytest.mark.parametrize(
+    ("value", "short", "exact"),
+    [
+        (None, "null", "null"),
+        (True, "true", "true"),
+        (3, "3", "3"),
+        (123456, "123456", "123456"),
+        (0.1234567, "0.1235", "0.1234567"),
+        (1e-05, "1e-05", "1e-05"),
+        ("none+\tcosine\n", "none+ cosine", "none+ cosine"),
+    ],
+)
+def test_the_value_of_a_knob_reads_as_yaml_writes_it(value, short, exact):
+    assert (scalar_text(value), scalar_text(value, digits=None)) == (short, exact)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.96875, "0.9688"),
+        (0, "0.0000"),
+        (12.5, "12.5000"),
+        (0.0001234567, "0.0001235"),
+        (123456.0, "1.235e+05"),
+        (None, ""),
+    ],
+)
+def test_the_value_of_a_metric_has_four_decimals_or_four_digits(value, text):
+    assert metric_text(value) == text

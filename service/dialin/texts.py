@@ -83,13 +83,30 @@ def mask_numbers(text: str) -> str:
     return _VARYING.sub("#", text)
 
 
-def show_value(value: object, most: int = 60) -> str:
-    """A value of a specification as an error names it: YAML's words, quotes around text, cut at `most` characters."""
+def scalar_text(value: object, digits: int | None = 4, most: int = MOST_VALUE) -> str:
+    """A knob's value as YAML writes it: `null`, `true`, a number, a text without quotes.
+
+    A number with a fraction gets `digits` significant digits, all that it has for None. A text becomes one printable
+    line of at most `most` characters.
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) and digits is not None:
+        return f"{value:.{digits}g}"
+    return one_line(value, most)
+
+
+def metric_text(value: float | None) -> str:
+    """A metric's value with four decimals, or with four digits where decimals would say little; "" for None."""
     if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = repr(value) if isinstance(value, str) else str(value)
+        return ""
+    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.4g}"
+
+
+def show_value(value: object, most: int = 60) -> str:
+    """A value of a specification as an error names it: as `scalar_text`, with quotes around text, cut at `most`
+    characters."""
+    text = repr(value) if isinstance(value, str) else scalar_text(value, digits=None)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

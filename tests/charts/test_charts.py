@@ -10,10 +10,11 @@ import pytest
 
 from dialin.charts import charts
 from dialin.charts.svg import scale_over, tag, tick_text
-from dialin.charts.words import ago, duration, number, why_ended
+from dialin.charts.words import ago, duration, why_ended
 from dialin.search.decision import Decision
 from dialin.specification import parse_spec
 from dialin.specification.domains import FloatRange
+from dialin.texts import metric_text
 
 SPEC = parse_spec("""
 name: s
@@ -108,7 +109,7 @@ def test_a_scale_puts_its_values_inside(values):
 def test_words():
     assert duration(None) == ""
     assert duration(61) == "1 min 1 s"
-    assert number(None) == ""
+    assert metric_text(None) == ""
     assert re.match("just now|0 s ago", ago(100.0, 100.5))
     assert tick_text(0.001) == "0.001"
 

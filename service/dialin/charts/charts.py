@@ -17,9 +17,10 @@ from markupsafe import Markup
 
 from dialin.charts.frame import BOTTOM, LEFT, RIGHT, TOP, axes, baseline, chart, empty_chart, x_axis, y_axis
 from dialin.charts.svg import Scale, points, scale_over, tag
-from dialin.charts.words import duration, number, scalar
+from dialin.charts.words import duration
 from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.specification.domains import Choice, Domain, FloatRange, IntRange, RangeTested
+from dialin.texts import metric_text, scalar_text
 
 Trial = Mapping[str, Any]
 Place = Callable[[Trial], float]
@@ -49,16 +50,15 @@ def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
     marks = [tag("polygon", class_="under", points=points(under)), tag("polyline", class_="best", points=points(line))]
     last = steps[-1]
     improved = len(dots) - 1 + curve.get("left_out", 0)
-    about = (
-        f"{metric} improved {improved} times to {number(last['best'])}, in {last['epochs_total']} epochs{_zoomed(zoom)}"
-    )
+    reached = f"to {metric_text(last['best'])}, in {last['epochs_total']} epochs"
+    about = f"{metric} improved {improved} times {reached}{_zoomed(zoom)}"
     return chart("best-curve", "Best so far", about, axes(across, up, "epochs trained in all", metric), *marks, *dots)
 
 
 def _improvement(metric: str, point: Mapping[str, Any]) -> str:
     when = f" and {duration(point['seconds'])}" if point.get("seconds") is not None else ""
     return (
-        f"{metric} {number(point['best'])}: trial {point['trial']}, epoch {point['epoch']}; "
+        f"{metric} {metric_text(point['best'])}: trial {point['trial']}, epoch {point['epoch']}; "
         f"after {point['epochs_total']} epochs{when}"
     )
 
@@ -184,7 +184,7 @@ def knob_values(
     dots.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0)))
     for trial in dots:
         kind = f"dot {trial['state'] if trial['state'] in STATES else ''}{' is-best' if trial['trial'] == best else ''}"
-        text = f"{knob.name} {scalar(trial['params'][knob.name])}; {_trial_text(trial)}"
+        text = f"{knob.name} {scalar_text(trial['params'][knob.name])}; {_trial_text(trial)}"
         marks.append(_dot(place(trial), up(trial["value"]), kind, text, key=f"t{trial['trial']}"))
     shown = f"{len(dots)} of {count} trials" if len(dots) < count else _count(count, "trial")
     about = f"best {metric} of {shown} by {knob.name}{', on a logarithmic axis' if knob.log else ''}{_zoomed(zoom)}"
@@ -206,16 +206,16 @@ def _along(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Marku
 
 def _in_bands(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Markup, list[Markup]]:
     known = list(knob.domain.values) if isinstance(knob.domain, Choice) else []
-    labels = list(dict.fromkeys(scalar(value) for value in [*known, *(t["params"][knob.name] for t in trials)]))
+    labels = list(dict.fromkeys(scalar_text(value) for value in [*known, *(t["params"][knob.name] for t in trials)]))
     width = (RIGHT - LEFT) / len(labels)
     middle = {label: LEFT + width * (index + 0.5) for index, label in enumerate(labels)}
     by_label: dict[str, list[float]] = {label: [] for label in labels}
     for trial in trials:
-        by_label[scalar(trial["params"][knob.name])].append(trial["value"])
+        by_label[scalar_text(trial["params"][knob.name])].append(trial["value"])
     behind = [
         tag(
             "g",
-            tag("title", f"{knob.name} {label}: median {number(median(found))} of {_count(len(found), 'trial')}"),
+            tag("title", f"{knob.name} {label}: median {metric_text(median(found))} of {_count(len(found), 'trial')}"),
             tag("line", class_="median", x1=middle[label] - width * 0.36, x2=middle[label] + width * 0.36,
                 y1=up(median(found)), y2=up(median(found))),
         )
@@ -226,7 +226,7 @@ def _in_bands(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Ma
 
     def place(trial: Trial) -> float:
         apart: float = (trial["trial"] * 0.618034) % 1 - 0.5  # golden steps: neighbours in time lie far apart
-        return middle[scalar(trial["params"][knob.name])] + apart * width * 0.6
+        return middle[scalar_text(trial["params"][knob.name])] + apart * width * 0.6
 
     return place, tag("g", baseline(), *names, class_="axis"), behind
 
@@ -255,7 +255,7 @@ def progress(trials: Mapping[str, Any]) -> Markup:
 
 
 def _trial_text(trial: Trial) -> str:
-    value = f", best {number(trial['value'])}" if trial["value"] is not None else ""
+    value = f", best {metric_text(trial['value'])}" if trial["value"] is not None else ""
     return f"trial {trial['trial']}: {trial['state']}{value}, {_count(trial['epochs'], 'epoch')}"
 
 

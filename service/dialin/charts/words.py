@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dialin.lifecycle import TRIAL_ENDED
-from dialin.results.summary import figure
 from dialin.search.decision import Decision
 from dialin.texts import MOST_VALUE, one_line
 
@@ -39,18 +38,6 @@ def ago(then: float | None, now: float) -> str:
 def moment(then: float) -> str:
     """A moment in full, in universal time."""
     return datetime.datetime.fromtimestamp(then, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def number(value: float | None) -> str:
-    """A metric's value; nothing for none."""
-    return "" if value is None else figure(value)
-
-
-def scalar(value: object) -> str:
-    """A knob's value, as YAML would have it."""
-    if isinstance(value, bool) or value is None:
-        return "null" if value is None else str(value).lower()
-    return f"{value:.4g}" if isinstance(value, float) else one_line(value, MOST_VALUE)
 
 
 def cut(text: str) -> str:

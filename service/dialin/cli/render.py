@@ -14,15 +14,15 @@ from rich.text import Text
 
 from dialin.planning.plan import Plan
 from dialin.results.looks import Look, count_text
-from dialin.results.summary import epochs_text, figure
+from dialin.results.summary import epochs_text
 from dialin.schemas import Best, Knob, LocalStudy, Study, StudyInFull, Trial
 from dialin.search.ranking import rank_key
 from dialin.specification import lint, sampler_of, spec_of_study
 from dialin.specification.domains import Fixed
 from dialin.specification.range_tests import Calibration, Reading
 from dialin.specification.study_spec import ObjectiveSpec, StudySpec
-from dialin.study_flow.views import domain_text, value_text, when_text
-from dialin.texts import printable
+from dialin.specification.wording import domain_text, when_text
+from dialin.texts import metric_text, printable, scalar_text
 from dialin.tracking.mirror import sqlite_uri, ui_command
 
 WIDE = 140  # columns from which the catalogue of knobs fits as a table
@@ -56,7 +56,7 @@ def show_list(console: Console, studies: Sequence[Study], states: Sequence[str] 
 
 
 def _list_row(study: Study) -> tuple[str, ...]:
-    best = "" if study.best is None else f"{study.metric} {figure(study.best)}"
+    best = "" if study.best is None else f"{study.metric} {metric_text(study.best)}"
     trials = f"{study.trials.ended} of {study.trials.budget}"
     started = datetime.datetime.fromtimestamp(study.created_at).strftime("%Y-%m-%d %H:%M")
     lag = f"lags by {study.mirror_lag}" if _lags(study) else ""
@@ -82,7 +82,7 @@ def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], be
     shown = _selection(trials, study.mode == "max")
     table = _table("trial", "state", "epochs", spec.objective.metric, "why it ended")
     for trial in shown:
-        value = "" if trial.value is None else figure(trial.value)
+        value = "" if trial.value is None else metric_text(trial.value)
         _add_row(table, str(trial.trial), trial.state.value, str(trial.epochs), value, why(trial))
     _print(console, "")
     console.print(table)
@@ -121,9 +121,9 @@ def show_trial(console: Console, study: StudyInFull, trial: Trial) -> None:
     _print(console, f"trial {trial.trial} of {study.id}: {trial.state.value}{f', {ended}' if ended else ''}")
     table = Table.grid(padding=(0, 2))
     for name, value in trial.params.items():
-        _add_row(table, f"  {name}", value_text(value), "" if name in spec.space else "default")
+        _add_row(table, f"  {name}", scalar_text(value), "" if name in spec.space else "default")
     console.print(table)
-    values = (f"{epoch}: {'nan' if value is None else figure(value)}" for epoch, value in trial.values.items())
+    values = (f"{epoch}: {'nan' if value is None else metric_text(value)}" for epoch, value in trial.values.items())
     _print(console, f"{spec.objective.metric} by epoch   {'  '.join(values) or 'none reported'}")
     for finding in trial.findings:
         _print(console, f"{finding.severity}: {finding.text}")
@@ -158,12 +158,12 @@ def _show_best(console: Console, spec: StudySpec, best: Best) -> None:
     table = Table.grid(padding=(0, 2))
     named = {name: value for name, value in best.params.items() if name in spec.space}
     for name, value in named.items():
-        _add_row(table, f"  {name}", value_text(value), "fixed" if isinstance(spec.space[name], Fixed) else "")
+        _add_row(table, f"  {name}", scalar_text(value), "fixed" if isinstance(spec.space[name], Fixed) else "")
     _print(console, f"\nbest configuration (trial {best.trial}, epoch {best.epoch} of {spec.budget.epochs})")
     console.print(table)
     if len(named) < len(best.params):
         _print(console, f"  and {len(best.params) - len(named)} knobs that the space does not name, at their defaults")
-    _print(console, f"\n{_metric_name(best.metric):<20} {figure(best.value)}")
+    _print(console, f"\n{_metric_name(best.metric):<20} {metric_text(best.value)}")
     if best.test is not None and best.test_trial is not None and "accuracy" in best.test:
         looks = [Look(look.trial, look.values) for look in best.test_looks]
         about = f"trial {best.test_trial} on images that the search never saw, {count_text(looks, best.test_trial)}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dialin.results.diagnosis import diagnose
-from dialin.results.summary import Result, epochs_text, figure
+from dialin.results.summary import Result, epochs_text
 from dialin.search.ranking import ranked
 from dialin.search.records import TrialRecord
+from dialin.texts import metric_text
 
 SHOWN = 10
 
@@ -26,5 +27,6 @@ def describe(result: Result, records: Sequence[TrialRecord], claim: str = "") ->
     lines += [f"| trial | {result.metric} | epochs | ended | why |", "|--:|--:|--:|---|---|"]
     for record, value in ranked(records, result.mode)[:SHOWN]:
         reason = record.reason.replace("|", "\\|")
-        lines.append(f"| {record.number} | {figure(value)} | {record.epochs_done} | {record.state.value} | {reason} |")
+        cells = (record.number, metric_text(value), record.epochs_done, record.state.value, reason)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

@@ -165,8 +165,3 @@ def find_best(spec: StudySpec, records: Sequence[TrialRecord]) -> Best | None:
     if record is None or peak is None:
         return None
     return Best(record.number, peak.value, peak.epoch, dict(record.params))
-
-
-def figure(value: float) -> str:
-    """A metric's value to be read: four decimals, or four digits where those would say little."""
-    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.4g}"

@@ -17,12 +17,11 @@ from dialin.events.types import EpochReported, Event, TrialEnded, TrialStarted
 from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.planning.plan import Plan
 from dialin.planning.time_left import Pace, duration_text, epochs_left
-from dialin.results.summary import figure
 from dialin.search.decision import Decision
 from dialin.search.ranking import best_value
 from dialin.search.records import Trial, TrialRecord
 from dialin.specification.domains import Fixed
-from dialin.texts import one_line, printable
+from dialin.texts import metric_text, printable, scalar_text
 
 MOST_SHOWN = 60  # characters of a knob's value
 PLAIN_SECONDS = 2.0  # between two plain lines, at least
@@ -181,7 +180,7 @@ class Progress:
         if self._best is None or self._plan is None:
             return ""
         value, number, epoch = self._best
-        return f"best {self._plan.spec.objective.metric} {figure(value)} (trial {number}, epoch {epoch})"
+        return f"best {self._plan.spec.objective.metric} {metric_text(value)} (trial {number}, epoch {epoch})"
 
     def _time_text(self) -> str:
         elapsed = self._clock() - self._began
@@ -211,7 +210,7 @@ class Progress:
         bar = ProgressBar(total=max(1, trained + self._epochs_left()), completed=trained, width=40)
         table = Table.grid(padding=(0, 2))
         for trial, epoch, value in list(self._running.values()):
-            shown = "" if value is None else f"{spec.objective.metric} {figure(value)}"
+            shown = "" if value is None else f"{spec.objective.metric} {metric_text(value)}"
             cells = (f"  trial {trial.number}", f"epoch {epoch}/{spec.budget.epochs}", shown, _knobs(trial, self._plan))
             table.add_row(*map(Text, cells))  # strings would be read as rich's markup
         head = Table.grid(padding=(0, 1))
@@ -221,8 +220,4 @@ class Progress:
 
 def _knobs(trial: Trial, plan: Plan) -> str:
     moving = [n for n, domain in plan.spec.space.items() if n in trial.params and not isinstance(domain, Fixed)]
-    return "  ".join(f"{name} {_short(trial.params[name])}" for name in moving[:6])
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else one_line(value, MOST_SHOWN)
+    return "  ".join(f"{name} {scalar_text(trial.params[name], digits=3, most=MOST_SHOWN)}" for name in moving[:6])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dialin import schemas
@@ -22,11 +22,12 @@ from dialin.specification import damage_of, lint, sampler_of, stored_spec
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding
+from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import StudySpec
+from dialin.specification.wording import domain_text, knob_text, when_text
 from dialin.store.studies import StudyRow
 from dialin.store.submissions import Entry
 from dialin.study_flow.snapshot import StudySnapshot
-from dialin.study_flow.views import domain_text, knob_values, when_text
 from dialin.texts import MOST_LINE, printable, shorten
 from dialin.tracking.lag import Lag
 
@@ -248,7 +249,7 @@ def knobs() -> list[schemas.Knob]:
         schemas.Knob(
             name=knob.name,
             group=knob.group,
-            values=knob_values(knob),
+            values=knob_text(knob),
             typical=None if knob.typical is None else domain_text(knob.typical),
             applies={name: list(values) for name, values in knob.applies.items()},
             summary=knob.summary,
@@ -256,3 +257,17 @@ def knobs() -> list[schemas.Knob]:
         )
         for knob in CATALOGUE.values()
     ]
+
+
+def range_test(params: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
+    """The range test of one configuration. `params`: every knob of that configuration."""
+    tested = calibration.bounds[0]
+    reading = None if tested.reading is None else asdict(tested.reading)
+    return {
+        "params": {name: value for name, value in params.items() if name != "lr"},
+        "bounds": {"low": tested.low, "high": tested.high},
+        "confident": tested.reading is not None and tested.reading.confident,
+        "reading": reading,
+        "epochs": calibration.epochs,
+        "curves": [asdict(curve) for curve in tested.curves],
+    }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dialin.events.types import EpochReported, Event, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from dialin.specification.domains import Scalar
-from dialin.texts import printable, shorten
+from dialin.texts import printable, scalar_text, shorten
 from dialin.tracking.cursor import Cursor
 
 STATUS = {
@@ -166,6 +166,5 @@ class _Folding:
 
 def _texts(params: Mapping[str, Scalar]) -> dict[str, str]:
     """Params as texts, which is what MLflow keeps, in YAML's notation: the best configuration reads the same there."""
-    named = {None: "null", True: "true", False: "false"}
-    texts = {name: named[v] if v is None or isinstance(v, bool) else str(v) for name, v in params.items()}
+    texts = {name: v if isinstance(v, str) else scalar_text(v, digits=None) for name, v in params.items()}
     return {name: shorten(printable(text), PARAM_CHARACTERS) for name, text in texts.items()}

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from dialin.charts import charts, words
 from dialin.errors import DialinError, TooLargeError, UnauthorizedError, UsageError
 from dialin.schemas import TrialCounts
-from dialin.texts import printable
+from dialin.texts import metric_text, printable, scalar_text
 
 STATIC = Path(__file__).parent / "static"
 MAX_FORM_BYTES, MAX_FIELDS = 2_000_000, 20
@@ -141,8 +141,8 @@ _TEMPLATES.filters |= {
     "cut": words.cut,
     "duration": words.duration,
     "moment": words.moment,
-    "number": words.number,
-    "scalar": words.scalar,
+    "number": metric_text,
+    "scalar": scalar_text,
     "web_link": web_link,
     "progress": _progress,
 }

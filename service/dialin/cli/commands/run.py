@@ -95,8 +95,8 @@ def _lr_range_test(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from dialin.cli.render import show_range_test
+    from dialin.study_flow import schema_builder
     from dialin.study_flow.calibrate import run_one_range_test
-    from dialin.study_flow.views import range_test_data
 
     screen = console(stderr=arguments.json)
     params, calibration = run_one_range_test(
@@ -107,7 +107,7 @@ def _lr_range_test(arguments: argparse.Namespace) -> None:
 
         write_range_tests(calibration, Path(arguments.plot))
     if arguments.json:
-        print_json(range_test_data(params, calibration))
+        print_json(schema_builder.range_test(params, calibration))
     else:
         show_range_test(screen, params, calibration)
 

@@ -1,0 +1,42 @@
+"""Domains and knobs in words, as tables, plans and the catalogue's page show them."""
+
+from __future__ import annotations
+
+from dialin.specification.catalogue import Knob
+from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
+from dialin.texts import scalar_text
+
+
+def domain_text(domain: Domain) -> str:
+    """The values that a domain allows: "0.001 to 0.1, log", "one of sgd, adam"."""
+    match domain:
+        case Fixed(value=value):
+            return scalar_text(value)
+        case Choice(values=values):
+            return "one of " + ", ".join(scalar_text(value) for value in values)
+        case RangeTested(method=method, per=per):
+            each = f", for each {', '.join(per)}" if per else ""
+            return f"between the bounds of a range test ({method}{each})"
+        case FloatRange() | IntRange():
+            step = f", step {domain.step:g}" if domain.step not in (None, 1) else ""
+            return f"{scalar_text(domain.low)} to {scalar_text(domain.high)}{', log' if domain.log else ''}{step}"
+
+
+def when_text(domain: Domain) -> str:
+    """The condition under which a knob is active: "when optimizer is sgd"; "" for a knob that always is."""
+    parts = (f"{name} is {' or '.join(map(scalar_text, values))}" for name, values in domain.when.items())
+    text = " and ".join(parts)
+    return f"when {text}" if text else ""
+
+
+def knob_text(knob: Knob) -> str:
+    """The values that a knob of the catalogue can take."""
+    """The values that a knob may take, in words."""
+    if knob.choices:
+        return ", ".join(scalar_text(value) for value in knob.choices)
+    if knob.parts:
+        return f"none, or some of {', '.join(knob.parts)} joined by +"
+    kind = "whole number" if knob.kind == "int" else "number"
+    low = f"{'above' if knob.low_open else 'from'} {knob.low:g}" if knob.low is not None else ""
+    high = f"{'below' if knob.high_open else 'to'} {knob.high:g}" if knob.high is not None else ""
+    return " ".join(part for part in (kind, low, high) if part)
