@@ -18,7 +18,7 @@ from dialin.execution.ray_jobs import JobInfo
 from dialin.planning.plan import ClusterShape
 from dialin.server.app import create_app
 from dialin.server.connections import ConnectionLimits
-from dialin.server.serve import configured
+from dialin.server.serve import uvicorn_config
 from dialin.settings import MLFLOW_SECRET, ServerSettings, Settings
 from tests.embedded_mlflow import Mlflow
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 _DRIVER = """
 import sys
 from rich.console import Console
-from dialin.server.job import _write_to
+from dialin.server.job import redirect_output
 from dialin.study_flow.progress import Progress
 from dialin.study_flow.run import resume_study
 from dialin.paths import OutputFolder
@@ -35,7 +35,7 @@ from dialin.store.submissions import Submissions
 
 study, job = sys.argv[1:]
 settings = Settings.read()
-_write_to(OutputFolder(settings.out).study(study).logs / "driver.log")
+redirect_output(OutputFolder(settings.out).study(study).logs / "driver.log")
 with Submissions(settings.database) as submissions:
     if submissions.began(study, job):
         with Progress(Console(width=200, no_color=True)) as progress:
@@ -86,7 +86,7 @@ def serving(out: Path, *, allow_code: bool = False, mlflow: Mlflow | None = None
         settings = replace(settings, mlflow_uri=mlflow.uri, mlflow_secret=mlflow.secret)
     jobs = ProcessJobs(settings)
     app = create_app(settings, ServerSettings(poll_seconds=0.1), jobs)
-    config = configured(app, "127.0.0.1", 0, ConnectionLimits())
+    config = uvicorn_config(app, "127.0.0.1", 0, ConnectionLimits())
     server, socket = uvicorn.Server(config), config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, name="server")
     thread.start()

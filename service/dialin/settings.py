@@ -46,6 +46,15 @@ def _dashboard(variable: str, text: str) -> str:
     return text.rstrip("/")
 
 
+def _one_of(*allowed: str) -> Callable[[str, str], str]:
+    def read(variable: str, text: str) -> str:
+        if text not in allowed:
+            raise UsageError(f"{variable}={text!r}; allowed: {', '.join(allowed)}")
+        return text
+
+    return read
+
+
 def _count(variable: str, text: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,6}", text):
         raise UsageError(f"{variable}={text!r}; allowed: a whole number from 1 to 9999999")
@@ -270,6 +279,16 @@ class ServerSettings:
         int,
         Variable("DIALIN_LOG_MIB", _mebibytes, "size in MiB at which a service's log is rotated; one old log is kept"),
     ] = 10 * _MIB
+    log_level: Annotated[
+        str,
+        Variable("DIALIN_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "the least level that is logged"),
+    ] = "info"
+    log_format: Annotated[
+        str,
+        Variable(
+            "DIALIN_LOG_FORMAT", _one_of("text", "json"), "`json`: an object a line, with the ids of study and request"
+        ),
+    ] = "text"
     bundle_bytes: Annotated[
         int, Variable("DIALIN_BUNDLES_MIB", _mebibytes, "size in MiB of the code bundles of one submitter")
     ] = 500 * _MIB

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from dialin.server.connections import SPARE_FILES, ConnectionLimits, network_of
-from dialin.server.serve import configured
+from dialin.server.serve import uvicorn_config
 from tests.server.wire import ServerProcess, document, exchange, get, listening, rest, status
 
 TCP_ESTABLISHED = 1
@@ -43,7 +43,7 @@ async def application(scope, receive, send):
 
 @pytest.fixture
 def port():
-    config = configured(application, "127.0.0.1", 0, LIMITS)
+    config = uvicorn_config(application, "127.0.0.1", 0, LIMITS)
     config.lifespan = "off"
     with listening(config) as port:
         yield port

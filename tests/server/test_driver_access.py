@@ -12,7 +12,7 @@ from dialin.lifecycle import StudyState
 from dialin.paths import OutputFolder
 from dialin.server.app import create_app
 from dialin.server.driver_access import JobsWithOwnRoles, write_private
-from dialin.server.job import _with_own_access
+from dialin.server.job import with_own_access
 from dialin.settings import ServerSettings, Settings
 from dialin.specification import parse_spec, to_yaml
 from dialin.store.submissions import Submissions
@@ -38,7 +38,7 @@ def test_a_server_gives_each_driver_a_role_for_its_study(url, tmp_path):
     assert len(jobs.submitted) == 2
     given = {study: OutputFolder(settings.out).study(study).database_url for study in (first, second)}
     assert {stat.S_IMODE(file.stat().st_mode) for file in given.values()} == {0o600}
-    as_driver = _with_own_access(Settings(settings.out, tmp_path), first)
+    as_driver = with_own_access(Settings(settings.out, tmp_path), first)
     engine = sa.create_engine(as_driver.database)
     with engine.connect() as connection:
         assert connection.execute(sa.text("SELECT id FROM dialin_studies")).scalars().all() == [first]

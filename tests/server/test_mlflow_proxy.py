@@ -121,7 +121,7 @@ def test_each_call_needs_a_role(client, mlflow, people):
     ],
 )
 def test_what_would_run_or_reach_something_passes_for_nobody(method, path):
-    with pytest.raises(ForbiddenError, match="does not pass through this server"):
+    with pytest.raises(ForbiddenError, match="is not passed on to MLflow"):
         find_call(method, path)
 
 
@@ -161,7 +161,7 @@ def test_where_files_lie_is_never_the_callers(client, mlflow, people):
     ):
         answer = client.post(f"{CALLS}/{path}", json={"name": "x", name: place}, headers=people["admin"])
         assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
-        said = f"{name}={place!r}: where files lie is for the server to say; leave {name} out"
+        said = f"{name}={place!r}: only the server decides where files lie; leave {name} out"
         assert answer.json()["detail"] == said
         assert (answer.json()["error_code"], answer.json()["message"]) == ("PERMISSION_DENIED", said)  # for MLflow's
     assert mlflow.asked == []

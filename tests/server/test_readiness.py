@@ -20,7 +20,7 @@ from dialin.execution.health import check_cluster, hangs
 from dialin.planning.plan import ClusterShape
 from dialin.server.app import create_app
 from dialin.server.cluster_shape import ClusterShapeProbe
-from dialin.server.readiness import ANSWER_SECONDS, Part, Readiness
+from dialin.server.readiness import ANSWER_SECONDS, Dependency, Readiness
 from dialin.settings import ServerSettings, Settings
 from tests.faults.harness import free_port
 from tests.server.conftest import SPEC
@@ -55,7 +55,7 @@ def wait_for(condition, seconds=10.0):
 
 
 def test_what_hangs_is_named_with_the_seconds_in_bounded_time(slow):
-    readiness = Readiness({"ray": Part("Ray", slow), "database": Part("the database", lambda _: "ok")})
+    readiness = Readiness({"ray": Dependency("Ray", slow), "database": Dependency("the database", lambda _: "ok")})
     began = time.monotonic()
     texts = asyncio.run(readiness.texts())
     assert time.monotonic() - began < ANSWER_SECONDS + 5
@@ -66,7 +66,7 @@ def test_what_hangs_is_named_with_the_seconds_in_bounded_time(slow):
 
 
 def test_many_who_ask_look_once(slow):
-    readiness = Readiness({"ray": Part("Ray", slow)})
+    readiness = Readiness({"ray": Dependency("Ray", slow)})
 
     async def many():
         return await asyncio.gather(*[readiness.texts() for _ in range(100)])
@@ -92,16 +92,16 @@ def test_what_fails_says_why(error, says):
     def fails(asks):
         raise error
 
-    assert asyncio.run(Readiness({"ray": Part("Ray", fails)}).texts()) == {"ray": says}
+    assert asyncio.run(Readiness({"ray": Dependency("Ray", fails)}).texts()) == {"ray": says}
 
 
 def test_a_silence_goes_on_over_looks_that_end_with_nothing():
     now = 0.0
-    part = Part("MLflow", _times_out, lambda: now)
+    dependency = Dependency("MLflow", _times_out, lambda: now)
     for now in (0.0, 5.0, 10.0):  # noqa: B007  the clock
-        part.refresh()
-        wait_for(lambda: part._began is None)
-    assert part.text() == "MLflow has not answered for 10 s"
+        dependency.refresh()
+        wait_for(lambda: not dependency.is_being_checked)
+    assert dependency.text() == "MLflow has not answered for 10 s"
 
 
 def test_what_gets_ready_before_it_asks_is_not_called_silent():
@@ -110,7 +110,7 @@ def test_what_gets_ready_before_it_asks_is_not_called_silent():
         asks("Ray's dashboard")
         return "ok"
 
-    assert asyncio.run(Readiness({"ray": Part("Ray", look)}).texts()) == {"ray": "ok"}
+    assert asyncio.run(Readiness({"ray": Dependency("Ray", look)}).texts()) == {"ray": "ok"}
 
 
 def _times_out(asks):
@@ -119,11 +119,11 @@ def _times_out(asks):
 
 def test_an_answer_of_long_ago_is_none():
     now = 0.0
-    part = Part("MLflow", lambda _: "ok", lambda: now)
-    part.refresh()
-    wait_for(lambda: part.text() == "ok")
+    dependency = Dependency("MLflow", lambda _: "ok", lambda: now)
+    dependency.refresh()
+    wait_for(lambda: dependency.text() == "ok")
     now = 3600.0
-    assert part.text() is None
+    assert dependency.text() is None
 
 
 @contextmanager

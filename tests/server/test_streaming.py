@@ -11,7 +11,7 @@ import pytest
 from dialin.lifecycle import Role
 from dialin.server.app import create_app
 from dialin.server.connections import ConnectionLimits
-from dialin.server.serve import configured
+from dialin.server.serve import uvicorn_config
 from dialin.settings import ServerSettings
 from dialin.store.tokens import Identity
 from tests.server.conftest import SPEC
@@ -24,7 +24,7 @@ def served(settings, jobs, tokens):
     server = ServerSettings(poll_seconds=3600, max_streams=5, max_streams_per_caller=3)
     app = create_app(settings, server, jobs)
     study, _ = app.state.dialin.submission.submit(Identity("ana", Role.ADMIN), SPEC)
-    with listening(configured(app, "127.0.0.1", 0, ConnectionLimits())) as port:
+    with listening(uvicorn_config(app, "127.0.0.1", 0, ConnectionLimits())) as port:
         yield port, study.links.events
 
 

@@ -193,7 +193,7 @@ def test_another_user_of_the_machine_reaches_mlflow_by_way_of_the_server_only(up
     said = json.loads(done.stdout)
     assert {said[name][0] for name in ("health", "search", "create", "traces")} == {401}, said
     assert said["through"][0] == 403
-    assert "artifact_location='file:///tmp/evil': where files lie is for the server to say" in said["through"][1]
+    assert "artifact_location='file:///tmp/evil': only the server decides where files lie" in said["through"][1]
     assert said["plain"][0] == 200
     assert "evil" not in said["plain"][1]
     assert not set(family) & set(said)

@@ -1,8 +1,8 @@
-"""Which calls of MLflow's REST API pass through this server, and what a caller must be to make them.
+"""Which calls of MLflow's REST API this server passes on, and the role that each needs.
 
-Looking needs a viewer, changing a submitter, deleting an admin: MLflow knows no owners. What is not in the tables does
-not pass: it would have the server run something (jobs, assistants, evaluations), call another host (webhooks, gateways)
-or read a place that a caller names (traces, sources of models).
+Reading needs a viewer, changing a submitter, deleting an admin: MLflow knows no owners. A call that is not in the
+tables is refused: others would have the server run something (jobs, assistants, evaluations), call another host
+(webhooks, gateways) or read a place that a caller names (traces, sources of models).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dialin.store.tokens import Identity
 
 
 class Body(StrEnum):
-    """What a call carries: nothing that matters, what is asked for, a change as JSON, a file."""
+    """What the body of a call holds: nothing that matters, a query, a change as JSON, or a file."""
 
     NONE = "none"
     QUERY = "query"
@@ -30,15 +30,17 @@ class Body(StrEnum):
 
 @dataclass(frozen=True)
 class Call:
-    """A call that passes: the role that it needs, and what it carries."""
+    """A call that is passed on."""
 
     role: Role
+    """The least role that may make it."""
     body: Body
+    """What its body holds."""
 
 
 _API = r"/(?:ajax-)?api/[23]\.0/mlflow"
 _ID = r"[\w-]+"
-_LOOKS = (
+_READS = (
     "GET /|/version|/static-files/.+",
     "GET (?:/model-versions)?/get-artifact",
     rf"GET {_API}/(?:experiments|runs|metrics|artifacts|registered-models|model-versions)/[\w-]+",
@@ -46,7 +48,7 @@ _LOOKS = (
     rf"GET {_API}/(?:server-info|ui-telemetry|traces|unified-traces|datasets/search|scorers/list)",
     rf"GET {_API}-artifacts/artifacts(?:/.+)?",
 )
-_SEARCHES = (  # for which MLflow wants a body; no mutation of its GraphQL changes anything
+_SEARCHES = (  # MLflow wants a body for them; no mutation of its GraphQL changes anything
     rf"POST {_API}/(?:runs|experiments|logged-models|traces|datasets)/search",
     rf"POST {_API}/(?:experiments/search-datasets|traces/metrics|registered-models/get-latest-versions)",
     "POST /graphql",
@@ -77,7 +79,7 @@ _DELETIONS = (
 _CALLS = [
     (re.compile(line.partition(" ")[2]), line.partition(" ")[0], call)
     for lines, call in (
-        (_LOOKS, Call(Role.VIEWER, Body.NONE)),
+        (_READS, Call(Role.VIEWER, Body.NONE)),
         (_SEARCHES, Call(Role.VIEWER, Body.QUERY)),
         (_CHANGES, Call(Role.SUBMITTER, Body.CHANGE)),
         (_FILES, Call(Role.SUBMITTER, Body.FILE)),
@@ -85,13 +87,13 @@ _CALLS = [
     )
     for line in lines
 ]
-# Names of fields that say where MLflow shall read or write, as it has them in JSON.
-_PLACES = ("artifact_location", "artifact_uri", "source", "storage_location")
+# The fields of a change that say where MLflow reads or writes files.
+_LOCATION_FIELDS = ("artifact_location", "artifact_uri", "source", "storage_location")
 
 
 def find_call(method: str, path: str) -> Call:
-    """The call that a request is. Raises ForbiddenError for one that does not pass, NotFoundError for a path with
-    parts that MLflow might take for another one."""
+    """The call that a request makes. Raises ForbiddenError for one that is not passed on, and NotFoundError for a path
+    that MLflow might read as another one."""
     parts = unquote(path).split("/")
     if not path.isprintable() or "\\" in path or any(part in (".", "..") for part in parts) or "//" in path:
         raise NotFoundError(f"no path {path[:80]!r} in MLflow")
@@ -99,11 +101,11 @@ def find_call(method: str, path: str) -> Call:
         if wanted == ("GET" if method == "HEAD" else method) and pattern.fullmatch(path):
             return call
     passes = "MLflow's experiments, runs, metrics, artifacts and models"
-    raise ForbiddenError(f"{method} {path[:80]} does not pass through this server; its way to MLflow is for {passes}")
+    raise ForbiddenError(f"{method} {path[:80]} is not passed on to MLflow; this server passes on calls about {passes}")
 
 
 def check_role(who: Identity, call: Call, method: str, path: str) -> None:
-    """Raises ForbiddenError for somebody who may not make a call."""
+    """Raise ForbiddenError for a caller whose role is too low for a call."""
     if not who.may(call.role):
         raise ForbiddenError(
             f"{who.name} is a {who.role.value} and may not {method} {path[:80]} in MLflow; "
@@ -112,8 +114,11 @@ def check_role(who: Identity, call: Call, method: str, path: str) -> None:
 
 
 def checked_change(content: bytes) -> bytes:
-    """The JSON of a change, written anew so that MLflow reads what was checked. Raises UsageError for what is no JSON
-    object, ForbiddenError for one that names a place: MLflow would read or write there with the server's rights."""
+    """The JSON of a change, encoded anew so that MLflow reads exactly what was checked.
+
+    Raises UsageError for a body that is no JSON object, and ForbiddenError for one that says where files lie: MLflow
+    would read or write there with the server's rights.
+    """
     try:
         change: Any = json.loads(content) if content.strip() else {}
     except (ValueError, RecursionError):
@@ -121,8 +126,8 @@ def checked_change(content: bytes) -> bytes:
     if not isinstance(change, dict):
         raise UsageError("the body must be a JSON object")
     for name in change:
-        if re.sub("([A-Z])", r"_\1", name).lower() in _PLACES and change[name] not in ("", None):
+        if re.sub("([A-Z])", r"_\1", name).lower() in _LOCATION_FIELDS and change[name] not in ("", None):
             raise ForbiddenError(
-                f"{name}={str(change[name])[:200]!r}: where files lie is for the server to say; leave {name} out"
+                f"{name}={str(change[name])[:200]!r}: only the server decides where files lie; leave {name} out"
             )
     return json.dumps(change).encode()

@@ -1,4 +1,4 @@
-"""The way to MLflow's server of `dialin up`, below /mlflow: by the same tokens, roles and rules as the API."""
+"""Passes requests below /mlflow on to the MLflow server of `dialin up`, by the API's tokens, roles and rules."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from dialin.web.responses import error_page
 MAX_CALL_BYTES = 4 * 2**20  # MLflow takes a thousand points in a call
 MAX_FILE_BYTES = 256 * 2**20
 MAX_TARGET_BYTES = 32_768
-MOST_AT_A_TIME, MOST_OF_ONE = 128, 32  # requests; a browser has six at a time
-PATIENCE_SECONDS = 30.0  # for the next piece, of either side
-_SENT_ON = (
+MOST_AT_A_TIME, MOST_OF_ONE = 128, 32  # requests, in all and of one caller; a browser has six at a time
+PATIENCE_SECONDS = 30.0  # for the next part of a body, from either side
+_REQUEST_HEADERS = (
     *(b"accept", b"accept-encoding", b"content-type", b"if-none-match", b"if-modified-since", b"range"),
     b"user-agent",
 )
-_SENT_BACK = (
+_RESPONSE_HEADERS = (
     *("content-type", "content-length", "content-encoding", "content-disposition", "content-range", "accept-ranges"),
     *("cache-control", "etag", "last-modified"),
 )
-# What MLflow's pages need: styles that their scripts write, and files of runs that they show from memory. Whatever else
-# MLflow sends, a run's file too, may do nothing in a browser.
-_PAGE = (
+# What MLflow's pages need: styles that their scripts write, and files of runs that they show from memory.
+_PAGE_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; frame-src blob:; frame-ancestors 'none'; "
     "form-action 'none'; base-uri 'none'; object-src 'none'"
 )
-_NOTHING = "default-src 'none'; sandbox; frame-ancestors 'none'"
-_CODES = {  # MLflow's, by status
+# Whatever else MLflow sends, such as a run's file, may do nothing in a browser.
+_FILE_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
+_MLFLOW_CODES = {  # by status
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -62,7 +62,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class MlflowProxy:
-    """An ASGI application to be mounted at MLFLOW_PATH. `uri`, `secret`: MLflow's server, and what it wants to see."""
+    """An ASGI application for MLFLOW_PATH. `uri`: MLflow's server. `secret`: the token that it demands."""
 
     def __init__(
         self,
@@ -85,6 +85,7 @@ class MlflowProxy:
         )
 
     async def close(self) -> None:
+        """Close the connections to MLflow."""
         await self._client.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +101,7 @@ class MlflowProxy:
         except DialinError as error:
             if not answer.has_begun:
                 await _refusal(request, error)(scope, receive, send)
-            else:  # what has been sent cannot be taken back: the connection breaks, and the caller sees that
+            else:  # part of the answer is sent: the caller sees the broken connection
                 _LOG.warning("MLflow's answer to %s broke off: %s", request.url.path, error)
 
     async def _pass_on(self, request: Request, answer: _Answer) -> None:
@@ -108,15 +109,15 @@ class MlflowProxy:
         who = await run_in_threadpool(self._auth.admit, request)
         call = find_call(request.method, path)
         check_role(who, call, request.method, path)
-        with self._counted(who.name), _named():
-            wanted = (*_SENT_ON, b"content-length") if call.body is Body.FILE else _SENT_ON
+        with self._counted(who.name), _mlflow_errors():
+            wanted = (*_REQUEST_HEADERS, b"content-length") if call.body is Body.FILE else _REQUEST_HEADERS
             headers = [pair for pair in request.headers.raw if pair[0] in wanted]
             content = await self._content(request, call)
             target = _target(path, request.scope["query_string"])
             sent = self._client.build_request(request.method, target, headers=headers, content=content)
             response = await self._client.send(sent, stream=True)
             try:
-                await answer.give(response, _PAGE if _is_page(path) else _NOTHING)
+                await answer.send_on(response, _PAGE_POLICY if _is_page(path) else _FILE_POLICY)
             finally:
                 await response.aclose()
 
@@ -129,12 +130,12 @@ class MlflowProxy:
         return checked_change(content) if call.body is Body.CHANGE else content
 
     async def _pieces(self, request: Request, most: int) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises TooLargeError, and UsageError when it stops coming."""
+        """The parts of a body as they arrive. Raises TooLargeError, and UsageError where no more arrive in time."""
         size, pieces = 0, request.stream()
         declared = request.headers.get("content-length", "")
         while True:
             if size > most or (declared.isdecimal() and int(declared) > most):
-                raise TooLargeError(f"a body of more than {most:,} bytes")
+                raise TooLargeError(f"a body of more than {most:,} bytes was sent, which is the limit here")
             try:
                 async with asyncio.timeout(self._patience):
                     piece = await anext(pieces, None)
@@ -155,29 +156,29 @@ class MlflowProxy:
 
 
 class _Answer:
-    """What the caller gets, as it comes from MLflow."""
+    """The answer to the caller, sent on while it arrives from MLflow."""
 
     def __init__(self, send: Send, patience_seconds: float) -> None:
         self._send, self._patience = send, patience_seconds
         self.has_begun = False
 
-    async def give(self, response: httpx.Response, policy: str) -> None:
-        """All of it. Raises ServerError for an answer that is MLflow's to us, not to the caller."""
+    async def send_on(self, response: httpx.Response, policy: str) -> None:
+        """Send all of it. Raises ServerError for an answer that concerns this server, not the caller."""
         if response.status_code == 401 or (response.is_redirect and response.status_code != 304):
-            raise ServerError(f"MLflow answers {response.status_code}, which makes no sense here")
-        headers = [(name, value) for name in _SENT_BACK if (value := response.headers.get(name)) is not None]
+            raise ServerError(f"MLflow answers {response.status_code}, though this server has signed in there")
+        headers = [(name, value) for name in _RESPONSE_HEADERS if (value := response.headers.get(name)) is not None]
         headers += [("content-security-policy", policy), ("vary", "Cookie, Authorization")]
         if "cache-control" not in response.headers:
             headers.append(("cache-control", "private, no-cache"))
         raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
         self.has_begun = True
-        await self._say({"type": "http.response.start", "status": response.status_code, "headers": raw})
+        await self._send_message({"type": "http.response.start", "status": response.status_code, "headers": raw})
         async for piece in response.aiter_raw():
-            await self._say({"type": "http.response.body", "body": piece, "more_body": True})
-        await self._say({"type": "http.response.body", "body": b""})
+            await self._send_message({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._send_message({"type": "http.response.body", "body": b""})
 
-    async def _say(self, message: Message) -> None:
-        """Raises ServerTimeoutError when the caller does not take it."""
+    async def _send_message(self, message: Message) -> None:
+        """Raises ServerTimeoutError where the caller does not read it."""
         try:
             async with asyncio.timeout(self._patience):
                 await self._send(message)
@@ -186,14 +187,12 @@ class _Answer:
 
 
 @contextmanager
-def _named() -> Iterator[None]:
-    """Raises errors of the tree for those of the way to MLflow."""
+def _mlflow_errors() -> Iterator[None]:
+    """Raise errors of `dialin.errors` for those of the connection to MLflow."""
     try:
         yield
     except httpx.TimeoutException as error:
-        raise ServerTimeoutError(
-            "MLflow does not answer in time; studies go on, and it gets everything later"
-        ) from error
+        raise ServerTimeoutError(f"MLflow does not answer in time; {_NO_HARM}") from error
     except httpx.LocalProtocolError as error:
         raise UsageError(f"the request cannot be passed on: {error}") from None
     except httpx.HTTPError as error:
@@ -201,7 +200,7 @@ def _named() -> Iterator[None]:
 
 
 def _target(path: str, query: bytes) -> httpx.URL:
-    """The same path and query, on MLflow's server. Encoded anew, so that it reads exactly the path that was checked."""
+    """The address on MLflow's server. Encoded anew, so that MLflow reads exactly the path that was checked."""
     raw = quote(path).encode()
     if query:
         raw += b"?" + quote(query, safe="%/:?@!$&'()*+,;=-._~[]").encode()
@@ -211,13 +210,15 @@ def _target(path: str, query: bytes) -> httpx.URL:
 
 
 def _is_page(path: str) -> bool:
-    """Whether it is one of MLflow's own pages, scripts or styles."""
+    """Whether it is a page, script or style of MLflow itself, not a file of a run."""
     return path == "/" or path.startswith("/static-files/")
 
 
 def _refusal(request: Request, error: DialinError) -> Response:
-    """An error as the caller reads it: a page for a person's browser, which leads to where one signs in; for a program
-    a problem document that MLflow's clients and pages understand as well."""
+    """The answer for an error: a page for a person's browser, which leads to the form to sign in; for a program, a
+    problem document that MLflow's clients and pages understand too."""
     if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
         return error_page(request, error)
-    return problems.answer(error, error_code=_CODES.get(error.status, "TEMPORARILY_UNAVAILABLE"), message=str(error))
+    return problems.answer(
+        error, error_code=_MLFLOW_CODES.get(error.status, "TEMPORARILY_UNAVAILABLE"), message=str(error)
+    )

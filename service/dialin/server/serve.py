@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,45 +19,50 @@ from dialin.server.log_throttle import LogThrottle
 from dialin.settings import LOOPBACK, ServerSettings, Settings
 from dialin.store.migrate import upgrade
 from dialin.store.tokens import Tokens
+from dialin.supervisor import logs
 
-_NOT_STARTED = 3  # as uvicorn's own command has it
+_NOT_STARTED = 3  # the exit code of uvicorn's own command
+LOGGERS = ("dialin", "uvicorn", "asyncio", "py.warnings")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until the process is told to end. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m dialin.server.serve")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--socket", type=int, help="a descriptor that is inherited and listens there already")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8080, help="the port to listen on")
+    parser.add_argument("--socket", type=int, help="the descriptor of an inherited socket that already listens there")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(LogThrottle())
     try:
-        serve(arguments.host, arguments.port, Settings.read(), ServerSettings.read(), arguments.socket)
+        settings, limits = Settings.read(), ServerSettings.read()
+        handler = logs.configure(limits.log_level, limits.log_format, loggers=LOGGERS)
+        handler.addFilter(LogThrottle())
+        serve(arguments.host, arguments.port, settings, limits, arguments.socket)
     except DialinError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def serve(host: str, port: int, settings: Settings, server: ServerSettings, descriptor: int | None = None) -> None:
-    """Answer requests until SIGTERM or SIGINT, on a socket that listens already where its descriptor is given. Raises
-    UsageError for settings that are not safe where it listens."""
-    if server.ray_address is None:
+def serve(host: str, port: int, settings: Settings, limits: ServerSettings, descriptor: int | None = None) -> None:
+    """Answer requests until SIGTERM or SIGINT. `descriptor`: of a socket that already listens.
+
+    Raises UsageError for settings that are not safe on that address.
+    """
+    if limits.ray_address is None:
         raise UsageError("DIALIN_RAY_ADDRESS is not set; `dialin up` starts a Ray of its own")
     if settings.upgrade_database:
         upgrade(settings.database)
-    check_exposure(host, settings, server)
-    app = create_app(settings, server, RayJobs(server.ray_address), host=host)
-    limits = ConnectionLimits.within(server.max_connections, server.max_connections_per_address)
-    running = uvicorn.Server(configured(app, host, port, limits))
+    check_exposure(host, settings, limits)
+    app = create_app(settings, limits, RayJobs(limits.ray_address), host=host)
+    connections = ConnectionLimits.within(limits.max_connections, limits.max_connections_per_address)
+    server = uvicorn.Server(uvicorn_config(app, host, port, connections))
     with suppress(KeyboardInterrupt):
-        running.run([socket.socket(fileno=descriptor)] if descriptor is not None else None)
-    if not running.started:
+        server.run([socket.socket(fileno=descriptor)] if descriptor is not None else None)
+    if not server.started:
         sys.exit(_NOT_STARTED)
 
 
-def configured(app: ASGIApp, host: str, port: int, limits: ConnectionLimits) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, host: str, port: int, limits: ConnectionLimits) -> uvicorn.Config:
     """How uvicorn serves an application here."""
     return uvicorn.Config(
         app,
@@ -67,7 +71,7 @@ def configured(app: ASGIApp, host: str, port: int, limits: ConnectionLimits) -> 
         http=protocol(limits),
         ws="none",
         backlog=128,  # fewer than there are files to spare: all of them may be accepted at once
-        log_config=None,  # our own handlers, which write sparingly
+        log_config=None,  # dialin's handler has its records too
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -75,15 +79,15 @@ def configured(app: ASGIApp, host: str, port: int, limits: ConnectionLimits) -> 
     )
 
 
-def check_exposure(host: str, settings: Settings, server: ServerSettings) -> None:
-    """Raises UsageError, which says what to set, for a server that others can reach and that is not made for it."""
+def check_exposure(host: str, settings: Settings, limits: ServerSettings) -> None:
+    """Raise UsageError, which says what to set, for a server that others can reach and that is not secured."""
     if host in LOOPBACK:
         return
     missing = []
     with Tokens(settings.database) as tokens:
         if not any(role == "admin" for _, role, _ in tokens.list()):
             missing.append("an admin's token: dialin token create NAME --role admin")
-    if not server.allowed_hosts:
+    if not limits.allowed_hosts:
         missing.append("DIALIN_ALLOWED_HOSTS, the names by which it is called, as dialin.example.org")
     if missing:
         raise UsageError(
