@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+import re
+
 import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
@@ -11,6 +16,7 @@ from dialin.server.app import create_app
 from dialin.server.origin import check_origin, host_name
 from dialin.server.rate_limit import ConcurrencyLimit, RateLimiter
 from dialin.settings import ServerSettings
+from dialin.supervisor import logs
 from tests.server.conftest import SPEC, bearer, submit
 
 OURS = "https://dialin.example.org"
@@ -234,3 +240,31 @@ def _response_cache(client):
     while not isinstance(layer, ResponseCache):
         layer = getattr(layer, "_app", None) or layer.app
     return layer
+
+
+def test_every_answer_has_the_id_that_its_log_records_carry(client, monkeypatch, caplog):
+    def broken(_self, _study_id):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("dialin.server.services.studies.StudyService.in_full", broken)
+    seen = []
+    handler = logs.configure("error", "json", stream=io.StringIO())
+    try:
+        answer = client.get("/api/v1/studies/small-abcdef", headers={"X-Request-ID": "from-a-proxy"})
+        seen = [json.loads(line) for line in handler.stream.getvalue().splitlines()]
+    finally:
+        logging.getLogger("dialin").removeHandler(handler)
+    assert answer.status_code == 500
+    assert [(line["request_id"], line["study"]) for line in seen] == [("from-a-proxy", "small-abcdef")]
+    assert "RuntimeError: broken" in seen[0]["exception"]
+
+
+@pytest.mark.parametrize(("sent", "is_kept"), [("abc-1.2_3", True), ("a b", False), ("x" * 65, False), ("", False)])
+def test_a_request_id_is_taken_over_where_a_log_can_hold_it(client, sent, is_kept):
+    given = client.get("/healthz", headers={"X-Request-ID": sent} if sent else {}).headers["x-request-id"]
+    assert (given == sent) is is_kept
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given)
+
+
+def test_two_requests_have_different_ids(client):
+    assert client.get("/healthz").headers["x-request-id"] != client.get("/healthz").headers["x-request-id"]

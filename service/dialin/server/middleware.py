@@ -53,6 +53,8 @@ class RequestIds:
         ids = {"request_id": request_id}
         if (found := _STUDY_PATH.match(scope["path"])) is not None:
             ids["study"] = found[1]
+        # For the handler of unexpected errors, which Starlette calls outside of all middleware.
+        scope.setdefault("state", {})["log_ids"] = ids
         with log_context(**ids):
             await self._app(scope, receive, sending)
 

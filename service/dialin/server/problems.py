@@ -75,9 +75,12 @@ def install(app: FastAPI) -> None:
         return _response(503, "storage", "the database does not answer; try again", headers={"Retry-After": "2"})
 
     @app.exception_handler(Exception)
-    def unexpected(_request: Request, error: Exception) -> Response:
-        _LOG.error("a request failed", exc_info=error)
-        return _response(500, "error", "something went wrong here; the server's log has it")
+    def unexpected(request: Request, error: Exception) -> Response:
+        ids: Mapping[str, str] = getattr(request.state, "log_ids", {})
+        _LOG.error("a request failed", exc_info=error, extra=dict(ids))
+        given = ids.get("request_id")
+        detail = "the server failed to answer; its log has the error" + (f" of request {given}" if given else "")
+        return _response(500, "error", detail, headers={"X-Request-ID": given} if given else None)
 
 
 def _response(
