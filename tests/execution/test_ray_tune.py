@@ -250,6 +250,7 @@ def test_a_ray_that_does_not_start_is_one_line_and_leaves_no_folder(monkeypatch,
     before = set(Path("/tmp").glob(f"dialin-ray-{os.getpid()}-*"))
     monkeypatch.setattr(ray, "init", fails)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # the cluster of the other tests is
     says = "^Ray did not start on this machine: timed out after 30 s$"
     with pytest.raises(ClusterError, match=says), local_cluster(ClusterShape(cpus=1)):
         raise AssertionError("it has not started")

@@ -124,13 +124,13 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
 
 def test_a_long_trial_is_saved_now_and_then(tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(trials, "CHECKPOINT_SHARE", math.inf)
+    monkeypatch.setattr(trials, "CHECKPOINT_FRACTION", math.inf)
     assert saved(make_plan(tmp_path, [0.1, 0.2])) == ["epoch-0001", "epoch-0002"]
 
 
 def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(trials, "CHECKPOINT_SHARE", 1e-9)  # a first save makes the next one wait for ages
+    monkeypatch.setattr(trials, "CHECKPOINT_FRACTION", 1e-9)  # a first save makes the next one wait for ages
     assert saved(make_plan(tmp_path, [0.1, 0.2, 0.3, 0.4])) == ["epoch-0001", None, None, "epoch-0004"]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints as folders: written whole or not at all, and checked before they are believed."""
+"""Checkpoints as folders: written completely or not at all, and verified before they are loaded."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from dialin.errors import DataError
 from dialin.objectives.base import Run
 
 DIGESTS = "digests.json"
-KEPT = 2  # of a trial: the newest, and the one before in case that is damaged
+"""File of a checkpoint with the SHA-256 of each of its other files."""
+KEPT = 2
+"""Checkpoints kept of a trial: the newest, and the one before in case the newest is damaged."""
 
 
 def checkpoint_name(number: int, epoch: int) -> str:
-    """What a study's storage keeps of the state of a trial after `epoch`: its place below the study's checkpoints."""
+    """Return a checkpoint's path below the study's checkpoints, which is what the study's storage keeps."""
     return f"{number:04d}/epoch-{epoch:04d}"
 
 
 def checkpoint_folder(checkpoints: Path, stored: str) -> Path:
-    """Where a stored checkpoint lies below the study's checkpoints. Absolute paths, as earlier versions stored them,
-    are read by their last two parts: a study that was copied or moved uses its own files and no one else's."""
+    """Return the folder of a stored checkpoint.
+
+    Of absolute paths, which earlier versions stored, only the last two parts count: a study that was copied or moved
+    then uses its own files and not those of the original.
+    """
     return checkpoints.joinpath(*Path(stored).parts[-2:])
 
 
 def epoch_of(folder: Path) -> int:
-    """The epoch in the name of a checkpoint's folder."""
+    """Return the epoch in the name of a checkpoint's folder."""
     return int(folder.name.removeprefix("epoch-"))
 
 
 def newest_first(checkpoints: Path, stored: str | None) -> list[Path]:
-    """A trial's checkpoint, and those before it; an empty list for a trial that has none."""
+    """Return a trial's stored checkpoint and those before it, newest first; an empty list for a trial without one."""
     if stored is None:
         return []
     newest = checkpoint_folder(checkpoints, stored)
@@ -40,13 +45,16 @@ def newest_first(checkpoints: Path, stored: str | None) -> list[Path]:
 
 
 def keep_newest(trial: Path) -> None:
-    """Remove all but the newest checkpoints from the folder of a trial."""
+    """Remove all but the newest `KEPT` checkpoints from the folder of a trial."""
     for folder in sorted(trial.glob("epoch-*"), key=epoch_of)[:-KEPT]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_checkpoint(run: Run, folder: Path) -> None:
-    """The run's state as `folder`, with the SHA-256 of each file. A crash leaves what was there before."""
+    """Write the run's state as `folder`, with the SHA-256 of each file.
+
+    After a crash `folder` is what it was before.
+    """
     partial = folder.with_name(f"partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -59,7 +67,7 @@ def save_checkpoint(run: Run, folder: Path) -> None:
 
 
 def load_checkpoint(run: Run, folder: Path) -> None:
-    """Give the run the state in `folder`. Raises DataError when a file is missing or is not what was written."""
+    """Load the state in `folder` into a run. Raises DataError when a file is missing or not as it was written."""
     try:
         digests = json.loads((folder / DIGESTS).read_text())
     except (OSError, ValueError):

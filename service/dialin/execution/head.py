@@ -1,4 +1,4 @@
-"""Whether a Ray head on this machine does its work: each of the processes that a study cannot do without is asked."""
+"""Health of a Ray head on this machine: asks each of the processes that a study needs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from dialin.execution.health import hangs
 
-_DIRECT = build_opener(ProxyHandler({}))  # a proxy cannot reach this machine's loopback, and must see no secret
+# Without proxies: a proxy cannot reach this machine's loopback, and must not see the token.
+_DIRECT = build_opener(ProxyHandler({}))
 
 
 class HeadHealth:
-    """Calling it gives what does not answer, in a few words; empty when all of it does.
+    """Calling it returns which part does not answer, in a few words; the empty string when all parts do.
 
-    The dashboard is asked for its version, which the process that takes jobs answers; GCS and the raylet for the first
-    words of their protocol; the dashboard's agent, which starts jobs, for anything. Ray's own checks would say that a
-    raylet is dead after 65 s, and never that its GCS is. `folder`: Ray's temporary folder.
+    The dashboard has to give its version, which comes from the process that takes jobs; GCS and raylet the first bytes
+    of their protocol; the dashboard's agent, which starts jobs, any answer. Ray's own checks report a dead raylet after
+    65 s, and a dead GCS never.
+
+    `dashboard` is its URL, `token` Ray's, `folder` Ray's temporary folder, `timeout_seconds` the time for each answer.
     """
 
     def __init__(self, dashboard: str, token: str, folder: Path, timeout_seconds: float) -> None:
@@ -48,7 +51,7 @@ class HeadHealth:
         return ""
 
     def _find_node(self, session: Path) -> str:
-        """Look up the ports of this session's node, once it has joined."""
+        """Look up the ports of this session's node; return what is wrong while that fails."""
         try:
             found = self._get(f"{self._dashboard}/nodes?view=summary")
             nodes = [node["raylet"] for node in found["data"]["summary"]]
@@ -65,7 +68,7 @@ class HeadHealth:
             return json.load(response)
 
     def _is_there(self, url: str) -> bool:
-        """Whether it answers, whatever it says."""
+        """Whether there is an answer, of any status."""
         try:
             with _DIRECT.open(Request(url, headers=self._headers), timeout=self._timeout_seconds):
                 return True

@@ -25,9 +25,11 @@ class InlineExecutor:
 
     @property
     def is_inline(self) -> bool:
+        """True."""
         return True
 
     def connected(self) -> AbstractContextManager[None]:
+        """There is nothing to connect to."""
         return nullcontext()
 
     def train(self, driver: Driver, trial_plan: TrialPlan, *, concurrency: int = 1, folder: Path | None = None) -> None:
@@ -36,9 +38,11 @@ class InlineExecutor:
             _train(driver, trial_plan, trial)
 
     def evaluate(self, trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
+        """Return a checkpoint's metrics on the test split."""
         return evaluate_checkpoint(trial_plan, trial, checkpoint)
 
     def range_tests(self, trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Sweep) -> list[Curve]:
+        """Return the curves of range tests, one after another."""
         run = trial_plan.objective.range_test
         return [run(params, seed, trial_plan.resources, sweep) for params, seed in jobs]
 
@@ -47,12 +51,11 @@ def _train(driver: Driver, trial_plan: TrialPlan, trial: Trial) -> None:
     run = TrialRun(trial_plan, trial)
     try:
         while True:
-            try:
-                reports = run.step()
-            except Exception:  # noqa: BLE001  a person's training code: whatever it raises is this trial's failure
-                driver.fail(trial, traceback.format_exc())
+            step = run.advance()
+            if step.error is not None:
+                driver.fail(trial, "".join(traceback.format_exception(step.error)))
                 return
-            if not driver.report(trial, reports).continues:
+            if not driver.report(trial, step.reports).continues:
                 return
     finally:
         run.close()

@@ -1,4 +1,4 @@
-"""A Ray cluster for one command: started on this machine, for this process, gone with it."""
+"""A Ray cluster on this machine that lives as long as one command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,34 @@ from dialin.errors import ClusterError
 from dialin.planning.plan import ClusterShape
 from dialin.supervisor.scratch_dir import remove_scratch, scratch_for_ray
 
-_OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's least; trials share their data through the page cache
-_TOKEN = secrets.token_hex(32)  # one a process: Ray reads it once
-_QUIET = {
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a person's function finds its files as it does without Ray
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns that it will stop hiding GPUs from CPU tasks
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",  # a worker that does not come to its end keeps its place no longer
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study's own storage is what a resume reads
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the study through the driver, within seconds
-    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the driver keeps and shows them
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for this machine only, so Ray listens on loopback only
-    "RAY_prestart_worker_first_driver": "0",  # they lack the environment that Tune gives its trials, and end unused
-    "RAY_ROTATION_MAX_BYTES": str(8 * 2**20),  # of each log of Ray's own; its default are 512 MiB, five times
+_MODE = "RAY_AUTH_MODE"
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024
+"""Ray's least. Trials share their data through the page cache instead."""
+_TOKEN = secrets.token_hex(32)
+"""One for this process, because Ray reads it once."""
+
+RAY_DEFAULTS: Mapping[str, str] = {
+    # Documented by Ray.
+    "RAY_USAGE_STATS_ENABLED": "0",  # a study tells nobody outside that it runs
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a person's function finds its files by the paths that it has without Ray
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns that a later version will stop to hide GPUs from CPU tasks
+    "RAY_ROTATION_MAX_BYTES": str(8 * 2**20),  # of each of Ray's logs; its default is 512 MiB, with five backups
     "RAY_ROTATION_BACKUP_COUNT": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the older output can be silenced altogether
+    "RAY_AIR_NEW_OUTPUT": "0",  # only Tune's older output can be switched off altogether
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # files that nothing reads, at 10 ms a trial
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",  # a worker that does not end gives its resources back after that time
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # snapshots of Tune's state: a resume reads the study's own storage
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver ends the study on Ctrl-C, within seconds
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",  # the driver says itself that trials wait for resources
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the driver stores and shows them
+    # Undocumented for Linux; without it a local cluster listens on all interfaces, and no public setting prevents that.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
+"""Environment variables that Ray and Tune read, for a study. A value that is set already stays as it is."""
 
 
 def local_shape() -> ClusterShape:
-    """The processors this process may use, and the NVIDIA GPUs that the driver shows, less those hidden from it."""
+    """Return the processors this process may use, and NVIDIA's GPUs, less those hidden from the process."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = Path("/proc/driver/nvidia/gpus")
@@ -47,42 +52,59 @@ def local_shape() -> ClusterShape:
     return ClusterShape(cpus=float(cpus), gpus=float(present))
 
 
-def _have_the_token_read() -> None:
-    """Ray reads the mode and the token when it is imported, which may have been long before."""
-    if "ray" in sys.modules:
-        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
-        Config.initialize("")  # as Ray itself does where it chooses the mode
-        AuthenticationTokenLoader.instance().reset_cache()
-
-
-def be_quiet() -> None:
-    """Have Ray do without what a study has no use for. Before Ray is imported."""
-    for name, value in _QUIET.items():
+def set_ray_defaults() -> None:
+    """Set `RAY_DEFAULTS` in the environment of this process. To be called before Ray is imported, which reads them."""
+    for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
 def local_cluster(shape: ClusterShape) -> Iterator[None]:
-    """A Ray cluster of its own ports, folder and token, connected to; ended, with all it started, on the way out."""
-    be_quiet()
-    # Said outright, because a token file in someone's home would otherwise decide it for the whole machine.
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = _TOKEN
-    _have_the_token_read()
+    """Start a Ray cluster with ports, a folder and a token of its own, and connect to it; end all of it afterwards.
+
+    Raises ClusterError when the cluster does not start, and where the process has used Ray before in a way that the
+    cluster's authentication excludes.
+    """
+    set_ray_defaults()
+    _require_token()
     import ray
 
+    if ray.is_initialized():
+        raise ClusterError("this process is connected to a Ray cluster already; call ray.shutdown() first")
     folder = scratch_for_ray("dialin-ray-")
+    tune_log = logging.getLogger("ray.tune")
+    level = tune_log.level
     try:
         _start(ray, shape, folder / "ray")
+        tune_log.setLevel(logging.ERROR)
         yield
     finally:
         ray.shutdown()
+        tune_log.setLevel(level)
         remove_scratch(folder)
 
 
+def _require_token() -> None:
+    """Have the cluster require a token: whoever can connect to a cluster can run code on it.
+
+    The mode is set outright, because a token file in the person's home would otherwise decide it. Ray reads it when it
+    is imported. Where a program has imported Ray already, the mode stays unset: `ray.init` then requires a token by
+    default, and takes the one in the environment.
+    """
+    if "ray" not in sys.modules:
+        os.environ |= {_MODE: "token", "RAY_AUTH_TOKEN": _TOKEN}
+        return
+    if os.environ.get(_MODE, "token") != "token":
+        raise ClusterError(
+            f"Ray was imported with {_MODE}={os.environ[_MODE]}, and dialin's cluster requires a token; unset {_MODE} "
+            "before the program imports ray"
+        )
+    # A token of the program's own stays, because Ray may have read it.
+    os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
+
+
 def _start(ray: Any, shape: ClusterShape, folder: Path) -> None:
-    """Raises ClusterError, with what Ray says, when it does not start."""
+    """Start the cluster. Raises ClusterError with Ray's message when it does not start."""
     try:
         ray.init(
             address="local",
@@ -97,4 +119,8 @@ def _start(ray: Any, shape: ClusterShape, folder: Path) -> None:
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ClusterError(f"Ray did not start on this machine: {str(error).strip().partition(chr(10))[0]}") from error
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    if os.environ.get(_MODE) != "token":
+        raise ClusterError(
+            "this version of Ray starts a cluster without a token where Ray was imported before dialin; set "
+            f"{_MODE}=token before the program imports ray"
+        )

@@ -1,70 +1,83 @@
-"""Drivers as Ray Jobs: one a study, on the cluster, with nothing of ours in its description but the study's id.
+"""Drivers as Ray Jobs: one for each study, on the cluster.
 
-The entrypoint is the same for every job (a shell runs it), ids are made by us of letters, digits and dashes (Ray would
-take `../../x` for one), and no secret is in the runtime environment, which everybody who sees the job can read.
+A job's description is readable for everybody who sees the cluster, so it holds the study's id and no secret. A shell
+runs the entrypoint, so it is the same for every job. Ids consist of letters, digits and dashes: Ray would accept
+`../../x` and write its log there.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from dialin.errors import ClusterError
 from dialin.execution.health import check_cluster
-from dialin.execution.local_cluster import be_quiet
+from dialin.execution.local_cluster import set_ray_defaults
 from dialin.planning.plan import ClusterShape
 from dialin.supervisor.commands import RUN_MODULE
 
 ENTRYPOINT = shlex.join(["python", *RUN_MODULE, "dialin.server.job"])
 NODES_SECONDS = 60.0
-_ASK_SECONDS = 3.0  # that the dashboard may take to say how the cluster is
+"""How long a job waits for the first node of its cluster."""
+_ASK_SECONDS = 3.0
+"""How long the dashboard may take to answer about the cluster's health."""
 STUDY, JOB = "DIALIN_STUDY", "DIALIN_JOB"
+"""Environment variables of a job: the study that it drives, and its own id."""
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,120}")
-_NOT_FOUND, _REFUSED = "status code 404", "status code 500"
 
 
 @dataclass(frozen=True)
 class JobInfo:
-    """Whether a job has ended, and what Ray says of it."""
+    """The state of a job."""
 
     ended: bool
+    """Whether it has come to an end, good or bad."""
     message: str
+    """The first line of what Ray says about it."""
 
 
 class Jobs(Protocol):
-    """What runs, and how to start and stop it."""
+    """Jobs that run drivers: how to start, watch and stop them. Every method raises ClusterError without an answer."""
 
     def submit(self, job: str, study_id: str) -> None:
-        """Start a job, unless it is there already."""
+        """Start a job, unless one with this id exists."""
 
     def info(self, job: str) -> JobInfo | None:
-        """None: there is no such job."""
+        """Return the state of a job; None when no job has this id."""
 
     def stop(self, job: str) -> None:
-        """Ask a job to end: SIGTERM, and three seconds later SIGKILL. Nothing happens to one that has ended."""
+        """Ask a job to end: SIGTERM, then SIGKILL after three seconds. A job that has ended stays as it is."""
 
     def shape(self) -> ClusterShape:
-        """What the cluster's nodes have together."""
+        """Return the processors and GPUs of all nodes together."""
 
     def check(self, asks: Callable[[str], None]) -> str:
-        """`ok`, or what of the cluster is wrong; `asks` is told which part is asked. Raises TimeoutError when that one
-        does not answer."""
+        """Return `ok`, or what is wrong with the cluster. `asks` is told which part is about to be asked.
+
+        Raises TimeoutError when that part does not answer.
+        """
 
 
 class RayJobs:
-    """The jobs of the cluster whose dashboard is at `address`. The token is the environment's. Every method raises
-    ClusterError when Ray does not answer."""
+    """The jobs of the Ray cluster whose dashboard is at `address`, an http:// URL.
+
+    Ray's token comes from the environment, or from the file that Ray documents for it.
+    """
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._client: Any = None
 
     def submit(self, job: str, study_id: str) -> None:
+        """Start a job, unless one with this id exists. Raises ValueError for an id that is not safe in a path."""
         if not _ID.fullmatch(job):
             raise ValueError(f"job {job!r}: {_ID.pattern}")
         environment = {STUDY: study_id, JOB: job}
@@ -72,41 +85,47 @@ class RayJobs:
             try:
                 self._sdk().submit_job(entrypoint=ENTRYPOINT, submission_id=job, runtime_env={"env_vars": environment})
             except RuntimeError as error:
-                # Ray says 500 to an id that it has already: then somebody was faster, which is as good.
-                if _REFUSED not in str(error) or self.info(job) is None:
+                # Ray answers 500 to an id that it has already, which is as good: another server was faster.
+                if _status_of(error) != 500 or self.info(job) is None:
                     raise
 
     def info(self, job: str) -> JobInfo | None:
+        """Return the state of a job; None when no job has this id."""
         with self._reached():
             try:
                 found = self._sdk().get_job_info(job)
             except RuntimeError as error:
-                if _NOT_FOUND in str(error):
+                if _status_of(error) == 404:
                     return None
                 raise
         message = str(found.message or "").partition("\n")[0].partition(", last available logs")[0].strip()
         return JobInfo(found.status.is_terminal(), message or str(found.status.value).lower())
 
     def stop(self, job: str) -> None:
+        """Ask a job to end."""
         with self._reached():
             try:
                 self._sdk().stop_job(job)
             except RuntimeError as error:
-                if _NOT_FOUND not in str(error):
+                if _status_of(error) != 404:
                     raise
 
     def shape(self) -> ClusterShape:
-        be_quiet()
+        """Return the processors and GPUs of all nodes together."""
+        set_ray_defaults()
         from ray.util.state import list_nodes
+        from ray.util.state.exception import RayStateApiException
 
         with self._reached():
-            nodes = list_nodes(address=self._address, filters=[("state", "=", "ALIVE")])
+            try:
+                nodes = list_nodes(address=self._address, filters=[("state", "=", "ALIVE")])
+            except RayStateApiException as error:
+                raise ConnectionError(str(error)) from error
         return shape_of([dict(node.resources_total) for node in nodes])
 
     def check(self, asks: Callable[[str], None]) -> str:
-        be_quiet()
+        """Return `ok`, or what is wrong with the cluster."""
         import requests
-        from ray.job_submission import JobSubmissionClient  # noqa: F401  before anybody is asked: it takes seconds
 
         asks("Ray's dashboard")
         with self._reached():
@@ -116,45 +135,65 @@ class RayJobs:
                 raise TimeoutError(str(error)) from error
 
     def _fetch(self, path: str) -> Any:
-        response = self._sdk()._do_request("GET", path, timeout=_ASK_SECONDS)
+        """What the dashboard answers to a path, parsed. Ray's job client has no public way to other paths."""
+        import requests
+
+        headers = {"Authorization": f"Bearer {token}"} if (token := ray_token()) else {}
+        response = requests.get(f"{self._address}{path}", headers=headers, timeout=_ASK_SECONDS)
         response.raise_for_status()
         return response.json()
 
     def _sdk(self) -> Any:
         if self._client is None:
-            be_quiet()
+            set_ray_defaults()
             from ray.job_submission import JobSubmissionClient
 
-            self._client = JobSubmissionClient(self._address)  # asks for Ray's version at once
+            # The constructor asks Ray for its version, so a cluster that is down raises here.
+            self._client = JobSubmissionClient(self._address)
         return self._client
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        import requests  # what Ray's client speaks through
+        """Translate what Ray's clients raise, which speak through requests, to ClusterError."""
+        import requests
 
         try:
             yield
         except (ConnectionError, requests.RequestException, RuntimeError) as error:
             first = str(error).strip().partition("\n")[0]
             raise ClusterError(f"Ray does not answer at {self._address}: {first[:300]}") from error
-        except Exception as error:
-            if type(error).__module__.startswith("ray."):  # its state API has errors of its own
-                raise ClusterError(f"Ray does not answer at {self._address}: {str(error)[:300]}") from error
-            raise
+
+
+def _status_of(error: RuntimeError) -> int | None:
+    """The HTTP status behind an error of Ray's job client, which gives it in the message and nowhere else.
+
+    `tests/execution/test_upstream.py` has a canary test for it.
+    """
+    found = re.search(r"status code (\d{3})", str(error))
+    return int(found.group(1)) if found else None
+
+
+def ray_token() -> str:
+    """Return the token of Ray's clusters from the places that Ray documents; empty when there is none."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
 
 
 def shape_of(resources: list[Mapping[str, float]]) -> ClusterShape:
-    """The processors and GPUs of nodes together."""
+    """Return the processors and GPUs of nodes together, from Ray's tables of their resources."""
     cpus = sum(float(node.get("CPU", 0.0)) for node in resources)
     return ClusterShape(cpus, sum(float(node.get("GPU", 0.0)) for node in resources))
 
 
 @contextmanager
 def joined_cluster() -> Iterator[ClusterShape]:
-    """Within a job: connected to its cluster; what that has. Raises ClusterError when it is not there."""
-    be_quiet()
-    import logging
-
+    """Connect a job to its cluster, and yield what the cluster has. Raises ClusterError when it cannot be reached."""
+    set_ray_defaults()
     import ray
 
     try:
@@ -163,13 +202,13 @@ def joined_cluster() -> Iterator[ClusterShape]:
         raise ClusterError(f"Ray cannot be joined: {str(error).partition(chr(10))[0]}") from error
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     try:
-        yield _there(ray)
+        yield _wait_for_nodes(ray)
     finally:
         ray.shutdown()
 
 
-def _there(ray: Any) -> ClusterShape:
-    """What the cluster has, once it has anything: a head that has just started does not know its own node yet."""
+def _wait_for_nodes(ray: Any) -> ClusterShape:
+    """Wait until the cluster has processors: a head that has just started does not know its own node yet."""
     deadline = time.monotonic() + NODES_SECONDS
     while (shape := shape_of([node["Resources"] for node in ray.nodes() if node["Alive"]])).cpus == 0:
         if time.monotonic() > deadline:

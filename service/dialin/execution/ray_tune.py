@@ -1,8 +1,11 @@
-"""A study on Ray Tune: Tune starts, places and ends the trials; what to try and when to stop is asked of the driver."""
+"""A study on Ray Tune: Tune starts, places and ends the trials; the driver says what to try and when to stop.
+
+The adapters below translate between Tune's searcher, scheduler, callback and stopper and one `search.driving.Driver`.
+"""
 
 from __future__ import annotations
 
-import gc
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray import cloudpickle, tune
+from ray import tune
 from ray.exceptions import (
     GetTimeoutError,
     LocalRayletDiedError,
@@ -27,6 +30,7 @@ from ray.tune.search import Searcher
 from dialin.errors import ClusterError, DataError, DialinError
 from dialin.execution.trainable import NUMBER, StudyTrainable, config_of, reports_of
 from dialin.execution.trial_run import RangeTestJob, TrialPlan, evaluate_checkpoint
+from dialin.execution.tune_internals import actor_of, error_of, error_text_of
 from dialin.objectives.base import Metrics
 from dialin.search.driver import Driver
 from dialin.search.epoch_clock import FIRST_SECONDS, duration
@@ -34,31 +38,32 @@ from dialin.search.records import Report, Trial
 from dialin.specification.domains import Scalar
 from dialin.specification.range_tests import Curve, Sweep
 
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-TASK_SECONDS = FIRST_SECONDS  # what is no trial, too, may wait for a worker and then take its time
-LOOK_SECONDS = 1.0  # between two looks for trials that are overdue
+TASK_SECONDS = FIRST_SECONDS
+"""Longest time of a task that is not a trial: it too may wait for a worker before it runs."""
+LOOK_SECONDS = 1.0
+"""Time between two searches for overdue trials."""
 
 
 def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
     """Train what the driver asks for, at most `concurrency` trials at a time, until it wants no more.
 
-    Needs a connected cluster; raises ClusterError when it goes away. Tune's own bookkeeping goes to `folder`; nothing
-    reads it afterwards.
+    Needs a connected cluster. Tune keeps its own records in `folder`, which nothing reads afterwards. Raises
+    ClusterError when the cluster goes away, and what the driver raised.
     """
-    resources = {"cpu": trial_plan.resources.cpus, "gpu": trial_plan.resources.gpus}
-    guarded = _Guarded(driver)
-    with _cluster_there(), _collecting_only_what_is_new(), _looking_up_once():
-        _run(guarded, trial_plan, concurrency, folder, resources)
+    guarded = _GuardedDriver(driver)
+    with _cluster_errors():
+        _run_tune(guarded, trial_plan, concurrency, folder)
     if guarded.error is not None:
         raise guarded.error
     if not driver.finished:
-        # Tune ends quietly when nothing can be placed any more.
-        raise ClusterError("Ray stopped before the study was through: its node is gone")
+        # Tune returns without an error when it can place no trial any more.
+        raise ClusterError("Ray stopped before the study was complete: the node that trained its trials is gone")
 
 
-def _run(
-    guarded: _Guarded, trial_plan: TrialPlan, concurrency: int, folder: Path, resources: Mapping[str, float]
-) -> None:
+def _run_tune(guarded: _GuardedDriver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
+    # tune.run is what Tuner calls; what Tuner adds, restoring and a grid of results, a study has in its own storage.
     tune.run(
         tune.with_parameters(StudyTrainable, plan=trial_plan),
         name="tune",
@@ -70,7 +75,7 @@ def _run(
         num_samples=-1,
         max_concurrent_trials=concurrency,
         reuse_actors=True,
-        resources_per_trial=resources,
+        resources_per_trial={"cpu": trial_plan.resources.cpus, "gpu": trial_plan.resources.gpus},
         raise_on_failed_trial=False,
         trial_name_creator=_name,
         trial_dirname_creator=_name,
@@ -79,47 +84,8 @@ def _run(
 
 
 @contextmanager
-def _collecting_only_what_is_new() -> Iterator[None]:
-    """Python's collector leaves alone what was there before: a quarter of a million objects that it would look through
-    now and then, and so seldom that what Tune leaves behind piles up."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-@contextmanager
-def _looking_up_once() -> Iterator[None]:
-    """Tune asks Ray's head five times a trial for the one trainable that there is, a millisecond each; what was found
-    once is kept for the run. Where Tune has no such registry any more, nothing is done."""
-    registry: Any = getattr(tune.registry, "_global_registry", None)
-    if registry is None:
-        yield
-        return
-    for name in ("get", "contains"):
-        setattr(registry, name, _keeping_what_is_found(getattr(registry, name)))
-    try:
-        yield
-    finally:
-        del registry.get, registry.contains  # the class's own are behind them
-
-
-def _keeping_what_is_found(look: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
-    found: dict[tuple[str, str], Any] = {}
-
-    def kept(category: str, key: str) -> Any:
-        if (category, key) not in found and (value := look(category, key)):
-            found[category, key] = value
-        return found.get((category, key))
-
-    return kept
-
-
-@contextmanager
-def _cluster_there() -> Iterator[None]:
-    """What Ray raises when it cannot be reached any more, as one of ours; and one of ours from a task as itself."""
+def _cluster_errors() -> Iterator[None]:
+    """Translate what Ray raises when it cannot be reached any more; unwrap dialin's own errors that a task raised."""
     try:
         yield
     except RayTaskError as error:
@@ -132,16 +98,20 @@ def _cluster_there() -> Iterator[None]:
         raise ClusterError(f"Ray's node is gone: {str(error).partition(chr(10))[0]}") from error
 
 
-class _Guarded:
-    """The driver, with what it raises kept: Tune takes an error of a searcher or a scheduler for a trial's own, and
-    goes on. After one nothing more is asked of the driver and every trial is stopped; `run_on_ray` raises it at its
-    end."""
+class _GuardedDriver:
+    """A driver whose first error ends the study instead of a trial.
+
+    Tune takes an error of a searcher or a scheduler for one of the trial at hand, and continues. So the error is kept
+    here, nothing more is asked of the driver, and every trial is stopped; `run_on_ray` raises the error at its end.
+    """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.error: Exception | None = None
-        self.live: dict[int, Trial] = {}  # handed out last under that number
-        self.killed: dict[str, str] = {}  # Tune's id of a trial whose worker was killed -> why
+        self.live: dict[int, Trial] = {}
+        """The trial that was handed out last under each number."""
+        self.killed: dict[str, str] = {}
+        """Why the worker of a trial was killed, by Tune's id of the trial."""
 
     def ask(self) -> Trial | None:
         trial = self._kept(self._driver.ask, None)
@@ -167,8 +137,8 @@ class _Guarded:
         return self._kept(self._driver.overdue, ())
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> bool:
-        """Whether the trial's worker is to be freed."""
-        return self._kept(lambda: not self._driver.report(trial, reports).continues, True)
+        """Take in reports of a trial. Return whether the trial continues; if not, its worker is free."""
+        return self._kept(lambda: self._driver.report(trial, reports).continues, False)
 
     def fail(self, trial: Trial, traceback: str) -> None:
         self._kept(lambda: self._driver.fail(trial, traceback), None)
@@ -181,31 +151,31 @@ class _Guarded:
             return otherwise
         try:
             return call()
-        except Exception as error:  # noqa: BLE001  raised again when Tune has ended
+        except Exception as error:  # noqa: BLE001  Tune's loop must come to its end before the error is raised
+            _LOG.debug("the driver raised; every trial is stopped", exc_info=True)
             self.error = error
             return otherwise
 
 
 def evaluate_on_ray(trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
-    """`evaluate_checkpoint` as one Ray task with a trial's resources."""
+    """Call `evaluate_checkpoint` in one Ray task with the resources of a trial."""
     remote = ray.remote(num_cpus=trial_plan.resources.cpus, num_gpus=trial_plan.resources.gpus)(evaluate_checkpoint)
-    result: Metrics = _answers("the test of the best trial", [remote.remote(trial_plan, trial, checkpoint)])[0]
+    result: Metrics = _results_of("the test of the best trial", [remote.remote(trial_plan, trial, checkpoint)])[0]
     return result
 
 
 def sweep_on_ray(trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Sweep) -> list[Curve]:
-    """The range tests of several configurations and seeds as Ray tasks beside each other, each with a trial's
-    resources."""
+    """Run range tests of several configurations and seeds as concurrent Ray tasks, each with a trial's resources."""
     resources = trial_plan.resources
     remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(_sweep_one)
     shared = ray.put(trial_plan)
-    curves: list[Curve] = _answers("range tests", [remote.remote(shared, *job, sweep) for job in jobs])
+    curves: list[Curve] = _results_of("range tests", [remote.remote(shared, *job, sweep) for job in jobs])
     return curves
 
 
-def _answers(what: str, tasks: Sequence[Any]) -> list[Any]:
-    """What tasks return. Raises DataError when they take longer than what is healthy does; their workers are killed."""
-    with _cluster_there():
+def _results_of(what: str, tasks: Sequence[Any]) -> list[Any]:
+    """Return the results of tasks. Raises DataError when they exceed `TASK_SECONDS`; their workers are killed then."""
+    with _cluster_errors():
         try:
             return list(ray.get(list(tasks), timeout=TASK_SECONDS))
         except GetTimeoutError:
@@ -219,120 +189,124 @@ def _sweep_one(trial_plan: TrialPlan, params: Mapping[str, Scalar], seed: int, s
 
 
 class StudySearcher(Searcher):
-    """Hands Tune the driver's trials. What they report goes by way of the scheduler, which can answer."""
+    """Hands the driver's trials to Tune. Their reports go to the driver through the scheduler, which can answer."""
 
-    def __init__(self, driver: _Guarded) -> None:
+    def __init__(self, driver: _GuardedDriver) -> None:
         super().__init__()
         self._driver = driver
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Accept whatever Tune says: the driver knows metric, mode and space."""
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the config of the next trial, `FINISHED`, or None: Tune then asks again after the next result."""
         trial = self._driver.ask()
         if trial is None:
-            return Searcher.FINISHED if self._driver.finished else None  # Tune asks again after the next result
+            return Searcher.FINISHED if self._driver.finished else None
         return config_of(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to do: the scheduler has told the study."""
+        """Do nothing: the scheduler has told the driver."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the study's storage is what a resume reads."""
+        """Do nothing: a study is resumed from its own storage."""
 
     def restore(self, checkpoint_path: str) -> None:
+        """Raise NotImplementedError, for the same reason."""
         raise NotImplementedError("a study is resumed from its own storage")
 
 
 class StudyScheduler(FIFOScheduler):
     """Passes each result to the driver and its decision back to Tune."""
 
-    _supports_buffered_results = False
-
-    def __init__(self, driver: _Guarded) -> None:
+    def __init__(self, driver: _GuardedDriver) -> None:
         super().__init__()
         self._driver = driver
 
+    @property
+    def supports_buffered_results(self) -> bool:
+        """Whether Tune may hold results back: never, because each one may end its trial."""
+        return False
+
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Accept whatever Tune says: the driver knows metric and mode."""
         return True
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """None: Tune starts what is pending by itself. To name such a trial would have it take over the worker of one
-        that has just ended and give up its own, which is still starting: of many short trials all would run in one
-        worker. To look for one means to go through all trials, too."""
+        """Return None, and rely on Tune to start pending trials by itself, which it does though no contract says so.
+
+        A trial named here would take over the worker of one that has just ended and give up its own, which is still
+        starting: many short trials would then all run in one worker. Finding one also costs a pass over all trials.
+        """
         return None
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        stop = self._driver.report(self._driver.live[trial.config[NUMBER]], reports_of(result))
-        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+        """Return Tune's word for the driver's decision."""
+        continues = self._driver.report(self._driver.live[trial.config[NUMBER]], reports_of(result))
+        return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Tell the driver whether the training raised, the worker died, or dialin killed it."""
         mine = self._driver.live[trial.config[NUMBER]]
-        error = _error(trial)
+        error = error_of(trial)
         if (late := self._driver.killed.pop(trial.trial_id, None)) is not None:
             self._driver.fail(mine, f"{late}; its worker was killed")
         elif isinstance(error, RayActorError):
             self._driver.lost(mine, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         else:
-            self._driver.fail(mine, _error_text(trial))
+            self._driver.fail(mine, error_text_of(trial))
 
 
 class StudyWatch(Callback):
-    """What has to happen though no trial reports: Tune calls it ten times a second. Says that the loop goes on, and
-    kills the workers of trials that are overdue: a process that hangs in native code hears nothing else."""
+    """What must happen even when no trial reports. Tune calls it ten times a second.
 
-    def __init__(self, driver: _Guarded) -> None:
+    It tells the driver that the loop goes on, and kills the workers of overdue trials: a process that hangs in native
+    code reacts to nothing else.
+    """
+
+    def __init__(self, driver: _GuardedDriver) -> None:
         self._driver = driver
         self._look_at = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Do both; the search for overdue trials once in `LOOK_SECONDS`."""
         self._driver.progress()
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK_SECONDS
-        # Tune has no public way to a trial's actor. One that waits for a worker has none.
-        at_work = {
-            trial.config[NUMBER]: trial
+        actors = {
+            trial.config[NUMBER]: (trial, actor)
             for trial in trials
-            if not trial.is_finished() and trial.temporary_state.ray_actor is not None
+            if not trial.is_finished() and (actor := actor_of(trial)) is not None
         }
-        for number in at_work:
+        for number in actors:
             self._driver.working(number)
         for late, text in self._driver.overdue():
-            if (trial := at_work.get(late.number)) is not None:
+            if late.number in actors:
+                trial, actor = actors[late.number]
                 self._driver.killed[trial.trial_id] = text
-                ray.kill(trial.temporary_state.ray_actor)
+                ray.kill(actor)
 
 
 class StudyStopper(Stopper):
-    """Ends a study that is over by the clock, with the trials that do not come to report and those that wait for a
-    worker."""
+    """Ends a study whose time is up, with trials that do not come to report and those that wait for a worker."""
 
-    def __init__(self, driver: _Guarded) -> None:
+    def __init__(self, driver: _GuardedDriver) -> None:
         self._driver = driver
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune writes it down with its own state, and nothing reads that
+        """Return nothing: Tune pickles the stopper with its own state, which nothing reads, and a driver has locks."""
+        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False  # each report is the scheduler's to judge
+        """Return False: the scheduler decides about single trials."""
+        return False
 
     def stop_all(self) -> bool:
+        """Return whether all trials are to stop."""
         return self._driver.is_cut_off
 
 
 def _name(trial: TuneTrial) -> str:
     return f"trial-{trial.config[NUMBER]:04d}-{trial.trial_id}"
-
-
-def _error(trial: TuneTrial) -> object:
-    """What ended a trial; None where Tune has kept no more than its text. A person's exception comes as RayTaskError,
-    the end of a process or a node as RayActorError."""
-    file = trial.pickled_error_file  # written by this process a moment ago
-    return cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).exists() else None
-
-
-def _error_text(trial: TuneTrial) -> str:
-    # Tune has written it beside the trial by now; `get_error` would look where it is only copied to later.
-    file = trial.error_file
-    return Path(file).read_text(errors="replace") if file and Path(file).exists() else "unknown error"

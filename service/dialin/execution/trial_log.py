@@ -1,4 +1,4 @@
-"""What the code of a trial prints, kept in the trial's log."""
+"""The log of a trial: what its code prints."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-MOST_BYTES = 1024 * 1024  # of one trial; a loop that prints each batch must not fill the disk
+MOST_BYTES = 1024 * 1024
+"""Largest size of one trial's log: a loop that prints each batch must not fill the disk."""
 
 
 class TrialLog:
-    """Appends what is written to Python's standard output and error while `captured()` to `file`, and passes it on to
-    where it would have gone. The file is made by the first text. What native code or other processes write to the
-    file descriptors themselves is not seen.
+    """Copies what Python writes to standard output and error to a file, while a block runs with `captured()`.
 
-    Beyond `MOST_BYTES` the log says so once and takes no more. A log that cannot be written costs the trial nothing.
+    The text also goes where it would have gone. The first text creates the file. What native code or other processes
+    write to the file descriptors themselves is not captured. A log of `MOST_BYTES` says so once and takes no more. A
+    log that cannot be written does not stop the trial. Thread safe.
     """
 
     def __init__(self, file: Path) -> None:
@@ -28,7 +29,7 @@ class TrialLog:
 
     @contextmanager
     def captured(self) -> Iterator[None]:
-        """Python's streams are those of the whole process: only one trial at a time may be captured in it."""
+        """Capture what this block writes. The streams are those of the whole process: one trial at a time may do so."""
         before = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _Copied(before[0], self), _Copied(before[1], self)
         try:
@@ -37,6 +38,7 @@ class TrialLog:
             sys.stdout, sys.stderr = before
 
     def append(self, text: str) -> None:
+        """Add a text to the file."""
         data = text.encode(errors="backslashreplace")
         with self._lock:
             if self._is_full or not data:
@@ -44,7 +46,7 @@ class TrialLog:
             try:
                 self._write(data)
             except OSError:
-                self._is_full = True  # the disk is; the trial goes on
+                self._is_full = True  # the disk is full; the trial goes on without its log
 
     def _write(self, data: bytes) -> None:
         if self._size is None:
@@ -60,7 +62,7 @@ class TrialLog:
 
 
 class _Copied:
-    """A text stream whose writes are appended to a trial's log too; in everything else the stream itself."""
+    """A text stream whose writes also go to a trial's log. All other attributes are those of the stream."""
 
     def __init__(self, stream: TextIO, log: TrialLog) -> None:
         self._stream, self._log = stream, log
@@ -69,7 +71,7 @@ class _Copied:
         self._log.append(text)
         try:
             return self._stream.write(text)
-        except UnicodeEncodeError:  # a text that no encoding has, such as half of a surrogate pair
+        except UnicodeEncodeError:  # no encoding has, for example, half of a surrogate pair
             return self._stream.write(text.encode(errors="backslashreplace").decode())
 
     def writelines(self, lines: list[str]) -> None:

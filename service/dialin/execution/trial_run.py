@@ -1,9 +1,9 @@
-"""One trial of any objective: its epochs, and when its state is saved. Shared by the in-process runner and Ray's."""
+"""One trial of any objective in training: its epochs, and when its state is saved. Every executor uses it."""
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -29,34 +29,52 @@ from dialin.specification.domains import Scalar
 RangeTestJob = tuple[Mapping[str, Scalar], int]
 """A configuration, and the seed of one run of its range test."""
 
+_LOG = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 10.0
-TOGETHER_SECONDS = 0.5  # epochs that take no longer than that are reported together
-CHECKPOINT_SHARE = 0.05  # of a trial's time, at most
+"""Shortest time between two checkpoints that no rung, target or end asks for."""
+CHECKPOINT_FRACTION = 0.05
+"""Fraction of a trial's time that such checkpoints may take."""
+TOGETHER_SECONDS = 0.5
+"""Epochs are reported together as long as all of them take no longer than this."""
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What all trials of a study have in common. Picklable.
-
-    `checkpoints` is a folder that every node sees, `logs` another one, for what trials print; None: that is not kept.
-    The state is saved at `rungs`, where a trial may have to wait, after the last epoch, and when `target` is met. At
-    `compared_at` a trial may have to stop.
-    """
+    """What all trials of a study have in common. Picklable: it is sent to the workers."""
 
     objective: Objective
     resources: Resources
+    """What one trial may use."""
     epochs: int
+    """Epochs of a full trial."""
     metric: str
+    """Metric that the study optimizes."""
     maximize: bool
+    """Whether higher values of it are better."""
     target: float | None
+    """Value of the metric at which the study ends; None: there is no such value."""
     checkpoints: Path
+    """Folder of the study's checkpoints, which every node sees."""
     rungs: tuple[int, ...] = ()
+    """Epochs after which a trial may be paused; its state is saved there, after the last epoch and at the target."""
     compared_at: tuple[int, ...] = ()
+    """Epochs after which a trial may be stopped."""
     logs: Path | None = None
+    """Folder for what trials print, which every node sees; None: that is not kept."""
+
+
+@dataclass(frozen=True)
+class TrialStep:
+    """What one step of a trial came to."""
+
+    reports: list[Report]
+    """The epochs since the step before."""
+    error: Exception | None = None
+    """What the training raised, where that was before any epoch of this step was complete."""
 
 
 class TrialRun:
-    """A trial under way. Starts on the first epoch, so that whatever goes wrong goes wrong inside the trial."""
+    """A trial in training. It starts with its first step, so that an error of its start is an error of the trial."""
 
     def __init__(self, plan: TrialPlan, trial: Trial) -> None:
         self._plan = plan
@@ -68,29 +86,39 @@ class TrialRun:
         self._raised: Exception | None = None
         self._log = None if plan.logs is None else TrialLog(plan.logs / trial_log_name(trial.number))
         self.epoch = trial.epochs_done
+        """The last epoch that is complete."""
 
     def step(self) -> list[Report]:
-        """One more epoch, and those after it that fit into `TOGETHER_SECONDS`, up to the next one that something has to
-        be decided after: a rung, the end, a target that is met, a number that is none, a finding.
+        """Return the reports of one `advance`, or raise what the training raised."""
+        step = self.advance()
+        if step.error is not None:
+            raise step.error
+        return step.reports
 
-        What a person's code raises comes after the epochs before it were handed out: at the next call. What it prints
-        goes to the trial's log.
+    def advance(self) -> TrialStep:
+        """Train one more epoch, and further ones that fit into `TOGETHER_SECONDS`.
+
+        The step ends with the first epoch after which somebody has to decide: at a rung, at the end, when the target is
+        reached, after a number that is not finite, after a finding. An error of the training is kept until the epochs
+        before it were returned. What the training prints goes to the trial's log.
         """
         with self._captured():
-            return self._step()
+            reports = self._train_until_decision()
+        return TrialStep(reports) if reports else TrialStep([], self._raised)
 
-    def _step(self) -> list[Report]:
-        if self._raised is not None:
-            raise self._raised
-        began, reports = time.monotonic(), [self._next()]
-        while not self._wants_decision(reports[-1]):
-            spent = time.monotonic() - began
-            if spent * (len(reports) + 1) / len(reports) > TOGETHER_SECONDS:
-                break
+    def _train_until_decision(self) -> list[Report]:
+        began = time.monotonic()
+        reports: list[Report] = []
+        while self._raised is None:
             try:
                 reports.append(self._next())
-            except Exception as error:  # noqa: BLE001  a person's training code
+            except Exception as error:  # noqa: BLE001  a person's training code may raise anything
+                _LOG.debug("the training of trial %s raised", self._trial.number, exc_info=True)
                 self._raised = error
+                break
+            spent = time.monotonic() - began
+            next_is_late = spent * (len(reports) + 1) / len(reports) > TOGETHER_SECONDS
+            if next_is_late or self._wants_decision(reports[-1]):
                 break
         return reports
 
@@ -109,9 +137,10 @@ class TrialRun:
     def _wants_decision(self, report: Report) -> bool:
         compared = report.epoch >= self._plan.epochs or report.epoch in self._plan.compared_at
         finite = all(math.isfinite(value) for value in report.metrics.values())
-        return compared or not finite or bool(report.findings or report.ended) or self._met(report.metrics)
+        return compared or not finite or bool(report.findings or report.ended) or self._reached_target(report.metrics)
 
     def close(self) -> None:
+        """End the run and release what it holds."""
         if self._run is not None:
             with self._captured():
                 self._run.close()
@@ -127,8 +156,8 @@ class TrialRun:
             try:
                 load_checkpoint(run, folder)
             except DataError as error:
-                # A damaged one costs epochs, not the trial: the one before is tried, then the beginning.
-                print(f"{error}; going back to the one before", file=sys.stderr)
+                # A damaged checkpoint costs epochs and not the trial: the one before it is tried, then the beginning.
+                _LOG.warning("%s; trial %s goes back to the checkpoint before", error, self._trial.number)
                 run.close()
                 run = self._plan.objective.start(self._trial.params, self._trial.seed, self._plan.resources)
             else:
@@ -141,11 +170,11 @@ class TrialRun:
         value = metrics.get(self._plan.metric, math.nan)
         if not math.isfinite(value):
             return False
-        pause = max(CHECKPOINT_SECONDS, self._save_seconds / CHECKPOINT_SHARE)
-        asked = self._met(metrics) or self.epoch >= self._plan.epochs or self.epoch in self._plan.rungs
+        pause = max(CHECKPOINT_SECONDS, self._save_seconds / CHECKPOINT_FRACTION)
+        asked = self._reached_target(metrics) or self.epoch >= self._plan.epochs or self.epoch in self._plan.rungs
         return asked or time.monotonic() - self._saved_at >= pause
 
-    def _met(self, metrics: Mapping[str, float]) -> bool:
+    def _reached_target(self, metrics: Mapping[str, float]) -> bool:
         target, value = self._plan.target, metrics.get(self._plan.metric, math.nan)
         return target is not None and (value >= target if self._plan.maximize else value <= target)
 
@@ -161,7 +190,10 @@ class TrialRun:
 
 
 def evaluate_checkpoint(plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
-    """Metrics on the test split of the best epoch's weights in a checkpoint. Reads the test split."""
+    """Return metrics on the test split of the best epoch's weights in a checkpoint. Raises DataError for a damaged one.
+
+    Nothing else in a study reads the test split.
+    """
     run = plan.objective.start(trial.params, trial.seed, plan.resources)
     try:
         load_checkpoint(run, checkpoint_folder(plan.checkpoints, checkpoint))
