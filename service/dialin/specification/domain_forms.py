@@ -82,7 +82,7 @@ def _positive(step: Any) -> Any:
 
 
 def _bound_of_knob(value: Any, info: ValidationInfo) -> Any:
-    """A knob that is no number has no bounds; the whole range is refused then, not each of its ends."""
+    """The bound of a range; for a knob that is no number, the range is refused for another reason."""
     knob = _context(info).knob
     return number(knob, value) if _is_numeric(knob) else value
 
@@ -192,11 +192,17 @@ class RangeForm(Form):
             _check_width(step, low, high)
         return step
 
-    @model_validator(mode="after")
-    def _is_a_range(self, info: ValidationInfo) -> Self:
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_a_number(cls, data: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
         knob = _context(info).knob
-        if not _is_numeric(knob):
+        # With an unknown key this may be another form, misspelt: then the key is the problem.
+        if not _is_numeric(knob) and data.keys() <= cls.model_fields.keys():
             raise ValueError(f"{knob.name} is no number and has no range; {allowed(knob)}")
+        return data
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
         if self.min >= self.max:
             raise ValueError(f"min {self.min:g} is not below max {self.max:g}")
         return self

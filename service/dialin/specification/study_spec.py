@@ -6,6 +6,7 @@ means. Their field descriptions are also those of the JSON schema (`dialin.speci
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -24,6 +25,7 @@ from pydantic import (
 
 from dialin.specification.domains import Domain
 from dialin.specification.functions import split_function
+from dialin.texts import show_value
 
 VERSION: Final = 1
 """The version of the language that this dialin writes; `versions.upgrade` brings older ones to it."""
@@ -51,7 +53,9 @@ def _as_whole(value: Any) -> Any:
 
 def _scalar(value: Any) -> WrittenScalar:
     if not isinstance(value, WrittenScalar):
-        raise ValueError("not a number, text, true or false")
+        raise ValueError(f"{show_value(value)} is not a number, text, true or false")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
     return _as_whole(value)  # type: ignore[no-any-return]
 
 
@@ -87,7 +91,6 @@ Value = Annotated[WrittenScalar, PlainValidator(_scalar, json_schema_input_type=
 
 Values = Annotated[list[Value], BeforeValidator(_as_list, json_schema_input_type=WrittenScalar | list[WrittenScalar])]
 """A list of values, or one value in place of a list of one."""
-
 
 _Minutes = Annotated[float, Field(ge=0)]
 Minutes = Annotated[_Minutes, BeforeValidator(_no_limit, json_schema_input_type=_Minutes | _OFF)]
