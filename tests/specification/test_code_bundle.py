@@ -146,8 +146,8 @@ def test_a_damaged_archive_gives_what_was_packed_or_is_refused(data):
         ("a\\train.py", "no backslash, colon or control character"),
         ("C:train.py", "no backslash, colon or control character"),
         ("a\nb.py", "no backslash, colon or control character"),
-        ("folder/", "is a folder; a bundle holds plain files only"),
-        ("a" * 300, "a path of more than 240 bytes"),
+        ("folder/", "is a folder; a bundle holds regular files only"),
+        ("a" * 300, "the path has more than 240 bytes"),
     ],
 )
 def test_names_that_are_refused(tmp_path, name, message):
@@ -162,10 +162,10 @@ def test_our_names_further_down_are_nobodys_business(tmp_path):
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        (stat.S_IFLNK | 0o777, "is a link; a bundle takes plain files only"),
-        (stat.S_IFIFO | 0o644, "is no plain file"),
-        (stat.S_IFCHR | 0o644, "is no plain file"),
-        (stat.S_IFDIR | 0o755, "is no plain file"),
+        (stat.S_IFLNK | 0o777, "is a link; a bundle holds regular files only"),
+        (stat.S_IFIFO | 0o644, "is not a regular file"),
+        (stat.S_IFCHR | 0o644, "is not a regular file"),
+        (stat.S_IFDIR | 0o755, "is not a regular file"),
     ],
 )
 def test_only_plain_files_are_unpacked(tmp_path, mode, message):
@@ -180,7 +180,7 @@ def test_permissions_are_not_taken_over(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([("a.py", b""), ("A.py", b"")], "stands twice in the bundle"),
+        ([("a.py", b""), ("A.py", b"")], "appears twice in the bundle"),
         ([("a", b""), ("a/b.py", b"")], "'a' is both a file and a folder of 'a/b.py'"),
         ([], "the bundle is empty"),
     ],
@@ -247,7 +247,7 @@ def test_links_are_not_packed(mine, tmp_path, where):
     (tmp_path / "outside" / "x.py").write_text("secret")
     (mine / "link.py").symlink_to(tmp_path / "outside" / "x.py")
     (mine / "linked").symlink_to(tmp_path / "outside")
-    with pytest.raises(BundleError, match="is a link; a bundle takes plain files only"):
+    with pytest.raises(BundleError, match="is a link; a bundle holds regular files only"):
         pack(mine)
     with pytest.raises(BundleError, match=f"{where.partition('/')[0]} is a link"):
         pack(mine, [Path(where)])
@@ -260,10 +260,10 @@ def test_what_else_is_not_packed(mine, tmp_path, monkeypatch):
         pack(mine, [Path("../other.py")])
     with pytest.raises(BundleError, match=r"gone\.py cannot be read: No such file"):
         pack(mine, [Path("gone.py")])
-    with pytest.raises(BundleError, match="is no folder"):
+    with pytest.raises(BundleError, match="is not a folder"):
         pack(tmp_path / "nowhere")
     os.mkfifo(mine / "pipe")
-    with pytest.raises(BundleError, match="pipe is no plain file"):
+    with pytest.raises(BundleError, match="pipe is not a regular file"):
         pack(mine)
     (mine / "pipe").unlink()
     monkeypatch.setattr(bundles, "MOST_UNPACKED_BYTES", 1)

@@ -135,14 +135,14 @@ def test_knobs_of_any_name_take_any_values(write, domain, read):
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
-        ("{a b: 1}", "space.a b: 'a b' is no name of a knob; allowed: 1 to 64 letters, digits, _ and -, no digit or - first"),
-        ("{a: [1, null]}", "space.a.1: null is no value; allowed: numbers, text, true and false"),
+        ("{a b: 1}", "space.a b: 'a b' is not a name for a knob; allowed: 1 to 64 letters, digits, _ and -, no digit or - first"),
+        ("{a: [1, null]}", "space.a.1: null is not a value; allowed: numbers, text, true and false"),
         ("{a: {min: 2, max: 1}}", "space.a: min 2 is not below max 1"),
         ("{a: {min: x, max: 1}}", "space.a.min: 'x' is not a number"),
         ("{a: {min: 0, max: 1, log: true}}", "space.a.min: a log range cannot touch 0, and min is 0"),
         ("{a: .inf}", "space.a: inf is not finite"),
         ("{lr: {range_test: }}", "space.lr.range_test: a function of your own has no range test; write the range, as in {min: 1e-4, max: 1.0, log: true}"),
-        ("{a: 1, b: {value: 2, when: {aa: 1}}}", "space.b.when.aa: the condition names 'aa', which is no knob of this space; did you mean 'a'?"),
+        ("{a: 1, b: {value: 2, when: {aa: 1}}}", "space.b.when.aa: the condition names 'aa', which is not a knob of this space; did you mean 'a'?"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_knobs(write, space, expected):

@@ -91,15 +91,15 @@ budget: {trials: x, epochs: 0}
         "f.yaml: line 5: space.lr.min: 0 is out of bounds; lr is above 0 and at most 100",
         "f.yaml: line 6: space.momentum: min 0.5 is not below max 0.4",
         "f.yaml: line 7: space.batch_size.min: 1.5 is not whole, and batch_size is",
-        "f.yaml: line 8: space.optimizer.0: 'sdg' is no value of optimizer; did you mean 'sgd'?",
-        "f.yaml: line 9: space.dropout.when.foo: the condition names 'foo', which is no knob of this space; "
+        "f.yaml: line 8: space.optimizer.0: 'sdg' is not a value of optimizer; did you mean 'sgd'?",
+        "f.yaml: line 9: space.dropout.when.foo: the condition names 'foo', which is not a knob of this space; "
         "allowed: activation, batch_size, depth, lr, momentum, nesterov, normalization, optimizer, width",
-        "f.yaml: line 10: space.width: the value 8 stands twice",
+        "f.yaml: line 10: space.width: the value 8 appears twice",
         "f.yaml: line 11: space.depth: an empty list; name at least one value",
-        "f.yaml: line 12: space.normalization: normalization is no number and has no range; "
+        "f.yaml: line 12: space.normalization: normalization has no range, because it is not a number; "
         "allowed: 'none', 'batch', 'group', 'layer', 'instance'",
         "f.yaml: line 13: space.activation.wen: unknown key 'wen'; did you mean 'when'?",
-        "f.yaml: line 14: space.nesterov: 1 is no value of nesterov; allowed: false, true",
+        "f.yaml: line 14: space.nesterov: 1 is not a value of nesterov; allowed: false, true",
         "f.yaml: line 15: budjet: unknown key 'budjet'; did you mean 'budget'?",
         "f.yaml: line 16: budget.trials: 'x' is not a whole number",
         "f.yaml: line 16: budget.epochs: 0 is below 1, the least",
@@ -132,12 +132,12 @@ budget: {trials: x, epochs: 0}
         ("lr: {range_test: {steps: 5}}", "space.lr.range_test.steps: 5 is below 10, the least"),
         ("dropout: {range_test: {}}", "space.dropout.range_test: only lr has a range test, not dropout"),
         ("momentum: 1.0", "space.momentum: 1 is out of bounds; momentum is at least 0 and below 1"),
-        ("augmentation: crop+flop", "space.augmentation: 'crop+flop' is no value of augmentation; did you mean 'flip'?; "
+        ("augmentation: crop+flop", "space.augmentation: 'crop+flop' is not a value of augmentation; did you mean 'flip'?; "
          "allowed: none, or some of crop, flip, rotate, brightness, noise, cutout joined by +"),
         ("lr: {min: 1e-3, max: 1, when: {optimizer: sgd}}", "space.lr.when.optimizer: the condition names 'optimizer', "
-         "which is no knob of this space; allowed: "),
+         "which is not a knob of this space; allowed: "),
         ("{optimizer: [sgd, adam], lr: {value: 1, when: {optimizer: rmsprp}}}",
-         "space.lr.when.optimizer: 'rmsprp' is no value of optimizer; did you mean 'rmsprop'?"),
+         "space.lr.when.optimizer: 'rmsprp' is not a value of optimizer; did you mean 'rmsprop'?"),
         ("{batch_size: {min: 16, max: 64}, lr: {value: 1, when: {batch_size: 0}}}",
          "space.lr.when.batch_size: 0 is out of bounds; batch_size is at least 1 and at most 65536"),
         ("{dropout: {min: 0, max: 0.5}, lr: {value: 1, when: {dropout: 0.2}}}",
@@ -147,7 +147,7 @@ budget: {trials: x, epochs: 0}
          "lr: {value: 1, when: {nesterov: true, optimizer: adam}}}",
          "space.lr.when: never holds: optimizer would have to be 'adam' and 'sgd'"),
         ("{lr: {value: 1, when: {dropout: 0.1}}, dropout: {value: 0.1, when: {lr: 1}}}",
-         "space.lr.when: conditions go round in a circle: lr -> dropout -> lr"),
+         "space.lr.when: the conditions form a circle: lr -> dropout -> lr"),
     ],
 )  # fmt: skip
 def test_spaces_that_are_refused(space, message):
@@ -164,7 +164,7 @@ def test_spaces_that_are_refused(space, message):
         ("early_stopping: {hyperband: {}}",
          "line 4: early_stopping.hyperband: unknown key 'hyperband'; allowed: asha, doctor"),
         ("search: {sampler: tpf}", "line 4: search.sampler: 'tpf'; allowed: 'auto', 'gp', 'tpe', 'random', 'grid'"),
-        ("claim: {says: x, better: {lrr: 1}, than: {lr: 2}}", "line 4: claim.better.lrr: 'lrr' is no knob of this space; did you mean 'lr'?"),
+        ("claim: {says: x, better: {lrr: 1}, than: {lr: 2}}", "line 4: claim.better.lrr: 'lrr' is not a knob of this space; did you mean 'lr'?"),
         ("early_stopping: {doctor: nurse}", "line 4: early_stopping.doctor: 'nurse'; allowed: 'off', 'warn', 'stop'"),
         ("search: fast", "line 4: search: 'fast' is not a mapping; keys: sampler, seed, trial_seed, enqueue, warm_start"),
         ("budget: {hours: .inf}", "line 4: budget.hours: inf is not a finite number"),

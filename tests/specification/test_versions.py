@@ -77,7 +77,7 @@ def test_a_newer_version_is_refused_with_what_can_read_it():
 
 @pytest.mark.parametrize("version", ["x", "1.5", "true", "-1", "[1]", "null"])
 def test_what_is_no_version_is_refused(version):
-    with pytest.raises(SpecError, match=r"line 4: version: .* is no version; this dialin reads versions up to 1"):
+    with pytest.raises(SpecError, match=r"line 4: version: .* is not a version; this dialin reads versions up to 1"):
         parse_spec(f"{SPEC}version: {version}")
 
 

@@ -59,7 +59,7 @@ def test_plain_values_are_yaml_1_2(text, value):
             "a: 1\nb: !!python/object:os.system x",
             "line 2: the tag 'tag:yaml.org,2002:python/object:os.system' is not allowed",
         ),
-        ("a: 1\nb:\n  c: 2\n  c: 3", "line 4: the key 'c' stands twice; first on line 3"),
+        ("a: 1\nb:\n  c: 2\n  c: 3", "line 4: the key 'c' appears twice; first on line 3"),
         ("a: 1\n---\nb: 2", "line 2: a second document; only one is read"),
         ("a: {<<: {b: 1}}", "line 1: merge keys are not allowed; write the values out"),
         ("{[1]: 2}", "line 1: a key must be a plain word"),

@@ -48,7 +48,7 @@ def _claim(spec: StudySpec) -> Iterator[Problem]:
         for name in getattr(spec.claim, side, {}):
             if name not in spec.space:
                 near = did_you_mean(name, spec.space)
-                yield Problem(f"claim.{side}.{name}", f"{name!r} is no knob of this space; {near}")
+                yield Problem(f"claim.{side}.{name}", f"{name!r} is not a knob of this space; {near}")
 
 
 def _enqueued(spec: StudySpec) -> Iterator[Problem]:

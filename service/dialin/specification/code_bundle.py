@@ -1,6 +1,6 @@
 """A person's own files as one archive: packed where they lie, and unpacked where they run. Trusts no archive.
 
-Nothing of an archive is written before all of it was found to be plain files, few and small enough, with names that
+Nothing of an archive is written before all of it was found to be regular files, few and small enough, with names that
 stay below the target.
 """
 
@@ -46,7 +46,7 @@ def pack(folder: Path, files: Iterable[Path] | None = None) -> bytes:
     """The files below `folder` as an archive; the same files give the same bytes.
 
     `files`: which ones; None: all but hidden ones and __pycache__. Raises BundleError for a link, anything else that is
-    no plain file, a file outside the folder, and more than the limits allow.
+    not a regular file, a file outside the folder, and more than the limits allow.
     """
     chosen = sorted(_relative(folder, file) for file in (files if files is not None else _all_below(folder)))
     _check_names([name.as_posix() for name in chosen])
@@ -101,7 +101,7 @@ def disk_bytes(data: bytes) -> int:
 
 def _all_below(folder: Path) -> Iterable[Path]:
     if not folder.is_dir():
-        raise BundleError(f"{folder} is no folder")
+        raise BundleError(f"{folder} is not a folder")
     for here, folders, files in os.walk(folder):
         links = [name for name in folders if (Path(here) / name).is_symlink()]
         folders[:] = [name for name in folders if not _is_left_out(name) and name not in links]
@@ -120,16 +120,16 @@ def _relative(folder: Path, file: Path) -> Path:
 
 
 def _plain_size(folder: Path, name: Path) -> int:
-    """The size of a plain file. Raises for a link, or one on the way to it."""
+    """The size of a regular file. Raises for a link, or for one on the way to it."""
     for part in (name, *name.parents[:-1]):
         if (folder / part).is_symlink():
-            raise BundleError(f"{part} is a link; a bundle takes plain files only")
+            raise BundleError(f"{part} is a link; a bundle holds regular files only")
     try:
         found = (folder / name).stat()
     except OSError as error:
         raise BundleError(f"{name} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
-        raise BundleError(f"{name} is no plain file")
+        raise BundleError(f"{name} is not a regular file")
     return found.st_size
 
 
@@ -162,11 +162,11 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo]) -> None:
     for entry in entries:
         name, kind = _show(entry.filename), stat.S_IFMT(entry.external_attr >> 16)
         if entry.orig_filename != entry.filename:
-            raise BundleError(f"{_show(entry.orig_filename)} is no name of a file")
+            raise BundleError(f"{_show(entry.orig_filename)} is not a file name")
         if kind == stat.S_IFLNK:
-            raise BundleError(f"{name} is a link; a bundle takes plain files only")
+            raise BundleError(f"{name} is a link; a bundle holds regular files only")
         if kind not in (0, stat.S_IFREG):
-            raise BundleError(f"{name} is no plain file")
+            raise BundleError(f"{name} is not a regular file")
         if entry.flag_bits & 1:
             raise BundleError(f"{name} is encrypted")
         if entry.compress_type not in _METHODS:
@@ -186,7 +186,7 @@ def _check_names(names: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name.casefold() in seen:  # some file systems do not tell Train.py from train.py
-            raise BundleError(f"{_show(name)} stands twice in the bundle")
+            raise BundleError(f"{_show(name)} appears twice in the bundle")
         seen.add(name.casefold())
     for name in names:
         above = next((str(up) for up in PurePosixPath(name).parents if str(up).casefold() in seen), None)
@@ -199,14 +199,14 @@ def _check_name(name: str) -> None:
     if name.startswith("/"):
         raise BundleError(f"{shown} is an absolute path")
     if name.endswith("/"):
-        raise BundleError(f"{shown} is a folder; a bundle holds plain files only")
+        raise BundleError(f"{shown} is a folder; a bundle holds regular files only")
     if "\\" in name or ":" in name or not name.isprintable():
         raise BundleError(f"{shown}: no backslash, colon or control character may stand in a file's name")
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise BundleError(f"{shown}: no part of a path may be empty, '.' or '..'")
     if len(name.encode(errors="replace")) > MOST_NAME_BYTES:
-        raise BundleError(f"{shown}: a path of more than {MOST_NAME_BYTES} bytes")
+        raise BundleError(f"{shown}: the path has more than {MOST_NAME_BYTES} bytes")
 
 
 def _check_size(size: int, most: int, what: str, sizes: dict[Path, int]) -> None:

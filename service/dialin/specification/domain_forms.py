@@ -82,7 +82,7 @@ def _positive(step: Any) -> Any:
 
 
 def _bound_of_knob(value: Any, info: ValidationInfo) -> Any:
-    """The bound of a range; for a knob that is no number, the range is refused for another reason."""
+    """The bound of a range; for a knob that is not a number, the range is refused for another reason."""
     knob = _context(info).knob
     return number(knob, value) if _is_numeric(knob) else value
 
@@ -94,7 +94,7 @@ def _distinct(values: list[Scalar]) -> list[Scalar]:
     for value in values:
         key = (isinstance(value, bool), value)
         if key in seen:
-            raise ValueError(f"the value {show_value(value)} stands twice")
+            raise ValueError(f"the value {show_value(value)} appears twice")
         seen.add(key)
     return values
 
@@ -198,7 +198,7 @@ class RangeForm(Form):
         knob = _context(info).knob
         # With an unknown key this may be another form, misspelt: then the key is the problem.
         if not _is_numeric(knob) and data.keys() <= cls.model_fields.keys():
-            raise ValueError(f"{knob.name} is no number and has no range; {allowed(knob)}")
+            raise ValueError(f"{knob.name} has no range, because it is not a number; {allowed(knob)}")
         return data
 
     @model_validator(mode="after")

@@ -53,7 +53,7 @@ def _own_knobs(names: Iterable[str]) -> Knobs:
 
 def _unknown(name: str, own: bool) -> str:
     if own:
-        return f"{name!r} is no name of a knob; allowed: 1 to 64 letters, digits, _ and -, no digit or - first"
+        return f"{name!r} is not a name for a knob; allowed: 1 to 64 letters, digits, _ and -, no digit or - first"
     return f"unknown knob {name!r}; {did_you_mean(name, CATALOGUE)}"
 
 
@@ -70,16 +70,16 @@ def _condition_problems(space: Mapping[str, Domain], knobs: Knobs, named: set[st
                 yield from (Problem(path, reason) for reason in reasons if reason)
             elif other not in named:
                 near = did_you_mean(other, named - {name})
-                yield Problem(path, f"the condition names {other!r}, which is no knob of this space; {near}")
+                yield Problem(path, f"the condition names {other!r}, which is not a knob of this space; {near}")
     if cycle := find_cycle(space):
-        yield Problem(f"space.{cycle[0]}.when", f"conditions go round in a circle: {' -> '.join(cycle)}")
+        yield Problem(f"space.{cycle[0]}.when", f"the conditions form a circle: {' -> '.join(cycle)}")
 
 
 def _never(knob: Knob, domain: Domain, value: Scalar) -> str:
     """Why no search over this knob could ever have this value; empty when one could.
 
-    A value that only this space leaves out is no mistake: `--set optimizer=adam` must not turn a condition on sgd into
-    one. `lint` warns of it.
+    A value that only this space leaves out is not a mistake, because `--set optimizer=adam` must not turn a condition
+    on sgd into one. `lint` warns of it.
     """
     if isinstance(domain, RangeTested) or (isinstance(domain, FloatRange) and domain.step is None):
         return f"{knob.name} is drawn from a continuous range, so a condition on one of its values never holds"

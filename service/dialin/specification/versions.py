@@ -35,7 +35,7 @@ def upgrade(data: Mapping[str, Any], missing: int = VERSION) -> dict[str, Any]:
     """
     version = data.get("version", missing)
     if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-        raise ValueError(f"{show_value(version)} is no version; this dialin reads versions up to {VERSION}")
+        raise ValueError(f"{show_value(version)} is not a version; this dialin reads versions up to {VERSION}")
     if version > VERSION:
         raise ValueError(
             f"version {version} was written by a newer dialin; this one reads versions up to {VERSION}: use the dialin "

@@ -113,7 +113,7 @@ class _Builder:
             key = self._key(event)
             below = _join(path, key)
             if key in data:
-                raise self._refusal(f"the key {key!r} stands twice; first on line {self._lines[below]}", event)
+                raise self._refusal(f"the key {key!r} appears twice; first on line {self._lines[below]}", event)
             self._lines[below] = event.start_mark.line + 1
             data[key] = self._value(next(self._events), below, depth + 1)
         return data

@@ -41,7 +41,7 @@ def number(knob: Knob, value: Any) -> int | float:
 
 
 def allowed(knob: Knob) -> str:
-    """The values of a knob that is no number, as the end of an error."""
+    """The values of a knob that is not a number, as the end of an error."""
     if knob.kind == "parts":
         return f"allowed: none, or some of {', '.join(knob.parts)} joined by +"
     return f"allowed: {', '.join(show_value(choice) for choice in knob.choices)}"
@@ -50,7 +50,7 @@ def allowed(knob: Knob) -> str:
 def _choice(knob: Knob, value: Any) -> Scalar:
     if not any(same(value, choice) for choice in knob.choices):
         near = did_you_mean(value, map(str, knob.choices)) if isinstance(value, str) else allowed(knob)
-        raise ValueError(f"{show_value(value)} is no value of {knob.name}; {near}")
+        raise ValueError(f"{show_value(value)} is not a value of {knob.name}; {near}")
     return value  # type: ignore[no-any-return]
 
 
@@ -61,9 +61,9 @@ def _parts(knob: Knob, value: Any) -> str:
     wrong = [part for part in named if part not in knob.parts]
     if wrong:
         near = did_you_mean(wrong[0], knob.parts)
-        raise ValueError(f"{show_value(value)} is no value of {knob.name}; {near}; {allowed(knob)}")
+        raise ValueError(f"{show_value(value)} is not a value of {knob.name}; {near}; {allowed(knob)}")
     if not named or len(set(named)) < len(named):
-        raise ValueError(f"{show_value(value)} is no value of {knob.name}; {allowed(knob)}")
+        raise ValueError(f"{show_value(value)} is not a value of {knob.name}; {allowed(knob)}")
     return "+".join(part for part in knob.parts if part in named)
 
 
@@ -71,7 +71,7 @@ def _anything(value: Any) -> Scalar:
     if isinstance(value, bool | str):
         return value
     if not isinstance(value, int | float):
-        raise ValueError(f"{show_value(value)} is no value; allowed: numbers, text, true and false")
+        raise ValueError(f"{show_value(value)} is not a value; allowed: numbers, text, true and false")
     return _finite(value)
 
 
