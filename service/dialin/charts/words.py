@@ -1,4 +1,4 @@
-"""How numbers and times are said on the page."""
+"""Numbers, times and reasons as texts for the page and the charts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dialin.texts import MOST_VALUE, one_line
 
 
 def duration(seconds: float | None) -> str:
-    """So long: `8 s`, `4 min`, `2 h 5 min`, `3 days`."""
+    """A duration as a text: `8 s`, `4 min`, `2 h 5 min`, `3 days`; empty for None."""
     if seconds is None:
         return ""
     whole = max(0, round(seconds))
@@ -28,7 +28,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(then: float | None, now: float) -> str:
-    """How long ago a moment was, so roughly that it does not change at every look."""
+    """How long ago a moment was (both in seconds since 1970), to the minute, so that the page rarely changes for it."""
     if then is None:
         return ""
     passed = now - then
@@ -36,12 +36,12 @@ def ago(then: float | None, now: float) -> str:
 
 
 def moment(then: float) -> str:
-    """A moment in full, in universal time."""
+    """A moment, in seconds since 1970, as date and time in UTC."""
     return datetime.datetime.fromtimestamp(then, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def cut(text: str) -> str:
-    """A reason, as much of it as fits a cell."""
+    """A reason, cut to what fits a table cell."""
     return one_line(text, MOST_VALUE)
 
 

@@ -1,8 +1,8 @@
-"""ASHA's arithmetic: when a trial is stopped at a rung, or goes on from it. Pure: no storage, no clock, no randomness.
+"""The arithmetic of ASHA: when a trial is stopped at a rung or promoted from it. Pure: no storage, clock or randomness.
 
 Li et al. 2020, A system for massively parallel hyperparameter tuning. `Asha` is the stopping form that Ray Tune calls
-AsyncHyperBandScheduler, whose decisions it reproduces (a property test holds the two together); `Promotions` is the
-paper's own form (algorithm 2): a trial waits at each rung until it is among the best there.
+AsyncHyperBandScheduler, and makes the same decisions (a property test compares the two); `Promotions` is the paper's
+own form (algorithm 2): a trial is paused at each rung until it is among the best there.
 """
 
 from __future__ import annotations
@@ -15,29 +15,34 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rung says of one value: `cutoff` is None for the first trial that reaches the rung."""
+    """The comparison of one value with the others at its rung."""
 
     rung: int
+    """The epoch count at which the values are compared."""
     stop: bool
+    """Whether the value is worse than the cutoff."""
     cutoff: float | None
+    """The value that is needed to train on; None for the first trial that reaches the rung."""
     compared: int
+    """How many other values there are."""
 
 
 class Asha:
-    """The rungs of one study: at each, the values of the trials that got there.
+    """The rungs of one study, with the values of the trials that have reached each.
 
-    `rungs` are epochs, rising. `maximize` says which way is better. Values must not be NaN.
+    `rungs`: epochs, rising. `maximize`: whether larger values are better. Values must not be NaN.
     """
 
     def __init__(self, rungs: Sequence[int], reduction_factor: float, maximize: bool) -> None:
         self._rungs = tuple(rungs)
-        # By way of per cent, as Ray computes it: the same roundings, so the same decisions at ties.
+        # Ray computes it as a percentage: the same rounding errors give the same decisions at ties.
         self._quantile = (1 - 1 / reduction_factor) * 100 / 100
         self._sign = 1.0 if maximize else -1.0
         self._sorted: dict[int, list[float]] = {rung: [] for rung in self._rungs}
 
     @property
     def rungs(self) -> tuple[int, ...]:
+        """The epochs at which values are compared, rising."""
         return self._rungs
 
     def values_at(self, rung: int) -> tuple[float, ...]:
@@ -45,13 +50,13 @@ class Asha:
         return tuple(self._sign * value for value in self._sorted[rung])
 
     def reached(self, before: int, epoch: int) -> int | None:
-        """The highest rung that lies in (before, epoch], None when there is none."""
+        """The highest rung in (before, epoch]; None when there is none."""
         return reached(self._rungs, before, epoch)
 
     def judge(self, rung: int, value: float, *, recorded: bool = False) -> Verdict:
-        """Whether a trial with `value` at `rung` is stopped, against the others there. Records nothing.
+        """Compare the value of a trial at a rung with the others there. Records nothing.
 
-        `recorded` says that the value is itself among the rung's already, and is to be left out of the comparison.
+        `recorded`: the value is among those of the rung already, and is left out of the comparison.
         """
         signed = self._sign * value
         others = self._sorted[rung]
@@ -63,20 +68,21 @@ class Asha:
         return Verdict(rung, stop, None if cutoff is None else self._sign * cutoff, len(others))
 
     def record(self, rung: int, value: float) -> None:
+        """Add the value of a trial that has reached the rung."""
         bisect.insort(self._sorted[rung], self._sign * value)
 
     def replay(self, values: Mapping[int, float], before: int = 0) -> None:
-        """Record a stored trial, that began after epoch `before`: at each rung the value of the first epoch that
-        reached it, if it was finite."""
+        """Record a stored trial, which began after epoch `before`: at each rung the value of the first epoch that
+        reached it, if that is finite."""
         for rung, epoch in crossings(self._rungs, values, before):
             self.record(rung, values[epoch])
 
 
 class Promotions:
-    """The rungs of one study, at each the trials that got there, and which of them wait.
+    """The rungs of one study, the trials that have reached each, and which of them are paused there.
 
-    One in `reduction_factor` goes on: so many as there were at the rung, divided, rounded down, or up where that is
-    `generous`. On a tie the earlier trial is the better one. Values must not be NaN.
+    At a rung that n trials have reached, floor(n / reduction_factor) may be promoted, or the ceiling of that with
+    `round_up`. On a tie the earlier trial is the better one. Values must not be NaN.
     """
 
     def __init__(self, rungs: Sequence[int], reduction_factor: float, maximize: bool) -> None:
@@ -88,41 +94,41 @@ class Promotions:
         self._waiting: dict[int, int] = {}  # trial -> its rung
 
     def record(self, rung: int, trial: int, value: float) -> None:
-        """A trial has reached a rung, and waits there from now on."""
+        """A trial has reached a rung, and is paused there."""
         if trial not in self._at[rung]:
             self._at[rung][trial] = self._sign * value
             bisect.insort(self._ranked[rung], (self._sign * value, trial))
         self._waiting[trial] = rung
 
     def replay(self, trial: int, values: Mapping[int, float], before: int, waits: bool) -> None:
-        """Record a stored trial, that began after epoch `before`; `waits`: at the rung of its last epoch, if that was
-        one."""
+        """Record a stored trial, which began after epoch `before`; `waits`: it is paused, if its last epoch was a
+        rung."""
         for rung, epoch in crossings(self.rungs, values, before):
             self.record(rung, trial, values[epoch])
             if not waits or epoch != max(values):
                 self.remove(trial)
 
     def rank(self, rung: int, trial: int) -> tuple[int, int]:
-        """Its place at the rung, from 1, and of how many."""
+        """The rank of a trial at a rung, from 1 for the best, and the number of trials there."""
         ranked = self._ranked[rung]
         return bisect.bisect_left(ranked, (self._at[rung][trial], trial)) + 1, len(ranked)
 
     def quota(self, rung: int, round_up: bool = False) -> int:
-        """How many may go on from a rung as it stands."""
+        """How many of the trials that have reached a rung so far may be promoted."""
         exact = len(self._ranked[rung]) / self._factor
         return math.ceil(exact - 1e-9) if round_up else math.floor(exact + 1e-9)
 
     def remove(self, trial: int) -> None:
-        """A trial goes on, or has ended: it does not wait any more."""
+        """A trial trains on, or has ended: it is not paused any more."""
         self._waiting.pop(trial, None)
 
     @property
     def waiting(self) -> Mapping[int, int]:
-        """Trial -> the rung it waits at."""
+        """The paused trials, each with its rung."""
         return self._waiting
 
     def next(self, round_up: bool = False) -> int | None:
-        """The trial that should go on: of those that may, the one at the highest rung, there the best."""
+        """The trial to promote: of those that may be, the best one at the highest rung; None when there is none."""
         held = set(self._waiting.values())
         for rung in reversed(self.rungs):
             if rung not in held:
@@ -134,14 +140,14 @@ class Promotions:
 
 
 def reached(rungs: Sequence[int], before: int, epoch: int) -> int | None:
-    """The highest of the rungs that lies in (before, epoch], None when there is none."""
+    """The highest of the rungs in (before, epoch]; None when there is none."""
     index = bisect.bisect_right(rungs, epoch) - 1
     return rungs[index] if index >= 0 and rungs[index] > before else None
 
 
 def crossings(rungs: Sequence[int], values: Mapping[int, float], before: int) -> Iterator[tuple[int, int]]:
     """Of a trial that began after epoch `before`: each rung with the first epoch that reached it, where the value of
-    that was finite."""
+    that epoch is finite."""
     for epoch in sorted(values):
         rung = reached(rungs, before, epoch)
         if rung is not None and math.isfinite(values[epoch]):
@@ -150,13 +156,13 @@ def crossings(rungs: Sequence[int], values: Mapping[int, float], before: int) ->
 
 
 def percentile(ascending: Sequence[float], fraction: float) -> float | None:
-    """The `fraction` quantile of sorted values with linear interpolation, as numpy's percentile; None of none."""
+    """The `fraction` quantile of sorted values with linear interpolation, as numpy computes it; None for no values."""
     if not ascending:
         return None
     position = (len(ascending) - 1) * fraction
     below = math.floor(position)
     above = min(below + 1, len(ascending) - 1)
-    share = position - below
+    weight = position - below
     low, high = ascending[below], ascending[above]
-    # Two forms of the same line, as numpy has them, so that both ends come out exact.
-    return low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
+    # numpy's two forms of the same line, which are exact at both ends.
+    return low + (high - low) * weight if weight < 0.5 else high - (high - low) * (1 - weight)

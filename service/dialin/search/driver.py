@@ -1,4 +1,4 @@
-"""What a runner needs of a study's driver. A runner knows this, and nothing of storage or MLflow."""
+"""What an executor needs of a study's driver. An executor knows this, and nothing of storage or MLflow."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from dialin.search.records import Report, Trial
 
 
 class Driver(Protocol):
-    """One study being driven. The runner trains; the driver decides, stores and shows."""
+    """One study being driven: the executor trains; the driver decides, stores and reports to MLflow. All methods are
+    for one thread."""
 
     def ask(self) -> Trial | None:
-        """The next trial to train; None: there is none now, and none later either once `finished` is true."""
+        """The next trial to train. None: there is none now; once `finished` is true there is none later either."""
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing to ask for, now and later."""
+        """Whether there is no trial to ask for, now or later."""
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> Decision:
-        """Take in one or more epochs of a trial; all are stored when it returns. Closes the trial when it stops; what
-        was reported beyond the epoch of that decision is left out."""
+        """Take in one or more epochs of a trial, all of which are stored when it returns. A decision that ends or
+        pauses the trial is carried out; reports after the epoch of that decision are dropped."""
 
     def fail(self, trial: Trial, traceback: str) -> None:
-        """Close a trial that raised. The last line of the traceback becomes the reason."""
+        """End a trial whose training raised. The exception of the traceback becomes the reason."""
 
     def lost(self, trial: Trial, reason: str) -> None:
-        """A trial's worker has died under it: the trial goes on from its checkpoint, unless that happens again and
-        again."""
+        """The worker of a trial has died: the trial goes on from its checkpoint, unless that has happened too often."""
 
     def progress(self) -> None:
-        """The runner's loop has come round once more."""
+        """The executor's loop has completed another round."""
 
     def working(self, trial: Trial) -> None:
-        """A worker is at work on the trial, which may have waited for one until now. May be said again."""
+        """A worker is training the trial, which may have waited for one until now. Calling it again changes nothing."""
 
     def overdue(self) -> Sequence[tuple[Trial, str]]:
-        """Trials that have been at one epoch for too long, and in words for how long: their workers are to be
-        killed. A runner that cannot kill a worker never asks."""
+        """The trials that have been at one epoch for too long, each with a sentence that says for how long. Their
+        workers are to be killed; an executor that cannot kill a worker never calls this."""
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the study is over, and trials have had their time to report once more: all are to be stopped."""
+        """Whether the study is over and trials have had their time to report once more: all are to be stopped."""
 
     @property
     def over(self) -> str | None:
-        """Why nothing more is to be trained (a limit, a shared failure); None while the study goes on."""
+        """Why no more is trained (a limit, a failure that trials share); None while the study goes on."""

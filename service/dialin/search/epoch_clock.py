@@ -1,36 +1,38 @@
-"""How long epochs take, and which trials have been at one for too long. Pure: the clock is passed in."""
+"""The durations of epochs, and which trials have been at one epoch for too long. Pure: the clock is passed in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# Without `budget.epoch_minutes`. An epoch that is healthy must not be ended, so the limit is far from what was seen:
-# configurations of one space differ in their time by a factor of ten (width, batch size) more often than by twenty,
-# and below half an hour a busy machine counts for more than the configuration. Before any epoch was seen nothing is
-# known, and a first epoch of half a day is no habit of anybody who has not set the limit.
+# The limit of an epoch where `budget.epoch_minutes` does not set one. A healthy epoch must never be ended, so it is far
+# above what was seen. The three numbers are judgement, not measured.
 TIMES_THE_SLOWEST = 20.0
+"""Times the slowest epoch so far: configurations of one space often differ by a factor of ten in their time (width,
+batch size), and hardly ever by twenty."""
 LEAST_SECONDS = 30 * 60.0
+"""The lowest limit: below it a busy machine makes more of a difference than the configuration."""
 FIRST_SECONDS = 12 * 3600.0
+"""The limit before any epoch was reported, when nothing is known."""
 
 
 class EpochClock:
-    """The time of the trials that have a worker, from one report to the next.
+    """Measures, for the trials that have a worker, the time from one report to the next.
 
-    `minutes`: the limit of one epoch; 0: there is none; None: it follows from the slowest epoch so far. `clock` in
+    `minutes`: the limit of one epoch; 0: there is no limit; None: it follows from the slowest epoch so far. `clock`:
     seconds. Not thread safe.
     """
 
     def __init__(self, minutes: float | None, clock: Callable[[], float]) -> None:
         self._minutes, self._clock = minutes, clock
-        self._at: dict[int, tuple[int, float]] = {}  # trial -> the epoch that it is at, and since when
+        self._at: dict[int, tuple[int, float]] = {}  # by trial number: the epoch that it is at, and since when
         self._slowest = 0.0
 
     def begin(self, trial: int, epochs_done: int) -> None:
-        """A worker is at work on the trial. Said again of the same worker, it changes nothing."""
+        """A worker trains the trial. Calling it again for the same worker changes nothing."""
         self._at.setdefault(trial, (epochs_done + 1, self._clock()))
 
     def report(self, trial: int, epochs: int) -> None:
-        """The trial has reported so many epochs."""
+        """The trial has reported so many epochs at once."""
         if trial not in self._at or not epochs:
             return
         (epoch, since), now = self._at[trial], self._clock()
@@ -38,7 +40,7 @@ class EpochClock:
         self._at[trial] = epoch + epochs, now
 
     def end(self, trial: int) -> None:
-        """The trial has ended, is paused, or has lost its worker."""
+        """The trial has ended, was paused, or has lost its worker."""
         self._at.pop(trial, None)
 
     @property
@@ -47,7 +49,7 @@ class EpochClock:
         return not self._at
 
     def overdue(self, trial: int) -> str | None:
-        """What the trial has done wrong, in words, when it has been at one epoch for longer than the limit."""
+        """A sentence about a trial that has been at one epoch for longer than the limit; None for any other trial."""
         limit = self._limit_seconds()
         if trial not in self._at or not limit:
             return None
@@ -70,7 +72,7 @@ class EpochClock:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 0.3 s, 45 s, 2.5 min, 12 h."""
+    """Seconds as a text with a unit: 0.3 s, 45 s, 2.5 min, 12 h."""
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

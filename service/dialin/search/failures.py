@@ -1,4 +1,4 @@
-"""Why trials failed, in a line each, and what their failures have in common."""
+"""Why trials failed, in one line each, and what their failures have in common."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _HEADER = "Traceback (most recent call last)"
 
 
 def cause_of(traceback: str) -> str:
-    """The exception that a traceback ends with, as one line of at most `MOST_REASON` characters; its last line where it
-    is no traceback."""
+    """The exception that a traceback ends with, as one line of at most `MOST_REASON` characters; for a text that is not
+    a traceback, its last line."""
     lines = printable(traceback).rstrip().split("\n")
     headers = [index for index, line in enumerate(lines) if _HEADER in line]
     if headers:
-        # A message may have many lines; it begins with the first that is not indented, as the frames before it are.
+        # A message may have many lines; it starts with the first one that is not indented, unlike the frames before it.
         own = lines[headers[-1] + 1 :]
         begin = next((index for index, line in enumerate(own) if line and not line[0].isspace()), None)
         if begin is not None:
@@ -25,13 +25,12 @@ def cause_of(traceback: str) -> str:
 
 
 def are_alike(causes: Sequence[str]) -> bool:
-    """Whether all causes are the same but for numbers."""
+    """Whether all causes are equal except for numbers and addresses."""
     return len({mask_numbers(cause) for cause in causes}) == 1
 
 
 def failures_text(causes: Sequence[str], ended: int) -> str:
-    """How many of the trials that have ended failed, and of what: of one cause, or of which most often. Empty where
-    none failed."""
+    """How many of the `ended` trials failed, and the most frequent cause. Empty where none failed."""
     if not causes:
         return ""
     kind, count = Counter(map(mask_numbers, causes)).most_common(1)[0]

@@ -1,9 +1,9 @@
-"""The order of a study's trials from the best to the worst: the only place that decides it.
+"""The order of a study's trials from the best to the worst. No other place decides it.
 
-1. Complete trials, then those that wait, run or were stopped, then diverged ones, then failed ones. A failed trial is
-   never the best, and a diverged one only while nothing else has a value.
+1. Complete trials, then those that are paused, running or were stopped, then diverged ones, then failed ones. A failed
+   trial is never the best, and a diverged one only while no other trial has a value.
 2. The better best finite value, over the trial's epochs.
-3. On a tie the lower validation loss after the trial's last epoch, where both have measured it.
+3. On a tie, the lower validation loss after the trial's last epoch; a trial that has not measured it comes after.
 4. The value reached at the earlier epoch.
 5. The lower number.
 
@@ -19,20 +19,23 @@ from typing import NamedTuple
 from dialin.lifecycle import TrialState
 from dialin.search.records import TrialRecord
 
-LOSS = "val_loss"  # the metric that breaks ties
+LOSS = "val_loss"
+"""The metric that breaks ties."""
 
 _CLASS = {TrialState.COMPLETE: 0, TrialState.DIVERGED: 2, TrialState.FAILED: 3}
 
 
 class Peak(NamedTuple):
-    """The best finite value of a trial, and the first epoch that reached it."""
+    """The best finite value of a trial."""
 
     value: float
+    """In the metric's own sign."""
     epoch: int
+    """The first epoch that reached it."""
 
 
 def peak_of(values: Mapping[int, float], maximize: bool) -> Peak | None:
-    """None when no value is finite."""
+    """The best finite value with its epoch; None when no value is finite."""
     sign = 1.0 if maximize else -1.0
     finite = ((sign * value, -epoch) for epoch, value in values.items() if math.isfinite(value))
     best = max(finite, default=None)
@@ -40,7 +43,7 @@ def peak_of(values: Mapping[int, float], maximize: bool) -> Peak | None:
 
 
 def best_value(values: Mapping[int, float], maximize: bool) -> float | None:
-    """The best finite value, None when there is none."""
+    """The best finite value; None when there is none."""
     peak = peak_of(values, maximize)
     return None if peak is None else peak.value
 
@@ -48,14 +51,15 @@ def best_value(values: Mapping[int, float], maximize: bool) -> float | None:
 def rank_key(
     state: str, value: float, loss: float | None, epoch: int, number: int, maximize: bool
 ) -> tuple[int, float, float, int, int]:
-    """What trials with a finite `value` are sorted by, the best first. `epoch`: the first that reached the value;
-    `loss`: None where it was not measured."""
+    """The sort key of a trial with a finite best value, the best trial first. `epoch`: the first one that reached the
+    value; `loss`: None where it was not measured."""
     known = loss if loss is not None and math.isfinite(loss) else math.inf
     return _CLASS.get(TrialState(state), 1), -value if maximize else value, known, epoch, number
 
 
 def ranked(records: Iterable[TrialRecord], mode: str) -> list[tuple[TrialRecord, float]]:
-    """The trials with a finite value, each with it, from the best to the worst."""
+    """The trials that have a finite value, each with its best one, from the best trial to the worst. `mode`: max or
+    min."""
     maximize = mode == "max"
     found = [(record, peak) for record in records if (peak := peak_of(record.values, maximize)) is not None]
     found.sort(key=lambda pair: _key(pair[0], pair[1], maximize))

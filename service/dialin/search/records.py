@@ -1,4 +1,4 @@
-"""The records that a search hands out and takes in. All frozen; none knows Optuna, Ray or torch."""
+"""The records that a search returns and takes. All are frozen; none knows Optuna, Ray or torch."""
 
 from __future__ import annotations
 
@@ -12,56 +12,75 @@ from dialin.specification.findings import Finding
 
 
 def trial_log_name(number: int) -> str:
-    """The file, among a study's logs, with what a trial prints and the traceback of one that has failed."""
+    """The name of a trial's file among the logs of its study: what it prints, and the traceback if it fails."""
     return f"trial-{number:04d}.log"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration to train, or to go on training.
-
-    `params` holds every active knob. Training starts after epoch `epochs_done`, from `checkpoint` where that is set.
-    """
+    """One configuration to train, or to go on training."""
 
     number: int
+    """Counts the trials of a study from 0."""
     params: Mapping[str, Scalar]
+    """Every active knob."""
     seed: int
+    """The seed of its training."""
     epochs_done: int = 0
+    """The epoch after which training starts."""
     checkpoint: str | None = None
+    """Where the state after that epoch lies; None: training starts from the beginning."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a trial says after an epoch (from 1): its metrics, the checkpoint written after it if one was, and what the
-    doctor newly found. `ended`: why it has no more epochs to train; then the epoch and its metrics are the last ones
-    again."""
+    """What a trial reports after an epoch."""
 
     epoch: int
+    """Counts from 1."""
     metrics: Mapping[str, float]
+    """Every metric of the epoch, by name."""
     checkpoint: str | None = None
+    """Where the state after the epoch was saved, if it was."""
     findings: tuple[Finding, ...] = ()
+    """What the doctor has newly found."""
     ended: str | None = None
+    """Why the trial has no more epochs to train; `epoch` and `metrics` are then those of its last epoch again."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as its storage has it: what results, figures and the command line read."""
+    """A trial as its storage has it: what results, charts and the command line read."""
 
     number: int
+    """Counts the trials of a study from 0."""
     state: TrialState
     params: Mapping[str, Scalar]
+    """Every active knob."""
     seed: int
+    """The seed of its training."""
     values: Mapping[int, float] = field(default_factory=dict)
-    decision: Decision | None = None  # that ended it; None: it has not ended
+    """The reported values of the study's metric, by epoch from 1; they may be NaN or infinite."""
+    decision: Decision | None = None
+    """The decision that ended it; None while it has not ended."""
     checkpoint: str | None = None
+    """Where its newest checkpoint lies."""
     checkpoint_epoch: int = 0
+    """The epoch after which that was saved."""
     findings: tuple[Finding, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)  # of the last epoch
+    """What the doctor has found in it, the first of each code."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Every finite metric of its last epoch, by name."""
     started_at: float | None = None
+    """When its training began, in seconds since 1970."""
     ended_at: float | None = None
-    continues: int | None = None  # the trial whose training this one goes on with, in a study that was extended
-    began: int = 0  # and the epochs that were done by then
-    repeated: int = 0  # epochs that were trained again, from a checkpoint, after they had been reported
+    """When it ended, in seconds since 1970."""
+    continues: int | None = None
+    """The trial whose training it goes on with, in a study that was extended."""
+    began: int = 0
+    """The epochs that that trial had done."""
+    repeated: int = 0
+    """Epochs that were trained again, from a checkpoint, after they had been reported."""
 
     @property
     def reason(self) -> str:
@@ -70,6 +89,7 @@ class TrialRecord:
 
     @property
     def epochs_done(self) -> int:
+        """The last epoch that was reported, those of the trial that it continues included."""
         return max(self.values, default=self.began)
 
 

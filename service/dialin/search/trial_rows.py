@@ -1,4 +1,4 @@
-"""The trials of a study as its storage has them, read: all of them, or again what may have changed since."""
+"""Reads the trials of a study from its storage: all of them, or what may have changed since the last time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from dialin.search.old_rows import END, decision_of_old_row
 from dialin.search.records import Observation, TrialRecord
 from dialin.specification.findings import Finding
 
+# The names of the attributes that a trial is stored with. They are in every database, so they can never change.
 PARAMS, SEED, DECISION, CHECKPOINT, FINDINGS, METRICS, CONTINUES, REPEATED = (
     f"dialin:{key}"
     for key in ("params", "seed", "decision", "checkpoint", "findings", "metrics", "continues", "repeated")
 )
 
-IDS_AT_ONCE = 500  # in one statement: SQLite takes a limited number of parameters
+IDS_AT_ONCE = 500
+"""Trials read by one statement: SQLite takes a limited number of parameters."""
 _UNFINISHED = (OptunaState.RUNNING, OptunaState.WAITING)
 _UNFINISHED_NAMES = frozenset(state.name for state in _UNFINISHED)
 _STATES = {
@@ -36,25 +38,26 @@ _STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
     OptunaState.FAIL: TrialState.FAILED,
 }
-# The state and the time that training began, as they are stored: as long as both are the same, and it is not being
-# trained, a trial was not touched.
+# The stored state and start time of a trial. As long as both are the same, and the trial is not running, nothing of it
+# has changed.
 _Stamp = tuple[str, object]
 _ENDED: _Stamp = ("", None)
 
 
 def read_trials(storage: BaseStorage, optuna_id: int) -> list[TrialRecord]:
-    """Every trial of an Optuna study, by number, by Optuna's own methods."""
+    """Every trial of an Optuna study by number, read by Optuna's own methods."""
     trials = storage.get_all_trials(optuna_id, deepcopy=False)
     return sorted((_of_frozen(trial) for trial in trials), key=lambda record: record.number)
 
 
 def read_study(storage: BaseStorage, study_id: str) -> list[TrialRecord]:
-    """Every trial of the study of that id; none when the storage does not know it."""
+    """Every trial of the study of that id by number; none when the storage does not have the study."""
     return list(TrialReader(storage, study_id).read())
 
 
 def read_finished(storage: BaseStorage, study_ids: Sequence[str]) -> list[Observation]:
-    """What the finished trials of studies have reported, of those that reported anything."""
+    """The observations of other studies to learn from: their ended trials that have reported anything and did not
+    fail."""
     records = [record for study_id in study_ids for record in read_study(storage, study_id)]
     ended = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
     return [
@@ -65,9 +68,12 @@ def read_finished(storage: BaseStorage, study_ids: Sequence[str]) -> list[Observ
 
 
 class TrialReader:
-    """The trials of the study of that id. The first `read` reads all of them; each later one reads what may have
-    changed since: new trials, those that were being trained, and those that waited and no longer do. What has ended
-    never changes again, which is Optuna's own rule. Not thread safe."""
+    """Reads the trials of the study of that id again and again.
+
+    The first `read` reads all of them; each later one reads what may have changed since: new trials, those that were
+    running, and those that were paused and no longer are. A trial that has ended never changes again, which is Optuna's
+    own rule. Not thread safe.
+    """
 
     def __init__(self, storage: BaseStorage, study_id: str) -> None:
         self._storage, self._study_id = storage, study_id
@@ -76,12 +82,14 @@ class TrialReader:
         self._unfinished: dict[int, _Stamp] = {}  # by the storage's own id
         self._by_number: dict[int, TrialRecord] = {}
         self._records: tuple[TrialRecord, ...] = ()
-        self.bytes = 0  # about so much memory is taken by what was read
+        self.bytes = 0  # an estimate of the memory that the records take
 
     def read(self) -> Sequence[TrialRecord]:
-        """Every trial by number; none while the storage does not know the study. The same object as long as nothing has
-        changed; the record of a trial that has not changed is the same object too. Raises UnreadableError where rows
-        hold what nobody has written so."""
+        """Every trial by number; none while the storage does not have the study.
+
+        The result is the same object as long as nothing has changed, and so is the record of a trial that has not
+        changed. Raises UnreadableError for rows that hold what no version has written.
+        """
         with reading(f"the trials of study {self._study_id}"):
             return self._read_on()
 
@@ -107,7 +115,7 @@ class TrialReader:
 
 
 def _bytes_of(record: TrialRecord) -> int:
-    """About so much memory; each of the parts was measured."""
+    """An estimate of the memory of a record; each of the parts was measured."""
     text = len(record.decision.detail if record.decision is not None else "") + len(record.checkpoint or "")
     return (
         900 + text + 64 * (len(record.params) + len(record.values) + len(record.metrics)) + 900 * len(record.findings)
@@ -116,7 +124,8 @@ def _bytes_of(record: TrialRecord) -> int:
 
 class _Source(Protocol):
     def changed(self, last_id: int, unfinished: Mapping[int, _Stamp]) -> Iterable[tuple[int, _Stamp, TrialRecord]]:
-        """The trials with an id above `last_id`, and those of `unfinished` that may have changed since their stamp."""
+        """The trials with an id above `last_id`, and those of `unfinished` that may have changed since their stamp: the
+        storage's id, the stamp now, and the record of each."""
 
 
 def _source(storage: BaseStorage, study_id: str) -> _Source | None:
@@ -130,7 +139,7 @@ def _source(storage: BaseStorage, study_id: str) -> _Source | None:
 
 
 class _Methods:
-    """By Optuna's own methods, over any storage."""
+    """Reads any storage by Optuna's own methods."""
 
     def __init__(self, storage: BaseStorage, optuna_id: int) -> None:
         self._storage, self._id = storage, optuna_id
@@ -149,8 +158,8 @@ class _Methods:
 
 
 class _Tables:
-    """By a statement that names what is wanted, over a database: Optuna's methods read a trial's every row, with five
-    statements and an object a row, of all trials that have not ended."""
+    """Reads a database by statements that select what is needed. Optuna's methods read every row of every trial that
+    has not ended, with five statements a trial and an object a row."""
 
     def __init__(self, engine: sa.Engine, optuna_id: int) -> None:
         self._engine, self._id = engine, optuna_id
@@ -158,21 +167,20 @@ class _Tables:
     def changed(self, last_id: int, unfinished: Mapping[int, _Stamp]) -> Iterable[tuple[int, _Stamp, TrialRecord]]:
         with self._engine.connect() as connection:
             stamps = self._stamps(connection, last_id)
-            # A stamp is read before what it stands for: should that change in between, the stamp is another one at the
-            # next look, and the trial is read again.
+            # Stamps are read before the rows that they stand for: if a row changes in between, its stamp differs at the
+            # next read, and the trial is read again.
             changed = [
                 trial_id
                 for trial_id, stamp in stamps.items()
                 if stamp[0] == OptunaState.RUNNING.name or unfinished.get(trial_id) != stamp
             ]
-            changed += sorted(unfinished.keys() - stamps.keys())  # which have ended
+            changed += sorted(unfinished.keys() - stamps.keys())  # those have ended
             for ids in _chunks(changed):
                 for trial_id, record in self._records(connection, ids):
                     yield trial_id, stamps.get(trial_id, _ENDED), record
 
     def _stamps(self, connection: sa.Connection, last_id: int) -> dict[int, _Stamp]:
-        """Of the trials that are new, and of those that have not ended: there may be thousands that wait, so nothing of
-        them is converted."""
+        """The stamps of the new trials and of those that have not ended, unconverted: thousands may be paused."""
         columns, raw = tables.TRIALS.c, sa.types.NullType()
         query = sa.select(
             columns.trial_id, sa.type_coerce(columns.state, raw), sa.type_coerce(columns.datetime_start, raw)
@@ -200,13 +208,13 @@ class _Tables:
             values[trial_id][step] = value_of(value, kind)
         for row in rows:
             own = attributes[row.trial_id]
-            if PARAMS not in own:  # a trial that another program has put here
+            if PARAMS not in own:  # a trial that another program has stored here
                 own[PARAMS] = json.dumps(dict(_params(connection, row.trial_id)))
             yield row.trial_id, _readable(row, own, values[row.trial_id])
 
 
 def _readable(row: Any, attributes: Mapping[str, str], values: Mapping[int, float]) -> TrialRecord:
-    """The record; of a trial with attributes that cannot be read one that says so."""
+    """The record of a trial; where its attributes cannot be read, a record that says so."""
     times = (_seconds(row.datetime_start), _seconds(row.datetime_complete))
     try:
         stored = {key: _loaded(text) for key, text in attributes.items()}
@@ -230,7 +238,7 @@ def _params(connection: sa.Connection, trial_id: int) -> Iterator[tuple[str, Any
 
 
 def _seconds(stored: datetime | None) -> float | None:
-    """Optuna keeps times in UTC, without saying so."""
+    """Seconds since 1970 of a stored time, which Optuna keeps in UTC without a time zone."""
     return None if stored is None else stored.replace(tzinfo=UTC).timestamp()
 
 
@@ -282,7 +290,7 @@ def _decision(state: OptunaState, stored: Mapping[str, Any]) -> Decision | None:
 
 
 def _interned(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """With names that are kept once, not once a trial: they are the same in all trials of a study."""
+    """A copy whose names are shared between trials: all trials of a study have the same, which take memory once."""
     return dict(zip(_names(tuple(stored)), stored.values(), strict=True))
 
 
@@ -292,8 +300,8 @@ def _names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _loaded(text: str) -> Any:
-    """As `json.loads`, of what `json.dumps` has written: with nothing around it. Takes half as long, and a study has
-    tens of thousands of attributes."""
+    """The same as `json.loads` for what `json.dumps` has written, with no space around it, in half the time: a study
+    has tens of thousands of attributes."""
     value, end = _DECODER.raw_decode(text)
     if end != len(text):
         raise ValueError(f"{text[end : end + 20]!r} follows the value")

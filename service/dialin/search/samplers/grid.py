@@ -20,4 +20,5 @@ class GridSampler(Sampler):
         self._combinations = list(encoding.all())
 
     def suggest(self, number: int, observations: Observations, tried: Set[Key], attempt: int = 0) -> Chosen:
+        """The combination at the number's place; `tried` and `attempt` make no difference."""
         return self._combinations[number % len(self._combinations)]

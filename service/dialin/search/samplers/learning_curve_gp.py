@@ -122,6 +122,7 @@ class LearningCurveGPSampler(Sampler):
         self._threads = ThreadpoolController()
 
     def suggest(self, number: int, observations: Observations, tried: Set[Key], attempt: int = 0) -> Chosen:
+        """A Sobol point at first; then mostly the configuration with the greatest expected improvement."""
         with self._threads.limit(limits=1):
             return self._suggest(number, observations, tried, attempt)
 

@@ -23,5 +23,6 @@ class RandomSampler(Sampler):
         self._seed, self._encoding = plan.spec.search.seed, encoding
 
     def suggest(self, number: int, observations: Observations, tried: Set[Key], attempt: int = 0) -> Chosen:
+        """A point of the unit cube, drawn from the seed, the number and the attempt."""
         generator = np.random.default_rng([seed_of_trial(self._seed, number), attempt])
         return self._encoding.decode(generator.random(len(self._encoding.names)))

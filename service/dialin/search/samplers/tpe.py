@@ -61,6 +61,7 @@ class TPESampler(Sampler):
         self._stamps: dict[int, tuple[TrialState, int]] = {}  # state and number of values that it was converted from
 
     def suggest(self, number: int, observations: Observations, tried: Set[Key], attempt: int = 0) -> Chosen:
+        """Optuna's suggestion for a new trial after the history that the observations make."""
         seed = seed_of_trial(self._spec.search.seed, number)
         study = optuna.load_study(
             study_name=_NAME,
