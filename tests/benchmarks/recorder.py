@@ -51,7 +51,8 @@ from dialin.events.types import (  # noqa: E402
 from dialin.search.decision import Decision  # noqa: E402
 from dialin.tracking.cursor import read_cursor  # noqa: E402
 from dialin.tracking.mirror import Mirror, sqlite_uri  # noqa: E402
-from dialin.tracking.recorder import LazyClient, workers_for  # noqa: E402
+from dialin.tracking.mlflow_client import LazyClient  # noqa: E402
+from dialin.tracking.recorder import workers_for  # noqa: E402
 from dialin.tracking.replicate import Replicator  # noqa: E402
 
 BETWEEN = Decision("continue", "between_rungs")

@@ -187,7 +187,7 @@ def test_a_lag_in_words_with_its_cause_and_without_a_password(tmp_path):
         "MLflow lags by 2 events (ConnectionError: http://***@mlflow:5000/api is away)"
     )
     write_cursor(tmp_path, Cursor(offset=(tmp_path / FILE).stat().st_size, damaged=3))
-    assert read_lag(tmp_path).text() == "3 lines of its spool are damaged and left out of MLflow"
+    assert read_lag(tmp_path).text() == "3 lines of the study's event log are damaged and left out of MLflow"
     clear_trouble(tmp_path)
     assert not (tmp_path / "recorder.trouble").exists()
 

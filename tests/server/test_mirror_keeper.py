@@ -183,4 +183,4 @@ def test_the_lag_of_a_study_that_has_ended_and_its_cause_are_in_the_api_and_on_i
     with Studies(settings.database) as studies:
         studies.end(study_id, StudyState.COMPLETE, "", {"trials": {"complete": 1}})
     (folder / "events.jsonl").unlink()
-    assert "the study's spool is gone" in lag_line(settings, study_id)
+    assert "the study's event log is gone" in lag_line(settings, study_id)

@@ -330,7 +330,7 @@ def test_a_study_whose_spool_is_gone_is_in_mlflow_once_all_the_same(settings):
     study = run_study(make_spec("budget.trials=3"), settings, Silent(), "inline").result.study_id
     shutil.rmtree(settings.out / "studies" / study / "spool")
     back = load_study(settings, study)
-    assert "the study's spool is gone" in lag_line(settings, study)
+    assert "the study's event log is gone" in lag_line(settings, study)
     assert f"`dialin sync {study}` writes what is missing" in lag_line(settings, study)
     client = MlflowClient(tracking_uri=f"sqlite:///{settings.out / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("small").experiment_id

@@ -405,7 +405,7 @@ def test_what_comes_when_the_last_trial_has_ended_is_written_at_once(database, t
 @pytest.mark.parametrize(("told", "is_near"), [(b"", False), (b"\n", True)])
 def test_the_driver_tells_it_by_its_standard_input(told, is_near):
     script = (
-        "from dialin.tracking.recorder import Finishing, _watch_stdin; it = Finishing(); _watch_stdin(it, 5.0); "
+        "from dialin.tracking.recorder import Finishing, watch_stdin; it = Finishing(); watch_stdin(it, 5.0); "
         "print(it.is_near, it.patience_seconds)"
     )
     done = subprocess.run([sys.executable, "-c", script], input=told, capture_output=True, check=True)

@@ -1,4 +1,7 @@
-"""Artifact files of MLflow that stay in one folder: no link below it is followed, and nothing outside is touched."""
+"""Keeps MLflow's artifact files inside one folder: no link below it is followed, nothing outside is read or written.
+
+This relies on private parts of MLflow: its registry of artifact repositories, and methods of LocalArtifactRepository.
+`confine_artifacts` is the one way to them; tests/tracking/test_upstream.py says when they change."""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from typing import Any
 
 
 def path_inside(root: Path, path: Path) -> bool:
-    """Whether a path lies in a folder without a symbolic link on its way from there. `root`: resolved."""
+    """Whether a path is in a folder, with no symbolic link between them. `root` must be resolved."""
     plain = Path(os.path.normpath(path))
     return plain.is_relative_to(root) and plain.resolve() == plain
 
 
 def confine_artifacts(root: Path) -> None:
-    """From now on, MLflow of this process keeps to `root` wherever an artifact location is a file's, whoever has stored
-    that location in its database. Elsewhere it answers PERMISSION_DENIED."""
+    """From now on MLflow in this process refuses, with PERMISSION_DENIED, artifact locations that are files outside
+    `root`, whoever stored them in its database."""
     from mlflow.store.artifact import artifact_repository_registry
 
     registry: Any = artifact_repository_registry._artifact_repository_registry
@@ -30,7 +33,7 @@ def _confined(root: Path) -> type:
     from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
     class ConfinedRepository(LocalArtifactRepository):  # type: ignore[misc]
-        """Each method looks at the whole path first; upstream looks at what lies below the run's folder only."""
+        """Checks the whole path in each method; upstream checks only what is below the run's folder."""
 
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)

@@ -1,4 +1,4 @@
-"""MLflow's application for `dialin up`: over a database and a folder of artifacts that nothing leads out of."""
+"""MLflow's application for `dialin up`, over a SQLite database and a folder to which its artifacts are confined."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from dialin.tracking.mirror import sqlite_uri
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]  # as ASGI has it
-_ARTIFACT_ROOT = "mlflow-artifacts:/"  # of experiments that name none: in our folder, by way of this server
+App = Callable[[Message, Receive, Send], Awaitable[None]]  # an ASGI application
+_ARTIFACT_ROOT = "mlflow-artifacts:/"  # the location of experiments that name none: this server's folder
 
 
 def open_mlflow(port: int, database: Path, artifacts: Path) -> App:
-    """MLflow's application over a database, which is made where it is missing, and a folder of artifacts."""
+    """MLflow's application over a database, which is made if it is missing, and a folder of artifacts.
+
+    It starts MLflow's server without `mlflow server`, which starts processes of its own; the names that this needs of
+    `mlflow.server` are listed in tests/tracking/test_upstream.py."""
     os.environ |= {
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port}",
-        # Processes that run jobs of MLflow's (evaluations of language models), of which we have none.
+        # MLflow would start processes for its jobs (evaluations of language models), which dialin has none of.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ENABLE_WORKSPACES": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GIT_PYTHON_REFRESH": "quiet",
     }
     artifacts.mkdir(exist_ok=True)
-    from dialin.tracking.recorder import sqlite_client
+    from dialin.tracking.mlflow_client import sqlite_client
 
     uri = sqlite_uri(database)
     sqlite_client(uri, _make_store).search_experiments(max_results=1)

@@ -22,15 +22,21 @@ _LOG = logging.getLogger(__name__)
 
 METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes at most 1000 things in all
 TAG_CHARACTERS = 8000
-SERVED = "mlflow-artifacts"  # the scheme of an artifact location that a server resolves
-MOST_REFUSALS = 3
-REFUSED = "INVALID_PARAMETER_VALUE"  # and would be for ever: a deleted run, a param that changes
+SERVED = "mlflow-artifacts"  # the scheme of artifact locations that only a server resolves
+MOST_REFUSALS = 3  # attempts to write a file
+REFUSED = "INVALID_PARAMETER_VALUE"  # MLflow would refuse it each time: a deleted run, a param that changes
 SOURCE = {"mlflow.source.name": "dialin", "mlflow.source.type": "LOCAL"}  # columns of MLflow's table
 
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run that carries a study's tag; `trial` and `parent` None: the study's own. `active`: not deleted."""
+    """A run that has a study's tag.
+
+    id: MLflow's id of the run.
+    trial: the trial's number; None for the run of the study.
+    parent: MLflow's id of the study's run; None for that run itself.
+    active: whether nobody deleted it.
+    """
 
     id: str
     trial: str | None
@@ -39,12 +45,17 @@ class FoundRun:
 
 
 class RunGoneError(Exception):
-    """A run or an experiment that was there is not: MLflow was wiped, or another one took its place."""
+    """A run or an experiment no longer exists: MLflow was emptied, or replaced by another."""
 
 
 class MlflowRuns:
-    """Runs of studies in one MLflow. `client` is an MlflowClient; whatever it raises passes through, but for
-    RunGoneError. What MLflow refuses for good, and would refuse for ever, is said on standard error and left out."""
+    """Runs of studies in one MLflow.
+
+    client: an MlflowClient. Its errors are raised as they are, except that RunGoneError replaces that of a missing run.
+    artifacts: where files go when MLflow is a database of ours; None for a server.
+
+    What MLflow refuses, and would refuse each time, is logged and left out.
+    """
 
     def __init__(self, client: Any, artifacts: Path | None) -> None:
         self._client = client
@@ -52,15 +63,15 @@ class MlflowRuns:
         self._refused: Counter[str] = Counter()  # how often a file could not be written
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment of this name; made, or brought back from MLflow's bin, when it is not there."""
+        """The id of the experiment of this name. It is made if it is missing, and restored if it was deleted."""
         found = self._client.get_experiment_by_name(name)
         if found is None:
             if self._artifacts is not None:
                 mask = OutputFolder(self._artifacts.parent).mask
-                self._artifacts.mkdir(mode=0o777 & ~mask, exist_ok=True)  # others could plant a link in it
-            # Given outright: MLflow's default would be a folder below wherever this process happens to run.
+                self._artifacts.mkdir(mode=0o777 & ~mask, exist_ok=True)  # other accounts could place a link in it
+            # MLflow's default would be a folder in the current folder of this process.
             location = (self._artifacts / name).resolve().as_uri() if self._artifacts is not None else None
-            # So that MLflow opens it as training runs; by default it shows an experiment as a chat application's.
+            # MLflow then opens the experiment's training runs; its default is the page of a chat application.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
         if found.lifecycle_stage == "deleted":
@@ -68,7 +79,7 @@ class MlflowRuns:
         return str(found.experiment_id)
 
     def find(self, experiment: str, study: str, trial: str | None = None) -> Iterator[FoundRun]:
-        """Every run of a study, or of one trial; deleted ones too: what a person threw away is not made again."""
+        """Every run of a study, or of one trial; also deleted ones: what a person deleted is not made again."""
         from mlflow.entities import ViewType
 
         wanted = f"tags.`dialin.study` = '{study}'"
@@ -97,7 +108,7 @@ class MlflowRuns:
                 return
 
     def create(self, experiment: str, study: str, change: Change, parent: str) -> str:
-        """A new run for the study, or below `parent` for a trial; its id. The tags of the change are on it then."""
+        """Make a run for the study, or one below `parent` for a trial; returns its id. It has the change's tags."""
         tags = {name: _tag(value) for name, value in change.tags.items()}
         tags |= {**SOURCE, "mlflow.user": _user(), "dialin.study": study}
         if change.trial is None:
@@ -111,52 +122,59 @@ class MlflowRuns:
         return str(run.info.run_id)
 
     def delete(self, run: str) -> None:
+        """Delete a run; MLflow keeps it among its deleted ones."""
         self._client.delete_run(run)
 
     def write(self, run: str, change: Change) -> None:
-        """Put a change on a run. What is written is taken out of it: a second call goes on where the first one failed.
+        """Write a change to a run. What was written is removed from the change: a second call continues where the first
+        one failed.
 
         Raises RunGoneError when there is no such run."""
+        from mlflow.exceptions import MlflowException
+
         with _gone("run", run):
             for write in (self._log, self._set_status):
                 try:
                     write(run, change)
-                except Exception as error:
-                    if _code(error) != REFUSED:
+                except MlflowException as error:
+                    if error.error_code != REFUSED:
                         raise
                     _LOG.warning("run %s: left out because MLflow refuses it: %s", run, error)
         self._put_files(run, change)
 
     def _log(self, run: str, change: Change) -> None:
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.exceptions import MlflowException
 
         if change.rebuilt:
-            self._leave_out_what_is_there(run, change)
+            self._leave_out_existing_points(run, change)
         while change.points or change.params or change.tags:
-            points, params, tags = (
-                change.points[:METRICS_A_CALL],
-                dict(list(change.params.items())[:PARAMS_A_CALL]),
-                dict(list(change.tags.items())[:TAGS_A_CALL]),
-            )
             try:
-                self._client.log_batch(
-                    run,
-                    [Metric(point.name, point.value, point.time, point.step) for point in points],
-                    [Param(name, value) for name, value in params.items()],
-                    [RunTag(name, _tag(value)) for name, value in tags.items()],
-                )
-            except Exception as error:
-                if _code(error) != REFUSED or not self._turn_params_to_tags(run, change):
+                self._log_batch(run, change)
+            except MlflowException as error:
+                if error.error_code != REFUSED or not self._turn_params_to_tags(run, change):
                     raise
-                continue
-            del change.points[: len(points)]
-            for name in params:
-                del change.params[name]
-            for name in tags:
-                del change.tags[name]
 
-    def _leave_out_what_is_there(self, run: str, change: Change) -> None:
-        """Of points that were rebuilt, those that MLflow has: there the time is another, so it would keep both."""
+    def _log_batch(self, run: str, change: Change) -> None:
+        """Write as much of a change as one call takes, and remove that from the change."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        points = change.points[:METRICS_A_CALL]
+        params = dict(list(change.params.items())[:PARAMS_A_CALL])
+        tags = dict(list(change.tags.items())[:TAGS_A_CALL])
+        self._client.log_batch(
+            run,
+            [Metric(point.name, point.value, point.time, point.step) for point in points],
+            [Param(name, value) for name, value in params.items()],
+            [RunTag(name, _tag(value)) for name, value in tags.items()],
+        )
+        del change.points[: len(points)]
+        for name in params:
+            del change.params[name]
+        for name in tags:
+            del change.tags[name]
+
+    def _leave_out_existing_points(self, run: str, change: Change) -> None:
+        """Remove rebuilt points that MLflow has: they have another time there, so that MLflow would keep both."""
         there = {
             name: {point.step for point in self._client.get_metric_history(run, name)}
             for name in {point.name for point in change.points}
@@ -165,7 +183,8 @@ class MlflowRuns:
         change.rebuilt = False
 
     def _turn_params_to_tags(self, run: str, change: Change) -> bool:
-        """MLflow never changes a param: one that differs (a study that was extended) becomes a tag. Whether any did."""
+        """MLflow never changes a param: one that differs, as of an extended study, becomes a tag. Returns whether any
+        did."""
         there = self._client.get_run(run).data.params
         changed = [name for name, value in change.params.items() if there.get(name, value) != value]
         for name in changed:
@@ -190,8 +209,8 @@ class MlflowRuns:
             del change.files[0]
 
     def _put_file(self, run: str, file: Path) -> None:
-        """Put a file on a run. One that cannot be put there, though MLflow answers, is left out after a few attempts:
-        it lies in the study's folder, and the rest of the study is worth having. Raises what MLflow does until then."""
+        """Copy a file to a run. One that cannot be written although MLflow answers is left out after a few attempts: it
+        is in the study's folder, and must not keep the rest of the study from MLflow. Until then errors are raised."""
         there = self._client.get_run(run).info.artifact_uri
         if self._is_elsewhere(there):
             self._leave_out(run, file, there, "that is not in this output folder, which was copied or moved")
@@ -199,12 +218,13 @@ class MlflowRuns:
         try:
             if (folder := self._served_folder(there)) is not None:
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / file.name).unlink(missing_ok=True)  # were it a link, its target would be written
+                (folder / file.name).unlink(missing_ok=True)  # the target of a link would be overwritten
                 shutil.copy2(file, folder / file.name)
             else:
                 self._client.log_artifact(run, str(file))
-        except Exception as error:
-            self._client.get_run(run)  # raises when it is MLflow that is away
+        except Exception as error:  # each kind of artifact store has errors of its own
+            _LOG.info("run %s: writing %s failed", run, file, exc_info=True)
+            self._client.get_run(run)  # raises if MLflow does not answer at all
             self._refused[str(file)] += 1
             if self._refused[str(file)] < MOST_REFUSALS:
                 raise
@@ -215,16 +235,16 @@ class MlflowRuns:
         self._client.set_tag(run, f"dialin.left_out.{file.stem}", f"{file}: {why}"[:TAG_CHARACTERS])
 
     def _is_elsewhere(self, uri: str) -> bool:
-        """Whether a database of ours has a run's artifacts in a folder that is not ours: that of the original, where
-        this one is a copy. What is written there would replace the original's."""
+        """Whether a database of ours says that a run's artifacts are in another output folder. Then this output folder
+        is a copy, and writing would replace files of the original."""
         parts = urlsplit(uri)
         if self._artifacts is None or parts.scheme not in ("", "file"):
             return False
         return not path_inside(self._artifacts.resolve(), Path(unquote(parts.path)))
 
     def _served_folder(self, uri: str) -> Path | None:
-        """Where a server keeps the artifacts of an address that only it can resolve, when MLflow is the database that
-        it works on; None when MLflow's client finds the way."""
+        """The folder of artifacts whose address only a server resolves, while that server is down and its database is
+        written directly; None when MLflow's client can write them itself."""
         parts = urlsplit(uri)
         if parts.scheme != SERVED or self._artifacts is None:
             return None
@@ -235,25 +255,23 @@ class MlflowRuns:
 
 @contextmanager
 def _gone(kind: str, identity: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
     try:
         yield
-    except Exception as error:
-        if _code(error) == "RESOURCE_DOES_NOT_EXIST":
-            raise RunGoneError(f"{kind} {identity} is not there any more: {error}") from error
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise RunGoneError(f"{kind} {identity} no longer exists: {error}") from error
         raise
 
 
-def _code(error: Exception) -> str:
-    return str(getattr(error, "error_code", ""))
-
-
 def _tag(text: str) -> str:
-    """As MLflow, and the database behind it, takes it: half of a surrogate pair would be tried again for ever."""
+    """A tag that MLflow's database takes: it refuses a lone surrogate each time."""
     return shorten(printable(text), TAG_CHARACTERS)
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
+    except (KeyError, OSError):  # the user of a container may have no name
         return "dialin"

@@ -8,9 +8,10 @@ that were written before are left out.
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,23 +139,31 @@ class Replicator:
 
     def _attempt(self, calls: list[Callable[[], None]]) -> None:
         """Make the calls of a stage. When one raises, those that succeeded are removed from the stage."""
-        made: set[int] = set()
-        errors: list[Exception] = []
+        if self._pool is None:
+            while calls:
+                self._make(calls[0], threading.Event())
+                del calls[0]
+            return
+        has_failed = threading.Event()
+        futures = {id(call): self._pool.submit(self._make, call, has_failed) for call in calls}
+        wait(futures.values())
+        calls[:] = [call for call in calls if futures[id(call)].exception() or not futures[id(call)].result()]
+        for future in futures.values():
+            future.result()
 
-        def attempt(call: Callable[[], None]) -> None:
-            if errors:
-                return  # MLflow is down; the other calls would wait for it in vain
-            try:
-                call()
-                made.add(id(call))
-                self._moved()
-            except Exception as error:  # noqa: BLE001  raised below, in the calling thread, which logs it
-                errors.append(error)
-
-        list((self._pool.map if self._pool is not None else map)(attempt, list(calls)))
-        calls[:] = [call for call in calls if id(call) not in made]
-        if errors:
-            raise errors[0]
+    def _make(self, call: Callable[[], None], has_failed: threading.Event) -> bool:
+        """Make a call, unless one failed before: MLflow is down then, and this one would wait in vain."""
+        if has_failed.is_set():
+            return False
+        is_made = False
+        try:
+            call()
+            is_made = True
+        finally:
+            if not is_made:
+                has_failed.set()
+        self._moved()
+        return True
 
     def _commit(self) -> None:
         if self._doubtful and self._next.ended:
@@ -181,12 +190,10 @@ class Replicator:
 
     def _create(self, change: Change) -> str:
         cursor = self._next
-        try:
-            return self._runs.create(cursor.experiment, cursor.study, change, cursor.parent)
-        except Exception:
-            self._lost.add(change.trial)
-            self._doubtful = True
-            raise
+        self._lost.add(change.trial)  # until there is an answer: without one the run may exist, now or later
+        run = self._runs.create(cursor.experiment, cursor.study, change, cursor.parent)
+        self._lost.discard(change.trial)
+        return run
 
     def _write(self, change: Change) -> None:
         cursor = self._next
@@ -195,6 +202,7 @@ class Replicator:
     def _adopt(self) -> None:
         """Find runs that an earlier attempt made and whose ids it could not save. One run a trial is kept."""
         cursor = self._next
+        self._doubtful = self._doubtful or bool(self._lost)
         known = {*cursor.runs.values(), *([cursor.parent] if cursor.parent else [])}
         found = list(self._runs.find(cursor.experiment, cursor.study))
         chosen: dict[str | None, str] = {}
@@ -212,6 +220,8 @@ class Replicator:
         self._lost.clear()
 
     def _look_for(self, trial: str | None) -> None:
+        """Find the run of a trial whose create got no answer."""
+        self._doubtful = True
         cursor = self._next
         found = self._runs.find(cursor.experiment, cursor.study, trial)
         for run in sorted(found, key=lambda run: (not run.active, run.id)):
