@@ -199,7 +199,7 @@ def mirror_line(study: Study, *, is_here: bool = True) -> str:
         return study.mirror_note
     if is_here:
         return f"{study.mirror_note}; `dialin sync {study.id}` writes what is missing"
-    # A server leaves a study whose spool is gone alone, since someone may have deleted it to make room.
+    # A server leaves a study whose event log is gone alone, since someone may have deleted it to make room.
     return f"{study.mirror_note}; the server goes on writing" if study.mirror_lag else study.mirror_note
 
 

@@ -82,7 +82,7 @@ def _remedy(url: sa.URL | str) -> str:
     if target.get_backend_name() != "sqlite" or not target.database:
         return "restore a copy of it"
     studies = Path(target.database).parent / "studies"
-    kept = f"; the folders in {studies} still hold the journals, logs and checkpoints" if studies.is_dir() else ""
+    kept = f"; the folders in {studies} still hold the event logs, logs and checkpoints" if studies.is_dir() else ""
     return f"restore a copy of it, or use another folder{kept}"
 
 

@@ -119,5 +119,5 @@ def _check_not_lost(settings: Settings) -> None:
         state = "knows no study" if database.exists() else "is not there"
         raise DatabaseError(
             f"{database} {state}, but {folder} holds the folders of {left}; restore a copy of it; "
-            "the folders still hold the journals, logs and checkpoints"
+            "the folders still hold the event logs, logs and checkpoints"
         )

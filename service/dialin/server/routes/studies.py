@@ -180,7 +180,17 @@ async def events(
     tail: Annotated[bool, Query(description="Only what happens from now on.")] = False,
     last: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
 ) -> Response:
-    """The event stream of a study."""
+    """The study's event log as server-sent events, until the study has ended. The data of each is a JSON object with
+    `time` in seconds since 1970; its id, sent back as `Last-Event-ID`, continues the stream behind it.
+
+    - `trial_started`: `trial`, `params`, `epochs` (trained before)
+    - `epoch`: `trial`, `epoch`, `value` (of the study's metric; null where it is not finite)
+    - `decision`: `trial`, `epoch`, `stop`, `reason` (a sentence), and the fields that it is made of: `action`, `cause`,
+      and as far as they apply `metric`, `value`, `rung`, `rank`, `of`, `quota`, `cutoff`, `finding`, `detail`
+    - `trial_ended`: `trial`, `state` (`waiting` if it is paused), `reason`
+    - `note`: `text`
+    - `study`: the study as `GET /studies/{study_id}` lists it in short, when its state changes, and at the end
+    """
     listener = Listener(caller, lambda: auth.is_still_valid(request, caller))
     return await event_stream(studies, request, listener, auth.streams, study_id, last=last, tail=tail)
 
