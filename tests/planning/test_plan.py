@@ -52,8 +52,8 @@ def test_what_a_trial_gets(overrides, shape, concurrency, gpus):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("resources.cpus=8", "resources.cpus: a trial wants 8, and there are 2"),
-        ("resources.gpus=1", "resources.gpus: a trial wants 1, and there are 0"),
+        ("resources.cpus=8", "resources.cpus: a trial needs 8, and the cluster has 2"),
+        ("resources.gpus=1", "resources.gpus: a trial needs 1, and the cluster has 0"),
     ],
 )
 def test_a_trial_that_does_not_fit_is_refused(override, message):

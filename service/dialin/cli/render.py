@@ -110,7 +110,7 @@ def _selection(trials: Sequence[Trial], maximize: bool) -> Sequence[Trial]:
 def why(trial: Trial) -> str:
     """Why a trial ended, and which trial it continued."""
     began = min(map(int, trial.values)) - 1 if trial.values else trial.epochs
-    start = f"went on from trial {trial.continues} after epoch {began}" if trial.continues is not None else ""
+    start = f"continues trial {trial.continues} after epoch {began}" if trial.continues is not None else ""
     return "; ".join(part for part in (start, trial.reason) if part)
 
 

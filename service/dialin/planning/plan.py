@@ -1,4 +1,4 @@
-"""A specification and a cluster become a plan: everything that can be decided before the first trial runs. Pure."""
+"""A plan: everything about a study that can be decided before its first trial. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,54 +12,63 @@ from dialin.specification.study_spec import MOST_RUNGS, StudySpec
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial may use. `gpus` may be a fraction; 0 means the CPU."""
+    """What one trial may use."""
 
     cpus: float = 1.0
+    """Processors."""
     gpus: float = 0.0
+    """GPUs; a fraction is a share of one GPU, 0 means that the trial trains on processors."""
 
 
 @dataclass(frozen=True)
 class ClusterShape:
-    """What the trials may use in total."""
+    """What all trials together may use."""
 
     cpus: float
+    """Processors."""
     gpus: float = 0.0
+    """GPUs, of one machine or of several."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study with everything decided.
-
-    `rungs` are the epochs at which trials are compared, rising, below `spec.budget.epochs`; empty without ASHA.
-    `calibration`: what the range tests found, where the space asks for them and they have been run.
-    `likely_epochs` is the sum over all trials when each rung lets one in `reduction_factor` pass.
-    """
+    """A study with everything decided that can be decided beforehand."""
 
     spec: StudySpec
+    """What was asked for."""
     rungs: tuple[int, ...]
+    """The epochs at which ASHA compares trials, rising, below `spec.budget.epochs`; empty without ASHA."""
     concurrency: int
+    """How many trials run at a time."""
     resources: Resources
+    """What each of them may use."""
     most_epochs: int
+    """The epochs of all trials at full length."""
     likely_epochs: int
+    """The epochs of all trials when each rung promotes one in `reduction_factor`."""
     calibration: Calibration | None = None
+    """What the range tests found; None where the space asks for none, or before they have been run."""
 
     @property
     def waits_at(self) -> tuple[int, ...]:
-        """The rungs at which a trial may have to wait."""
+        """The rungs at which a trial may be paused; empty with ASHA of type stopping, which never pauses."""
         asha = self.spec.early_stopping.asha
         return self.rungs if asha is not None and asha.type == "promotion" else ()
 
 
 def plan_study(spec: StudySpec, cluster: ClusterShape) -> Plan:
-    """The plan of a study on a cluster. Raises SpecError when one trial needs more than there is, and for more than
-    MOST_RUNGS."""
+    """The plan of a study on a cluster.
+
+    Raises SpecError when one trial needs more than the cluster has, and for more than MOST_RUNGS rungs.
+    """
     rungs = rungs_for(spec)
     if len(rungs) > MOST_RUNGS:
         asha = spec.early_stopping.asha
         factor = f"{asha.reduction_factor:g}" if asha is not None else ""
         problem = f"{factor} makes {len(rungs)} rungs of {spec.budget.epochs} epochs; at most {MOST_RUNGS} are allowed"
         raise SpecError([Problem("early_stopping.asha.reduction_factor", problem)])
-    resources, concurrency = _share(spec, cluster)
+    _check_fits(spec, cluster)
+    resources, concurrency = _allocate(spec, cluster)
     return Plan(
         spec=spec,
         rungs=rungs,
@@ -87,7 +96,8 @@ def plan_elsewhere(spec: StudySpec, concurrency: int | None = None) -> Plan:
 
 
 def rungs_for(spec: StudySpec) -> tuple[int, ...]:
-    """The epochs at which a specification has its trials compared: as it names them, or from the grace on."""
+    """The epochs at which a specification has its trials compared: those that it names, or else the geometric series
+    that begins at the grace period (Li et al. 2020, ASHA)."""
     asha = spec.early_stopping.asha
     if asha is None:
         return ()
@@ -97,7 +107,7 @@ def rungs_for(spec: StudySpec) -> tuple[int, ...]:
 
 
 def grace_of(spec: StudySpec) -> int:
-    """The first rung: as asked for, else a twelfth of a trial, which was the better choice on LCBench."""
+    """The first rung: as asked for, else a twelfth of a trial's epochs, which did best on LCBench."""
     asha = spec.early_stopping.asha
     if asha is not None and asha.grace_epochs is not None:
         return asha.grace_epochs
@@ -115,16 +125,21 @@ def rungs_of(epochs: int, grace: int, reduction_factor: float) -> tuple[int, ...
     return tuple(rungs)
 
 
-def _share(spec: StudySpec, cluster: ClusterShape) -> tuple[Resources, int]:
-    """What a trial gets, and how many run at a time."""
-    asked = spec.resources
+def _check_fits(spec: StudySpec, cluster: ClusterShape) -> None:
+    """Raises SpecError when one trial needs more than the whole cluster has."""
+    needs = (("cpus", spec.resources.cpus, cluster.cpus), ("gpus", spec.resources.gpus or 0.0, cluster.gpus))
     problems = [
-        Problem(f"resources.{name}", f"a trial wants {wanted:g}, and there are {there:g}")
-        for name, wanted, there in (("cpus", asked.cpus, cluster.cpus), ("gpus", asked.gpus or 0.0, cluster.gpus))
-        if wanted > there
+        Problem(f"resources.{name}", f"a trial needs {needed:g}, and the cluster has {available:g}")
+        for name, needed, available in needs
+        if needed > available
     ]
     if problems:
         raise SpecError(problems)
+
+
+def _allocate(spec: StudySpec, cluster: ClusterShape) -> tuple[Resources, int]:
+    """The resources of a trial, and how many trials run at a time."""
+    asked = spec.resources
     most = min(spec.budget.trials, asked.concurrency or spec.budget.trials)
     fitting = min(most, int(cluster.cpus / asked.cpus + 1e-9))
     if asked.gpus is not None:
@@ -132,7 +147,7 @@ def _share(spec: StudySpec, cluster: ClusterShape) -> tuple[Resources, int]:
     elif cluster.gpus == 0 or spec.objective.subject == "synthetic":
         gpus = 0.0
     else:
-        # As many trials a GPU as it takes to run those asked for; alone on a GPU when nothing was asked.
+        # GPUs are shared only as far as the concurrency that was asked for needs it; otherwise a trial has one alone.
         per_gpu = math.ceil(fitting / cluster.gpus) if asked.concurrency is not None else 1
         gpus = math.floor(1e4 / per_gpu) / 1e4
     if gpus:
@@ -140,13 +155,17 @@ def _share(spec: StudySpec, cluster: ClusterShape) -> tuple[Resources, int]:
     return Resources(asked.cpus, gpus), max(1, fitting)
 
 
-def _fitting_gpus(there: float, wanted: float) -> int:
-    # A fraction lies on one GPU; Ray does not split a trial over two.
-    return int(there) * int(1 / wanted + 1e-9) if wanted < 1 else int(there / wanted + 1e-9)
+def _fitting_gpus(available: float, needed: float) -> int:
+    """How many trials fit on the GPUs."""
+    # A fraction lies on one GPU: Ray does not split it over two.
+    return int(available) * int(1 / needed + 1e-9) if needed < 1 else int(available / needed + 1e-9)
 
 
 def _likely_epochs(spec: StudySpec, rungs: tuple[int, ...]) -> int:
-    """Each rung lets one in `reduction_factor` pass; the first trials at a rung always do, so this is a little low."""
+    """The expected epochs when each rung promotes one in `reduction_factor`.
+
+    A little low: asynchronous rungs promote the first trials that reach them whatever their rank.
+    """
     asha = spec.early_stopping.asha
     if asha is None:
         return spec.budget.trials * spec.budget.epochs

@@ -1,5 +1,4 @@
-"""How much of a study is left: epochs from the rungs, seconds from the pace so far. Pure, apart from the clock's value
-that the caller passes in."""
+"""An estimate of how much of a study is left: epochs from the rungs, seconds from the pace so far."""
 
 from __future__ import annotations
 
@@ -8,46 +7,48 @@ from dataclasses import dataclass
 
 from dialin.planning.plan import Plan
 
-SETTLED_SECONDS = 2.0  # a pace measured over less than this says nothing
-SURPLUS_A_RUNG = 1.35  # asynchronous rungs let more pass than one in `reduction_factor`: early leaders are overtaken
-PRIOR_SURPLUS = 1.5  # epochs trained, of those that the rungs alone would let pass: 1.1 to 1.9 in simulated studies
-PRIOR_WEIGHT = 0.2  # of what a whole study trains: how soon its own surplus counts for more than that
-FIRST_BATCH_SECONDS = 0.5  # reports that arrive together with the first one took their time before the clock started
+SETTLED_SECONDS = 2.0  # a pace that was measured over a shorter time is noise
+# Asynchronous rungs promote more than one in `reduction_factor`: the first trials at a rung always pass, and are seldom
+# among the best in the end. Both figures were read off simulated studies.
+SURPLUS_A_RUNG = 1.35  # trials that pass a rung, as a multiple of one in `reduction_factor`
+PRIOR_SURPLUS = 1.5  # epochs of a whole study, as a multiple of `Plan.likely_epochs`; 1.1 to 1.9 in simulations
+PRIOR_WEIGHT = 0.2  # of a study's likely epochs: after so many its own surplus counts as much as the prior
+FIRST_BATCH_SECONDS = 0.5  # epochs reported this soon after the first one were trained before the clock started
 
 
 def epochs_left(plan: Plan, furthest: Mapping[int, int], ended: Collection[int]) -> int:
-    """The epochs that a study probably still trains.
+    """The number of epochs that a study probably still trains.
 
-    `furthest`: the last epoch of each trial that has begun; `ended`: those of them that will not go on. The larger of
-    two expectations: what the rungs still let pass, and what the trials that have not begun would train if they took as
-    much as the others did.
+    `furthest`: the last epoch of each trial that has begun. `ended`: the trials among them that have ended. The result
+    is the larger of two expectations: one from the rungs, one from what the trials so far have trained on average.
     """
     return max(_left_by_rungs(plan, furthest, ended), _left_by_trend(plan, furthest))
 
 
 def _left_by_rungs(plan: Plan, furthest: Mapping[int, int], ended: Collection[int]) -> int:
-    """Each rung lets one in `reduction_factor` of the trials that reach it pass. Trials that have not begun end before
-    the first rung as often as the others did."""
+    """The expectation from the rungs, each of which promotes one in `reduction_factor` of the trials that reach it.
+
+    Trials that have not begun are expected to end before a rung as often as the others did.
+    """
     asha = plan.spec.early_stopping.asha
-    factor = asha.reduction_factor if asha is not None else 1.0
+    promoted = SURPLUS_A_RUNG / asha.reduction_factor if asha is not None else 1.0
     left, low = 0.0, 0
-    expected = float(max(plan.spec.budget.trials, len(furthest)))  # trials that train the segment above `low`
+    arriving = float(max(plan.spec.budget.trials, len(furthest)))  # trials that begin the segment of epochs above `low`
     for high in (*plan.rungs, plan.spec.budget.epochs):
         inside = {trial: epoch for trial, epoch in furthest.items() if epoch > low or low == 0}
-        to_come = max(0.0, expected - len(inside))
+        ended_inside = [trial for trial, epoch in inside.items() if epoch < high and trial in ended]
+        to_come = max(0.0, arriving - len(inside))
         left += sum(high - epoch for trial, epoch in inside.items() if epoch < high and trial not in ended)
         left += to_come * (high - low)
-        died = sum(epoch < high and trial in ended for trial, epoch in inside.items())
-        surviving = 1.0 - died / len(inside) if inside else 1.0
-        arriving = len(inside) - died + to_come * surviving
-        expected = min(arriving, arriving * SURPLUS_A_RUNG / factor)
+        surviving = 1.0 - len(ended_inside) / len(inside) if inside else 1.0
+        at_rung = len(inside) - len(ended_inside) + to_come * surviving
+        arriving = min(at_rung, at_rung * promoted)
         low = high
     return round(left)
 
 
 def _left_by_trend(plan: Plan, furthest: Mapping[int, int]) -> int:
-    """Rungs that decide as results come in let more pass than one in `reduction_factor`: the first at a rung always
-    do, and they are seldom among the best in the end."""
+    """The expectation from the trials so far: each trial to come trains as many epochs as those that have begun."""
     if not plan.rungs:
         return 0
     trained, begun, trials = sum(furthest.values()), len(furthest), plan.spec.budget.trials
@@ -58,8 +59,8 @@ def _left_by_trend(plan: Plan, furthest: Mapping[int, int]) -> int:
 
 @dataclass
 class Pace:
-    """Epochs a second over all trials together, from the first report on: what happens before it, such as the start of
-    Ray and of the first workers, is not repeated."""
+    """Epochs a second over all trials together, from the first report on: what comes before it, such as the start of
+    Ray and of the first workers, happens only once."""
 
     _began: float | None = None
     _epochs: int = 0
@@ -74,7 +75,7 @@ class Pace:
             self._first_batch = self._epochs
 
     def seconds(self, epochs: int, now: float, concurrency: int) -> float | None:
-        """How long `epochs` more take; None while too few were reported to tell."""
+        """How many seconds `epochs` more take, with `concurrency` trials at a time; None while that is not known."""
         measured = self._epochs - self._first_batch
         if self._began is None or measured < max(4, 2 * concurrency) or now - self._began < SETTLED_SECONDS:
             return None
@@ -82,7 +83,7 @@ class Pace:
 
 
 def duration_text(seconds: float) -> str:
-    """An estimate as a person says it: no more digits than it deserves."""
+    """An estimate in words, with no more digits than it deserves: "about 35 s", "about 4 min"."""
     if seconds < 5:
         return "a few seconds"
     if seconds < 100:

@@ -21,19 +21,19 @@ Verdict = Literal["held", "did not hold", "is not clear", "cannot be judged"]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The values of the two groups of trials, and what follows by the two-sided rank test of Mann and Whitney (1947).
-
-    "held": the values of `better` are the better ones, with p below LEVEL; "did not hold": they are the worse ones,
-    with p below LEVEL; "is not clear": p is not below it. "cannot be judged": a side has fewer than FEWEST trials; then
-    `p` is None.
-    """
+class ClaimOutcome:
+    """The verdict on a claim, by the two-sided rank test of Mann and Whitney (1947)."""
 
     verdict: Verdict
+    """"held": `better` has the better values, with p below LEVEL; "did not hold": it has the worse ones, with p below
+    LEVEL; "is not clear": p is not below LEVEL; "cannot be judged": a side has fewer than FEWEST trials."""
     metric: str
     better: tuple[float, ...]
+    """The values of the trials that the claim says are better."""
     than: tuple[float, ...]
+    """The values of the trials that they are compared with."""
     p: float | None = None
+    """The probability of a difference this large by chance; None where the claim cannot be judged."""
 
     def text(self) -> str:
         """One sentence: the verdict with both groups' median, range and number of trials, and p."""
@@ -46,29 +46,30 @@ class Outcome:
         return f"the claim {self.verdict} here: {groups}; {test}"
 
 
-def judge(spec: StudySpec, claim: ClaimSpec, records: Sequence[TrialRecord]) -> Outcome:
+def judge(spec: StudySpec, claim: ClaimSpec, records: Sequence[TrialRecord]) -> ClaimOutcome:
     """Compare the trials that match one side of the claim with those that match the other.
 
-    Each training counts once: a trial that another continues does not count beside it, nor does one that was repeated
-    with the same configuration and seed. Trials that failed or have not ended do not count.
+    A training counts once: a trial that another one continues is left out, and of several trials with the same
+    configuration and seed only one counts. Trials that failed or have not ended do not count.
     """
     metric = claim.metric or spec.objective.metric
     higher = claim.direction == "higher" if claim.metric else spec.objective.mode == "max"
     trainings = _trainings(records)
     better, than = (_values(spec, claim, trainings, side) for side in (claim.better, claim.than))
     if min(len(better), len(than)) < FEWEST:
-        return Outcome("cannot be judged", metric, better, than)
-    # scipy is read only where a claim is judged.
+        return ClaimOutcome("cannot be judged", metric, better, than)
+    # scipy takes long to import, and few studies make a claim.
     from scipy.stats import mannwhitneyu
 
     found = mannwhitneyu(better, than, alternative="two-sided")
     p = float(found.pvalue)
     above = float(found.statistic) > len(better) * len(than) / 2
     verdict: Verdict = "is not clear" if p >= LEVEL else "held" if above == higher else "did not hold"
-    return Outcome(verdict, metric, better, than, p)
+    return ClaimOutcome(verdict, metric, better, than, p)
 
 
 def _trainings(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials to compare, each training once."""
     ended = [record for record in records if record.state in _JUDGED]
     continued = {record.continues for record in ended}
     lasting = (record for record in ended if record.number not in continued)

@@ -1,4 +1,4 @@
-"""The best configuration as a file that is itself a specification: running it trains that one trial again."""
+"""The best configuration as a file that is itself a specification: running it trains that trial again."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dialin.results.summary import Best, Result
+from dialin.results.summary import BestTrial, Result
 from dialin.search.records import TrialRecord
 from dialin.specification import searched, to_block_yaml, to_data
 from dialin.specification.domains import Fixed, Scalar
 from dialin.specification.study_spec import SearchSpec, StudySpec
 
-MOST_NAME = 64  # letters of a study's name
-SUFFIX = "-best"  # of its own name, so that the study's name goes on meaning the study
+MOST_NAME = 64  # characters of a study's name
+SUFFIX = "-best"  # a name of its own: `dialin show NAME` finds the newest study of a name, which is to be the search
 
 
 def best_config(spec: StudySpec, record: TrialRecord, result: Result) -> str:
     """YAML with every knob fixed, the seed of the trial and its budget; `dialin run FILE` reproduces the trial.
 
-    The knobs that the search moved come first, one a line. What only a search needs is left out: configurations to try
-    first, studies to learn from, a claim, a target. Raises ValueError for a trial that is not the best.
+    The knobs that were searched come first, one a line. Left out is what only a search needs: configurations to try
+    first, studies to learn from, a claim, a target. Raises ValueError for a trial that is not the best of `result`.
     """
     best = result.best
     if best is None or best.trial != record.number:
@@ -30,6 +30,7 @@ def best_config(spec: StudySpec, record: TrialRecord, result: Result) -> str:
 
 
 def write_best_config(path: Path, spec: StudySpec, record: TrialRecord, result: Result) -> None:
+    """Replace the file by `best_config`, at once: a reader never sees half of it. Raises as that function."""
     partial = path.with_suffix(".partial")
     partial.write_text(best_config(spec, record, result), encoding="utf-8")
     partial.rename(path)
@@ -52,7 +53,7 @@ def _fixed(params: Mapping[str, Scalar]) -> dict[str, Fixed]:
     return {name: Fixed(value) for name, value in params.items()}
 
 
-def _header(record: TrialRecord, result: Result, best: Best) -> Iterator[str]:
+def _header(record: TrialRecord, result: Result, best: BestTrial) -> Iterator[str]:
     yield (
         f"# Best of study {result.study_id}: trial {best.trial}, {result.metric} {best.value:.6g}, "
         f"epoch {best.epoch}.\n"
@@ -62,27 +63,33 @@ def _header(record: TrialRecord, result: Result, best: Best) -> Iterator[str]:
     yield "# Train it again: dialin run best_config.yaml\n"
     if record.continues is not None:
         yield (
-            f"# It went on from trial {record.continues} after epoch {record.began}, when trials were shorter: "
-            "trained at\n# one go it can come out otherwise.\n"
+            f"# It continued trial {record.continues} after epoch {record.began}, when trials were shorter; trained "
+            "in one go\n# it may reach another value.\n"
         )
 
 
 def _document(data: Mapping[str, Any], spec: StudySpec) -> Iterator[str]:
-    """The specification, its knobs in three groups."""
+    """The specification as YAML, its knobs in three groups."""
     before = {name: data[name] for name in ("version", "name", "objective")}
     yield to_block_yaml(before)
     yield "space:\n"
-    moved, space = set(searched(spec)), data["space"]
-    groups = {
-        "what the search chose": [name for name in space if name in moved],
-        "fixed in the study's specification": [name for name in space if name in spec.space and name not in moved],
-        "at their defaults": [name for name in space if name not in spec.space],
-    }
-    for title, names in groups.items():
-        if names:
+    for title, knobs in _groups(data["space"], spec).items():
+        if knobs:
             yield f"  # {title}\n"
-            yield _indented(to_block_yaml({name: space[name] for name in names}))
+            yield _indented(to_block_yaml(knobs))
     yield to_block_yaml({name: value for name, value in data.items() if name not in (*before, "space")})
+
+
+def _groups(space: Mapping[str, Any], spec: StudySpec) -> dict[str, dict[str, Any]]:
+    """The knobs of the exported space by where their values come from."""
+    chosen: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
+    default: dict[str, Any] = {}
+    moved = set(searched(spec))
+    for name, domain in space.items():
+        group = chosen if name in moved else fixed if name in spec.space else default
+        group[name] = domain
+    return {"what the search chose": chosen, "fixed in the study's specification": fixed, "at their defaults": default}
 
 
 def _indented(text: str) -> str:

@@ -1,7 +1,8 @@
-"""Looks at the test split: each says at which trial's model, and none is taken twice at the same trial.
+"""Looks at the test split: evaluations of a trial's model on it, at most one for each trial.
 
-A study looks once, at the best trial of its end. One that was extended looks again only when another trial has become
-the best; each look informs the person who extends, so they are counted and the count is shown with every test score.
+A study looks once, when it ends, at its best trial. A study that is extended looks again only when another trial has
+become the best. A look informs the person who extends the study, and so weakens the score that the next look gives;
+therefore looks are counted, and the count is shown with every test score.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Look:
-    """The metrics of one trial's best weights on the test split."""
+    """One evaluation on the test split."""
 
     trial: int
+    """The number of the trial whose model was evaluated."""
     values: Mapping[str, float]
+    """The metrics of its best epoch's weights."""
 
     def to_data(self) -> dict[str, Any]:
+        """The look as `looks_of` reads it back."""
         return {"trial": self.trial, "values": dict(self.values)}
 
 
 def looks_of(summary: Mapping[str, Any]) -> tuple[Look, ...]:
-    """The looks that a study's summary tells of, the first one first.
+    """The looks in a study's stored summary, the first one first.
 
-    Summaries of older versions have one test score, of the trial that was the best when they were written; looks before
-    that one are not known. A score whose trial cannot be known is left out.
+    A summary of an older version has one test score, that of the trial that was the best when it was written; earlier
+    looks are not known. A score is left out when its trial is not known.
     """
     if "test_looks" in summary:
         return tuple(Look(int(look["trial"]), look["values"]) for look in summary["test_looks"])
@@ -35,7 +39,7 @@ def looks_of(summary: Mapping[str, Any]) -> tuple[Look, ...]:
 
 
 def look_at(looks: Sequence[Look], trial: int | None) -> Look | None:
-    """The look at that trial's model, None when there was none."""
+    """The look at that trial's model; None when there was none."""
     return next((look for look in looks if look.trial == trial), None)
 
 

@@ -1,4 +1,4 @@
-"""What came out of a study: one record, and the JSON object that machines get."""
+"""The result of a study: one record, made from its stored trials."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dialin.lifecycle import TrialState
+from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.planning.plan import rungs_for
 from dialin.results.looks import Look, count_text, look_at
 from dialin.search.ranking import best_of, peak_of
@@ -17,32 +17,43 @@ from dialin.specification.study_spec import StudySpec
 
 
 @dataclass(frozen=True)
-class Best:
-    """The best configuration: its trial, its metric, the epoch that reached it, and every knob."""
+class BestTrial:
+    """The best configuration and how good it was."""
 
     trial: int
+    """The trial's number."""
     value: float
+    """The metric at its best epoch."""
     epoch: int
+    """The first epoch that reached this value."""
     params: Mapping[str, Scalar]
+    """Every active knob, those at their defaults included."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A study's outcome. Paths are absolute. `looks`: every one at the test split, the first one first. `epochs`: see
-    `count_epochs`.
-    """
+    """The result of a study, so far or at its end."""
 
     study_id: str
     state: str
+    """The state of the study, as in `dialin.lifecycle.StudyState`."""
     metric: str
     mode: str
-    best: Best | None
+    """"max" or "min"."""
+    best: BestTrial | None
+    """None while no trial that has not failed has a finite value."""
     looks: Sequence[Look]
+    """Every look at the test split, the first one first."""
     trials: Mapping[str, int]
+    """How many trials have ended in each state."""
     epochs: Mapping[str, float]
+    """Where the epochs went; see `count_epochs`."""
     seconds: float
-    paths: Mapping[str, str | None]
+    """How long drivers have worked on the study."""
+    paths: Mapping[str, str | None] = field(default_factory=dict)
+    """Absolute paths: `best_config`, `mlflow` (or a server's address), `storage`; None where there is no such file."""
     reason: str = field(default="", compare=False)
+    """Why the study ended; empty for a study that used up its budget."""
 
     @property
     def test(self) -> Mapping[str, float] | None:
@@ -61,28 +72,21 @@ class Result:
         return "" if self.test_trial is None else count_text(self.looks, self.test_trial)
 
     def to_data(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
+        """The object that is stored with the study, and that `--json` prints."""
         return {
             "study_id": self.study_id,
             "state": self.state,
             "metric": self.metric,
             "mode": self.mode,
             "best": None if self.best is None else {**asdict(self.best), "params": dict(self.best.params)},
-            **test_data(self),
+            "test": None if self.test is None else dict(self.test),
+            "test_trial": self.test_trial,
+            "test_looks": [look.to_data() for look in self.looks],
             "trials": dict(self.trials),
             "epochs": dict(self.epochs),
             "seconds": self.seconds,
             "paths": dict(self.paths),
         }
-
-
-def test_data(result: Result) -> dict[str, Any]:
-    """What is known of the test split, for machines."""
-    return {
-        "test": None if result.test is None else dict(result.test),
-        "test_trial": result.test_trial,
-        "test_looks": [look.to_data() for look in result.looks],
-    }
 
 
 def summarize(
@@ -94,12 +98,12 @@ def summarize(
     looks: Sequence[Look] = (),
     range_tests: float = 0.0,
     seconds: float = 0.0,
-    paths: Mapping[str, str | None] | None = None,
-    reason: str = "",
 ) -> Result:
-    """The outcome as the stored trials have it. `range_tests`: epochs that range tests took."""
+    """The result of a study from its stored trials, without paths and a reason.
+
+    `range_tests`: the cost of the range tests, in epochs of training. `seconds`: how long drivers have worked on it.
+    """
     counts = Counter(record.state for record in records)
-    ends = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED)
     return Result(
         study_id=study_id,
         state=state,
@@ -107,21 +111,22 @@ def summarize(
         mode=spec.objective.mode,
         best=find_best(spec, records),
         looks=tuple(looks),
-        trials={end.value: counts[end] for end in ends},
+        trials={end.value: counts[end] for end in TRIAL_ENDED},
         epochs=count_epochs(spec, records, range_tests),
         seconds=round(seconds, 3),
-        paths=dict(paths or {}),
-        reason=reason,
     )
 
 
 def count_epochs(spec: StudySpec, records: Sequence[TrialRecord], range_tests: float = 0.0) -> dict[str, float]:
     """Where the epochs of a study went.
 
-    `trained`: epochs that trials have reported; `repeated`: trained again after a crash, from an older checkpoint;
-    `range_tests`: what the learning rate's range tests took; `full`: what all trials at full length would take;
-    `saved`: what trials that early stopping ended were spared; `saved_share`: of all that would have been spent without
-    it, the part that was saved. A trial that diverged, failed, ended by itself or was interrupted saves nothing.
+    - `trained`: epochs that trials have reported
+    - `repeated`: epochs trained again after a crash, from an older checkpoint
+    - `range_tests`: the cost of the range tests
+    - `full`: the epochs of all trials at full length
+    - `saved`: epochs that trials did not train because early stopping ended them; a trial that diverged, failed, ended
+      by itself or was interrupted saves nothing
+    - `saved_share`: `saved`, as a fraction of everything that would have been spent without early stopping
     """
     length = spec.budget.epochs
     trained, repeated = sum(len(record.values) for record in records), sum(record.repeated for record in records)
@@ -147,7 +152,7 @@ def _was_stopped(spec: StudySpec, record: TrialRecord) -> bool:
 
 
 def epochs_text(epochs: Mapping[str, float]) -> str:
-    """How many epochs were trained of how many, what else was spent, and what early stopping saved."""
+    """`count_epochs` as a phrase: "324 of 540, and 6 in range tests, 40% saved by stopping early"."""
     beside = [
         f"{epochs[kind]:g} {words}"
         for kind, words in (("repeated", "repeated after a crash"), ("range_tests", "in range tests"))
@@ -157,11 +162,13 @@ def epochs_text(epochs: Mapping[str, float]) -> str:
     return ", ".join([f"{epochs['trained']:g} of {epochs['full']:g}", *(f"and {text}" for text in beside), *saved])
 
 
-def find_best(spec: StudySpec, records: Sequence[TrialRecord]) -> Best | None:
-    """The best trial, as `dialin.search.ranking` has it: a complete one, else one that may become it. None while no
-    trial that has not failed has a finite value."""
+def find_best(spec: StudySpec, records: Sequence[TrialRecord]) -> BestTrial | None:
+    """The best trial by `dialin.search.ranking`: a complete one, or, while there is none, one that may become complete.
+
+    None while no trial that has not failed has a finite value.
+    """
     record = best_of(records, spec.objective.mode)
     peak = peak_of(record.values, spec.objective.mode == "max") if record is not None else None
     if record is None or peak is None:
         return None
-    return Best(record.number, peak.value, peak.epoch, dict(record.params))
+    return BestTrial(record.number, peak.value, peak.epoch, dict(record.params))

@@ -60,9 +60,8 @@ def _result(ending: Ending, plan: Plan, session: Session) -> Result:
         looks=ending.looks,
         range_tests=plan.calibration.epochs if plan.calibration is not None else 0.0,
         seconds=time.monotonic() - session.started,
-        paths=paths,
-        reason=ending.reason,
     )
+    result = replace(result, paths=paths, reason=ending.reason)
     if (best := result.best) is not None:
         file = session.folder.best_config
         result = replace(result, paths={**paths, "best_config": str(file)})

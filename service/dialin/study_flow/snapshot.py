@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from dialin.errors import NotFoundError
@@ -67,7 +67,7 @@ def result_of(
 ) -> Result:
     """The result of a study as it is stored."""
     best_config = OutputFolder(settings.out).study(row.id).best_config
-    return summarize(
+    result = summarize(
         spec,
         row.id,
         row.state.value,
@@ -75,9 +75,9 @@ def result_of(
         looks=looks_of(row.summary),
         range_tests=calibration.epochs if calibration is not None else 0.0,
         seconds=row.summary.get("seconds", 0.0),
-        paths={**paths_of(settings), "best_config": str(best_config) if best_config.exists() else None},
-        reason=row.reason,
     )
+    paths = {**paths_of(settings), "best_config": str(best_config) if best_config.exists() else None}
+    return replace(result, paths=paths, reason=row.reason)
 
 
 def paths_of(settings: Settings) -> dict[str, str | None]:
