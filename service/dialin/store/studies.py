@@ -1,6 +1,6 @@
-"""The life of studies: who they are, what was asked, where they stand. One row a study, in the studies' database.
+"""The life of studies: who they are, what was asked for, which state they are in. One row for each study.
 
-What was tried and what came out is not here: that is the Optuna study's.
+The trials and their values are not here: they are in the Optuna study of the same id, in the same database.
 """
 
 from __future__ import annotations
@@ -20,55 +20,67 @@ from dialin.store.database import connect
 from dialin.store.tables import STUDIES
 from dialin.texts import one_line
 
-_ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # nothing that reads like another
+Clock = Callable[[], float]  # returns seconds since 1970
 
-HISTORY, WAITING_FOR = "history", "waiting_for"  # in a summary
-MOST_PAST = 20  # entries of a history; the last ones
+_ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # without characters that are easily confused, as 0 and o
+
+HISTORY, WAITING_FOR = "history", "waiting_for"  # keys of a summary
+MOST_PAST = 20  # entries of a history that are kept, the newest
 
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One study. Times in seconds since 1970; `spec` is YAML; `summary` is what its driver last said of it, with a
-    `history` of the drivers that it lost (`time`, `text`), and `waiting_for`, what its trials wait for just now.
-    `damage`: what of the stored row could not be read; then a default stands in its place, for a state that of a failed
-    study."""
+    """A study as it is stored."""
 
     id: str
     name: str
     state: StudyState
+    """FAILED in place of a state that cannot be read."""
     reason: str
+    """Why the study is in its state, in one line; empty if there is nothing to say."""
     spec: str
+    """The specification, as YAML."""
     summary: Mapping[str, Any]
+    """What the driver last wrote about the study; with `history`, the drivers that it lost (`time`, `text`), and
+    `waiting_for`, what its trials are waiting for."""
     created_at: float
+    """Seconds since 1970."""
     ended_at: float | None
+    """Seconds since 1970; None while the study has not ended."""
     damage: str = ""
+    """Which parts of the row could not be read, so that a default stands in their place; empty if all could."""
 
     def history(self) -> list[str]:
-        """Why earlier drivers of the study are gone, a line each with the local time, the oldest first."""
+        """Return why the earlier drivers of the study are gone: a line for each, with the local time, oldest first."""
         past = self.summary.get(HISTORY)
-        told = [each for each in past if isinstance(each, dict)] if isinstance(past, list) else []
-        return [f"{_moment(each.get('time'))} {each.get('text', '')}".strip() for each in told]
+        entries = [each for each in past if isinstance(each, dict)] if isinstance(past, list) else []
+        return [f"{_local_time(each.get('time'))} {each.get('text', '')}".strip() for each in entries]
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a study stands, and since when; the least that tells one end of it from another."""
+    """The state of a study and since when: enough to see that it has ended, again, since the last look."""
 
     id: str
     state: StudyState
     ended_at: float | None
+    """Seconds since 1970; None while the study has not ended."""
 
 
 class Studies:
-    """The table of studies behind an SQLAlchemy URL, made on first use. A context manager: its connections are closed
-    on the way out."""
+    """The table of studies behind an SQLAlchemy URL. Thread safe; a context manager, which closes its connections.
 
-    def __init__(self, url: str) -> None:
+    `clock`: where the times of changes come from. Every method raises DatabaseError for a database that is damaged,
+    gone or of another version.
+    """
+
+    def __init__(self, url: str, clock: Clock = time.time) -> None:
         self._engine = connect(url)
+        self._clock = clock
 
     @property
     def engine(self) -> sa.Engine:
-        """For what else is in that database."""
+        """The engine of this database, for other tables in it."""
         return self._engine
 
     def __enter__(self) -> Studies:
@@ -77,34 +89,42 @@ class Studies:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def close(self) -> None:
+        """Close the connections. Later calls open new ones."""
+        self._engine.dispose()
+
     def create(self, name: str, spec: str) -> StudyRow:
-        """A new study in state running, with an id made of its name and six random letters."""
-        row = StudyRow(new_id(name), name, StudyState.RUNNING, "", spec, {}, time.time(), None)
+        """Add a study in state RUNNING, with an id made of its name and six random letters, and return it."""
+        row = StudyRow(new_id(name), name, StudyState.RUNNING, "", spec, {}, self._clock(), None)
         with self._engine.begin() as connection:
             connection.execute(sa.insert(STUDIES).values(**columns_of(row)))
         return row
 
     def end(self, study_id: str, state: StudyState, reason: str, summary: Mapping[str, Any]) -> None:
-        """Note how a driver left the study; its history stays. Raises NotFoundError for an unknown id."""
+        """Record the state, the reason and the summary with which a driver leaves a study. Its history is kept. Raises
+        NotFoundError for an unknown id."""
         kept = {HISTORY: past} if (past := self.get(study_id).summary.get(HISTORY)) else {}
-        said = {**{name: value for name, value in summary.items() if name != WAITING_FOR}, **kept}
-        ended = {"state": state.value, "reason": one_line(reason), "ended_at": time.time()}
-        self._change(study_id, {**ended, "summary": json.dumps(said)})
+        whole = {**{name: value for name, value in summary.items() if name != WAITING_FOR}, **kept}
+        ended = {"state": state.value, "reason": one_line(reason), "ended_at": self._clock()}
+        self._change(study_id, {**ended, "summary": json.dumps(whole)})
 
-    def go_on(self, study_id: str, spec: str, read: str | None = None) -> None:
-        """Note that a study runs again, by this specification. `read`: the one that it was made from.
+    def mark_running(self, study_id: str, spec: str, read: str | None = None) -> None:
+        """Record that a study runs again, with this specification. `read`: the one that the new one was made from.
 
-        Raises NotFoundError for an unknown id, ConflictError when the study has another one than `read` by now.
+        Raises NotFoundError for an unknown id, and ConflictError if the study's specification is no longer `read`.
         """
         change = {"state": StudyState.RUNNING.value, "reason": "", "spec": spec, "ended_at": None}
         try:
             self._change(study_id, change, None if read is None else STUDIES.c.spec == read)
         except NotFoundError:
             self.get(study_id)
-            raise ConflictError(f"study {study_id} has changed meanwhile; look at it and ask again") from None
+            raise ConflictError(
+                f"the specification of study {study_id} was changed by somebody else at the same time; look at the "
+                "study and try again"
+            ) from None
 
     def find(self, reference: str) -> StudyRow:
-        """The study of that id; or the newest one of that name; or `last`, the newest of all.
+        """Return the study with this id, else the newest one with this name; `last` is the newest of all.
 
         Raises NotFoundError, which names the nearest known id.
         """
@@ -117,13 +137,13 @@ class Studies:
         raise NotFoundError(f"no study {reference!r}: {did_you_mean(reference, [row.id for row in rows[:20]])}")
 
     def list(self) -> list[StudyRow]:
-        """All studies, the newest first."""
+        """Return all studies, the newest first."""
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(STUDIES).order_by(STUDIES.c.created_at.desc()))
             return [row_of(dict(row._mapping)) for row in found]
 
     def get(self, study_id: str) -> StudyRow:
-        """The study of that id. Raises NotFoundError."""
+        """Return the study with this id. Raises NotFoundError."""
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(STUDIES).where(STUDIES.c.id == study_id)).one_or_none()
         if found is None:
@@ -131,7 +151,7 @@ class Studies:
         return row_of(dict(found._mapping))
 
     def standings(self) -> Sequence[Standing]:
-        """Of all studies, the newest first."""
+        """Return the standing of every study, the newest study first."""
         wanted = sa.select(STUDIES.c.id, STUDIES.c.state, STUDIES.c.ended_at).order_by(STUDIES.c.created_at.desc())
         with self._engine.connect() as connection:
             found = connection.execute(wanted)
@@ -144,27 +164,28 @@ class Studies:
         if done.rowcount == 0:
             raise NotFoundError(f"no study {study_id!r}")
 
-    def close(self) -> None:
-        self._engine.dispose()
 
-
-def _moment(seconds: object) -> str:
-    shown = isinstance(seconds, float) and 0 <= seconds < 2**35
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if shown else ""  # type: ignore[arg-type]
+def _local_time(seconds: object) -> str:
+    if not isinstance(seconds, float) or not 0 <= seconds < 2**35:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def new_id(name: str) -> str:
+    """Return a new id for a study of this name."""
     return f"{name.replace('_', '-')}-{''.join(secrets.choice(_ID_ALPHABET) for _ in range(6))}"
 
 
 def columns_of(row: StudyRow) -> dict[str, Any]:
+    """Return the columns that a study is stored in."""
     columns = {**vars(row), "state": row.state.value, "summary": json.dumps(dict(row.summary))}
     del columns["damage"]
     return columns
 
 
 def row_of(columns: Mapping[str, Any]) -> StudyRow:
-    """The row in these columns. What cannot be read is named in `damage`: no row keeps the others from being read."""
+    """Return the study in these columns. Parts that cannot be read get a default and are named in `damage`: one row must
+    not make the others unreadable."""
     damage: list[str] = []
     if columns["state"] not in list(StudyState):
         damage.append(f"state {one_line(columns['state'], 40)!r}; allowed: {', '.join(StudyState)}")
@@ -177,13 +198,13 @@ def row_of(columns: Mapping[str, Any]) -> StudyRow:
 
 
 def _state_of(text: str) -> StudyState:
-    """What cannot be read as a state is that of a failed study: nothing is done about it until somebody resumes it."""
+    """Return FAILED for a text that is no state: then nothing happens to the study until it is resumed."""
     return StudyState(text) if text in list(StudyState) else StudyState.FAILED
 
 
 def number(columns: Mapping[str, Any], name: str, otherwise: float, damage: list[str]) -> float:
-    """A column's number; `otherwise`, and a word in `damage`, where it holds none: SQLite takes any text in a column of
-    numbers."""
+    """Return the number in a column. If it holds none, return `otherwise` and add a sentence to `damage`: SQLite stores
+    any text in a column of numbers."""
     value = columns[name]
     if isinstance(value, int | float) and value == value:
         return value
@@ -224,7 +245,7 @@ def _are_looks(value: object) -> bool:
     )
 
 
-# What is read of a summary, and what it has to be.
+# The keys of a summary that are read, each with a check of its value.
 _SUMMARY: Mapping[str, Callable[[object], bool]] = {
     "seconds": _is_number,
     "trials": _maps_to_numbers,
