@@ -37,7 +37,7 @@ study, job = sys.argv[1:]
 settings = Settings.read()
 redirect_output(OutputFolder(settings.out).study(study).logs / "driver.log")
 with Submissions(settings.database) as submissions:
-    if submissions.began(study, job):
+    if submissions.mark_started(study, job):
         with Progress(Console(width=200, no_color=True)) as progress:
             print(resume_study(study, settings, progress, "inline").result.state, flush=True)
 """

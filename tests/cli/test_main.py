@@ -266,7 +266,7 @@ def test_a_token_is_shown_once_and_listed_without_its_secret(dialin, tmp_path):
     again = dialin("token", "create", "ana", "--role", "admin", "--out", "here")
     assert (again.returncode, again.stderr) == (
         1,
-        "error: 'ana' has a token; revoke it first with: dialin token revoke ana\n",
+        "error: 'ana' has a token already; revoke it with: dialin token revoke ana\n",
     )
     assert secret.encode() not in (tmp_path / "here" / "dialin.db").read_bytes()
     assert "has no token now" in dialin("token", "revoke", "ana", "--out", "here", check=True).stdout

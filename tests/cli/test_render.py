@@ -23,7 +23,7 @@ def test_why_earlier_drivers_are_gone_is_shown_whatever_came_after(tmp_path):
             claimed = submissions.claim(submissions.get(entry.study.id).submission, f"job-{attempt}")
             submissions.requeue(claimed, failures=attempt, not_before=0.0, reason=why)
     with Studies(settings.database) as studies:
-        studies.go_on(entry.study.id, SPEC)
+        studies.mark_running(entry.study.id, SPEC)
         studies.end(entry.study.id, StudyState.COMPLETE, "", {"seconds": 3.0})
     console = Console(file=io.StringIO(), width=200)
     with LocalStudies(settings) as local:

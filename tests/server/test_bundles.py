@@ -75,7 +75,7 @@ def test_each_submitter_has_a_quota_and_all_have_one_together(keep, bundle, sett
     assert files == 2
     assert service.add("ann", first)[0] == digest  # again, which takes nothing
     with pytest.raises(
-        TooLargeError, match=r"do not fit: the files that ann has sent would take .* \(DIALIN_BUNDLES_MIB\)"
+        TooLargeError, match=r"does not fit: the files that ann has sent would take .* \(DIALIN_BUNDLES_MIB\)"
     ):
         service.add("ann", second)
     service.add("ben", second)
@@ -123,7 +123,7 @@ def test_what_is_not_used_makes_room(keep, bundle, clock):
 def test_bundles_of_a_time_when_nobody_noted_them_are_found(keep, bundle, clock, settings):
     digest, _ = keep().add("ann", bundle())
     with keep()._rows as rows:
-        rows.forget("ann", digest)
+        rows.remove("ann", digest)
     service = keep(bundle_hours=2)
     service.adopt_unknown()
     service.find(digest)
@@ -158,6 +158,8 @@ def test_a_bundle_that_does_not_fit_is_one_clear_error(settings, jobs, bundle, t
     ann, ben = bearer(tokens.create("ann", "submitter")), bearer(tokens.create("ben", "submitter"))
     answer = client.post("/api/v1/bundles", content=bundle(200_000), headers=ann)
     assert answer.status_code == 413
-    assert answer.json()["detail"].startswith("0.2 MiB do not fit: the files that ann has sent would take 0.2 MiB")
+    assert answer.json()["detail"].startswith(
+        "this bundle of 0.2 MiB does not fit: the files that ann has sent would take 0.2 MiB"
+    )
     assert client.post("/api/v1/bundles", content=bundle(50_000), headers=ben).status_code == 201
     app.state.dialin.close()

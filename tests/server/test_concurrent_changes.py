@@ -59,7 +59,7 @@ def service(url, submissions, tmp_path):
 
 def interrupted(submissions, owner="ana") -> str:
     entry, _ = submissions.submit("small", SPEC, owner=owner, digest="d")
-    return submissions.want(entry.study.id, False).study.id
+    return submissions.request_stop(entry.study.id).study.id
 
 
 def at_once(count: int, action: Callable[[], object]) -> tuple[int, list[str]]:
@@ -88,8 +88,8 @@ def test_of_six_extensions_at_once_each_that_is_taken_counts(service, submission
         assert budget.trials == 4 + 4 * taken
         for text in refused:
             assert text.startswith(f"study {study} ")
-            assert "look at it and ask again" in text or "stop it, or wait until it has ended" in text
-        submissions.want(study, False)
+            assert "look at it and try again" in text or "stop it, or wait until it has ended" in text
+        submissions.request_stop(study)
 
 
 def test_of_ten_resumes_at_once_one_is_taken(service, submissions):
@@ -98,7 +98,7 @@ def test_of_ten_resumes_at_once_one_is_taken(service, submissions):
         taken, refused = at_once(10, lambda: service.resume(ADMIN, study))  # noqa: B023
         assert (taken, len(refused)) == (1, 9)
         assert set(refused) == {f"study {study} is queued; stop it, or wait until it has ended"}
-        submissions.want(study, False)
+        submissions.request_stop(study)
 
 
 def test_a_quota_holds_for_submissions_at_once(service, submissions):
@@ -116,7 +116,7 @@ def test_a_stop_and_a_claim_at_once_leave_no_job_of_a_study_that_has_ended(submi
 
         def stop_or_claim():
             if first.acquire(blocking=False):  # noqa: B023
-                submissions.want(entry.study.id, False)  # noqa: B023
+                submissions.request_stop(entry.study.id)  # noqa: B023
             else:
                 submissions.claim(entry.submission, "job")  # noqa: B023
 
@@ -129,9 +129,9 @@ def test_a_stop_and_a_claim_at_once_leave_no_job_of_a_study_that_has_ended(submi
 def test_a_resume_outlives_a_servers_note_of_the_end_before_it(submissions):
     entry, _ = submissions.submit("small", SPEC, owner="dan", digest="d")
     submissions.claim(entry.submission, "job")
-    read = submissions.want(entry.study.id, False).submission  # a server looks, and sees that it is to stop
-    submissions.broke_off(entry.study.id, "job", StudyState.INTERRUPTED, "stopped")
-    submissions.want(entry.study.id, True)
+    read = submissions.request_stop(entry.study.id).submission  # a server looks, and sees that it is to stop
+    submissions.mark_aborted(entry.study.id, "job", StudyState.INTERRUPTED, "stopped")
+    submissions.request_resume(entry.study.id)
     assert not submissions.settle(read, StudyState.INTERRUPTED, "stopped")
     after = submissions.get(entry.study.id)
     assert (after.study.state, after.submission.wanted) == (StudyState.QUEUED, True)

@@ -51,7 +51,7 @@ def test_a_server_gives_each_driver_a_role_for_its_study(url, tmp_path):
     parts.reconciler.step()
     assert (jobs.submitted, given[second].read_text()) == ([], before)  # a driver at work keeps what it has
 
-    parts.submissions.broke_off(first, f"{first}-a1", StudyState.FAILED, "on purpose")
+    parts.submissions.mark_aborted(first, f"{first}-a1", StudyState.FAILED, "on purpose")
     jobs.end(f"{first}-a1")
     third, _ = parts.submissions.submit("small", to_yaml(parse_spec(SPEC)), owner="ana", digest="d")
     parts.reconciler.step()

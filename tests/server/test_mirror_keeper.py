@@ -162,7 +162,7 @@ def test_a_study_whose_specification_cannot_be_read_ends_in_mlflow_too(settings,
     started, _ = commands
     broken, folder = study(settings, "broken", StudyState.FAILED, ends=False)
     with Studies(settings.database) as studies:
-        studies.go_on(broken, "space: [")
+        studies.mark_running(broken, "space: [")
         studies.end(broken, StudyState.FAILED, "so it was", {})
     good, _ = study(settings, "good")
     one = keep()

@@ -64,9 +64,9 @@ class World:
     def drive(self, study_id: str) -> None:
         """What a driver does first."""
         job = self.submissions.get(study_id).submission.job
-        assert self.submissions.began(study_id, job)
+        assert self.submissions.mark_started(study_id, job)
         with Studies(self.url) as studies:
-            studies.go_on(study_id, self.submissions.get(study_id).study.spec)
+            studies.mark_running(study_id, self.submissions.get(study_id).study.spec)
 
     def end(self, study_id: str, state: StudyState) -> None:
         with Studies(self.url) as studies:
@@ -74,11 +74,11 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
+def world(tmp_path):
     url = f"sqlite:///{tmp_path / 'studies.db'}"
-    with Submissions(url) as submissions:
+    world: World | None = None
+    with Submissions(url, lambda: world.now if world is not None else 0.0) as submissions:
         world = World(url, submissions, FakeJobs())
-        monkeypatch.setattr("dialin.store.submissions.time.time", lambda: world.now)
         yield world
 
 
@@ -157,7 +157,7 @@ def test_a_driver_that_died_is_followed_by_another_later_each_time_and_not_for_e
     assert world.abandoned == [study]
     reconciler.step()
     assert len(world.jobs.submitted) == 3
-    world.submissions.want(study, True)  # a person may have it go on all the same
+    world.submissions.request_resume(study)  # a person may have it go on all the same
     reconciler.step()
     assert world.jobs.submitted[-1] == f"{study}-a4"
 
@@ -275,7 +275,7 @@ def test_a_frozen_driver_that_keeps_the_database_locked_is_stopped_all_the_same(
         raise sa.exc.OperationalError("BEGIN IMMEDIATE", {}, Exception("database is locked"))
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.submissions, "say", locked)
+        patched.setattr(world.submissions, "set_reason", locked)
         patched.setattr(world.submissions, "requeue", locked)
         with pytest.raises(sa.exc.OperationalError):
             reconciler.step()
@@ -336,7 +336,7 @@ def test_a_study_that_is_to_stop_is_stopped_once(world):
     study, reconciler = world.submit(), world.reconciler()
     reconciler.step()
     world.drive(study)
-    world.submissions.want(study, False)
+    world.submissions.request_stop(study)
     reconciler.step()
     reconciler.step()
     assert world.jobs.stopped == [f"{study}-a1"]
@@ -361,16 +361,16 @@ def test_shares_follow_as_studies_come_and_go(world):
     world.jobs.cpus = 8.0
     first, reconciler = world.submit(), world.reconciler()
     reconciler.step()
-    assert world.submissions.share_of(first) == 4  # it has no more trials
+    assert world.submissions.concurrency_of(first) == 4  # it has no more trials
     large = world.submit(SPEC.replace("trials: 4", "trials: 100"))
     reconciler.step()
     reconciler.step()
-    assert (world.submissions.share_of(first), world.submissions.share_of(large)) == (4, 4)
+    assert (world.submissions.concurrency_of(first), world.submissions.concurrency_of(large)) == (4, 4)
     world.drive(first)
     world.end(first, StudyState.COMPLETE)
     world.jobs.end(f"{first}-a1")
     reconciler.step()
-    assert world.submissions.share_of(large) == 8
+    assert world.submissions.concurrency_of(large) == 8
 
 
 @given(st.data())

@@ -170,9 +170,9 @@ def test_who_waits_is_told_for_what(client, settings):
     assert reasons() == ["place 2 of 2 in the queue", "place 1 of 2 in the queue"]
     with Submissions(settings.database) as submissions, Studies(settings.database) as studies:
         claimed = submissions.claim(submissions.get(ids[1]).submission, "job")
-        studies.go_on(ids[1], SPEC)
-        submissions.wait_for(ids[1], "another", "nothing of ours")
-        submissions.wait_for(ids[1], "job", "its trials wait for a worker")
+        studies.mark_running(ids[1], SPEC)
+        submissions.set_waiting_for(ids[1], "another", "nothing of ours")
+        submissions.set_waiting_for(ids[1], "job", "its trials wait for a worker")
         time.sleep(1.1)  # answers are up to a second old
         assert reasons() == ["place 1 of 1 in the queue", "its trials wait for a worker"]
         third = submit(client).json()["id"]

@@ -44,7 +44,7 @@ def extended(settings, lr: float):
         for key in ("test_looks", "test_trial"):
             known.pop(key, None)
         studies.end(row.id, row.state, "", known)
-        studies.go_on(row.id, text)
+        studies.mark_running(row.id, text)
     storage = open_storage(settings.database)
     study = Study.open(plan_study(parse_spec(text), ClusterShape(2)), storage, result.study_id)
     trial = study.ask()

@@ -52,7 +52,7 @@ def test_a_driver_drives_its_study_by_its_own_role(url, studies, roles, tmp_path
     with opened_storage(url) as storage:
         assert len(read_study(storage, studies[0])) == sum(result.trials.values())
     with Submissions(mine) as submissions:  # what its job says of it
-        submissions.wait_for(studies[0], "", "its trials wait for a worker")
+        submissions.set_waiting_for(studies[0], "", "its trials wait for a worker")
         assert submissions.get(studies[0]).study.summary["waiting_for"] == "its trials wait for a worker"
 
 

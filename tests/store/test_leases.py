@@ -184,13 +184,13 @@ def test_it_says_that_it_lives(url, monkeypatch):
 def test_a_driver_whose_loop_hangs_falls_silent_until_it_goes_on(url, monkeypatch):
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
     with acquire(url, "s") as lease:
-        with lease.watched(patience_seconds=0.5):
+        with lease.watched(timeout_seconds=0.5):
             wait_until(lambda: lease._hangs())
             time.sleep(0.1)  # a beat that was on its way
             owned_by(url, Owner.this_process(), 0.0)
             time.sleep(0.3)  # six beats
             assert holder(url, "s") is None
-            lease.progress()
+            lease.record_progress()
             wait_until(lambda: holder(url, "s") is not None)
         time.sleep(0.6)  # what comes after the loop takes its time
         owned_by(url, Owner.this_process(), 0.0)
@@ -202,5 +202,5 @@ def test_who_is_refused_is_told_what_to_do(url):
         with pytest.raises(ConflictError, match=r"stop it \(dialin stop s\), or wait until it has ended$"):
             acquire(url, "s")
         owned_by(url, Owner("elsewhere", 7, 1), time.time() - 12)
-        with pytest.raises(ConflictError, match=r"has said nothing for 1\d s; try again in \d s$"):
+        with pytest.raises(ConflictError, match=r"last heartbeat was 1\d s ago; try again in \d s$"):
             acquire(url, "s")

@@ -21,12 +21,12 @@ def tokens(path):
 
 
 def test_a_token_is_known_by_its_digest_only(path, tokens):
-    assert not tokens.any()
+    assert not tokens.exist()
     secret = tokens.create("ana", "submitter")
     assert tokens.identify(secret) == Identity("ana", Role.SUBMITTER)
     assert tokens.identify(secret[:-1]) is None
     session = tokens.open_session(tokens.identify(secret))
-    assert tokens.of_session(session) == Identity("ana", Role.SUBMITTER)
+    assert tokens.identify_session(session) == Identity("ana", Role.SUBMITTER)
     stored = "\n".join(sqlite3.connect(path).iterdump())
     assert secret not in stored
     assert session not in stored
@@ -40,7 +40,7 @@ def test_a_revoked_token_ends_its_sessions(tokens):
         tokens.create("ana", "viewer")
     tokens.revoke("ana")
     assert tokens.identify(secret) is None
-    assert tokens.of_session(session) is None
+    assert tokens.identify_session(session) is None
     with pytest.raises(NotFoundError, match="'ana'"):
         tokens.revoke("ana")
 
@@ -48,9 +48,9 @@ def test_a_revoked_token_ends_its_sessions(tokens):
 def test_a_session_ends(tokens, monkeypatch):
     session = tokens.open_session(tokens.identify(tokens.create("ana", "viewer")))
     tokens.close_session(session)
-    assert tokens.of_session(session) is None
+    assert tokens.identify_session(session) is None
     monkeypatch.setattr("dialin.store.tokens.SESSION_SECONDS", -1.0)
-    assert tokens.of_session(tokens.open_session(Identity("ana", Role.VIEWER))) is None
+    assert tokens.identify_session(tokens.open_session(Identity("ana", Role.VIEWER))) is None
 
 
 @pytest.mark.parametrize(("name", "role"), [("", "admin"), ("Ana", "admin"), ("a" * 65, "admin"), ("ana", "root")])
@@ -69,6 +69,6 @@ def test_one_token_has_so_many_sessions_at_most(tokens):
     ana, ben = (tokens.identify(tokens.create(name, "viewer")) for name in ("ana", "ben"))
     bens = tokens.open_session(ben)
     opened = [tokens.open_session(ana) for _ in range(MOST_SESSIONS + 20)]
-    alive = [session for session in opened if tokens.of_session(session) == ana]
+    alive = [session for session in opened if tokens.identify_session(session) == ana]
     assert alive == opened[-MOST_SESSIONS:]
-    assert tokens.of_session(bens) == ben
+    assert tokens.identify_session(bens) == ben

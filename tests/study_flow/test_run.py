@@ -361,7 +361,10 @@ def test_two_extensions_that_have_read_the_same_budget_do_not_both_count_as_done
         return acquire(*arguments)
 
     monkeypatch.setattr(session, "acquire", acquire_late)
-    with pytest.raises(ConflictError, match=f"study {study} has changed meanwhile; look at it and ask again"):
+    with pytest.raises(
+        ConflictError,
+        match=f"study {study} was changed by somebody else at the same time; look at the study and try again",
+    ):
         extend_study(study, settings, Silent(), "inline", trials="+1")
     with Studies(settings.database) as studies:
         assert studies.find(study).state == "complete"

@@ -26,9 +26,10 @@ from dialin.results.export import best_config
 from dialin.search.records import TrialRecord
 from dialin.settings import Settings
 from dialin.specification import damage_of, stored_spec
+from dialin.store.entries import Entry
 from dialin.store.leases import Owner, holder
 from dialin.store.studies import StudyRow
-from dialin.store.submissions import Entry, Submissions
+from dialin.store.submissions import Submissions
 from dialin.study_flow import schema_builder
 from dialin.study_flow.read_back import StudyReader, list_rows, study_row
 from dialin.study_flow.snapshot import StudySnapshot, mirror_lag_of
@@ -175,7 +176,7 @@ class LocalStudies:
         check_possible(row.id, row.state, Action.STOP)
         with Submissions(self._settings.database) as submissions:
             if submissions.get(row.id).submission is not None:
-                submissions.want(row.id, False)  # or its server would start it again
+                submissions.request_stop(row.id)  # or its server would start it again
             owner = holder(submissions.engine, row.id)
         if self._read(row.id).row.state in ENDED:
             return self.study(row.id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dialin.errors import DialinError
 from dialin.planning.plan import ClusterShape
 from dialin.specification import stored_spec
-from dialin.store.submissions import Entry
+from dialin.store.entries import Entry
 
 _ROUNDING = 1e-9  # sums of fractions of a CPU are not exact
 

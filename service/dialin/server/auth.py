@@ -140,9 +140,9 @@ class Authenticator:
                 raise UnauthorizedError("the Authorization header must read: Bearer TOKEN")
             caller = self._tokens.identify(token.strip())
         elif (secret := request.cookies.get(COOKIE)) is not None:
-            caller = self._tokens.of_session(secret)
+            caller = self._tokens.identify_session(secret)
         else:
-            return LOCAL if self._is_open and not self._tokens.any() else None
+            return LOCAL if self._is_open and not self._tokens.exist() else None
         if caller is None:
             raise UnauthorizedError("this token is not known, or no longer")
         return caller

@@ -41,7 +41,7 @@ def main() -> int:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} job {job} begins", flush=True)
     try:
         with log_context(study=study_id), Submissions(settings.database) as submissions:
-            if not submissions.began(study_id, job):
+            if not submissions.mark_started(study_id, job):
                 print("this job is not wanted any more")
                 return 0
             return _drive(study_id, job, settings, submissions)
@@ -79,10 +79,10 @@ def _drive(study_id: str, job: str, settings: Settings, submissions: Submissions
         return _print_error(error)
     except (ClusterError, StorageError, sa.exc.OperationalError) as error:
         # They may be gone at the next attempt, which the server starts.
-        submissions.broke_off(study_id, job, StudyState.INTERRUPTED, _first_line(error))
+        submissions.mark_aborted(study_id, job, StudyState.INTERRUPTED, _first_line(error))
         return _print_error(error)
     except DialinError as error:
-        submissions.broke_off(study_id, job, StudyState.FAILED, str(error))
+        submissions.mark_aborted(study_id, job, StudyState.FAILED, str(error))
         return _print_error(error)
     return 0
 
@@ -96,7 +96,7 @@ def _share_of(submissions: Submissions, study_id: str) -> Callable[[], int | Non
         if time.monotonic() - read_at >= SHARE_SECONDS:
             read_at = time.monotonic()
             with suppress(sa.exc.OperationalError):  # the database is busy or away: the last share stands
-                share = submissions.share_of(study_id)
+                share = submissions.concurrency_of(study_id)
         return share
 
     return read
@@ -107,7 +107,7 @@ def _note_starvation(submissions: Submissions, study_id: str, job: str) -> Calla
 
     def note(starved: bool) -> None:
         with suppress(DatabaseError, sa.exc.OperationalError):  # only a hint for the page is lost
-            submissions.wait_for(study_id, job, "its trials wait for a worker" if starved else "")
+            submissions.set_waiting_for(study_id, job, "its trials wait for a worker" if starved else "")
 
     return note
 

@@ -27,8 +27,9 @@ from dialin.planning.plan import ClusterShape
 from dialin.server.allocation import demand_of, fair_shares, fits
 from dialin.server.background import Repeater, isolated
 from dialin.specification import damage_of
+from dialin.store.entries import Entry, Submission
 from dialin.store.leases import BEAT_SECONDS, STALE_SECONDS, holder, holding
-from dialin.store.submissions import ENDING, Entry, Submission, Submissions, turn
+from dialin.store.submissions import ENDING, Submissions
 
 _LOG = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class Reconciler:
         self._stopping[job] = self._clock(), trouble
         if trouble:
             _LOG.warning("study %s: %s", submission.study_id, trouble)
-            self._submissions.say(submission.study_id, job, trouble)
+            self._submissions.set_reason(submission.study_id, job, trouble)
 
     def _driver_trouble(self, entry: Entry, submission: Submission) -> str:
         """Why a driver has to be replaced; empty if it need not be."""
@@ -235,7 +236,7 @@ class Reconciler:
         """Start studies in the order of the queue while there is room."""
         entries = self._submissions.unsettled()
         running = [entry for entry in entries if _has_job(entry)]
-        for entry in sorted(entries, key=turn):
+        for entry in sorted(entries, key=queue_order):
             submission = entry.submission
             if submission is None or not self._may_start(entry, submission):
                 continue
@@ -264,7 +265,7 @@ class Reconciler:
         for entry in entries:
             share = shares.get(entry.study.id)
             if entry.submission is not None and share is not None and share != entry.submission.concurrency:
-                self._submissions.share(entry.submission, share)
+                self._submissions.set_concurrency(entry.submission, share)
 
 
 def _has_job(entry: Entry) -> bool:

@@ -1,4 +1,7 @@
-"""Whose files a server keeps: one row for each bundle and each submitter who sent it."""
+"""The code bundles that a server keeps, and who sent them: one row for each bundle and each submitter.
+
+The files themselves are in the output folder; a bundle is named by the SHA-256 digest of its archive.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ _MIB = 2**20
 
 
 class Bundles:
-    """The bundles behind an SQLAlchemy URL. A context manager, thread safe. Times in seconds since 1970."""
+    """The rows of bundles behind an SQLAlchemy URL. Thread safe; a context manager, which closes its connections. Times
+    are in seconds since 1970."""
 
     def __init__(self, url: str) -> None:
         self._engine = connect(url)
@@ -30,11 +34,15 @@ class Bundles:
         self.close()
 
     def close(self) -> None:
+        """Close the connections. Later calls open new ones."""
         self._engine.dispose()
 
     def add(self, owner: str, digest: str, size: int, now: float, *, most_of_owner: int, most_of_all: int) -> None:
-        """Note that `owner` has sent a bundle of `size` bytes, perhaps again. Raises TooLargeError, with nothing noted,
-        when that owner's bundles, or all, would be larger than they may."""
+        """Record that `owner` sent a bundle of `size` bytes at `now`, for the first time or again.
+
+        Raises TooLargeError, and records nothing, if that owner's bundles would have more than `most_of_owner` bytes,
+        or all bundles more than `most_of_all`.
+        """
         with serialized(self._engine, _KEY) as connection:
             mine = (BUNDLES.c.digest == digest) & (BUNDLES.c.owner == owner)
             if connection.execute(sa.update(BUNDLES).where(mine).values(sent_at=now)).rowcount == 0:
@@ -43,30 +51,33 @@ class Bundles:
                 _check(connection, owner, size, most_of_owner, most_of_all)
 
     def adopt(self, sizes: Mapping[str, int], now: float) -> None:
-        """Note bundles that are there, by digest and size, and that nobody has noted."""
+        """Add rows, with an unknown owner, for bundles that are on the disk and have none. `sizes`: bytes by digest."""
         with serialized(self._engine, _KEY) as connection:
             known = set(connection.execute(sa.select(BUNDLES.c.digest)).scalars())
             for digest in sizes.keys() - known:
                 values = {"digest": digest, "owner": "", "bytes": sizes[digest], "sent_at": now}
                 connection.execute(sa.insert(BUNDLES).values(**values))
 
-    def renew(self, digest: str, now: float) -> bool:
-        """Note that a bundle is about to be used; False when there is none."""
+    def touch(self, digest: str, now: float) -> bool:
+        """Record that a submission names a bundle, so that it is kept for a while. Return False if it is unknown."""
         with serialized(self._engine, _KEY) as connection:
             done = connection.execute(sa.update(BUNDLES).where(BUNDLES.c.digest == digest).values(sent_at=now))
         return done.rowcount > 0
 
-    def forget(self, owner: str, digest: str) -> None:
+    def remove(self, owner: str, digest: str) -> None:
+        """Delete the row of a bundle that an owner sent."""
         with serialized(self._engine, _KEY) as connection:
             mine = (BUNDLES.c.digest == digest) & (BUNDLES.c.owner == owner)
             connection.execute(sa.delete(BUNDLES).where(mine))
 
-    def take_unused(self, before: float) -> list[str]:
-        """Forget the bundles that were sent before a time and that no study uses; their digests. Every study uses its
-        bundle that is not archived: those that have ended can be resumed or extended."""
+    def remove_unused(self, before: float) -> list[str]:
+        """Delete the rows of the bundles that were sent before a time and that no study uses, and return their digests.
+
+        A study uses its bundle until it is archived, as one that has ended can be resumed or extended.
+        """
         with serialized(self._engine, _KEY) as connection:
-            last = sa.func.max(BUNDLES.c.sent_at)
-            query = sa.select(BUNDLES.c.digest).group_by(BUNDLES.c.digest).having(last < before)
+            last_sent = sa.func.max(BUNDLES.c.sent_at)
+            query = sa.select(BUNDLES.c.digest).group_by(BUNDLES.c.digest).having(last_sent < before)
             old = set(connection.execute(query).scalars())
             unused = sorted(old - _used(connection)) if old else []
             for digest in unused:
@@ -75,7 +86,7 @@ class Bundles:
 
 
 def _used(connection: sa.Connection) -> set[str]:
-    """The digests in specifications of studies that are not archived."""
+    """Return the digests in the specifications of all studies that are not archived."""
     joined = STUDIES.outerjoin(SUBMISSIONS, STUDIES.c.id == SUBMISSIONS.c.study_id)
     is_kept = sa.func.coalesce(SUBMISSIONS.c.archived, sa.false()) == sa.false()
     specs = connection.execute(sa.select(STUDIES.c.spec).select_from(joined).where(is_kept)).scalars()
@@ -93,6 +104,6 @@ def _check(connection: sa.Connection, owner: str, size: int, most_of_owner: int,
         taken = int(connection.execute(query).scalar_one())
         if taken > most:
             raise TooLargeError(
-                f"{size / _MIB:.1f} MiB do not fit: {whose} would take {taken / _MIB:.1f} MiB, and may take "
-                f"{most / _MIB:.0f} ({setting}); archive studies whose files are not needed any more"
+                f"this bundle of {size / _MIB:.1f} MiB does not fit: {whose} would take {taken / _MIB:.1f} MiB, and "
+                f"may take {most / _MIB:.0f} ({setting}); archive studies whose files are no longer needed"
             )

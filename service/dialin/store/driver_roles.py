@@ -1,7 +1,8 @@
-"""PostgreSQL roles for drivers that run other people's code: each may touch the rows of its own study and nothing else.
+"""PostgreSQL roles for drivers that run other people's code: each may only access the rows of its own study.
 
-Row-level security does it: the server owns the tables and is not affected; a driver's role is a member of
-`dialin_drivers`, whose policies compare each row with the study that the role was made for. SQLite has no roles.
+PostgreSQL's row-level security enforces it. The server owns the tables, so the policies do not apply to it. A driver's
+role is a member of `dialin_drivers`, whose policies compare each row with the study that the role was created for.
+SQLite has no roles.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from dialin.store.tables import DRIVER_ROLES, SCHEMA_VERSION
 
 GROUP = "dialin_drivers"
 _PREFIX = "dialin_driver_"
-_SETUP_LOCK = 0x6469616C  # "dial": two servers that start together set the policies up one after the other
+_SETUP_LOCK = 0x6469616C  # "dial" in ASCII; servers that start together create the policies one after the other
 _OWN, _READABLE = "dialin_own_study()", "dialin_readable_studies()"
 _IN_OWN_STUDY = f"study_id IN (SELECT study_id FROM studies WHERE study_name = {_OWN})"
 _IN_READABLE_STUDY = f"study_id IN (SELECT study_id FROM studies WHERE study_name = ANY({_READABLE}))"
 _IN_OWN_TRIAL = f"trial_id IN (SELECT trial_id FROM trials WHERE {_IN_OWN_STUDY})"
 _IN_READABLE_TRIAL = f"trial_id IN (SELECT trial_id FROM trials WHERE {_IN_READABLE_STUDY})"
 
-# Table -> (rows that a driver may read, rows that it may write, what it may do to those)
+# Table -> (condition on the rows that a driver may read, on those that it may write, and the privileges on the latter)
 _TABLES = {
     "dialin_studies": (f"id = ANY({_READABLE})", f"id = {_OWN}", "UPDATE"),
     "dialin_submissions": (f"study_id = {_OWN}", f"study_id = {_OWN}", "UPDATE (began_at, started_at)"),
@@ -45,8 +46,7 @@ _VERSIONS = (SCHEMA_VERSION.name, "version_info", "alembic_version")
 
 
 class DriverRoles:
-    """Makes and removes the roles, over the server's own connection. `can_be_made` says whether the database has roles
-    and the server's user may make them; the tables must exist by then."""
+    """Creates and drops the roles, with the server's own access to the database. The tables must exist."""
 
     def __init__(self, url: str) -> None:
         self._url = sa.make_url(url)
@@ -54,9 +54,11 @@ class DriverRoles:
         self._is_set_up = False
 
     def close(self) -> None:
+        """Close the connections."""
         self._engine.dispose()
 
     def can_be_made(self) -> bool:
+        """Whether the database has roles, and the server's user may create them."""
         if self._url.get_backend_name() != "postgresql":
             return False
         query = sa.text("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user")
@@ -64,15 +66,16 @@ class DriverRoles:
             return bool(connection.execute(query).scalar())
 
     def url_for(self, study_id: str, readable: Sequence[str] = ()) -> str:
-        """The URL by which the driver of a study connects: a role of its own with a new password, which ends what an
-        earlier driver of the study was given. `readable`: ids of studies that it may read besides."""
+        """Return the URL by which the driver of a study connects. Its role is created, or gets a new password, so that
+        the URL of an earlier driver is no longer valid. `readable`: ids of other studies that it may read."""
         role, password = _role_of(study_id), secrets.token_urlsafe(32)
         with self._engine.begin() as connection:
             self._set_up(connection)
             exists = connection.execute(
                 sa.text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}
             ).scalar()
-            # Neither name nor password can be a parameter of these statements; both are letters, digits, - and _ only.
+            # These statements take no parameters. Name and password consist of letters, digits, - and _, so they are
+            # safe.
             verb = "ALTER" if exists else "CREATE"
             connection.execute(sa.text(f"{verb} ROLE {role} LOGIN PASSWORD '{password}'"))
             connection.execute(sa.text(f"GRANT {GROUP} TO {role}"))
@@ -85,7 +88,7 @@ class DriverRoles:
         return self._url.set(username=role, password=password).render_as_string(hide_password=False)
 
     def remove(self, study_id: str) -> None:
-        """End what the drivers of a study were given; nothing happens where there is no role."""
+        """Drop the role of a study's drivers; nothing happens if there is none."""
         role = _role_of(study_id)
         with self._engine.begin() as connection:
             if connection.execute(sa.text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}).scalar():
@@ -93,7 +96,7 @@ class DriverRoles:
                 connection.execute(sa.text("DELETE FROM dialin_driver_roles WHERE role = :role"), {"role": role})
 
     def study_ids(self) -> set[str]:
-        """The studies whose drivers have a role."""
+        """Return the studies whose drivers have a role."""
         if self._url.get_backend_name() != "postgresql":
             return set()
         with self._engine.connect() as connection:
@@ -109,11 +112,12 @@ class DriverRoles:
 
 
 def _setup_statements(tables: set[str]) -> list[str]:
-    """SQL that may run again and again: the group, who a role is, and the policy of each table that is there."""
+    """Return SQL that may run any number of times: the group, the functions that look up a role's study, and the
+    policies of each table that exists."""
     statements = [
         f"DO $$ BEGIN CREATE ROLE {GROUP} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
         f"GRANT SELECT ON dialin_driver_roles TO {GROUP}",
-        # session_user is who connected; unlike current_user no SET ROLE changes it.
+        # session_user is the role that connected: unlike current_user, SET ROLE does not change it.
         (
             "CREATE OR REPLACE FUNCTION dialin_own_study() RETURNS text LANGUAGE sql STABLE AS "
             "'SELECT study_id FROM dialin_driver_roles WHERE role = session_user'"
@@ -143,5 +147,5 @@ def _policy(table: str, readable: str, own: str, verbs: str) -> list[str]:
 
 
 def _role_of(study_id: str) -> str:
-    """A role's name has 63 bytes at most, and an id may be longer."""
+    """Return a role's name from a digest: names may have 63 bytes, and an id may be longer."""
     return _PREFIX + hashlib.sha256(study_id.encode()).hexdigest()[:24]

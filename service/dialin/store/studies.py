@@ -119,8 +119,7 @@ class Studies:
         except NotFoundError:
             self.get(study_id)
             raise ConflictError(
-                f"the specification of study {study_id} was changed by somebody else at the same time; look at the "
-                "study and try again"
+                f"study {study_id} was changed by somebody else at the same time; look at the study and try again"
             ) from None
 
     def find(self, reference: str) -> StudyRow:
@@ -184,8 +183,8 @@ def columns_of(row: StudyRow) -> dict[str, Any]:
 
 
 def row_of(columns: Mapping[str, Any]) -> StudyRow:
-    """Return the study in these columns. Parts that cannot be read get a default and are named in `damage`: one row must
-    not make the others unreadable."""
+    """Return the study in these columns. Parts that cannot be read get a default and are named in `damage`: one row
+    must not make the others unreadable."""
     damage: list[str] = []
     if columns["state"] not in list(StudyState):
         damage.append(f"state {one_line(columns['state'], 40)!r}; allowed: {', '.join(StudyState)}")

@@ -3,8 +3,8 @@
 Any number of servers can work on one database: every change is one transaction that reads before it writes, and a
 change that follows from an earlier decision is made only if the rows are still as they were when it was taken.
 
-A study that shall run and has no driver is queued. A server that claims it names the job that will drive it. The name is
-a function of the study and the attempt, so two servers that start it start the same job.
+A study that shall run and has no driver is queued. A server that claims it names the job that will drive it. The name
+is a function of the study and the attempt, so two servers that start it start the same job.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class Submissions:
                 return before, False
             if most_active is not None and count_active(connection, owner) >= most_active:
                 raise RateLimitedError(
-                    f"{owner} has {most_active} studies queued or running, and may have no more at a time (DIALIN_MAX_STUDIES); "
-                    "wait until one has ended, or stop one",
+                    f"{owner} has {most_active} studies queued or running, and may have no more at a time "
+                    "(DIALIN_MAX_STUDIES); wait until one has ended, or stop one",
                     30,
                 )
             connection.execute(sa.insert(SUBMISSIONS).values(**vars(submission)))
@@ -151,8 +151,8 @@ class Submissions:
             return {state: int(count) for state, count in connection.execute(query)}
 
     def claim(self, submission: Submission, job: str) -> Submission | None:
-        """Record that `job` drives the study from now on. Return the changed submission; None if another server has changed
-        it since it was read."""
+        """Record that `job` drives the study from now on. Return the changed submission; None if another server
+        has changed it since it was read."""
         values = {"job": job, "attempt": submission.attempt + 1, "claimed_at": self._clock(), "began_at": None}
         mine = (SUBMISSIONS.c.job == "") & (SUBMISSIONS.c.attempt == submission.attempt) & SUBMISSIONS.c.wanted
         return self.get(submission.study_id).submission if self._change(submission.study_id, values, mine) else None
@@ -191,13 +191,13 @@ class Submissions:
                 _set_study(connection, study_id, summary=json.dumps(said))
 
     def settle(self, submission: Submission, state: StudyState | None = None, reason: str = "") -> bool:
-        """Record that the job has ended and that no other one has to follow. `state`: that of the study, if its driver has
-        recorded no end. Return False if the submission was changed since it was read."""
+        """Record that the job has ended and that no other one has to follow. `state`: that of the study, if its
+        driver has recorded no end. Return False if the submission was changed since it was read."""
         return self._record_end(submission, {"job": "", "failures": 0}, state, reason)
 
     def requeue(self, submission: Submission, *, failures: int, not_before: float, reason: str) -> bool:
-        """Record that the job has ended and that another one has to follow, no earlier than `not_before`. Return False if
-        the submission was changed since it was read."""
+        """Record that the job has ended and that another one has to follow, no earlier than `not_before`. Return
+        False if the submission was changed since it was read."""
         values = {"job": "", "failures": failures, "not_before": not_before}
         return self._record_end(submission, values, StudyState.QUEUED, reason)
 
@@ -237,16 +237,16 @@ class Submissions:
             was_resumed = read.study.state not in ACTIVE and study.state in ACTIVE
             if was_resumed or study.spec != read.study.spec:
                 raise ConflictError(
-                    f"study {study_id} was changed by somebody else at the same time, and is {study.state.value} now; look "
-                    "at it and try again"
+                    f"study {study_id} was changed by somebody else at the same time, and is {study.state.value} now; "
+                    "look at it and try again"
                 )
             check_possible(study_id, study.state, Action.EXTEND)
             _queue_again(connection, submission, spec)
         return self.get(study_id)
 
     def archive(self, study_id: str) -> None:
-        """Take a study that has ended off the list. Raises NotFoundError, and ConflictError for a study that has not ended or
-        was not submitted."""
+        """Take a study that has ended off the list. Raises NotFoundError, and ConflictError for a study that has not
+        ended or was not submitted."""
         with self._held(study_id) as (connection, entry):
             check_possible(study_id, entry.study.state, Action.ARCHIVE)
             _submission_of(entry)
@@ -318,11 +318,16 @@ def _without_driver(study: StudyRow, text: str, now: float) -> dict[str, Any]:
 
 def _submission_of(entry: Entry) -> Submission:
     if entry.submission is None:
-        raise ConflictError(
-            f"study {entry.study.id} was not submitted to a server: it was started with `dialin run`, so change it with "
-            "the commands of the machine where it runs, without --server"
-        )
+        raise not_submitted(entry.study.id)
     return entry.submission
+
+
+def not_submitted(study_id: str) -> ConflictError:
+    """Return the error for a change to a study that was started without a server."""
+    return ConflictError(
+        f"study {study_id} was not submitted to a server: it was started with `dialin run`, so change it with the "
+        "commands of the machine where it runs, without --server"
+    )
 
 
 def _unarchived_submission(entry: Entry) -> Submission:

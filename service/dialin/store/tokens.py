@@ -1,6 +1,6 @@
-"""Who may ask a server for what: tokens, of which only digests are stored, and the sessions of the page.
+"""The callers of a server: their tokens, of which only digests are stored, and their sessions on the web page.
 
-A token has 256 random bits, so a plain SHA-256 of it gives nothing away.
+A token has 256 random bits, so nobody can find it from its SHA-256 digest; a slow password hash is not needed.
 """
 
 from __future__ import annotations
@@ -16,30 +16,35 @@ import sqlalchemy as sa
 from dialin.errors import ConflictError, NotFoundError, UsageError, did_you_mean
 from dialin.lifecycle import Role
 from dialin.store.database import connect
+from dialin.store.studies import Clock
 from dialin.store.tables import SESSIONS, TOKENS
 
 SESSION_SECONDS = 7 * 24 * 3600.0
-MOST_SESSIONS = 100  # of one token: whoever has it could fill the table
-_PREFIX = "dialin_"  # so that a token that leaked into a text is recognized
+MOST_SESSIONS = 100  # of one token: its holder must not be able to fill the table
+_PREFIX = "dialin_"  # makes a token that leaked into a text easy to find
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Somebody who asks."""
+    """A caller of the server."""
 
     name: str
     role: Role
 
     def may(self, role: Role) -> bool:
-        """Whether their role is that one or a higher one."""
+        """Whether the caller's role is this one or a higher one."""
         return self.role.includes(role)
 
 
 class Tokens:
-    """The tokens behind an SQLAlchemy URL. A context manager, thread safe."""
+    """The tokens and sessions behind an SQLAlchemy URL. Thread safe; a context manager, which closes its connections.
 
-    def __init__(self, url: str) -> None:
+    `clock`: where the times of creation and expiry come from.
+    """
+
+    def __init__(self, url: str, clock: Clock = time.time) -> None:
         self._engine = connect(url)
+        self._clock = clock
 
     def __enter__(self) -> Tokens:
         return self
@@ -48,55 +53,61 @@ class Tokens:
         self.close()
 
     def close(self) -> None:
+        """Close the connections. Later calls open new ones."""
         self._engine.dispose()
 
     def create(self, name: str, role: str) -> str:
-        """A new token, which nobody can read again. Raises UsageError, and ConflictError for a name that has one."""
+        """Create a token for a name and return it; it cannot be read again.
+
+        Raises UsageError for a name or a role that is not allowed, and ConflictError for a name that has a token.
+        """
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
             raise UsageError(f"name {name!r}; allowed: 1 to 64 of a-z, 0-9, '.', '-' and '_', a letter or digit first")
         if role not in list(Role):
             raise UsageError(f"role {role!r}: {did_you_mean(role, list(Role))}")
         token = _PREFIX + secrets.token_urlsafe(32)
-        values = {"name": name, "role": role, "digest": _digest(token), "created_at": time.time()}
+        values = {"name": name, "role": role, "digest": _digest(token), "created_at": self._clock()}
         try:
             with self._engine.begin() as connection:
                 connection.execute(sa.insert(TOKENS).values(**values))
         except sa.exc.IntegrityError:
-            raise ConflictError(f"{name!r} has a token; revoke it first with: dialin token revoke {name}") from None
+            raise ConflictError(f"{name!r} has a token already; revoke it with: dialin token revoke {name}") from None
         return token
 
     def revoke(self, name: str) -> None:
-        """End a token, and the sessions that were opened with it. Raises NotFoundError."""
+        """Delete a token and the sessions that were opened with it. Raises NotFoundError for a name that has none."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.name == name))
             done = connection.execute(sa.delete(TOKENS).where(TOKENS.c.name == name))
         if done.rowcount == 0:
-            raise NotFoundError(f"no token of the name {name!r}")
+            raise NotFoundError(f"{name!r} has no token; dialin token list shows who has one")
 
     def list(self) -> list[tuple[str, Role, float]]:
-        """Name, role and when it was made, of every token."""
+        """Return the name, the role and the time of creation of every token, the oldest first."""
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(TOKENS).order_by(TOKENS.c.created_at))
             return [(row.name, Role(row.role), row.created_at) for row in found]
 
-    def any(self) -> bool:
-        """Whether there is one at all."""
+    def exist(self) -> bool:
+        """Whether there is any token."""
         with self._engine.connect() as connection:
             return connection.execute(sa.select(TOKENS.c.name).limit(1)).first() is not None
 
     def identify(self, token: str) -> Identity | None:
-        """Whose token it is; None: nobody's."""
+        """Return the caller whose token this is; None for an unknown token."""
         query = sa.select(TOKENS.c.name, TOKENS.c.role).where(TOKENS.c.digest == _digest(token))
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return Identity(row.name, Role(row.role)) if row is not None else None
 
     def open_session(self, identity: Identity) -> str:
-        """A session's secret, for a cookie. Of more than MOST_SESSIONS of one caller the oldest ends."""
+        """Open a session and return its secret, for a cookie. If the caller has MOST_SESSIONS, the oldest ones are
+        closed."""
         secret = secrets.token_urlsafe(32)
-        values = {"digest": _digest(secret), "name": identity.name, "ends_at": time.time() + SESSION_SECONDS}
+        now = self._clock()
+        values = {"digest": _digest(secret), "name": identity.name, "ends_at": now + SESSION_SECONDS}
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.ends_at < time.time()))
+            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.ends_at < now))
             own = SESSIONS.c.name == identity.name
             newest = sa.select(SESSIONS.c.ends_at).where(own).order_by(SESSIONS.c.ends_at.desc())
             oldest = connection.execute(newest.offset(MOST_SESSIONS - 1).limit(1)).scalar()
@@ -105,18 +116,19 @@ class Tokens:
             connection.execute(sa.insert(SESSIONS).values(**values))
         return secret
 
-    def of_session(self, secret: str) -> Identity | None:
-        """Whose session it is; None when it is over, or the token was revoked."""
+    def identify_session(self, secret: str) -> Identity | None:
+        """Return the caller whose session this is; None if it has expired or was closed, or its token was revoked."""
         query = (
             sa.select(TOKENS.c.name, TOKENS.c.role)
             .join(SESSIONS, SESSIONS.c.name == TOKENS.c.name)
-            .where(SESSIONS.c.digest == _digest(secret), SESSIONS.c.ends_at > time.time())
+            .where(SESSIONS.c.digest == _digest(secret), SESSIONS.c.ends_at > self._clock())
         )
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return Identity(row.name, Role(row.role)) if row is not None else None
 
     def close_session(self, secret: str) -> None:
+        """End a session; nothing happens if it is unknown."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.digest == _digest(secret)))
 

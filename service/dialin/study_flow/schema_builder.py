@@ -25,8 +25,8 @@ from dialin.specification.findings import Finding
 from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import StudySpec
 from dialin.specification.wording import domain_text, knob_text, when_text
+from dialin.store.entries import Entry
 from dialin.store.studies import StudyRow
-from dialin.store.submissions import Entry
 from dialin.study_flow.snapshot import StudySnapshot
 from dialin.texts import MOST_LINE, printable, shorten
 from dialin.tracking.lag import Lag

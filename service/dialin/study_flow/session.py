@@ -156,7 +156,7 @@ def _announce(plan: Plan, place: Place, events: Publisher) -> None:
 @contextmanager
 def _marked_running(row: StudyRow, spec: str, studies: Studies, lease: Lease) -> Iterator[None]:
     """The study's row says that it runs. An error that leaves the block is stored there as its end."""
-    studies.go_on(row.id, spec, read=row.spec)
+    studies.mark_running(row.id, spec, read=row.spec)
     try:
         yield
     except FencedError:

@@ -52,7 +52,7 @@ def _driver(plan: Plan, study: Study, session: Session) -> StudyDriver:
     control = DriverControl(
         fence=session.lease.check,
         allowance=session.place.control.allowance,
-        progress=session.lease.progress,
+        progress=session.lease.record_progress,
         starved=session.place.control.starved,
         last_trial_ended=session.mirror.hurry,
     )

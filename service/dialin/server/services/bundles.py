@@ -81,13 +81,13 @@ class BundleService:
     def find(self, digest: str) -> Path:
         """The folder of a bundle, whose time until it is removed begins anew. Raises NotFoundError."""
         is_digest = len(digest) == 64 and set(digest) <= set("0123456789abcdef")
-        if not is_digest or not (self._folder / digest).is_dir() or not self._rows.renew(digest, self._clock()):
+        if not is_digest or not (self._folder / digest).is_dir() or not self._rows.touch(digest, self._clock()):
             raise NotFoundError(f"no bundle {digest[:80]!r}; send it first")
         return self._folder / digest
 
     def remove_unused(self) -> int:
         """Remove the bundles that no study uses and that were sent long enough ago. Returns how many these were."""
-        unused = self._rows.take_unused(self._clock() - 3600.0 * self._limits.bundle_hours)
+        unused = self._rows.remove_unused(self._clock() - 3600.0 * self._limits.bundle_hours)
         with self._lock:
             for digest in unused:
                 shutil.rmtree(self._folder / digest, ignore_errors=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dialin.lifecycle import StudyState
+from dialin.store.entries import Entry
 from dialin.store.studies import WAITING_FOR
-from dialin.store.submissions import Entry, Submissions
+from dialin.store.submissions import Submissions
 
 MOST_NAMED = 3  # of the other studies
 

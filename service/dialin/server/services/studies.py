@@ -22,8 +22,9 @@ from dialin.server.trial_view import TrialView
 from dialin.settings import Settings
 from dialin.specification import damage_of, spec_of_study, stored_spec
 from dialin.specification.study_spec import StudySpec
+from dialin.store.entries import Entry
 from dialin.store.studies import StudyRow
-from dialin.store.submissions import Entry, Submissions
+from dialin.store.submissions import Submissions
 from dialin.study_flow import schema_builder
 from dialin.texts import one_line, read_tail
 from dialin.tracking.lag import Lag

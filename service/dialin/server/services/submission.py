@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dialin import schemas
-from dialin.errors import ConflictError, ForbiddenError, Problem, SpecError
+from dialin.errors import ForbiddenError, Problem, SpecError
 from dialin.lifecycle import ROLE_FOR_OTHERS, ROLE_FOR_OWN, Action, Role, check_role
 from dialin.planning.plan import ClusterShape, plan_study
 from dialin.server.services.bundles import BundleService
@@ -17,7 +17,8 @@ from dialin.settings import ServerSettings, Settings
 from dialin.specification import parse_spec, stored_spec, to_yaml
 from dialin.specification.study_spec import ObjectiveSpec, PythonSpec, StudySpec
 from dialin.specification.yaml_reader import read_yaml
-from dialin.store.submissions import Entry, Submissions
+from dialin.store.entries import Entry
+from dialin.store.submissions import Submissions, not_submitted
 from dialin.store.tokens import Identity
 from dialin.study_flow import schema_builder
 from dialin.study_flow.extend import extend_budget, resolve_warm_start
@@ -123,13 +124,13 @@ class SubmissionService:
     def stop(self, caller: Identity, study_id: str) -> schemas.Study:
         """Ask for a study's end. It keeps what it has and can be resumed. Raises as `extend`, but UsageError."""
         self._check_owner(caller, study_id, Action.STOP)
-        return self._changed(self._submissions.want(study_id, False))
+        return self._changed(self._submissions.request_stop(study_id))
 
     def resume(self, caller: Identity, study_id: str) -> schemas.Study:
         """Put a study that was stopped or has failed in the queue again. Raises as `extend`, but UsageError."""
         self._check_owner(caller, study_id, Action.RESUME)
         self._studies.readable_row(study_id)
-        return self._changed(self._submissions.want(study_id, True))
+        return self._changed(self._submissions.request_resume(study_id))
 
     def extend(self, caller: Identity, study_id: str, trials: str | None, epochs: str | None) -> schemas.Study:
         """Add to the budget of a study that has ended, and put it in the queue again.
@@ -156,7 +157,7 @@ class SubmissionService:
         entry = self._studies.entry(study_id)
         check_role(caller.name, caller.role, ROLE_FOR_OWN, f"{action} studies")
         if entry.submission is None:
-            raise ConflictError(f"study {study_id} was not submitted to a server; it is the command line's")
+            raise not_submitted(study_id)
         if not caller.may(ROLE_FOR_OTHERS) and entry.submission.owner != caller.name:
             raise ForbiddenError(f"study {study_id} is {entry.submission.owner}'s; only they can {action} it")
         return entry
