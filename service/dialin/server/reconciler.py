@@ -27,7 +27,7 @@ from dialin.planning.plan import ClusterShape
 from dialin.server.allocation import demand_of, fair_shares, fits
 from dialin.server.background import Repeater, isolated
 from dialin.specification import damage_of
-from dialin.store.entries import Entry, Submission
+from dialin.store.entries import Entry, Submission, queue_order
 from dialin.store.leases import BEAT_SECONDS, STALE_SECONDS, holder, holding
 from dialin.store.submissions import ENDING, Submissions
 

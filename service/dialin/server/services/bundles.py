@@ -71,7 +71,7 @@ class BundleService:
             self._record(owner, digest, size)
         folder = self._folder / digest
         with ExitStack() as undo, self._lock:
-            undo.callback(self._rows.forget, owner, digest)
+            undo.callback(self._rows.remove, owner, digest)
             if not folder.exists():
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 unpack(data, folder)
