@@ -241,7 +241,7 @@ def reading(what: str) -> Iterator[None]:
 
 def by_code(code: str) -> type[DialinError]:
     """The class of the tree that has this code; DialinError for a code that this dialin does not know."""
-    pending: list[type[DialinError]] = [DialinError]
+    pending: list[type[DialinError]] = [DialinError]  # a walk, so that no table can lack a class
     while pending:
         cls = pending.pop()
         if cls.code == code:
@@ -253,6 +253,7 @@ def by_code(code: str) -> type[DialinError]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the nearest known name, or all that are allowed."""
     names = sorted(known)
+    # Case is not what is misspelt: Momentum means momentum.
     by_case = {each.casefold(): each for each in names}
     near = [by_case[each] for each in difflib.get_close_matches(name.casefold(), by_case, n=1, cutoff=0.6)]
     return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(names)}"

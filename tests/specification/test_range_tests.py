@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dialin.specification.range_tests import Calibration, RateBounds, Sweep, at_share, share_of
+from dialin.specification.range_tests import Calibration, RateBounds, Sweep
 
 
 def test_a_sweep_rises_by_the_same_ratio():
@@ -14,9 +14,9 @@ def test_a_sweep_rises_by_the_same_ratio():
 
 def test_shares_of_the_log_scale():
     bounds = RateBounds({}, 1e-3, 1e-1, None, ())
-    assert at_share(bounds, 0.5) == pytest.approx(1e-2)
-    assert share_of(bounds, 1e-2) == pytest.approx(0.5)
-    assert (share_of(bounds, 5.0), share_of(bounds, 1e-9)) == (1.0, 0.0)
+    assert bounds.rate_at(0.5) == pytest.approx(1e-2)
+    assert bounds.unit_of(1e-2) == pytest.approx(0.5)
+    assert (bounds.unit_of(5.0), bounds.unit_of(1e-9)) == (1.0, 0.0)
 
 
 def test_a_configuration_finds_its_combination_or_the_nearest():

@@ -73,6 +73,7 @@ def unpack(data: bytes, target: Path) -> None:
         raise BundleError(f"the bundle has {len(data)} bytes; at most {MOST_BYTES} are taken")
     if target.exists():
         raise BundleError(f"{target} exists already")
+    # Renamed at the end, so that whoever sees the target sees all of it.
     partial = target.with_name(f"partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     contents = _read(data)
@@ -146,6 +147,7 @@ def _read(data: bytes) -> list[tuple[str, bytes]]:
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """The content, which is never longer than its entry said, whatever is packed there."""
+    # An entry's size is what its archive says: a bomb unpacks to more, and is stopped when it does.
     content = bytearray()
     with archive.open(entry) as packed:
         while block := packed.read(_BLOCK_BYTES):

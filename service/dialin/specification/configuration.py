@@ -16,7 +16,7 @@ def ordered(spec: StudySpec) -> list[str]:
     """The knobs of the space, each after those that it depends on; otherwise as written."""
     order: list[str] = []
     pending = list(spec.space)
-    while pending:
+    while pending:  # ends, because the conditions of a specification form no circle
         undecided = set(pending)
         ready = [name for name in pending if not _needed(spec.space[name]) & undecided]
         order.extend(ready)

@@ -186,6 +186,7 @@ class RangeForm(Form):
         whole = _kind(knob, low, high, step) == "int"
         if whole and step != int(step):
             raise ValueError(f"{step:g} is not whole, and {knob.name} is")
+        # A step of 1 says nothing about whole numbers, so a log range of them may have it.
         if info.data.get("log") and not (whole and step == 1):
             raise ValueError("log and step exclude each other")
         if _is_number(low) and _is_number(high) and low < high:  # if not, the ends are refused
@@ -281,6 +282,7 @@ def _form_of(data: Any) -> str:
     return next((tag for key, tag in _TAGS.items() if key in data), "<range>")
 
 
+# The key that tells a form from the others; a range has two of its own.
 _TAGS = {"value": "<value>", "choices": "<choices>", "range_test": "<range_test>"}
 _WRITTEN: TypeAdapter[Any] = TypeAdapter(
     Annotated[
@@ -312,6 +314,7 @@ def read_domain(data: Any, context: KnobContext) -> Domain:
 
 def last_step(low: float, high: float, step: float) -> float:
     """The largest low + k * step up to `high`, in decimal arithmetic as written: 0.1 + 0.2 reaches 0.3."""
+    # In binary 0.1 + 2 * 0.1 is more than 0.3, and the last step would be lost.
     start, end, stride = (Fraction(str(number)) for number in (low, high, step))
     steps = math.floor((end - start) / stride + _ROUNDING)
     return min(high, float(start + steps * stride))
@@ -321,6 +324,7 @@ def _choice(values: Sequence[Scalar], when: Condition) -> Domain:
     return Fixed(values[0], when) if len(values) == 1 else Choice(tuple(values), when)
 
 
+# A condition on flip+crop must equal the value crop+flip, which is how the knob has it.
 def _as_taken(name: str, value: Any, knobs: Knobs) -> Scalar:
     try:
         return coerce(knobs[name], value) if name in knobs else cast("Scalar", value)

@@ -31,6 +31,7 @@ def split_function(reference: str) -> tuple[str, str]:
 
 def check_function(file: Path, function: str) -> None:
     """Raises ValueError when the file has no such function, or one that cannot be called as function(config, trial)."""
+    # Read, never imported: importing would run the person's code on the machine that only checks it.
     bound = dict(_bound(_parsed(file).body))
     if function not in bound:
         functions = [name for name, node in bound.items() if isinstance(node, ast.FunctionDef)]

@@ -33,6 +33,7 @@ def _learning_rate(spec: StudySpec) -> Iterator[LintWarning]:
         return
     if not domain.log and domain.low > 0 and domain.high / domain.low > 10:
         yield LintWarning("space.lr", "a learning rate acts by its order of magnitude; add log: true")
+    # 1e-300 stands for a lower bound of 0, which spans every order of magnitude.
     if domain.high / max(domain.low, 1e-300) < 3:
         message = f"{domain.low:g} to {domain.high:g} is less than a factor of 3, which leaves little to find"
         yield LintWarning("space.lr", message)
@@ -111,6 +112,7 @@ def _trials(spec: StudySpec) -> Iterator[LintWarning]:
     if size < trials and spec.search.sampler != "grid":  # a grid goes round again with other seeds
         yield LintWarning("budget.trials", f"{trials} trials of a space with {size:g} configurations")
     starting = _starting_trials(spec, len(domains))
+    # Fewer trials than that are a random search by intent; with many more the model has its say.
     if starting < trials < 1.5 * starting:
         yield LintWarning("budget.trials", f"the first {starting} of {trials} trials are drawn at random")
 

@@ -53,6 +53,7 @@ def parse_spec(
     """
     document = _document(text, source)
     problems: list[Problem] = []
+    # Overrides change the data before it is checked: one may mend what the file has wrong.
     overridden = [_override(document.data, override, problems) for override in overrides]
     spec = None if problems else _build(document.data, problems, folder)
     if problems or spec is None:
@@ -113,6 +114,7 @@ def _build(data: dict[str, Any], problems: list[Problem], folder: Path | None = 
         problems.extend(spec_problems(error))
         return None
     spec = _with_function(spec, folder, problems)
+    # Checks between sections read the whole specification, and would only repeat what is wrong in a part of it.
     if not problems:
         problems.extend(islice(check_sections(spec), MOST_PROBLEMS + 1))
     return spec
@@ -143,6 +145,7 @@ def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> s
     """Put one `path=value` into the data; the path that it changed."""
     written, equals, text = override.partition("=")
     keys = written.strip().split(".")
+    # The knobs of a person's own function are known only from its space.
     knobs = data["space"] if _is_own(data) and isinstance(data.get("space"), dict) else CATALOGUE
     if keys[0] in knobs and keys[0] not in _TOP:
         keys = ["space", *keys]
@@ -163,6 +166,7 @@ def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> s
 def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     """Set the value at a path, with mappings made on the way where there are none."""
     for key in keys[:-1]:
+        # `asha: off` gives way to `--set early_stopping.asha.grace_epochs=2`.
         if not isinstance(data.get(key), dict):
             data[key] = {}
         data = data[key]

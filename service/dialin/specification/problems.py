@@ -55,6 +55,7 @@ _WORDS: Mapping[str, Words] = {
 
 def spec_problems(error: ValidationError) -> list[Problem]:
     """The problems of a whole specification, one more than are told at most."""
+    # Cut before the wording, which searches for the nearest name.
     found = (one for one in error.errors(include_url=False) if one["type"] not in _NOT_TOLD)
     return [_problem(one, StudySpec, "") for one in islice(found, MOST_PROBLEMS + 1)]
 
@@ -78,6 +79,7 @@ def _problem(error: Error, model: type[BaseModel] | None, prefix: str) -> Proble
     return Problem(".".join([prefix, *path] if prefix else path), _message(error, keys, holder, _model_at(model, loc)))
 
 
+# pydantic names the member of a union in the path of an error; the file has no such key.
 def _is_tag(part: object) -> bool:
     """Whether a part of a path names a member of a union, not a key: see `study_spec.Objective`."""
     return isinstance(part, str) and part.startswith("<")

@@ -96,6 +96,14 @@ class RateBounds:
     reading: Reading | None
     curves: tuple[Curve, ...]
 
+    def rate_at(self, unit: float) -> float:
+        """The rate at `unit`, from 0 (the lower bound) to 1 (the upper bound) on a log scale."""
+        return float(self.low * (self.high / self.low) ** unit)
+
+    def unit_of(self, rate: float) -> float:
+        """The inverse of `rate_at`; 0 or 1 for a rate beyond the bounds."""
+        return min(1.0, max(0.0, math.log(rate / self.low) / math.log(self.high / self.low)))
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -122,16 +130,6 @@ class Calibration:
     def bounds_for(self, params: Mapping[str, Scalar]) -> RateBounds:
         """The bounds for a configuration: those of its combination, or of the nearest one on a log scale."""
         return min(self.bounds, key=lambda tested: _distance(tested.combination, params))
-
-
-def at_share(bounds: RateBounds, share: float) -> float:
-    """The rate at a share from 0 to 1 of the way between the bounds, on a log scale."""
-    return float(bounds.low * (bounds.high / bounds.low) ** share)
-
-
-def share_of(bounds: RateBounds, lr: float) -> float:
-    """The inverse of `at_share`, cut at 0 and 1."""
-    return min(1.0, max(0.0, math.log(lr / bounds.low) / math.log(bounds.high / bounds.low)))
 
 
 def _distance(combination: Mapping[str, Scalar], params: Mapping[str, Scalar]) -> float:

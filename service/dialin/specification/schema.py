@@ -43,6 +43,7 @@ def json_schema(definitions: str = "#/$defs") -> Schema:
         "$schema": DIALECT,
         "title": "A search space of dialin",
         **schema,
+        # Whose knobs a space has depends on its objective; editors and validators both follow `if`.
         "if": {"properties": {"objective": {"required": ["python"]}}, "required": ["objective"]},
         "then": {"properties": {"space": {"$ref": f"{definitions}/OwnSpace"}}},
         "else": {"properties": {"space": {"$ref": f"{definitions}/Space"}}},
@@ -90,6 +91,7 @@ def _value(knob: Knob) -> Schema:
             return _number(knob)
 
 
+# Draft 2020-12 takes 100.0 as an integer, as the reader does.
 def _number(knob: Knob) -> Schema:
     schema: Schema = {"type": "integer" if knob.kind == "int" else "number"}
     if knob.low is not None:

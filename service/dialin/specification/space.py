@@ -32,6 +32,7 @@ def read_space(data: Any, own: bool, problems: list[Problem]) -> dict[str, Domai
     knobs = _own_knobs(data) if own else CATALOGUE
     space: dict[str, Domain] = {}
     for name, written in data.items():
+        # Every unknown name is compared with all known ones, so a hostile file must not have thousands of them.
         if len(problems) > MOST_PROBLEMS:
             return space
         if name not in knobs:
@@ -42,6 +43,7 @@ def read_space(data: Any, own: bool, problems: list[Problem]) -> dict[str, Domai
         except ValidationError as error:
             problems += domain_problems(error, f"space.{name}")
     problems += _condition_problems(space, knobs, data.keys() & knobs.keys())
+    # Contradictions follow conditions from knob to knob, which ends only without cycles and with every knob there.
     if not problems:
         problems += _contradictions(space)
     return space

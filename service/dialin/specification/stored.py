@@ -10,6 +10,7 @@ from dialin.specification.study_spec import StudySpec
 from dialin.texts import one_line
 
 
+# A list of studies reads every specification on each request, and they never change; hence the caches.
 @lru_cache(maxsize=512)
 def stored_spec(text: str) -> StudySpec:
     """The specification in a text that `to_yaml` made, of this version or an older one. Raises SpecError."""

@@ -41,6 +41,7 @@ _OFF = Literal["off", "none"] | Literal[False] | None
 
 def is_off(value: Any) -> bool:
     """Whether a value switches something off: `off`, `none`, false or nothing. 0 does not; it is a mistake."""
+    # YAML 1.1 tools write `off` as false; 1.2, which is read here, takes it as a word.
     return value is None or value is False or (isinstance(value, str) and value in ("off", "none"))
 
 
@@ -75,6 +76,7 @@ def _no_limit(value: Any) -> Any:
     return 0 if value is not None and is_off(value) else value
 
 
+# The two defaults of `mode` are one function, so that a metric means the same to a network and to a function.
 def _mode_of(data: Mapping[str, Any]) -> Mode:
     """Losses are minimized, everything else is maximized."""
     metric = data["metric"]
@@ -100,6 +102,7 @@ Minutes = Annotated[_Minutes, BeforeValidator(_no_limit, json_schema_input_type=
 class Section(BaseModel):
     """A part of a specification: no unknown keys, no silent conversions, immutable."""
 
+    # Strict, because YAML has types already: "3" in quotes where a number belongs is a mistake, not a number.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -287,6 +290,7 @@ class StudySpec(Section):
         pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="a-z, 0-9, - and _; studies are called NAME-xxxxxx"
     )
     objective: Objective = Field(description="what is optimized: a classifier on `dataset`, or a function, `python`")
+    # Read by `read_space`, which needs to know whose knobs they are; pydantic would copy the domains once more.
     space: SkipValidation[Mapping[str, Domain]] = Field(
         description="the knobs, each with its values, in the order in which they were written"
     )

@@ -31,12 +31,15 @@ def when_text(domain: Domain) -> str:
 
 def knob_text(knob: Knob) -> str:
     """The values that a knob of the catalogue can take."""
-    """The values that a knob may take, in words."""
     if knob.choices:
         return ", ".join(scalar_text(value) for value in knob.choices)
     if knob.parts:
         return f"none, or some of {', '.join(knob.parts)} joined by +"
     kind = "whole number" if knob.kind == "int" else "number"
-    low = f"{'above' if knob.low_open else 'from'} {knob.low:g}" if knob.low is not None else ""
-    high = f"{'below' if knob.high_open else 'to'} {knob.high:g}" if knob.high is not None else ""
-    return " ".join(part for part in (kind, low, high) if part)
+    low = _bound_text("above" if knob.low_open else "from", knob.low)
+    high = _bound_text("below" if knob.high_open else "to", knob.high)
+    return f"{kind}{low}{high}"
+
+
+def _bound_text(word: str, bound: float | None) -> str:
+    return "" if bound is None else f" {word} {bound:g}"

@@ -20,6 +20,7 @@ def to_data(spec: StudySpec) -> dict[str, Any]:
     step writes the old default in (`versions`).
     """
     data = {"version": spec.version, **spec.model_dump(exclude={"space"}, exclude_defaults=True)}
+    # The mode's default depends on the metric, so that it can equal the field's default and still not be derived.
     data["objective"] = {**data["objective"], "mode": spec.objective.mode}
     data["space"] = {name: domain_data(domain) for name, domain in spec.space.items()}
     stopping = data.get("early_stopping", {})
@@ -71,6 +72,7 @@ def _dump(data: Mapping[str, Any], flow: bool | None) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
+    # Our reader refuses aliases, which PyYAML writes for an object that it meets twice.
     def ignore_aliases(self, data: Any) -> bool:
         return True
 

@@ -97,6 +97,7 @@ class _Builder:
         return Document(data, self._lines, self._source)
 
     def _value(self, event: Any, path: str, depth: int) -> Any:
+        # A key has set its line already; a value may begin lines below it.
         self._lines.setdefault(path, event.start_mark.line + 1)
         self._check(event)
         if isinstance(event, yaml.ScalarEvent):
@@ -159,6 +160,7 @@ class _Builder:
 
 
 def _decode(text: str | bytes, source: str) -> str:
+    # Measured in bytes, before anything is decoded or parsed.
     size = len(text.encode(errors="replace") if isinstance(text, str) else text)
     if size > MAX_BYTES:
         raise _error(f"{size} bytes; at most {MAX_BYTES} are read", None, source)

@@ -29,7 +29,7 @@ from dialin.specification.domains import (
     allows,
     holds,
 )
-from dialin.specification.range_tests import Calibration, RateBounds, at_share, share_of
+from dialin.specification.range_tests import Calibration, RateBounds
 from dialin.specification.study_spec import StudySpec
 
 Array = NDArray[np.float64]
@@ -187,7 +187,7 @@ class Encoding:
             case FloatRange():
                 return float(_from_units(domain, np.array([unit]))[0])
             case _:
-                return at_share(self._bounds(params), min(1.0, max(0.0, unit)))
+                return self._bounds(params).rate_at(min(1.0, max(0.0, unit)))
 
     def unit(self, name: str, params: Mapping[str, Scalar]) -> float:
         """The position of a knob's value in its domain, from 0 to 1; for a choice the middle of its interval."""
@@ -196,7 +196,7 @@ class Encoding:
             return (_position(domain, value) + 0.5) / len(domain.values)
         if isinstance(domain, FloatRange | IntRange):
             return float(_to_units(domain, np.array([_float(value)]))[0])
-        return share_of(self._bounds(params), _float(value))
+        return self._bounds(params).unit_of(_float(value))
 
     def _rounded(self, name: str, params: Mapping[str, Scalar]) -> int:
         domain = self._spec.space[name]
