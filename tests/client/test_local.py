@@ -38,7 +38,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def row(settings):
-    """A study that is said to run, and that nobody drives."""
+    """A study that is said to run, and that no process drives."""
     settings.out.mkdir()
     with Studies(settings.database) as studies:
         return studies.create("small", to_yaml(make_spec()))
@@ -114,7 +114,7 @@ def test_a_driver_that_is_killed_while_it_is_to_stop(driven, settings, monkeypat
     monkeypatch.setattr(LocalStudies, "_terminate", lambda *_: None)
     with (
         LocalStudies(settings, sleep) as studies,
-        pytest.raises(ConflictError, match="has ended without ending the study; nobody drives study mine-"),
+        pytest.raises(ConflictError, match="has ended without ending the study; no process drives study mine-"),
     ):
         studies.stop("last")
 
@@ -126,7 +126,7 @@ def test_the_best_of_a_running_study_and_its_file(driven, settings, dialin):
     assert shown["yaml"].startswith("# Best of study mine-")
     done = dialin("stop", "last", "--out", str(settings.out))
     assert done.returncode == 0, done.stderr
-    assert "is interrupted; go on with it: dialin resume mine-" in done.stdout
+    assert "is interrupted; resume it with: dialin resume mine-" in done.stdout
     study = done.stdout.split()[1]
     file = OutputFolder(settings.out).study(study).best_config
     with LocalStudies(settings) as studies:
@@ -137,7 +137,7 @@ def test_the_best_of_a_running_study_and_its_file(driven, settings, dialin):
 def test_nobody_drives_it(settings, row):
     slept = []
     with LocalStudies(settings, slept.append) as studies:
-        nobody = f"nobody drives study {row.id}; go on with it: dialin resume {row.id}"
+        nobody = f"no process drives study {row.id}; resume it with: dialin resume {row.id}"
         with pytest.raises(ConflictError, match=nobody):
             studies.stop(row.id)
         with pytest.raises(ConflictError, match=nobody):

@@ -22,7 +22,7 @@ from dialin.settings import ServerAddress, Settings
 from dialin.specification.study_spec import StudySpec
 from dialin.study_flow import run as flow
 
-RUNNER = "ray"  # without --runner
+RUNNER = "ray"  # what trains where --runner is not given
 Listen = Callable[[], AbstractContextManager[Listener]]
 """Opens the progress display of a study that this process drives."""
 
@@ -155,49 +155,63 @@ class RemoteBackend:
         self._client.close()
 
     def submit(self, spec: str, overrides: Sequence[str], priority: int) -> Study:
+        """Queue a study; returns it as the server has stored it."""
         return self._client.submit(spec, priority=priority, overrides=overrides).info
 
     def studies(self, states: Sequence[str]) -> list[Study]:
+        """The studies in these states, or all, newest first."""
         return [study.info for study in self._client.studies(states, page=200)]
 
     def study(self, reference: str) -> StudyInFull:
+        """A study in full."""
         return self._handle(reference).detail()
 
     def trials(self, reference: str) -> list[Trial]:
+        """Every trial in the order of its number."""
         return self._handle(reference).trial_list()
 
     def trial(self, reference: str, number: int) -> Trial:
+        """One trial."""
         return self._handle(reference).trial(number)
 
     def best(self, reference: str) -> Best:
+        """The best configuration so far. Raises NoResultError while there is none."""
         return self._handle(reference).best()
 
     def best_yaml(self, reference: str) -> str:
+        """The best configuration as a specification. Raises NoResultError while there is none."""
         return self._handle(reference).best_yaml()
 
     def logs(self, reference: str, tail: int, trial: int | None) -> Mapping[str, str]:
+        """The driver's log, or that of one trial: a server does not send the logs of all trials at once."""
         name = "driver.log" if trial is None else trial_log_name(trial)
         text = self._handle(reference).logs(tail, trial)
         return {name: text} if text else {}
 
     def events(self, reference: str) -> Iterator[Event]:
+        """What happens in a study until it has ended."""
         return self._handle(reference).events()
 
     def stop(self, reference: str) -> Study:
+        """Ask the server to end a study; returns before the study has ended."""
         return self._handle(reference).stop().info
 
     def resume(self, reference: str, runner: str | None, listen: Listen) -> Study:
+        """Queue a study again; `runner` and `listen` are not used, because the server trains."""
         return self._handle(reference).resume().info
 
     def extend(
         self, reference: str, trials: str | None, epochs: str | None, runner: str | None, listen: Listen
     ) -> Study:
+        """Enlarge a study's budget and queue it again; `runner` and `listen` as for `resume`."""
         return self._handle(reference).extend(trials, epochs).info
 
     def command(self, words: str) -> str:
+        """A dialin command that goes to the same server."""
         return f"dialin {words} --server {self._named}" if self._named else f"dialin {words}"
 
     def link(self, study: Study, name: str) -> str | None:
+        """A link of a study as a whole address; the server sends paths."""
         path = getattr(study.links, name, None)
         return urljoin(f"{self._client.url}/", path) if path else None
 

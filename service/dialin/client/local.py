@@ -88,7 +88,9 @@ class LocalStudies:
             claim=None if spec.claim is None else judge(spec, spec.claim, records).text(),
             doctor=[each.text(len(records)) for each in diagnose(records)],
         )
-        return schemas.LocalStudy(**dict(full), paths=dict(snapshot.result.paths))
+        # The row of a study that was driven just now is as its driver read it; the result knows the time that it took.
+        known = dict(full) | {"seconds": snapshot.result.seconds}
+        return schemas.LocalStudy(**known, paths=dict(snapshot.result.paths))
 
     def trials(self, reference: str) -> list[schemas.Trial]:
         """Every trial in the order of its number."""
@@ -162,14 +164,14 @@ class LocalStudies:
                 yield self._study_event(study_id, offset)
                 return
             undriven = 0 if self._is_driven(row) else undriven + 1
-            if undriven > 1:  # nobody may hold the lease for a moment when a study begins or ends
-                raise ConflictError(self._nobody_drives(study_id))
+            if undriven > 1:  # for a moment no process holds the lease when a study begins or ends
+                raise ConflictError(self._not_driven(study_id))
             self._sleep(POLL_SECONDS)
 
     def stop(self, reference: str) -> schemas.LocalStudy:
         """Have the process that drives a study end it, and wait until it has.
 
-        Raises ConflictError for a study that has ended already, that nobody drives, or whose process cannot be reached
+        Raises ConflictError for a study that has ended already, that no process drives, or whose process cannot be reached
         from this machine.
         """
         row = self._read(reference).row
@@ -181,12 +183,12 @@ class LocalStudies:
         if self._read(row.id).row.state in ENDED:
             return self.study(row.id)
         if owner is None:
-            raise ConflictError(self._nobody_drives(row.id))
+            raise ConflictError(self._not_driven(row.id))
         self._terminate(owner, row.id)
         while self._read(row.id).row.state not in ENDED:
             if owner.is_gone() and self._read(row.id).row.state not in ENDED:
                 raise ConflictError(
-                    f"process {owner.pid} has ended without ending the study; {self._nobody_drives(row.id)}"
+                    f"process {owner.pid} has ended without ending the study; {self._not_driven(row.id)}"
                 )
             self._sleep(STOP_POLL_SECONDS)
         return self.study(row.id)
@@ -226,8 +228,8 @@ class LocalStudies:
     def _is_driven(self, row: StudyRow) -> bool:
         return row.state is not StudyState.RUNNING or holder(self._open(row.id).studies.engine, row.id) is not None
 
-    def _nobody_drives(self, study_id: str) -> str:
-        return f"nobody drives study {study_id}; go on with it: {self.command(f'resume {study_id}')}"
+    def _not_driven(self, study_id: str) -> str:
+        return f"no process drives study {study_id}; resume it with: {self.command(f'resume {study_id}')}"
 
     def _terminate(self, owner: Owner, study_id: str) -> None:
         if not owner.is_here():
@@ -235,7 +237,7 @@ class LocalStudies:
         try:
             os.kill(owner.pid, signal.SIGTERM)
         except ProcessLookupError:
-            raise ConflictError(self._nobody_drives(study_id)) from None
+            raise ConflictError(self._not_driven(study_id)) from None
         except PermissionError:
             raise ConflictError(f"study {study_id} is driven by process {owner.pid} of another user") from None
 

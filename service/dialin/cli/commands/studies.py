@@ -166,7 +166,7 @@ def _stop(backend: Backend, arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(short_data(study))
     elif study.ended:
-        print(f"study {study.id} is {study.state.value}; go on with it: {backend.command(f'resume {study.id}')}")
+        print(f"study {study.id} is {study.state.value}; resume it with: {backend.command(f'resume {study.id}')}")
     else:
         print(f"study {study.id} was asked to stop")
 
@@ -224,7 +224,7 @@ def show_end(backend: Backend, study: StudyInFull, arguments: argparse.Namespace
     show_result(screen, study, best, mirror_line(study, is_here=not backend.on_server))
     show_claim(screen, study)
     if study.state is StudyState.INTERRUPTED:
-        print(f"go on with it        {backend.command(f'resume {study.id}')}")
+        print(f"resume it with       {backend.command(f'resume {study.id}')}")
     _print_links(backend, study)
     return exit_code(study.state)
 
