@@ -38,6 +38,7 @@ class Replay:
     def __init__(self, progress: Progress, study: StudyInFull, clock: StudyClock) -> None:
         self._progress = progress
         self._study: Study = study
+        self._concurrency = study.concurrency  # the events of a folder say nothing of it
         self._spec = spec_of_study(study.id, study.spec)
         self._clock = clock
         self._is_planned = False
@@ -59,10 +60,8 @@ class Replay:
             case "study":
                 self._study = Study.model_validate(data)
                 self._tell_state()
-            case "planned":
-                self._plan(int(data["concurrency"]))
             case "trial_started":
-                self._plan(self._study.concurrency)
+                self._plan()
                 trial = Trial(int(data["trial"]), data["params"], 0, int(data.get("epochs", 0)))
                 self._trials[trial.number] = trial
                 self._progress.trial_started(trial)
@@ -81,9 +80,11 @@ class Replay:
             self._told = line
             self._progress.note(line)
 
-    def _plan(self, concurrency: int | None) -> None:
+    def _plan(self) -> None:
+        """Announce the study with its first trial: how many run at a time is known only by then on a server."""
         if not self._is_planned:
             self._is_planned = True
+            concurrency = self._study.concurrency or self._concurrency
             self._progress.planned(self._study.id, plan_elsewhere(self._spec, concurrency), ())
 
     def _trial(self, data: Mapping[str, Any]) -> Trial:

@@ -183,9 +183,7 @@ class Connection:
         if problem is None:
             return self._not_understood(response, "which is no problem document")
         detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
-        cls = by_code(problem["code"])
-        if cls is DialinError and 400 <= response.status_code < 500:
-            cls = UsageError  # a code of HTTP's own (405, 406, ...), which the tree does not have
+        cls = _class_of(problem["code"], response.status_code)
         if issubclass(cls, SpecError):
             return cls(_problems(problem.get("errors")) or [Problem("", detail)])
         if issubclass(cls, RateLimitedError):
@@ -254,6 +252,14 @@ def _problem_document(response: httpx.Response) -> dict[str, Any] | None:
     except ValueError:
         return None
     return problem if isinstance(problem, dict) and isinstance(problem.get("code"), str) else None
+
+
+def _class_of(code: str, status: int) -> type[DialinError]:
+    """The class of the tree with this code."""
+    cls = by_code(code)
+    if cls is DialinError and 400 <= status < 500:
+        return UsageError  # a code of HTTP's own (405, 406, ...), which the tree does not have
+    return cls
 
 
 def _problems(errors: Any) -> list[Problem]:

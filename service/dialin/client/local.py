@@ -18,6 +18,7 @@ from dialin.errors import ConflictError, NoResultError, UnreadableError
 from dialin.events.best_value_curve import BestValueCurve
 from dialin.events.log import metric_of, read_events
 from dialin.events.served import served_data
+from dialin.events.types import StudyStarted
 from dialin.lifecycle import ENDED, Action, StudyState, check_possible
 from dialin.paths import OutputFolder
 from dialin.results.claims import judge
@@ -89,7 +90,7 @@ class LocalStudies:
             doctor=[each.text(len(records)) for each in diagnose(records)],
         )
         # The row of a study that was driven just now is as its driver read it; the result knows the time that it took.
-        known = dict(full) | {"seconds": snapshot.result.seconds}
+        known = dict(full) | {"seconds": snapshot.result.seconds, "concurrency": self._concurrency(snapshot.row)}
         return schemas.LocalStudy(**known, paths=dict(snapshot.result.paths))
 
     def trials(self, reference: str) -> list[schemas.Trial]:
@@ -153,6 +154,7 @@ class LocalStudies:
             if (row.state, row.reason) != state and row.state not in ENDED:
                 state = (row.state, row.reason)
                 yield self._study_event(study_id, offset)
+            # The metric is asked for each time: the log may have been begun only after the first look.
             part = read_events(folder, offset, metric=metric_of(folder))
             for end, event in part.entries:
                 if (data := served_data(event)) is not None:
@@ -171,8 +173,8 @@ class LocalStudies:
     def stop(self, reference: str) -> schemas.LocalStudy:
         """Have the process that drives a study end it, and wait until it has.
 
-        Raises ConflictError for a study that has ended already, that no process drives, or whose process cannot be reached
-        from this machine.
+        Raises ConflictError for a study that has ended already, for one that no process drives, and for one whose
+        process cannot be reached from this machine.
         """
         row = self._read(reference).row
         check_possible(row.id, row.state, Action.STOP)
@@ -203,6 +205,7 @@ class LocalStudies:
         return self._reader
 
     def _read(self, reference: str) -> StudySnapshot:
+        # What a driver of this process has left is what it wrote to the disk: thousands of trials are not read twice.
         kept = self._kept.get(reference)
         return self._open(reference).load(reference) if kept is None else kept
 
@@ -220,6 +223,16 @@ class LocalStudies:
         spec = None if damage_of(row.spec) else stored_spec(row.spec)
         records = self._open(row.id).trials(row.id) if snapshot is None else snapshot.trials
         return schema_builder.outcome_of_trials(spec, records)
+
+    def _concurrency(self, row: StudyRow) -> int | None:
+        """How many trials of a running study are trained at a time, as its event log says it; None where it does not.
+
+        A plan made here would say what this process could do, and the driver may have had other processors.
+        """
+        first = read_events(self._out.study(row.id).events, 0, 1).events if row.state is StudyState.RUNNING else []
+        started = next((event for event in first if isinstance(event, StudyStarted)), None)
+        found = None if started is None else started.params.get("concurrency")
+        return found if isinstance(found, int) else None
 
     def _study_event(self, study_id: str, offset: int) -> schemas.Event:
         study = self._short(self._open(study_id).studies.get(study_id))
