@@ -82,13 +82,13 @@ class Recording:
         self.lock = threading.Lock()  # as a real one has: it is not to be pickled
         self.patience, self.since, self.cut_off_at, self.loops = None, {}, None, 0
 
-    def progress(self):
+    def report_progress(self):
         self.loops += 1
 
-    def working(self, trial):
+    def report_working(self, trial):
         self.since.setdefault(trial.number, (trial, time.monotonic()))
 
-    def overdue(self):
+    def find_overdue(self):
         if self.patience is None:
             return []
         late = [trial for trial, since in self.since.values() if time.monotonic() - since > self.patience]
@@ -122,7 +122,7 @@ class Recording:
         self.live.discard(trial.number)
         self.failures[trial.number] = traceback
 
-    def lost(self, trial, reason):
+    def report_lost_worker(self, trial, reason):
         self.live.discard(trial.number)
         self.losses[trial.number] = reason
         self.waiting.append(Trial(trial.number, {"fate": "fine"}, 1))

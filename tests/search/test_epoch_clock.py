@@ -39,9 +39,9 @@ def after(minutes, *events):
 def test_the_limit(minutes, events, limit, text):
     clock, epochs = after(minutes, *events)
     clock.now = limit
-    assert epochs.overdue(0) is None
+    assert epochs.overdue_text(0) is None
     clock.now = limit + 0.001
-    assert text in epochs.overdue(0)
+    assert text in epochs.overdue_text(0)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_the_limit(minutes, events, limit, text):
 def test_what_is_not_overdue(minutes, events):
     clock, epochs = after(minutes, *events)
     clock.now = 1e6
-    assert epochs.overdue(0) is None
+    assert epochs.overdue_text(0) is None
 
 
 def test_said_again_a_beginning_changes_nothing():
     clock, epochs = after(1, (0, "begin", 0, 0), (50, "begin", 0, 0))
     clock.now = 61.0
-    assert epochs.overdue(0) is not None
+    assert epochs.overdue_text(0) is not None
     assert not epochs.is_idle
     epochs.end(0)
     assert epochs.is_idle

@@ -90,7 +90,7 @@ def test_a_trial_that_trains_epochs_again_is_told_of_once(make_driver):
     driver, _, published = make_driver()
     first = driver.ask()
     driver.report(first, [Report(epoch, metrics(0.1), f"0000/epoch-{epoch:04d}") for epoch in (1, 2, 3)])
-    driver.lost(first, "killed")
+    driver.report_lost_worker(first, "killed")
     again = driver.ask()
     assert again.epochs_done == 3
     driver.report(again, [Report(1, metrics(0.1), None)])
@@ -238,7 +238,7 @@ def test_the_hours_cut_off_what_never_reports(make_driver):
     clock = Clock()
     driver, study, published = make_driver("budget.hours=1", clock=clock)
     first, _ = driver.ask(), driver.ask()
-    driver.working(first)
+    driver.report_working(first)
     driver.report(first, [Report(1, metrics(0.5))])
     clock.now = 3600.0
     assert not driver.is_cut_off  # a trial that is about to report is heard
@@ -256,47 +256,47 @@ def test_a_trial_that_is_at_an_epoch_for_too_long_is_overdue(make_driver):
     clock = Clock()
     driver, study, published = make_driver("budget.epoch_minutes=2", clock=clock)
     first, second, third = driver.ask(), driver.ask(), driver.ask()
-    driver.working(first)
-    driver.working(second)
+    driver.report_working(first)
+    driver.report_working(second)
     clock.now = 60.0
     driver.report(first, [Report(1, metrics(0.5)), Report(2, metrics(0.6))])
     clock.now = 121.0
     text = "epoch 1 was not reported within 2.02 min, and the limit is 2 min (budget.epoch_minutes)"
-    assert driver.overdue() == [(second, text)]  # the third still waits for a worker
+    assert driver.find_overdue() == [(second, text)]  # the third still waits for a worker
     driver.fail(second, text)
     assert study.trials()[1].state is TrialState.FAILED
     assert study.trials()[1].reason.startswith(text)
     assert [end[:2] for end in published.ends()] == [(1, "failed")]
-    driver.lost(first, "its node is gone")
-    driver.working(third)
+    driver.report_lost_worker(first, "its node is gone")
+    driver.report_working(third)
     clock.now = 240.0
-    assert driver.overdue() == []
+    assert driver.find_overdue() == []
     clock.now = 242.0
-    assert [trial for trial, _ in driver.overdue()] == [third]
+    assert [trial for trial, _ in driver.find_overdue()] == [third]
 
 
 def test_a_study_whose_trials_all_wait_for_a_worker_says_so(make_driver):
     clock, said = Clock(), []
     driver, _, _ = make_driver(clock=clock, starved=said.append)
-    driver.progress()
+    driver.report_progress()
     first, second = driver.ask(), driver.ask()
     for clock.now in (0.0, STARVED_SECONDS - 1):
-        driver.progress()
+        driver.report_progress()
     assert said == []
     clock.now = STARVED_SECONDS
-    driver.progress()
-    driver.progress()
+    driver.report_progress()
+    driver.report_progress()
     assert said == [True]
-    driver.working(second)
-    driver.progress()
+    driver.report_working(second)
+    driver.report_progress()
     assert said == [True, False]
-    driver.lost(second, "its node is gone")
-    driver.progress()
+    driver.report_lost_worker(second, "its node is gone")
+    driver.report_progress()
     clock.now += STARVED_SECONDS
-    driver.progress()
+    driver.report_progress()
     assert said == [True, False, True]
     driver.fail(first, "x")
-    driver.progress()
+    driver.report_progress()
     assert said[-1] is False  # nothing is under way
 
 

@@ -127,14 +127,14 @@ class _GuardedDriver:
     def is_cut_off(self) -> bool:
         return self._kept(lambda: self._driver.is_cut_off, True)
 
-    def progress(self) -> None:
-        self._kept(self._driver.progress, None)
+    def report_progress(self) -> None:
+        self._kept(self._driver.report_progress, None)
 
-    def working(self, number: int) -> None:
-        self._kept(lambda: self._driver.working(self.live[number]), None)
+    def report_working(self, number: int) -> None:
+        self._kept(lambda: self._driver.report_working(self.live[number]), None)
 
-    def overdue(self) -> Sequence[tuple[Trial, str]]:
-        return self._kept(self._driver.overdue, ())
+    def find_overdue(self) -> Sequence[tuple[Trial, str]]:
+        return self._kept(self._driver.find_overdue, ())
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> bool:
         """Take in reports of a trial. Return whether the trial continues; if not, its worker is free."""
@@ -143,8 +143,8 @@ class _GuardedDriver:
     def fail(self, trial: Trial, traceback: str) -> None:
         self._kept(lambda: self._driver.fail(trial, traceback), None)
 
-    def lost(self, trial: Trial, reason: str) -> None:
-        self._kept(lambda: self._driver.lost(trial, reason), None)
+    def report_lost_worker(self, trial: Trial, reason: str) -> None:
+        self._kept(lambda: self._driver.report_lost_worker(trial, reason), None)
 
     def _kept(self, call: Callable[[], T], otherwise: T) -> T:
         if self.error is not None:
@@ -253,7 +253,7 @@ class StudyScheduler(FIFOScheduler):
         if (late := self._driver.killed.pop(trial.trial_id, None)) is not None:
             self._driver.fail(mine, f"{late}; its worker was killed")
         elif isinstance(error, RayActorError):
-            self._driver.lost(mine, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            self._driver.report_lost_worker(mine, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         else:
             self._driver.fail(mine, error_text_of(trial))
 
@@ -271,7 +271,7 @@ class StudyWatch(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         """Do both; the search for overdue trials once in `LOOK_SECONDS`."""
-        self._driver.progress()
+        self._driver.report_progress()
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK_SECONDS
@@ -281,8 +281,8 @@ class StudyWatch(Callback):
             if not trial.is_finished() and (actor := actor_of(trial)) is not None
         }
         for number in actors:
-            self._driver.working(number)
-        for late, text in self._driver.overdue():
+            self._driver.report_working(number)
+        for late, text in self._driver.find_overdue():
             if late.number in actors:
                 trial, actor = actors[late.number]
                 self._driver.killed[trial.trial_id] = text

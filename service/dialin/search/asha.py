@@ -91,21 +91,21 @@ class Promotions:
         self._sign = -1.0 if maximize else 1.0
         self._ranked: dict[int, list[tuple[float, int]]] = {rung: [] for rung in self.rungs}  # the best first
         self._at: dict[int, dict[int, float]] = {rung: {} for rung in self.rungs}
-        self._waiting: dict[int, int] = {}  # trial -> its rung
+        self._paused: dict[int, int] = {}  # trial -> its rung
 
     def record(self, rung: int, trial: int, value: float) -> None:
         """A trial has reached a rung, and is paused there."""
         if trial not in self._at[rung]:
             self._at[rung][trial] = self._sign * value
             bisect.insort(self._ranked[rung], (self._sign * value, trial))
-        self._waiting[trial] = rung
+        self._paused[trial] = rung
 
-    def replay(self, trial: int, values: Mapping[int, float], before: int, waits: bool) -> None:
-        """Record a stored trial, which began after epoch `before`; `waits`: it is paused, if its last epoch was a
+    def replay(self, trial: int, values: Mapping[int, float], before: int, pauses: bool) -> None:
+        """Record a stored trial, which began after epoch `before`; `pauses`: it is paused, if its last epoch was a
         rung."""
         for rung, epoch in crossings(self.rungs, values, before):
             self.record(rung, trial, values[epoch])
-            if not waits or epoch != max(values):
+            if not pauses or epoch != max(values):
                 self.remove(trial)
 
     def rank(self, rung: int, trial: int) -> tuple[int, int]:
@@ -120,21 +120,21 @@ class Promotions:
 
     def remove(self, trial: int) -> None:
         """A trial trains on, or has ended: it is not paused any more."""
-        self._waiting.pop(trial, None)
+        self._paused.pop(trial, None)
 
     @property
-    def waiting(self) -> Mapping[int, int]:
+    def paused(self) -> Mapping[int, int]:
         """The paused trials, each with its rung."""
-        return self._waiting
+        return self._paused
 
     def next(self, round_up: bool = False) -> int | None:
         """The trial to promote: of those that may be, the best one at the highest rung; None when there is none."""
-        held = set(self._waiting.values())
+        held = set(self._paused.values())
         for rung in reversed(self.rungs):
             if rung not in held:
                 continue
             for _, trial in self._ranked[rung][: self.quota(rung, round_up)]:
-                if self._waiting.get(trial) == rung:
+                if self._paused.get(trial) == rung:
                     return trial
         return None
 

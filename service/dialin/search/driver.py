@@ -27,16 +27,16 @@ class Driver(Protocol):
     def fail(self, trial: Trial, traceback: str) -> None:
         """End a trial whose training raised. The exception of the traceback becomes the reason."""
 
-    def lost(self, trial: Trial, reason: str) -> None:
+    def report_lost_worker(self, trial: Trial, reason: str) -> None:
         """The worker of a trial has died: the trial goes on from its checkpoint, unless that has happened too often."""
 
-    def progress(self) -> None:
+    def report_progress(self) -> None:
         """The executor's loop has completed another round."""
 
-    def working(self, trial: Trial) -> None:
+    def report_working(self, trial: Trial) -> None:
         """A worker is training the trial, which may have waited for one until now. Calling it again changes nothing."""
 
-    def overdue(self) -> Sequence[tuple[Trial, str]]:
+    def find_overdue(self) -> Sequence[tuple[Trial, str]]:
         """The trials that have been at one epoch for too long, each with a sentence that says for how long. Their
         workers are to be killed; an executor that cannot kill a worker never calls this."""
 

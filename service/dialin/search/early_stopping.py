@@ -26,11 +26,11 @@ class EarlyStopping(Protocol):
     def record(self, trial: int, rung: int, value: float) -> None:
         """Record that a trial has reached a rung and ends there for another reason."""
 
-    def recover(self, trial: int, values: Mapping[int, float], began: int, *, waits: bool, can_grow: bool) -> None:
+    def recover(self, trial: int, values: Mapping[int, float], began: int, *, unfinished: bool, can_grow: bool) -> None:
         """Record a stored trial, which began after epoch `began`.
 
-        `waits`: it has not ended; `can_grow`: it was complete at a shorter length than trials have now. If its last
-        epoch is a rung, it is paused there.
+        `unfinished`: it has not ended; `can_grow`: it was complete at a shorter length than trials have now. The
+        strategy may pause either at the rung of its last epoch.
         """
 
     def next(self, *, round_up: bool = False) -> int | None:
@@ -63,6 +63,7 @@ class Promoting:
         self._promotions = _promotions(plan)
 
     def decide(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+        """Continue if the trial is among the first floor(n / reduction_factor) of the rung, else pause."""
         self._promotions.record(rung, trial, value)
         rank, _ = self._promotions.rank(rung, trial)
         action: Action = "pause"
@@ -72,27 +73,32 @@ class Promoting:
         return self._ranked(action, "rung_rank", trial, epoch, rung, value)
 
     def decide_again(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
-        # A trial whose last epoch was a rung is paused there by `recover`; one that is asked here is past it.
+        """Continue: `recover` pauses the trials whose last epoch was a rung; one that is asked here is past it."""
         return Decision("continue", "between_rungs", epoch)
 
     def record(self, trial: int, rung: int, value: float) -> None:
         """Nothing: a trial that ends for another reason is no candidate for promotion."""
 
-    def recover(self, trial: int, values: Mapping[int, float], began: int, *, waits: bool, can_grow: bool) -> None:
-        self._promotions.replay(trial, values, began, waits or can_grow)
+    def recover(self, trial: int, values: Mapping[int, float], began: int, *, unfinished: bool, can_grow: bool) -> None:
+        """Rank the trial at the rungs that it has reached, and pause it if its last epoch was one."""
+        self._promotions.replay(trial, values, began, unfinished or can_grow)
 
     def next(self, *, round_up: bool = False) -> int | None:
+        """The best of the paused trials that may be promoted, at the highest rung."""
         return self._promotions.next(round_up=round_up)
 
     def remove(self, trial: int) -> None:
+        """The trial is not paused any more."""
         self._promotions.remove(trial)
 
     @property
     def paused(self) -> Mapping[int, int]:
-        return self._promotions.waiting
+        """The trials that are paused at a rung."""
+        return self._promotions.paused
 
     def final_decision(self, trial: int, epoch: int, value: float | None) -> Decision:
-        rung = self._promotions.waiting[trial]
+        """A stop: early stopping where the rank is beyond the quota, rounded up; else the study's end."""
+        rung = self._promotions.paused[trial]
         rank, _ = self._promotions.rank(rung, trial)
         can_be_promoted = rank <= self._promotions.quota(rung, round_up=True)
         return self._ranked("stop", "study_ended" if can_be_promoted else "rung_rank", trial, epoch, rung, value)
@@ -116,32 +122,39 @@ class Stopping:
         self._extended = _promotions(plan)
 
     def decide(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+        """Stop if the value is worse than the cutoff of the values before it; then record it."""
         decision = self._judge(epoch, rung, value, recorded=False)
         self._asha.record(rung, value)
         return decision
 
     def decide_again(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+        """The same without the trial's own value, which `recover` has recorded."""
         return self._judge(epoch, rung, value, recorded=True)
 
     def record(self, trial: int, rung: int, value: float) -> None:
+        """Add the value to those of the rung."""
         self._asha.record(rung, value)
 
-    def recover(self, trial: int, values: Mapping[int, float], began: int, *, waits: bool, can_grow: bool) -> None:
+    def recover(self, trial: int, values: Mapping[int, float], began: int, *, unfinished: bool, can_grow: bool) -> None:
+        """Record the values; a trial of the shorter length is paused where its last epoch is a rung."""
         self._asha.replay(values, began)
         self._extended.replay(trial, values, began, can_grow)
 
     def next(self, *, round_up: bool = False) -> int | None:
+        """The best trial of the shorter length that may be trained on."""
         return self._extended.next(round_up=round_up)
 
     def remove(self, trial: int) -> None:
+        """The trial of the shorter length is trained on by another trial."""
         self._extended.remove(trial)
 
     @property
     def paused(self) -> Mapping[int, int]:
         """Only trials of the shorter length: this form pauses none."""
-        return self._extended.waiting
+        return self._extended.paused
 
     def final_decision(self, trial: int, epoch: int, value: float | None) -> Decision:
+        """A stop with the study: this form pauses no trial that early stopping could end."""
         return Decision("stop", "study_ended", epoch)
 
     def _judge(self, epoch: int, rung: int, value: float, recorded: bool) -> Decision:

@@ -48,7 +48,7 @@ class EpochClock:
         """Whether no trial has a worker."""
         return not self._at
 
-    def overdue(self, trial: int) -> str | None:
+    def overdue_text(self, trial: int) -> str | None:
         """A sentence about a trial that has been at one epoch for longer than the limit; None for any other trial."""
         limit = self._limit_seconds()
         if trial not in self._at or not limit:

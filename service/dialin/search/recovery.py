@@ -98,7 +98,7 @@ def _take_over(state: StudyState, plan: Plan, record: TrialRecord, storage_id: i
         state.early_stopping.remove(record.continues)
         state.extendable = [other for other in state.extendable if other != record.continues]
     can_grow = _can_grow(plan, record)
-    state.early_stopping.recover(number, record.values, record.began, waits=not has_ended, can_grow=can_grow)
+    state.early_stopping.recover(number, record.values, record.began, unfinished=not has_ended, can_grow=can_grow)
     if can_grow and not plan.rungs:
         state.extendable.append(number)
     if not has_ended and number not in state.early_stopping.paused:

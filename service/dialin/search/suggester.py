@@ -52,13 +52,9 @@ class Suggester:
             return None
         if number < len(self._spec.search.enqueue):
             chosen = self._enqueued(number, observations, tried)
-            if not self._names or self.encoding.key_of(chosen) not in tried:
-                return chosen
-        for attempt in range(ATTEMPTS):
-            chosen = self._sampler.suggest(number, observations, tried, attempt)
             if self.encoding.key_of(chosen) not in tried:
                 return chosen
-        return self._untried(number, tried)
+        return self._sampled(number, observations, tried)
 
     def suggest_batch(self, number: int, observations: Observations, count: int) -> list[Chosen | None]:
         """The suggestions for trial `number` and the next ones, at least one and at most `count`.
@@ -89,6 +85,15 @@ class Suggester:
                 middle = self.encoding.value_at(name, 0.5, chosen)
                 chosen[name] = wanted.get(name, suggested.get(name, middle))
         return chosen
+
+    def _sampled(self, number: int, observations: Observations, tried: Set[Key]) -> Chosen | None:
+        """The sampler's first suggestion that was not tried yet, else any such configuration; None where there is
+        none."""
+        for attempt in range(ATTEMPTS):
+            chosen = self._sampler.suggest(number, observations, tried, attempt)
+            if self.encoding.key_of(chosen) not in tried:
+                return chosen
+        return self._untried(number, tried)
 
     def _untried(self, number: int, tried: Set[Key]) -> Chosen | None:
         """Any configuration that was not tried yet, where the sampler finds none; None where there is none."""

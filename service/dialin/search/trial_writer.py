@@ -64,19 +64,24 @@ class OptunaTrialWriter:
         self._storage, self._study_id = storage, study_id
 
     def create(self, trial: FrozenTrial, number: int) -> int:
+        """Store the trial by one call, which Optuna makes one transaction."""
         return self._storage.create_new_trial(self._study_id, trial)
 
     def set_value(self, trial_id: int, epoch: int, value: float) -> None:
+        """Store the value in a transaction of its own."""
         self._storage.set_trial_intermediate_value(trial_id, epoch, value)
 
     def set_attribute(self, trial_id: int, key: str, value: object) -> None:
+        """Store the attribute in a transaction of its own."""
         self._storage.set_trial_user_attr(trial_id, key, value)
 
     def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
+        """Change the state in a transaction of its own."""
         self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
 
     @contextmanager
     def batch(self) -> Iterator[None]:
+        """Nothing: every change in the block is stored at once."""
         yield
 
 
@@ -102,6 +107,7 @@ class SqlTrialWriter:
         self._depth = 0
 
     def create(self, trial: FrozenTrial, number: int) -> int:
+        """Insert the trial's row with those of its parameters and attributes in one transaction."""
         with self._engine.begin() as connection:
             row = {"number": number, "study_id": self._study_id, "state": trial.state, "datetime_start": _now()}
             (trial_id,) = connection.execute(sa.insert(tables.TRIALS).values(**row)).inserted_primary_key or (0,)
@@ -121,19 +127,23 @@ class SqlTrialWriter:
         return int(trial_id)
 
     def set_value(self, trial_id: int, epoch: int, value: float) -> None:
+        """Insert the value with the batch."""
         with self.batch():
             self._changes.values[trial_id, epoch] = value
 
     def set_attribute(self, trial_id: int, key: str, value: object) -> None:
+        """Replace the attribute with the batch."""
         with self.batch():
             self._changes.attributes[trial_id, key] = value
 
     def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
+        """Change the state with the batch, after its values and attributes."""
         with self.batch():
             self._changes.states.append((trial_id, state, value))
 
     @contextmanager
     def batch(self) -> Iterator[None]:
+        """Write the changes when the outermost block ends; drop them if it raises."""
         self._depth += 1
         try:
             yield

@@ -138,7 +138,7 @@ class StudyDriver:
         allowed = self._control.allowance()
         return allowed is not None and len(self._live) >= max(1, allowed)
 
-    def progress(self) -> None:
+    def report_progress(self) -> None:
         """The loop that drives the study has come round once more."""
         self._control.progress()
         waits = bool(self._live) and self._epochs.is_idle
@@ -151,14 +151,14 @@ class StudyDriver:
             self._starved = starved
             self._control.starved(starved)
 
-    def working(self, trial: Trial) -> None:
+    def report_working(self, trial: Trial) -> None:
         """A worker trains the trial, which may have waited for one until now."""
         if trial.number in self._live:
             self._epochs.begin(trial.number, trial.epochs_done)
 
-    def overdue(self) -> list[tuple[Trial, str]]:
+    def find_overdue(self) -> list[tuple[Trial, str]]:
         """Trials whose epoch takes longer than allowed, each with the reason as a sentence."""
-        late = ((trial, self._epochs.overdue(number)) for number, trial in self._live.items())
+        late = ((trial, self._epochs.overdue_text(number)) for number, trial in self._live.items())
         return [(trial, text) for trial, text in late if text is not None]
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> Decision:
@@ -179,7 +179,7 @@ class StudyDriver:
         with self._writing():
             self._fail(trial, traceback, Decision("fail", "exception", detail=cause_of(traceback)))
 
-    def lost(self, trial: Trial, reason: str) -> None:
+    def report_lost_worker(self, trial: Trial, reason: str) -> None:
         """A trial's worker died: put the trial back, or end it if that happened too often."""
         with self._writing():
             self._losses[trial.number] += 1
