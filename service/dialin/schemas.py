@@ -86,6 +86,11 @@ class TrialCounts(BaseModel):
         """How many trials have ended, in any way."""
         return sum(int(getattr(self, state.value)) for state in TRIAL_ENDED)
 
+    @property
+    def begun(self) -> int:
+        """How many trials there are, in any state."""
+        return sum(int(getattr(self, state.value)) for state in TrialState)
+
 
 class Links(BaseModel):
     """Where more about a study is found: paths of the server. Null for a study that was read without a server."""

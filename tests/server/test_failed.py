@@ -93,7 +93,7 @@ def test_the_page_says_the_cause_first_and_lists_what_failed(client, failed):
     assert len(answer.content) < 200_000
     assert page.index("3 of 3 trials failed: ValueError") < page.index("Failed trials") < page.index("h-best")
     assert f"/api/v1/studies/{failed}/trials/2/log" in page
-    assert "Nothing out of the ordinary" not in page
+    assert "Nothing unusual was found" not in page
     assert "\u202e" not in page
     assert "[/red] &lt;b&gt;" in page
 

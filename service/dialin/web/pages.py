@@ -1,4 +1,4 @@
-"""The pages of the service: `router(backend)` is what an application includes."""
+"""The routes of the page: `router(backend)` is what an application includes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dialin.web.study_view import study_context, trials_context
 
 COOKIE = "dialin_session"
 STATES = tuple(state.value for state in StudyState)
-PAGE = 50
+PAGE = 50  # studies
 Form = Annotated[Mapping[str, str], Depends(form)]
 Text = Annotated[str, Depends(plain_text)]
 
 
 def router(backend: Backend) -> APIRouter:
-    """All pages over a backend. They are not part of the API's description."""
+    """All pages over a backend. They are not part of the OpenAPI document."""
     pages = APIRouter(route_class=PageRoute, include_in_schema=False)
     _add_lists(pages, backend)
     _add_study(pages, backend)
@@ -39,7 +39,7 @@ def router(backend: Backend) -> APIRouter:
     def static(request: Request, name: str) -> Response:
         found = static_file(request, name)
         if found is None:
-            raise NotFoundError(f"no file {name!r}")
+            raise NotFoundError(f"the page has no file {name!r}")
         return found
 
     return pages
@@ -99,7 +99,7 @@ def _add_study(pages: APIRouter, backend: Backend) -> None:
     def act(request: Request, study_id: str, action: str, fields: Form) -> Response:
         caller = backend.caller(request)
         if action not in list(Action):
-            raise NotFoundError(f"no action {action!r}; there are {', '.join(Action)}")
+            raise NotFoundError(f"no action {action!r}; allowed: {', '.join(Action)}")
         change = {name: fields[name].strip() for name in ("trials", "epochs") if fields.get(name, "").strip()}
         backend.act(caller, study_id, Action(action), change)
         return RedirectResponse("/" if action == "archive" else f"/studies/{study_id}", 303)
@@ -123,7 +123,7 @@ def _add_submit(pages: APIRouter, backend: Backend) -> None:
 
     @pages.post("/submit/check")
     def check(request: Request, text: Text) -> Response:
-        """What is wrong with a specification is no error of the request: a browser would write one to its console."""
+        # A wrong specification is no failed request: the browser would report an error in its console while one types.
         caller = backend.caller(request)
         try:
             return JSONResponse({"plan": backend.plan(caller, text).model_dump(mode="json")})
@@ -139,14 +139,14 @@ def _add_submit(pages: APIRouter, backend: Backend) -> None:
         key, priority = fields.get("key") or secrets.token_urlsafe(16), fields.get("priority") or "0"
         try:
             study_id = backend.submit(caller, text, _key_of(key, text), _priority(priority))
-        except DialinError as error:  # whatever it is: what was written is not lost
+        except DialinError as error:  # the form is shown again, so that its text is not lost
             problems = error.problems if isinstance(error, SpecError) else (Problem("", str(error)),)
             return shown(request, caller, text, error.status, problems=problems, key=key, priority=priority)
         return RedirectResponse(f"/studies/{study_id}", 303)
 
 
 def _key_of(key: str, text: str) -> str:
-    """One form sent twice makes one study; sent again after its text was changed, another."""
+    """The idempotency key of a submission: a form that is sent twice makes one study, unless its text has changed."""
     return f"{key[:64]}-{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"
 
 
@@ -156,7 +156,7 @@ def _priority(text: str) -> int:
     except ValueError:
         value = 1000
     if not -100 <= value <= 100:
-        raise UsageError(f"priority {text!r}: a whole number from -100 to 100")
+        raise UsageError(f"priority {text!r}; allowed: a whole number from -100 to 100")
     return value
 
 
@@ -184,7 +184,7 @@ def _add_sessions(pages: APIRouter, backend: Backend) -> None:
 
     @pages.post("/sign-out", dependencies=[Depends(form)])
     def sign_out(request: Request) -> Response:
-        with suppress(UnauthorizedError):  # a session that has ended already is as good
+        with suppress(UnauthorizedError):  # the session has ended already
             backend.sign_out(request)
         response = RedirectResponse("/sign-in", 303)
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")

@@ -1,4 +1,4 @@
-"""How the page answers: templates with their helpers, headers, forms, errors as pages."""
+"""How the page answers: templates with their filters, headers, forms, and errors as pages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dialin.charts import charts, words
 from dialin.errors import DialinError, TooLargeError, UnauthorizedError, UsageError
+from dialin.lifecycle import TrialState
 from dialin.schemas import TrialCounts
 from dialin.texts import metric_text, printable, scalar_text
 
@@ -34,9 +35,10 @@ _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class PageRoute(APIRoute):
-    """A route whose errors are pages, and whose answers carry the headers of one."""
+    """A route whose errors are pages, and whose answers carry the headers of a page."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler of the route, wrapped."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -52,7 +54,7 @@ class PageRoute(APIRoute):
 
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> Response:
-    """A template as a page. One that has not changed since the browser asked last is not sent again."""
+    """A template as a page. A page that the browser has already is answered with 304."""
     mlflow = getattr(request.app.state, "mlflow_link", None)
     text = _TEMPLATES.get_template(template).render(path=request.url.path, now=time.time(), mlflow=mlflow, **context)
     etag = f'W/"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"'
@@ -62,7 +64,7 @@ def render(request: Request, template: str, status: int = 200, **context: Any) -
 
 
 def static_file(request: Request, name: str) -> Response | None:
-    """A file of the page; None where there is none of that name."""
+    """A script, style or image of the page; None for an unknown name."""
     known = {path.name: path for path in STATIC.iterdir() if path.suffix in _TYPES}
     if name not in known:
         return None
@@ -74,12 +76,12 @@ def static_file(request: Request, name: str) -> Response | None:
 
 
 def error_page(request: Request, error: DialinError) -> Response:
-    """What went wrong, for a person; to sign in where that is what is missing."""
+    """A page that says what went wrong; or a redirect to the form to sign in, where that is missing."""
     if isinstance(error, UnauthorizedError) and request.method == "GET" and "text/html" in _accepts(request):
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/sign-in?next={quote(wanted, safe='')}", 303)
     titles = {401: "Not signed in", 403: "Not allowed", 404: "Not found", 409: "Not possible now"}
-    title = titles.get(error.status, "That did not work")
+    title = titles.get(error.status, "The request failed")
     return render(request, "error.html", error.status, caller=None, title=title, message=str(error))
 
 
@@ -88,12 +90,12 @@ def _accepts(request: Request) -> str:
 
 
 async def form(request: Request) -> Mapping[str, str]:
-    """The fields of a form. Raises UsageError for what is none of this page's."""
+    """The fields of a form. Raises UsageError for a form with more fields than any of the page's forms."""
     text = await plain_text(request)
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError:
-        raise UsageError(f"a form of more than {MAX_FIELDS} fields") from None
+        raise UsageError(f"the form has more than {MAX_FIELDS} fields") from None
 
 
 async def plain_text(request: Request) -> str:
@@ -102,18 +104,18 @@ async def plain_text(request: Request) -> str:
     async for chunk in request.stream():
         content += chunk
         if len(content) > MAX_FORM_BYTES:
-            raise TooLargeError(f"a form of more than {MAX_FORM_BYTES:,} bytes")
+            raise TooLargeError(f"the form has more than {MAX_FORM_BYTES:,} bytes")
     return content.decode("utf-8", "replace")
 
 
 def local_path(wanted: str) -> str:
-    """A path of this site to go on to; `/` for whatever would lead elsewhere."""
+    """The path of this site that a form names as the next page; `/` for a text that leads to another site."""
     printable = wanted.isprintable() and "\\" not in wanted
     return wanted if printable and wanted.startswith("/") and not wanted.startswith("//") else "/"
 
 
 def web_link(url: str | None) -> str | None:
-    """A link that may be shown: to the web or a path of this site, and nothing that a browser would run."""
+    """A link that may be shown, to the web or to a path of this site; None for any other, which a browser might run."""
     if url and url.startswith("/"):
         return url if local_path(url) == url else None
     return url if url and urlsplit(url).scheme in ("http", "https") else None
@@ -124,7 +126,7 @@ def _progress(counts: TrialCounts) -> Markup:
 
 
 def _shown(value: Any) -> Any:
-    """What a template writes: whatever text comes from people can be shown, and be sent as UTF-8."""
+    """A value as a template writes it: any text from people is made printable, and can be sent as UTF-8."""
     return type(value)(printable(value)) if isinstance(value, str) else value
 
 
@@ -136,6 +138,7 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     finalize=_shown,
 )
+_TEMPLATES.globals["trial_states"] = [state.value for state in TrialState]
 _TEMPLATES.filters |= {
     "ago": words.ago,
     "cut": words.cut,

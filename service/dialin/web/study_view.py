@@ -1,4 +1,4 @@
-"""What the page of one study shows, gathered from what the API says of it."""
+"""What the page of one study shows, computed from the models of the API."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ from dialin.web.backend import Backend, Caller, Data
 
 T = TypeVar("T")
 
-LEADERS = 10
+LEADERS = 10  # trials on the leaderboard
 FAILED_SHOWN = 10
-TRIALS = 100  # on a page of all of them
+TRIALS = 100  # on a page of the list of all trials
 LOG_LINES = 200
 
 
 def study_context(
     backend: Backend, caller: Caller, study_id: str, knob: str | None, zoom: bool = False
 ) -> dict[str, Any]:
-    """Everything that the templates of a study ask for. Raises NotFoundError."""
+    """The context of the templates of a study. Raises NotFoundError.
+
+    `knob`: the one whose values are drawn; None or an unknown one: the first choice. `zoom`: whether the value axis
+    covers the best quarter of the values only.
+    """
     study = backend.study(study_id)
     none: Sequence[Data] = ()
     trials = _if_readable(lambda: backend.trials(study_id), none)
@@ -64,18 +68,18 @@ def study_context(
 
 
 def actions_of(study: StudyInFull, caller: Caller) -> list[str]:
-    """What the caller may do to the study as it stands."""
+    """The actions that the caller may take on the study now."""
     owned = study.owner == caller.name
     return [each.value for each in allowed_actions(study.state, caller.role, owned=owned, archived=study.archived)]
 
 
 def _read(text: str) -> StudySpec | None:
-    """The specification; None for one that this version does not read: the rest is shown all the same."""
+    """The specification; None for one that this version cannot read: the rest of the study is shown nevertheless."""
     return None if damage_of(text) else stored_spec(text)
 
 
 def _if_readable(ask: Callable[[], T], otherwise: T) -> T:
-    """What the service says; something else where that cannot be read. The study itself says why."""
+    """What `ask` returns; `otherwise` where it cannot be read, which the study's `unreadable` explains."""
     try:
         return ask()
     except UnreadableError:
@@ -84,7 +88,7 @@ def _if_readable(ask: Callable[[], T], otherwise: T) -> T:
 
 @lru_cache(maxsize=64)
 def _rungs(text: str) -> tuple[int, ...]:
-    """The epochs at which trials are compared; those of a long training may be many."""
+    """The rungs of a specification. Computed once: a long training has many."""
     spec = _read(text)
     return rungs_for(spec) if spec is not None else ()
 
@@ -96,7 +100,7 @@ def _knobs(spec: StudySpec | None) -> list[charts.Knob]:
 
 
 def _first_choice(knobs: Sequence[charts.Knob]) -> charts.Knob | None:
-    """The learning rate, which matters most where it moves; else the first range."""
+    """The learning rate, which usually matters most, if it is searched; otherwise the first knob with a range."""
     ranked = sorted(knobs, key=lambda knob: (knob.name != "lr", not isinstance(knob.domain, _RANGES)))
     return ranked[0] if ranked else None
 
@@ -105,7 +109,7 @@ _RANGES = FloatRange | IntRange | RangeTested
 
 
 def _leaders(backend: Backend, study: StudyInFull, trials: Sequence[Data]) -> list[Data]:
-    """The best trials, the best first."""
+    """The best trials, best first."""
 
     def key(index: int) -> tuple[int, float, float, int, int]:
         trial = trials[index]
@@ -119,12 +123,12 @@ def _leaders(backend: Backend, study: StudyInFull, trials: Sequence[Data]) -> li
 
 
 def _failed(trials: Sequence[Data]) -> Sequence[Data]:
-    """The first trials that failed: what went wrong was there from the first one on."""
+    """The first trials that failed: later ones usually fail for the same reason."""
     return list(itertools.islice((trial for trial in trials if trial["state"] == TrialState.FAILED), FAILED_SHOWN))
 
 
 def _best(leaders: Sequence[Data]) -> Data | None:
-    """A failed trial is never the best."""
+    """The first leader that has not failed: a failed trial is never the best."""
     return next((trial for trial in leaders if trial["state"] != TrialState.FAILED), None)
 
 
@@ -137,7 +141,7 @@ def _charts(
     best: int | None,
     zoom: bool,
 ) -> dict[str, Markup]:
-    """Drawn once, as long as the trials are the same: each takes longer than all else on the page."""
+    """The charts by name. Each takes longer than the rest of the page; it is drawn once while the trials stay equal."""
     study_id, metric, mode = study.id, study.metric, study.mode
     rungs = _rungs(study.spec)
     epochs = spec.budget.epochs if spec is not None else 1
@@ -162,8 +166,7 @@ def _charts(
 def trials_context(
     backend: Backend, study_id: str, sort: str, states: Sequence[str], cursor: str | None
 ) -> dict[str, Any]:
-    """What the page of all trials of a study shows: one page of them. Raises NotFoundError, and UsageError for an order
-    that there is not."""
+    """The context of the list of a study's trials. Raises NotFoundError, and UsageError for an unknown order."""
     study = backend.study(study_id)
     page = backend.trial_page(study_id, sort, states, cursor, TRIALS)
     return {

@@ -1,4 +1,4 @@
-// What the page does beyond being a page. Everything works without it too, but for checks, copying and looking on.
+// The scripts of the page. It works without them too, except for checks while typing, copying and live updates.
 
 import { Editor } from "./editor.js";
 import { Live } from "./live.js";
@@ -49,7 +49,7 @@ async function copy(button) {
   const done = await write(source);
   button.setAttribute("data-copied", done ? "yes" : "no");
   const announce = document.getElementById("announce");
-  if (announce) announce.textContent = done ? "Copied." : "It could not be copied: select it, and copy by hand.";
+  if (announce) announce.textContent = done ? "Copied." : "It could not be copied. Select the text and copy it by hand.";
   setTimeout(() => button.removeAttribute("data-copied"), 2000);
 }
 
@@ -58,7 +58,7 @@ async function write(source) {
     await navigator.clipboard.writeText(source.textContent);
     return true;
   } catch {
-    // No clipboard without https: the old way needs a selection.
+    // Without https there is no clipboard API; the deprecated command copies the selection.
     const selection = document.getSelection();
     selection.selectAllChildren(source);
     const done = document.execCommand("copy");
@@ -67,7 +67,7 @@ async function write(source) {
   }
 }
 
-// What is done to a study is done without leaving its page.
+// Actions on a study are sent without leaving its page.
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (!form.matches("[data-quiet]")) return;
@@ -92,10 +92,10 @@ document.addEventListener("submit", async (event) => {
   button.disabled = false;
 });
 
-// A link from another site arrives without the cookie. Asked from here, the server knows who this is.
+// A request that follows a link from another site has no cookie; this one, from our own page, has.
 const signIn = main.querySelector("[data-sign-in]");
 if (signIn) {
-  // What stands after the # of an address is known to the browser only: MLflow's pages are told apart by it.
+  // The server never sees the part after #, which tells MLflow's pages apart.
   const wanted = signIn.dataset.signIn + location.hash;
   signIn.elements.next.value = wanted;
   const answer = await fetch("/api/v1/session").catch(() => null);

@@ -1,4 +1,4 @@
-// A text area with line numbers, checked as one types: what is wrong stands at the end of its line, and in a list.
+// A text area with line numbers, checked while one types: each problem is shown at the end of its line and in a list.
 
 const WAIT_MS = 350;
 
@@ -20,7 +20,7 @@ export class Editor {
     this.changed();
   }
 
-  // In the place of everything; the browser's undo brings back what was there.
+  // Replace the whole text in a way that the browser's undo can revert.
   replace(text) {
     this.area.focus();
     this.area.select();
@@ -47,7 +47,7 @@ export class Editor {
         body: this.area.value,
       });
       const answer = await response.json();
-      if (asked !== this.asked) return; // something newer is on its way
+      if (asked !== this.asked) return; // a newer check has been sent
       if (answer.plan) this.fits(answer.plan);
       else this.wrong(answer);
     } catch {

@@ -1,11 +1,10 @@
-// Keeps a page as the server has it: fetches its parts when an event comes, at most once a second, and every few seconds
-// without one; exchanges what has changed.
+// Keeps a page up to date: fetches its parts after an event, at most once a second, and every few seconds without one, and
+// replaces what has changed.
 
 import { morph } from "./morph.js";
 
 const LEAST_MS = 1000;
 const EVENTS = ["trial_started", "epoch", "decision", "trial_ended", "note", "study"];
-const OVER = new Set(["complete", "failed", "interrupted"]);
 
 export class Live {
   constructor(main, say) {
@@ -40,8 +39,8 @@ export class Live {
 
   listen() {
     const url = this.main.dataset.events;
-    const over = OVER.has(document.getElementById("part-head")?.dataset.state);
-    if (!url || over || document.hidden) return this.close();
+    const ended = document.getElementById("part-head")?.dataset.ended !== undefined;
+    if (!url || ended || document.hidden) return this.close();
     if (this.source && this.source.readyState !== EventSource.CLOSED) return;
     this.source = new EventSource(url);
     for (const kind of EVENTS) this.source.addEventListener(kind, () => this.soon());
@@ -52,11 +51,11 @@ export class Live {
     this.source = null;
   }
 
-  // A refresh as soon as one may be.
+  // Refresh as soon as the pause since the last refresh is over.
   soon() {
     if (this.running) this.again = true;
     else if (this.due === null) {
-      // Browsers keep 32 bits of a delay: one far below nothing would come out as days.
+      // Browsers keep 32 bits of a delay, so a very negative one would become days.
       const wait = Math.max(0, this.began + this.pause - Date.now());
       this.due = setTimeout(() => this.refresh(), wait);
     }
@@ -78,9 +77,9 @@ export class Live {
       this.failures = 0;
     } catch (error) {
       this.failures += 1;
-      if (this.failures > 1) this.say(`Not up to date: ${error.message}. Trying again.`);
+      if (this.failures > 1) this.say(`This page is not up to date: ${error.message}. Trying again.`);
     } finally {
-      // A server that takes long is asked less often.
+      // A slow server is asked less often.
       this.pause = Math.max(LEAST_MS, 4 * (Date.now() - this.began));
       this.running = false;
     }
@@ -107,7 +106,7 @@ export class Live {
   }
 }
 
-// What is selected is about to be copied: it waits.
+// Selected text is about to be copied, so its part is not replaced now.
 function selectedIn(part) {
   const selection = document.getSelection();
   return selection && !selection.isCollapsed && selection.containsNode(part, true);

@@ -1,7 +1,7 @@
-// Makes one element like another, touching only what differs: so what a person has selected, focused, opened, typed or
-// scrolled stays as it is.
+// Makes one element equal to another and changes only what differs, so that what a person has selected, focused, opened,
+// typed or scrolled stays as it is.
 
-const OURS = new Set(["open", "data-copied"]); // set while the page is looked at, not by the server
+const OURS = new Set(["open", "data-copied"]); // attributes that the page sets itself, not the server
 
 export function morph(from, to) {
   if (from.isEqualNode(to)) return;
