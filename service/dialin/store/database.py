@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import sqlalchemy as sa
 
 from dialin.errors import DatabaseError
@@ -20,12 +22,11 @@ def connect(url: str) -> sa.Engine:
 
     Raises DatabaseError for a database that is damaged, gone, older (with the command that upgrades it), or newer.
     """
-    engine = open_engine(url)
-    try:
+    with ExitStack() as on_error:
+        engine = open_engine(url)
+        on_error.callback(engine.dispose)
         _prepare(engine, url)
-    except BaseException:
-        engine.dispose()
-        raise
+        on_error.pop_all()
     return engine
 
 
