@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import tarfile
 from contextlib import closing
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from dialin.errors import DatabaseError
 from dialin.lifecycle import StudyState
 from dialin.search.storage import open_storage
+from dialin.store.database_errors import check_mlflow_file
 from dialin.store.studies import Studies
 from dialin.store.submissions import Submissions
+from tests.store.test_migrate import FOLDER
 
 
 @pytest.fixture
@@ -88,12 +91,34 @@ def test_a_column_more_is_no_matter(database):
         assert len(studies.list()) == 101
 
 
-def test_optunas_tables_of_another_version_are_named(database):
+OLDER = r"{} has {}'s tables in version {}, which is older than .* run: {}$"
+NEWER = r"{} has {}'s tables in version {}, which a newer .* Nothing was changed; install that version of {}"
+
+
+@pytest.mark.parametrize(("version", "said"), [("v3.0.0.a", OLDER), ("v99.9", NEWER)])
+def test_optunas_tables_of_another_version_are_named_with_what_to_do(database, version, said):
     with closing(sqlite3.connect(database)) as connection:
-        connection.execute("update alembic_version set version_num = 'v99.9'")
+        connection.execute("update alembic_version set version_num = ?", [version])
         connection.commit()
-    with pytest.raises(DatabaseError, match=r"dialin\.db was made by another version of Optuna"):
+    what = f"optuna storage upgrade --storage sqlite:///{database}" if said is OLDER else "Optuna"
+    with pytest.raises(DatabaseError, match=said.format(database, "Optuna", version, what)):
         open_storage(f"sqlite:///{database}")
+
+
+@pytest.mark.parametrize("version", ["181f10493468", "ffffffffffff"])
+def test_mlflows_tables_of_another_version_are_named_with_what_to_do(tmp_path, version):
+    database = tmp_path / "mlflow.db"
+    with tarfile.open(FOLDER) as packed:
+        packed.extract("out/mlflow.db", tmp_path, filter="data")
+    (tmp_path / "out" / "mlflow.db").rename(database)
+    check_mlflow_file(database)  # the installed MLflow's own
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("update alembic_version set version_num = ?", [version])
+        connection.commit()
+    what = f"mlflow db upgrade sqlite:///{database}" if version[0] == "1" else "MLflow"
+    said = OLDER if version[0] == "1" else NEWER
+    with pytest.raises(DatabaseError, match=said.format(database, "MLflow", version, what)):
+        check_mlflow_file(database)
 
 
 def test_a_database_that_is_replaced_while_it_is_open_is_not_what_it_was(database):

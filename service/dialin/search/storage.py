@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage as BaseStorage
 from optuna.storages import RDBStorage
 
 from dialin.errors import DatabaseError
-from dialin.store.database_errors import explain_errors, explained
+from dialin.store.database_errors import explain_errors, explained, other_schema
 
 SQLITE_BUSY_SECONDS = 60
 """How long a statement waits for another process that writes to the same SQLite file."""
@@ -39,8 +39,8 @@ def open_storage(url: str) -> BaseStorage:
     target = sqlalchemy.make_url(url)
     try:
         storage = _open_file(url, target.database) if target.get_backend_name() == "sqlite" else _open(url)
-    except RuntimeError as error:  # Optuna's refusal of tables of another version; it names the command to upgrade
-        raise DatabaseError(f"{_shown(target)} was made by another version of Optuna: {error}") from error
+    except RuntimeError as error:  # Optuna's refusal of tables of another version
+        raise _other_version(url) from error
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError) as error:
         behind = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
         if (ours := explained(getattr(behind, "orig", None) or error, target)) is not None:
@@ -48,6 +48,17 @@ def open_storage(url: str) -> BaseStorage:
         raise
     explain_errors(storage.engine)
     return storage
+
+
+def _other_version(url: str) -> DatabaseError:
+    storage = RDBStorage(url, skip_compatibility_check=True)
+    try:
+        found, known = storage.get_current_version(), storage.get_all_versions()
+    finally:
+        close_storage(storage)
+    return other_schema(
+        url, "Optuna", found, known, f"optuna storage upgrade --storage {sqlalchemy.make_url(url).render_as_string()}"
+    )
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -59,17 +61,48 @@ def shown(url: sa.URL | str) -> str:
     return target.render_as_string(hide_password=True)
 
 
+def other_schema(url: sa.URL | str, library: str, found: str, known: Collection[str], upgrade: str) -> DatabaseError:
+    """Return the error for tables of another library in a version that the installed one does not work with.
+
+    `known`: the versions that it can upgrade from, by the command `upgrade`; others are of a newer release.
+    """
+    said = f"{shown(url)} has {library}'s tables in version {found}"
+    if found in known:
+        remedy = f"Stop everything that uses it, make a copy of it, and run: {upgrade}"
+        return DatabaseError(f"{said}, which is older than the installed {library} works with. {remedy}")
+    remedy = f"Nothing was changed; install that version of {library}, or use another folder"
+    return DatabaseError(f"{said}, which a newer {library} than the installed one has upgraded it to. {remedy}")
+
+
 def check_mlflow_file(database: Path) -> None:
-    """Raise DatabaseError if MLflow's SQLite file exists and cannot be read."""
+    """Raise DatabaseError if MLflow's SQLite file exists and cannot be read, or is of another version."""
     if not database.is_file():
         return
     try:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("select count(*) from sqlite_master").fetchone()
+            tables = connection.execute("select name from sqlite_master where name = 'alembic_version'").fetchall()
+            found = connection.execute("select version_num from alembic_version").fetchone() if tables else None
     except sqlite3.DatabaseError as error:
         if any(text in str(error) for text in _DAMAGED):
             remedy = "restore a copy of it, or move it away: dialin sync STUDY writes a study into a new one"
             raise DatabaseError(f"{database} is damaged ({_first_line(error)}); {remedy}") from error
+        return  # locked, for example: MLflow tries again
+    known, head = _mlflow_revisions()
+    if found is not None and known and found[0] != head:
+        url = f"sqlite:///{database}"
+        raise other_schema(url, "MLflow", found[0], known, f"mlflow db upgrade {url}")
+
+
+def _mlflow_revisions() -> tuple[set[str], str]:
+    """Return the revisions of MLflow's tables that the installed MLflow knows, and the newest. They are read from the
+    files of its migrations, as importing MLflow takes seconds. If the files are not found, both are empty: MLflow then
+    refuses the database itself when it opens it."""
+    found = importlib.util.find_spec("mlflow")
+    folder = Path(found.origin).parent / "store" / "db_migrations" / "versions" if found and found.origin else Path()
+    links = [re.findall(r"^(?:down_)?revision = [\"'](\w+)", file.read_text(), re.M) for file in folder.glob("*_*.py")]
+    revisions = {names[0] for names in links if names}
+    heads = revisions - {name for names in links for name in names[1:]}
+    return (revisions, heads.pop()) if len(heads) == 1 else (set(), "")
 
 
 def replaced_file(engine: sa.Engine) -> DatabaseError:
