@@ -86,6 +86,7 @@ budget: {trials: x, epochs: 0}
 """
     assert messages(text) == [
         "f.yaml: line 1: name: 'Xx'; allowed: 1 to 64 of a-z, 0-9, - and _, a letter or digit first",
+        "f.yaml: line 2: objective.dataset: unknown data set 'digts'; did you mean 'digits'?",
         "f.yaml: line 2: objective.metrc: unknown key 'metrc'; did you mean 'metric'?",
         "f.yaml: line 4: space.lrr: unknown knob 'lrr'; did you mean 'lr'?",
         "f.yaml: line 5: space.lr.min: 0 is out of bounds; lr is above 0 and at most 100",
@@ -177,10 +178,21 @@ def test_spaces_that_are_refused(space, message):
         ("resources: {gpus: 1e-5}", "line 4: resources.gpus: 1e-05 is below 0.0001, the least share"),
         ("early_stopping: 0", "line 4: early_stopping: 0 is not a mapping; keys: asha, doctor"),
         ("resources: {gpus: -1}", "line 4: resources.gpus: -1 is below 0, the least"),
+        ("early_stopping: {asha: {rungs: [1, 3, 2]}}",
+         "line 4: early_stopping.asha.rungs: [1, 3, 2] are not rising whole numbers from 1 to 8"),
+        ("early_stopping: {asha: {rungs: [1, 3], grace_epochs: 1}}",
+         "line 4: early_stopping.asha.rungs: grace_epochs says where the rungs begin; name either"),
+        ("search: {enqueue: [{lr: [1]}]}",
+         "line 4: search.enqueue.0.lr: [1] is not a number, text, true or false"),
+        ("search: {enqueue: [{lr: 2}, {lrr: 1}]}",
+         "line 4: search.enqueue.0.lr: 2 is not one of its values: 1.0\n"
+         "f.yaml: line 4: search.enqueue.1.lrr: no knob of this space; did you mean 'lr'?"),
+        ("search: {warm_start: x}", "line 4: search.warm_start: 'x' is not a list"),
+        ("objective: 3", "line 4: the key 'objective' appears twice; first on line 2"),
     ],
 )  # fmt: skip
 def test_sections_that_are_refused(rest, message):
-    assert messages(f"{HEAD}space: {{lr: 1}}\n{rest}\n") == [f"f.yaml: {message}"]
+    assert "\n".join(messages(f"{HEAD}space: {{lr: 1}}\n{rest}\n")) == f"f.yaml: {message}"
 
 
 @pytest.mark.parametrize(

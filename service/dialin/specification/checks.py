@@ -7,32 +7,14 @@ from itertools import chain
 
 from dialin.errors import Problem, did_you_mean
 from dialin.specification.domains import Choice, Fixed, allows
-from dialin.specification.study_spec import LEAST_SHARE, ObjectiveSpec, StudySpec
+from dialin.specification.study_spec import StudySpec
 from dialin.specification.writing import domain_data
 from dialin.texts import show_value
-
-DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic")
-PATH_PREFIXES = ("npz:", "folder:")
 
 
 def check_sections(spec: StudySpec) -> Iterator[Problem]:
     """Every contradiction between the sections of a specification, found as it is asked for."""
-    return chain(_objective(spec), _grid(spec), _claim(spec), _enqueued(spec), _rungs(spec), _gpus(spec), _grace(spec))
-
-
-def _objective(spec: StudySpec) -> Iterator[Problem]:
-    objective = spec.objective
-    if not isinstance(objective, ObjectiveSpec):
-        return
-    prefix = next((prefix for prefix in PATH_PREFIXES if objective.dataset.startswith(prefix)), None)
-    if prefix is None and objective.dataset not in DATASETS:
-        near = did_you_mean(objective.dataset, (*DATASETS, "npz:PATH", "folder:PATH"))
-        yield Problem("objective.dataset", f"unknown data set {objective.dataset!r}; {near}")
-    elif objective.dataset == prefix:
-        yield Problem("objective.dataset", f"{objective.dataset!r} names no path after {prefix!r}")
-    wanted = "min" if objective.metric == "val_loss" else "max"
-    if objective.mode != wanted:
-        yield Problem("objective.mode", f"{objective.mode!r} of {objective.metric} finds the worst; use {wanted!r}")
+    return chain(_grid(spec), _claim(spec), _enqueued(spec), _rungs(spec), _grace(spec))
 
 
 def _grid(spec: StudySpec) -> Iterator[Problem]:
@@ -66,19 +48,9 @@ def _rungs(spec: StudySpec) -> Iterator[Problem]:
     asha = spec.early_stopping.asha
     if asha is None or asha.rungs is None:
         return
-    path, rungs = "early_stopping.asha.rungs", asha.rungs
-    if asha.grace_epochs is not None:
-        yield Problem(path, "grace_epochs says where the rungs begin; name either")
-    if rungs != sorted(set(rungs)) or any(not 1 <= rung < spec.budget.epochs for rung in rungs):
-        yield Problem(path, f"{rungs} are not rising whole numbers from 1 to {spec.budget.epochs - 1}")
-
-
-def _gpus(spec: StudySpec) -> Iterator[Problem]:
-    gpus = spec.resources.gpus
-    if gpus is not None and 0 < gpus < LEAST_SHARE:
-        yield Problem("resources.gpus", f"{gpus:g} is below {LEAST_SHARE:g}, the least share")
-    if gpus is not None and gpus > 1 and gpus != int(gpus):
-        yield Problem("resources.gpus", f"{gpus:g} is neither a share of one GPU nor a whole number of them")
+    rungs, last = asha.rungs, spec.budget.epochs - 1
+    if rungs != sorted(set(rungs)) or any(not 1 <= rung <= last for rung in rungs):
+        yield Problem("early_stopping.asha.rungs", f"{rungs} are not rising whole numbers from 1 to {last}")
 
 
 def _grace(spec: StudySpec) -> Iterator[Problem]:

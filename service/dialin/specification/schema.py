@@ -11,10 +11,9 @@ from typing import Any
 
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.catalogue.knob import Knob, any_knob
-from dialin.specification.checks import DATASETS, PATH_PREFIXES
 from dialin.specification.domain_forms import WHEN_DESCRIPTION, ChoiceForm, FixedForm, Form, RangeForm, RangeTestForm
 from dialin.specification.space import OWN_NAME
-from dialin.specification.study_spec import StudySpec
+from dialin.specification.study_spec import DATASETS, PATH_PREFIXES, StudySpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]

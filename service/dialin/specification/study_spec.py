@@ -20,15 +20,22 @@ from pydantic import (
     PlainValidator,
     SkipValidation,
     Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
+from dialin.errors import did_you_mean
 from dialin.specification.domains import Domain
 from dialin.specification.functions import split_function
 from dialin.texts import show_value
 
 VERSION: Final = 1
 """The version of the language that this dialin writes; `versions.upgrade` brings older ones to it."""
+
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic")
+PATH_PREFIXES = ("npz:", "folder:")
+"""How the data set of a path begins."""
 
 LEAST_REDUCTION, MOST_RUNGS = 1.1, 50  # every rung costs time in a plan and a row on the study's page
 LEAST_SHARE = 1e-4  # Ray counts resources in ten thousandths
@@ -142,6 +149,23 @@ class ObjectiveSpec(Section):
         "with matrix units (AMX) for images of 12 pixels a side and more; otherwise float32",
     )
 
+    @field_validator("dataset")
+    @classmethod
+    def _is_known(cls, dataset: str) -> str:
+        if dataset in PATH_PREFIXES:
+            raise ValueError(f"{dataset!r} names no path after {dataset!r}")
+        if dataset not in DATASETS and not dataset.startswith(PATH_PREFIXES):
+            near = did_you_mean(dataset, (*DATASETS, *(f"{prefix}PATH" for prefix in PATH_PREFIXES)))
+            raise ValueError(f"unknown data set {dataset!r}; {near}")
+        return dataset
+
+    @field_validator("mode")
+    @classmethod
+    def _suits_the_metric(cls, mode: Mode, info: ValidationInfo) -> Mode:
+        if "metric" in info.data and mode != (wanted := _mode_of(info.data)):
+            raise ValueError(f"{mode!r} of {info.data['metric']} finds the worst; use {wanted!r}")
+        return mode
+
     @property
     def subject(self) -> str:
         """What is tuned, in a word: the data set."""
@@ -219,6 +243,13 @@ class AshaSpec(Section):
         None, max_length=MOST_RUNGS, description="the epochs of all rungs, instead of grace_epochs"
     )
 
+    @field_validator("rungs")
+    @classmethod
+    def _exclude_grace(cls, rungs: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        if rungs is not None and info.data.get("grace_epochs") is not None:
+            raise ValueError("grace_epochs says where the rungs begin; name either")
+        return rungs
+
 
 class EarlyStoppingSpec(Section):
     """Which trials end before their last epoch."""
@@ -260,6 +291,15 @@ class ResourcesSpec(Section):
     concurrency: int | None = Field(
         None, ge=1, description="the number of trials at a time, at most; default: what fits"
     )
+
+    @field_validator("gpus")
+    @classmethod
+    def _can_be_shared(cls, gpus: float | None) -> float | None:
+        if gpus is not None and 0 < gpus < LEAST_SHARE:
+            raise ValueError(f"{gpus:g} is below {LEAST_SHARE:g}, the least share")
+        if gpus is not None and gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"{gpus:g} is neither a share of one GPU nor a whole number of them")
+        return gpus
 
 
 class ClaimSpec(Section):
