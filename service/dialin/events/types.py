@@ -177,20 +177,25 @@ def parse_event(data: Any, metric: str = "") -> Event:
 
     metric: the metric that the study optimizes; read where an epoch does not repeat it as `value`, as older logs.
     """
-    if not isinstance(data, dict) or not isinstance(data.get("kind"), str) or data["kind"] not in _BY_KIND:
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or kind not in _BY_KIND:
         raise ValueError("not an event: its `kind` is missing or unknown")
-    of, shape = _BY_KIND[data["kind"]]
+    of, shape = _BY_KIND[kind]
+    values = _values(data, shape)
+    if of is TrialDecided:
+        values["decision"] = _decision(data)
+    if of is EpochReported and "value" not in values:
+        # Logs of versions before there was one log: only the recorder read them, and MLflow needs no value.
+        values["value"] = finite(values["metrics"].get(metric, math.nan))
+    event: Event = of(**values)
+    return event
+
+
+def _values(data: Mapping[str, Any], shape: _Shape) -> dict[str, Any]:
     missing = next((name for name, (_, required) in shape.items() if required and name not in data), None)
     if missing is not None:
         raise ValueError(f"event {data['kind']} has no {missing!r}")
-    values = {name: read(data[name]) for name, (read, _) in shape.items() if name in data}
-    if of is TrialDecided:
-        values["decision"] = _decision(data)
-    event: Event = of(**values)
-    if isinstance(event, EpochReported) and "value" not in data:
-        value = event.metrics.get(metric, math.nan)
-        return EpochReported(event.trial, event.epoch, event.metrics, finite(value), event.time)
-    return event
+    return {name: read(data[name]) for name, (read, _) in shape.items() if name in data}
 
 
 def finite(value: float) -> float | None:

@@ -50,6 +50,10 @@ class Cursor:
         return copy.deepcopy(self)
 
 
+_START = Cursor()
+_MEMBERS = {"runs": str, "epochs": int, "open": str}  # what a collection holds
+
+
 def read_cursor(folder: Path) -> Cursor:
     """The cursor beside a log. If it is missing or cannot be read it is at the beginning: the recorder then finds the
     existing runs by their tags."""
@@ -73,11 +77,17 @@ def _parse(data: Any) -> Cursor:
     if not isinstance(data, dict):
         raise ValueError("not an object")
     there = {one.name: data[one.name] for one in fields(Cursor) if one.name in data}
-    members_of = {"runs": str, "epochs": int, "open": str}
     for name, value in there.items():
-        if type(value) is not type(getattr(Cursor(), name)) or (type(value) is int and value < 0):
-            raise ValueError(f"{name}: {value!r:.80}")
-        members = list(value.values()) if isinstance(value, dict) else value
-        if name in members_of and any(type(member) is not members_of[name] for member in members):
+        if not _fits(name, value):
             raise ValueError(f"{name}: {value!r:.80}")
     return Cursor(**there)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a field may have this value. Its type is that of the field's default: `true` is not a number here."""
+    if type(value) is not type(getattr(_START, name)):
+        return False
+    if name in _MEMBERS:
+        members = value.values() if isinstance(value, dict) else value
+        return all(type(member) is _MEMBERS[name] for member in members)
+    return type(value) is not int or value >= 0
