@@ -42,6 +42,9 @@ class HeadHealth:
             return "its GCS does not answer"
         if session != self._session and (trouble := self._find_node(session)):
             return trouble
+        return self._check_node()
+
+    def _check_node(self) -> str:
         host = self._node.get("nodeManagerAddress", "127.0.0.1")
         port, agent = self._node.get("nodeManagerPort"), self._node.get("dashboardAgentListenPort")
         if port and hangs(host, port, self._timeout_seconds):

@@ -26,22 +26,27 @@ class RayExecutor:
 
     @property
     def is_inline(self) -> bool:
+        """False."""
         return False
 
     def connected(self) -> AbstractContextManager[None]:
+        """Start or join the cluster; leave it at the end."""
         return self.connect()
 
     def train(self, driver: Driver, trial_plan: TrialPlan, *, concurrency: int, folder: Path) -> None:
+        """Train what the driver asks for until it asks for no more; Tune's own records go to `folder`."""
         from dialin.execution.ray_tune import run_on_ray
 
         run_on_ray(driver, trial_plan, concurrency, folder)
 
     def evaluate(self, trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
+        """Return a checkpoint's metrics on the test split, from a worker."""
         from dialin.execution.ray_tune import evaluate_on_ray
 
         return evaluate_on_ray(trial_plan, trial, checkpoint)
 
     def range_tests(self, trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Sweep) -> Sequence[Curve]:
+        """Return the curves of range tests, which run beside each other."""
         from dialin.execution.ray_tune import sweep_on_ray
 
         return sweep_on_ray(trial_plan, jobs, sweep)

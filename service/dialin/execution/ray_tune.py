@@ -114,6 +114,7 @@ class _GuardedDriver:
         """Why the worker of a trial was killed, by Tune's id of the trial."""
 
     def ask(self) -> Trial | None:
+        """Return the next trial, or None."""
         trial = self._kept(self._driver.ask, None)
         if trial is not None:
             self.live[trial.number] = trial
@@ -121,19 +122,24 @@ class _GuardedDriver:
 
     @property
     def finished(self) -> bool:
+        """Whether there is no further trial."""
         return self._kept(lambda: self._driver.finished, True)
 
     @property
     def is_cut_off(self) -> bool:
+        """Whether all trials are to stop."""
         return self._kept(lambda: self._driver.is_cut_off, True)
 
     def report_progress(self) -> None:
+        """Say that Tune's loop has come round once more."""
         self._kept(self._driver.report_progress, None)
 
     def report_working(self, number: int) -> None:
+        """Say that a worker trains this trial."""
         self._kept(lambda: self._driver.report_working(self.live[number]), None)
 
     def find_overdue(self) -> Sequence[tuple[Trial, str]]:
+        """Return the trials whose workers are to be killed, and why."""
         return self._kept(self._driver.find_overdue, ())
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> bool:
@@ -141,9 +147,11 @@ class _GuardedDriver:
         return self._kept(lambda: self._driver.report(trial, reports).continues, False)
 
     def fail(self, trial: Trial, traceback: str) -> None:
+        """End a trial whose training raised."""
         self._kept(lambda: self._driver.fail(trial, traceback), None)
 
     def report_lost_worker(self, trial: Trial, reason: str) -> None:
+        """Say that the worker of a trial has died."""
         self._kept(lambda: self._driver.report_lost_worker(trial, reason), None)
 
     def _kept(self, call: Callable[[], T], otherwise: T) -> T:

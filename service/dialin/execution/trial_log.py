@@ -68,6 +68,7 @@ class _Copied:
         self._stream, self._log = stream, log
 
     def write(self, text: str) -> int:
+        """Write to the log and to the stream."""
         self._log.append(text)
         try:
             return self._stream.write(text)
@@ -75,6 +76,7 @@ class _Copied:
             return self._stream.write(text.encode(errors="backslashreplace").decode())
 
     def writelines(self, lines: list[str]) -> None:
+        """Write each of the lines."""
         for line in lines:
             self.write(line)
 

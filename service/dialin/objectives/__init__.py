@@ -1,4 +1,8 @@
-"""What can be tuned. `build` gives the objective that a specification names; what that needs is loaded later."""
+"""Objectives: what a study can tune. `build` returns the one that a specification names.
+
+A new objective is a module with a class that implements `base.Objective` and `base.Run`, a branch in `build`, and its
+section in `specification/study_spec.py`. What it needs (torch, a person's file) it imports when a trial starts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from dialin.specification.study_spec import PythonSpec, StudySpec
 
 
 def build(spec: StudySpec, data_dir: Path) -> Objective:
-    """The objective of a specification; data sets are looked for, and downloaded to, below `data_dir`."""
+    """Return the objective of a specification. Data sets are looked for in `data_dir`, and downloaded there."""
     if isinstance(spec.objective, PythonSpec):
         from dialin.objectives.python_function import PythonFunction
 
@@ -24,8 +28,10 @@ def build(spec: StudySpec, data_dir: Path) -> Objective:
 
 
 def look_for_data(spec: StudySpec, data_dir: Path) -> str:
-    """Where the data of a study lies, or that it has to be downloaded first; empty where none is needed. Nothing is
-    read. Raises DataError for a person's own file or folder that is not there."""
+    """Return where the data of a study is, or that the first run downloads it; empty for a study without data.
+
+    Nothing is read. Raises DataError for a person's own file or folder that does not exist.
+    """
     if isinstance(spec.objective, PythonSpec) or spec.objective.dataset in ("synthetic", "digits"):
         return ""
     from dialin.training.sources import find_data

@@ -1,4 +1,4 @@
-"""What a thing that can be tuned looks like to the rest of the house."""
+"""The protocols of an objective and of one trial of it in training."""
 
 from __future__ import annotations
 
@@ -16,44 +16,48 @@ Metrics = dict[str, float]
 
 
 class NoMoreEpochsError(Exception):
-    """What `Run.epoch` raises when the run has come to its own end; the message says after which epoch, and why."""
+    """Raised by `Run.epoch` when the training itself has ended. The message says after which epoch, and why."""
 
 
 class Run(Protocol):
-    """One trial being trained. Not thread safe. Everything random comes from the seed that it was started with."""
+    """One trial in training. Not thread safe. All randomness derives from the seed that it was started with."""
 
     def epoch(self) -> Metrics:
-        """Train one more epoch, validate, and return the metrics of that epoch. Raises NoMoreEpochsError when there
-        is none, which completes the trial."""
+        """Train one more epoch, validate, and return the metrics of that epoch.
+
+        Raises NoMoreEpochsError when there is none, which completes the trial.
+        """
 
     def save(self, folder: Path) -> None:
-        """Write the whole state into `folder` (it exists): a run that loads it goes on as if never interrupted."""
+        """Write the whole state to an existing folder. A run that loads it continues as if never interrupted."""
 
     def load(self, folder: Path) -> None:
-        """Take over a state that `save` wrote. Raises DataError when it does not belong to this configuration."""
+        """Take over the state that `save` wrote. Raises DataError when it is that of another configuration."""
 
     def test(self) -> Metrics:
-        """Metrics on the test split of the weights of the best epoch so far; the only place that reads that split.
-        None of a run that has none."""
+        """Return metrics on the test split of the best epoch's weights; an empty mapping without a test split.
+
+        Nothing else reads the test split.
+        """
 
     def findings(self) -> Sequence[Finding]:
-        """What the doctor newly found in the last epoch; none where nobody watches."""
+        """Return what the doctor newly found in the last epoch; empty without a doctor."""
 
     def close(self) -> None:
-        """Let go of memory and devices. The run is not used afterwards."""
+        """Release memory and devices. The run is not used afterwards."""
 
 
 class Objective(Protocol):
-    """One kind of thing that can be tuned. Picklable: it is sent to the workers."""
+    """One kind of training that a study can tune. Picklable: it is sent to the workers."""
 
     def prepare(self, progress: Callable[[str], None]) -> None:
-        """Make this node ready: download, unpack, check. Cheap when that was done before. Raises DataError."""
+        """Make this machine ready: download, unpack, check. Cheap when that was done before. Raises DataError."""
 
     def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
-        """One run of the learning-rate range test of a configuration, from a fresh start; `lr` itself plays no part."""
+        """Run the learning-rate range test of a configuration once, from new weights. Its `lr` has no influence."""
 
     def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
-        """What so many steps of a range test cost, in epochs of training."""
+        """Return the cost of so many steps of a range test, in epochs of training."""
 
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> Run:
-        """Begin a trial. `params` holds every active knob, fixed and default ones too."""
+        """Begin a trial. `params` holds every active knob, including fixed ones and defaults."""

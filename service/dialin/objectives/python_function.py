@@ -1,16 +1,18 @@
-"""A person's own training function as something that can be tuned. Its file runs where trials run, and nowhere else."""
+"""The objective python_function: a person's own training function. Its file is executed only where trials run."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import json
+import logging
 import shutil
 import sys
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,38 +30,48 @@ from dialin.specification.study_spec import PythonSpec
 from dialin.supervisor.scratch_dir import remove_scratch, scratch_folder
 from dialin.texts import log_text
 
-CLOSE_SECONDS = 5.0  # how long the end of a trial waits for its function to return
-_STATE, _NOTE = "state", "run.json"  # in a checkpoint: what the function saved, and what we know of it
+_LOG = logging.getLogger(__name__)
+CLOSE_SECONDS = 5.0
+"""How long the end of a trial waits for its function to return."""
+# Names in a checkpoint: the folder that the function saved, and the file about the run.
+_STATE, _NOTE = "state", "run.json"
 
 
 @dataclass(frozen=True)
 class PythonFunction:
-    """A function of a file, called as function(config, trial) once for each time that a trial is taken up. `epochs`:
-    of a full trial."""
+    """A function of a file, called as function(config, trial) whenever a trial starts or continues."""
 
     file: Path
+    """The Python file."""
     function: str
+    """Name of the function in it."""
     metric: str
+    """Name of the value that the function reports."""
     epochs: int
+    """Epochs of a full trial."""
 
     @classmethod
     def from_spec(cls, asked: PythonSpec, epochs: int) -> PythonFunction:
+        """Return the objective of a specification."""
         return cls(asked.file, asked.function, asked.metric, epochs)
 
     def prepare(self, progress: Callable[[str], None]) -> None:
-        """Raises FunctionError when the file has no such function; it is read for that, and not run."""
+        """Raise FunctionError when the file has no such function. The file is parsed for that, not executed."""
         try:
             check_function(self.file, self.function)
         except ValueError as error:
             raise FunctionError(str(error)) from None
 
     def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
+        """Raise UsageError: dialin does not know the steps of the function."""
         self._has_no_range_test()
 
     def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
+        """Raise UsageError."""
         self._has_no_range_test()
 
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> FunctionRun:
+        """Begin a trial. The function itself is called with the first epoch."""
         return FunctionRun(self, params, seed)
 
     def _has_no_range_test(self) -> NoReturn:
@@ -69,8 +81,8 @@ class PythonFunction:
 class FunctionRun:
     """One trial: the function in a thread of its own, which starts with the first epoch.
 
-    Where the function saved its state at an earlier epoch than the one to go on from, or not at all, the epochs in
-    between are trained again here and reported no second time.
+    When the function has saved its state at an earlier epoch than the one to continue from, or not at all, it trains
+    the epochs in between again; these are not reported a second time.
     """
 
     def __init__(self, objective: PythonFunction, params: Mapping[str, Scalar], seed: int) -> None:
@@ -83,10 +95,10 @@ class FunctionRun:
         self._checkpoint = Checkpoint(self._scratch)
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
-        self._returned = ""  # a number that the function returned, in words: it may have been meant as a report
+        self._returned = ""  # the number that the function returned, as text: it may be meant as a report
 
     def epoch(self) -> Metrics:
-        """The next epoch that was not reported before. Raises FunctionError, whose text is the function's traceback."""
+        """Return the next epoch that was not reported before. Raises FunctionError with the function's traceback."""
         if self._thread is None:
             self._thread = self._begin()
         while (report := self._exchange.next()) is not None:
@@ -104,6 +116,7 @@ class FunctionRun:
         raise NoMoreEpochsError(f"{name} returned after epoch {self._done} of {self._objective.epochs}{unread}")
 
     def save(self, folder: Path) -> None:
+        """Write what the function saved last, and the epoch it has reported."""
         saved, state = self._checkpoint.newest()
         note = {"epoch": self._done, "saved": saved, "params": self._params}
         (folder / _NOTE).write_text(json.dumps(note))
@@ -111,33 +124,35 @@ class FunctionRun:
             shutil.copytree(state, folder / _STATE)
 
     def load(self, folder: Path) -> None:
+        """Take over a saved state. Raises DataError when it is that of another configuration."""
         note = json.loads((folder / _NOTE).read_text())
         if note["params"] != self._params:
             raise DataError(f"checkpoint {folder} belongs to another configuration: {note['params']}")
         self._done = note["epoch"]
         state = folder / _STATE
         if state.is_dir():
-            # A copy, for checkpoints come and go while the function may still read it.
+            # A copy, because old checkpoints are removed while the function may still read this one.
             kept = Path(shutil.copytree(state, self._scratch / "loaded"))
             self._checkpoint = Checkpoint(self._scratch, kept, note["saved"])
 
     def test(self) -> Metrics:
-        """Nothing: what a function measures beside its value, it reports."""
+        """Return no metrics: a function reports whatever it measures."""
         return {}
 
     def findings(self) -> Sequence[Finding]:
+        """Return nothing: the doctor does not see into the function."""
         return ()
 
     def close(self) -> None:
-        """End the function: it is told that the trial is over, and has `CLOSE_SECONDS` to return."""
+        """Tell the function that the trial is over, and wait up to `CLOSE_SECONDS` for its return."""
         self._exchange.close()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
             if self._thread.is_alive():
-                print(
-                    f"{self._objective.function} goes on after the end of its trial, until it reports again; "
-                    "let it look at trial.should_stop after each report",
-                    file=sys.stderr,
+                _LOG.warning(
+                    "%s still runs after the end of its trial, until it reports again; check trial.should_stop after "
+                    "each report, and return",
+                    self._objective.function,
                 )
         remove_scratch(self._scratch)
 
@@ -154,17 +169,17 @@ class FunctionRun:
             self._returned = _number_text(returned)
         except TrialStoppedError:
             pass
-        except BaseException as error:  # noqa: BLE001  a person's code: whatever it raises is this trial's failure
-            self._failure = _text(error)
+        except BaseException as error:  # noqa: BLE001  a person's code may raise anything, which fails this trial
+            self._failure = _traceback_of(error)
             if self._exchange.closed:
                 said = "raised after its trial was stopped or paused, which changes nothing"
-                print(f"{self._objective.function} {said}:\n{self._failure}", file=sys.stderr)
+                _LOG.warning("%s %s:\n%s", self._objective.function, said, self._failure)
         finally:
             self._exchange.end()
 
 
 def _number_text(returned: object) -> str:
-    """A number, with a space before it; empty for anything else, such as a model, which nobody takes for a report."""
+    """A number as text, with a space before it; empty for anything else, such as a model."""
     try:
         return f" {number('returned', returned):g}"
     except TypeError:
@@ -172,8 +187,10 @@ def _number_text(returned: object) -> str:
 
 
 def load_function(file: Path, function: str) -> Callable[[dict[str, Scalar], FunctionTrial], Any]:
-    """The function of a file, which is run for it, once a process; it can import what lies beside it. Raises
-    FunctionError when it has none."""
+    """Return the function of a file, which is executed once in each process and can import its neighbours.
+
+    Raises FunctionError when the file has no such function.
+    """
     with _LOADING:
         module = _module(file)
     found = getattr(module, function, None)
@@ -187,7 +204,7 @@ _LOADING = threading.Lock()
 
 def _module(file: Path) -> ModuleType:
     if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))  # last, so that it hides nothing
+        sys.path.append(str(file.parent))  # last, so that its neighbours hide no installed module
     name = _module_name(file)
     if name in sys.modules:
         return sys.modules[name]
@@ -195,18 +212,20 @@ def _module(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise FunctionError(f"{file} is not Python")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs, as `import` has it: dataclasses and pickle look there
-    try:
+    with ExitStack() as undo:
+        # Registered before it is executed, as `import` does: dataclasses and pickle look there.
+        sys.modules[name] = module
+        undo.callback(sys.modules.pop, name, None)
         spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+        undo.pop_all()
     return module
 
 
 def _module_name(file: Path) -> str:
-    """The name that `import` gives it, by which processes that it starts find it too; one of its own where that name
-    already means another module."""
+    """The module name that `import` would use, so that processes which the code starts find the module too.
+
+    Where that name belongs to another module, a name of its own.
+    """
     if "." not in file.stem:
         there = sys.modules.get(file.stem)
         spec = importlib.util.find_spec(file.stem) if there is None else there.__spec__
@@ -215,8 +234,8 @@ def _module_name(file: Path) -> str:
     return f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}".replace(".", "_")
 
 
-def _text(error: BaseException) -> str:
-    """The traceback from the person's own code on. Its text crosses processes and is stored: any text may be in it."""
+def _traceback_of(error: BaseException) -> str:
+    """The traceback from the person's own code on, made safe to be stored: any text may be in it."""
     own = error.__traceback__
     while own is not None and own.tb_next is not None and _is_ours(own.tb_frame.f_code.co_filename):
         own = own.tb_next

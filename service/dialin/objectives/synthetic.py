@@ -1,8 +1,8 @@
-"""A closed form that behaves like training, in microseconds: for demonstrations, tests and benchmarks of the rest.
+"""The objective synthetic: a closed form that behaves like training, in microseconds.
 
-Validation accuracy rises along 1 - exp(-rate * epoch) towards a top that falls with the distance of each knob from
-its optimum. What matters of learning rate, momentum and batch size is lr / (1 - momentum) / (batch_size / 128) ** 0.5,
-the step a network really feels; too large a one diverges within two epochs, as training does.
+It serves demonstrations, tests and benchmarks. Validation accuracy rises along 1 - exp(-rate * epoch) to a maximum that
+falls with the distance of each knob from its optimum. Of learning rate, momentum and batch size only the effective step
+lr / (1 - momentum) / (batch_size / 128) ** 0.5 matters; one that is too large diverges within two epochs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from dialin.specification.study_spec import StudySpec
 
 CLASSES = 10
 CHANCE = 1 / CLASSES
-_BEST_STEP = {"sgd": 0.5, "rmsprop": 2e-3, "adam": 2e-3, "adamw": 3e-3}  # of the felt step, by optimizer
+# The best effective step, by optimizer.
+_BEST_STEP = {"sgd": 0.5, "rmsprop": 2e-3, "adam": 2e-3, "adamw": 3e-3}
 _DIVERGES_BEYOND = 1.6  # decades above the best step
+# What each value of a knob adds to the highest accuracy.
 _TOPS: Mapping[str, Mapping[Scalar, float]] = {
     "optimizer": {"sgd": 0.0, "adamw": -0.005, "adam": -0.01, "rmsprop": -0.02},
     "schedule": {"cosine": 0.0, "step": -0.004, "plateau": -0.008, "fixed": -0.02},
@@ -37,20 +39,23 @@ _TOPS: Mapping[str, Mapping[Scalar, float]] = {
 
 @dataclass(frozen=True)
 class Synthetic:
-    """The closed form as an Objective. `epoch_seconds`: how long an epoch takes."""
+    """The closed form as an objective."""
 
     epochs: int
+    """Epochs of a full trial."""
     epoch_seconds: float = 0.0
+    """How long an epoch takes."""
 
     @classmethod
     def from_spec(cls, spec: StudySpec) -> Synthetic:
+        """Return the objective of a specification."""
         return cls(spec.budget.epochs, spec.data_objective.epoch_seconds)
 
     def prepare(self, progress: Callable[[str], None]) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
-        """What a test of training would show: flat at small rates, a rise to the best one, a fall, then divergence."""
+        """Return what a test of training would show: a flat start, a rise to the best rate, a fall, then divergence."""
         generator = np.random.default_rng([seed % 2**32, 7])
         rates: list[float] = []
         losses: list[float] = []
@@ -66,14 +71,16 @@ class Synthetic:
         return Curve(tuple(rates), tuple(losses), tuple(accuracies))
 
     def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
+        """Return the cost of so many steps, in epochs of training."""
         return steps / 100
 
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> SyntheticRun:
+        """Begin a trial."""
         return SyntheticRun(self, params, seed)
 
 
 class SyntheticRun:
-    """One trial. Its noise is drawn from its seed, epoch by epoch, so that a resumed run goes on as it would have."""
+    """One trial. Its noise derives from its seed and the epoch, so that a resumed run continues as it would have."""
 
     def __init__(self, objective: Synthetic, params: Mapping[str, Scalar], seed: int) -> None:
         self._objective = objective
@@ -83,6 +90,7 @@ class SyntheticRun:
         self._best = -math.inf
 
     def epoch(self) -> Metrics:
+        """Return the metrics of one more epoch."""
         began = time.monotonic()
         if self._objective.epoch_seconds:
             time.sleep(self._objective.epoch_seconds)
@@ -105,25 +113,29 @@ class SyntheticRun:
         }
 
     def save(self, folder: Path) -> None:
+        """Write the state to `folder`."""
         state = {"epoch": self._epoch, "best": self._best if self._epoch else None, "params": dict(self._params)}
         (folder / "state.json").write_text(json.dumps(state))
 
     def load(self, folder: Path) -> None:
+        """Take over a saved state. Raises DataError when it is that of another configuration."""
         state = json.loads((folder / "state.json").read_text())
         if state["params"] != dict(self._params):
             raise DataError(f"checkpoint {folder} belongs to another configuration: {state['params']}")
         self._epoch, self._best = state["epoch"], -math.inf if state["best"] is None else state["best"]
 
     def test(self) -> Metrics:
+        """Return accuracy and loss on a test split: those of the best epoch, slightly worse."""
         noise = float(np.random.default_rng([self._seed % 2**32, 10**6]).normal(0, 0.002))
         accuracy = min(1.0, max(CHANCE, self._best - 0.005 + noise))
         return {"accuracy": accuracy, "loss": _loss(accuracy)}
 
     def findings(self) -> list[Finding]:
+        """Return nothing."""
         return []
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
     def _accuracy(self, epoch: int) -> float:
         noise = float(np.random.default_rng([self._seed % 2**32, epoch]).normal(0, 0.004))
@@ -140,23 +152,23 @@ class SyntheticRun:
         return max(top, CHANCE)
 
     def excess(self) -> float:
-        """Decades between the step that is felt and the best one."""
+        """Return the decades between the effective step and the best one."""
         momentum = self._number("momentum", 0.0)
         batch_size = self._number("batch_size", 128.0)
-        felt = self._number("lr", 0.1) / (1 - momentum) / math.sqrt(batch_size / 128)
-        return math.log10(max(felt, 1e-12) / _BEST_STEP[str(self._params.get("optimizer", "sgd"))])
+        effective = self._number("lr", 0.1) / (1 - momentum) / math.sqrt(batch_size / 128)
+        return math.log10(max(effective, 1e-12) / _BEST_STEP[str(self._params.get("optimizer", "sgd"))])
 
     def _number(self, name: str, default: float) -> float:
         value = self._params.get(name, default)
         return float(value) if isinstance(value, int | float) else default
 
 
-def _schedule_factor(params: Mapping[str, Scalar], share: float) -> float:
+def _schedule_factor(params: Mapping[str, Scalar], progress: float) -> float:
     match params.get("schedule", "cosine"):
         case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * share))
+            return 0.5 * (1 + math.cos(math.pi * progress))
         case "step":
-            return 0.1 ** (int(share > 0.5) + int(share > 0.75))
+            return 0.1 ** (int(progress > 0.5) + int(progress > 0.75))
         case _:
             return 1.0
 

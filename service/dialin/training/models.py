@@ -174,6 +174,7 @@ def _side(side: int, halvings: int, knobs: NetworkKnobs) -> int:
 
 class _Mean(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
+        """Return the mean over all positions."""
         return features.mean(dim=(2, 3))
 
 
