@@ -378,6 +378,17 @@ def test_without_a_network_the_folder_is_named(tmp_path, monkeypatch):
     assert f"or as {tmp_path / 'fashion_mnist'}.npz with x_train" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100"])
+def test_torchvision_says_in_its_message_that_a_data_set_is_missing(tmp_path, name):
+    import torchvision
+
+    with pytest.raises(RuntimeError) as caught:
+        getattr(torchvision.datasets, name)(tmp_path, download=False)
+    assert "not found" in str(caught.value), (
+        "torchvision changed its message: sources._is_missing takes a missing data set for a damaged one"
+    )
+
+
 def test_the_real_data_sets(real_data):
     cifar = load(prepare("cifar10", real_data, print))
     assert (cifar.x_train.shape, cifar.x_test.shape, cifar.classes) == ((50000, 3, 32, 32), (10000, 3, 32, 32), 10)

@@ -9,12 +9,13 @@ from torch import nn
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """The same network with the same weights, compiled at its first call for that call's shapes; that takes seconds.
+    """Return a form of the network that shares its weights and is compiled at its first call, for that call's shapes.
 
-    On a GPU its kernels are replayed as CUDA graphs. What it returns holds until its next call there. Its first call
-    raises what torch raises when no compiler is at hand."""
-    # A process that trains one trial after another would come to torch's limit of 8 versions of one function, and from
-    # there on train uncompiled without a word. What was compiled is kept on disk.
+    Compiling takes seconds, and raises what torch raises when the machine has no compiler. On a GPU the kernels are
+    replayed as CUDA graphs: an output is valid until the next call.
+    """
+    # torch compiles at most 8 versions of a function in a process and runs further ones uncompiled without a message; a
+    # worker that trains one trial after another would get there. The reset costs little: torch's cache is on disk.
     torch.compiler.reset()
     on_gpu = next(model.parameters()).device.type == "cuda"
     network: Any = torch.compile(model, mode="reduce-overhead" if on_gpu else "default", dynamic=False)

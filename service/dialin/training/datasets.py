@@ -1,7 +1,7 @@
-"""Image data sets: found, downloaded or read from a person's files, and laid out once a machine as plain arrays.
+"""Image data sets: found, downloaded or read from a person's files, and stored once on a machine as plain arrays.
 
 A prepared data set is a folder with x_train.npy, y_train.npy, x_test.npy, y_test.npy: images (n, channels, height,
-width) uint8, labels (n,) int64 from 0. It is memory-mapped, so all trials of a machine share one copy.
+width) uint8, labels (n,) int64 from 0. It is memory-mapped, so all trials on a machine share one copy.
 """
 
 from __future__ import annotations
@@ -24,25 +24,31 @@ from dialin.training.sources import NAMES, Arrays, packed_file, read_folder, rea
 Progress = Callable[[str], None]
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
 KINDS = ("npz", "folder")
-_LAYOUT = 1  # raised when the prepared form changes, so that old folders are not taken for new ones
+# The version of the prepared form, in the folder's name: a folder of an older version is not taken for a new one.
+_LAYOUT = 1
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images (n, channels, height, width) uint8 and labels (n,) int64 of the two published splits."""
+    """The two published splits of a data set."""
 
     x_train: NDArray[np.uint8]
+    """Training images (n, channels, height, width)."""
     y_train: NDArray[np.int64]
+    """Training labels (n,) from 0."""
     x_test: NDArray[np.uint8]
+    """Test images."""
     y_test: NDArray[np.int64]
+    """Test labels."""
     classes: int
+    """Number of classes: the highest label plus 1."""
 
 
 def prepare(dataset: str, data_dir: Path, progress: Progress) -> Path:
-    """The folder of a prepared data set, made on the first call on this machine.
+    """Return the folder of a prepared data set; the first call on a machine makes it.
 
-    `dataset` is a name, `npz:PATH` or `folder:PATH`. Raises DataError when it cannot be had, which says what to put
-    where, or when it is not what a data set must be.
+    `dataset` is a name, `npz:PATH` or `folder:PATH`; `progress` is told of a download. Raises DataError for a data set
+    that cannot be downloaded or read, or that has not the form of one; the message says what is allowed.
     """
     key = _key(dataset, data_dir)
     ready = data_dir / "prepared" / key
@@ -57,7 +63,7 @@ def prepare(dataset: str, data_dir: Path, progress: Progress) -> Path:
 
 
 def load(folder: Path) -> ImageData:
-    """A prepared data set, memory-mapped: read only as far as it is used, and never written back."""
+    """Return a prepared data set, memory-mapped: only what is used is read, and changes are not written back."""
     parts = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in _PARTS}
     return ImageData(**parts, classes=int(max(parts["y_train"].max(), parts["y_test"].max())) + 1)
 
@@ -72,7 +78,7 @@ def _read(dataset: str, data_dir: Path, progress: Progress) -> Arrays:
 
 
 def _write(arrays: Arrays, target: Path) -> None:
-    """The folder whole or not at all. Called under its lock, so what is in the way is from a process that died."""
+    """Write the folder completely or not at all. Called under its lock: a partial folder is that of a dead process."""
     partial = target.with_name(f"partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -85,7 +91,7 @@ def _write(arrays: Arrays, target: Path) -> None:
 
 
 def _writable_root(data_dir: Path) -> Path:
-    """Below the data folder, or, where that cannot be written to, in the machine's temporary one."""
+    """A folder below the data folder, or below the machine's temporary one when the data folder is read-only."""
     root = data_dir / "prepared"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -97,7 +103,7 @@ def _writable_root(data_dir: Path) -> Path:
 
 
 def _key(dataset: str, data_dir: Path) -> str:
-    """A folder name; for a person's own files one that changes with them. Raises DataError for what is no data set."""
+    """A folder name, which for a person's own files changes with them. Raises DataError for an unknown kind or name."""
     kind, colon, path = dataset.partition(":")
     if not colon:
         packed = packed_file(dataset, data_dir)
@@ -121,5 +127,5 @@ def _existing(dataset: str, path: str) -> Path:
         return Path(path).expanduser().resolve(strict=True)
     except FileNotFoundError:
         raise DataError(f"{dataset}: {Path(path).expanduser().resolve()} does not exist") from None
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, a circle of links, no such home
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, a circle of links, an unknown home
         raise DataError(f"{dataset}: not a path that can be read ({error})") from None

@@ -1,4 +1,4 @@
-"""A data set where a trial trains: on the CPU the memory-mapped arrays themselves, on a GPU a copy of what is used."""
+"""A data set on the device of a trial: on the CPU the memory-mapped arrays, on a GPU a copy of the images in use."""
 
 from __future__ import annotations
 
@@ -14,42 +14,51 @@ from dialin.training.datasets import ImageData
 from dialin.training.inputs import Statistics
 from dialin.training.splits import Indices, stratified_split, stratified_subset
 
-_CHUNK = 2048  # images counted at a time
+_CHUNK = 2048  # images that statistics are computed of at a time
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, c, h, w) uint8 and labels (n,) int64 on one device. `rows`: which of them belong to the split; None:
-    all."""
+    """A split of a data set on one device."""
 
     images: Tensor
+    """Images (n, c, h, w) uint8."""
     labels: Tensor
+    """Labels (n,) int64."""
     rows: Tensor | None = None
+    """Indices of the images that belong to the split; None: all."""
 
     def __len__(self) -> int:
         return len(self.labels if self.rows is None else self.rows)
 
     def take(self, which: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """The images and labels at these positions of the split."""
+        """Return the images and labels at these positions of the split."""
         chosen = which if self.rows is None else self.rows[which]
         return self.images[chosen], self.labels[chosen]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a trial trains and validates on, and the test split, which nothing but a run's `test` touches."""
+    """The three splits of a trial."""
 
     train: Split
+    """What the trial trains on."""
     validation: Split
+    """What each epoch is evaluated on."""
     test: Split
+    """What only `ImageRun.test` reads."""
     classes: int
+    """Number of classes."""
     statistics: Statistics
+    """Statistics of the training split."""
 
 
 def place(data: ImageData, device: str, validation_fraction: float, samples: int | None, split_seed: int) -> Splits:
-    """The three splits of a data set on a device. Training and validation are cut from the published training split,
-    class by class, by `split_seed`; `samples` of it are used, None: all. Raises DataError when none is left to validate
-    on."""
+    """Return the three splits of a data set on a device.
+
+    Training and validation split divide the published training split, class by class, by `split_seed`; `samples` of its
+    images are used, None: all. Raises DataError when no image is left to validate on.
+    """
     used = stratified_subset(data.y_train, samples or len(data.y_train), split_seed)
     rest, held = stratified_split(data.y_train[used], validation_fraction, split_seed)
     if not len(held):
@@ -69,7 +78,7 @@ def place(data: ImageData, device: str, validation_fraction: float, samples: int
 
 def _split(images: NDArray[np.uint8], labels: NDArray[np.int64], rows: Indices | None, device: str) -> Split:
     if device == "cpu":
-        # No copy: the pages of the file are shared by all trials of the machine.
+        # Without a copy, all trials on the machine share the pages of the file.
         return Split(
             torch.from_numpy(images), torch.from_numpy(labels), None if rows is None else torch.from_numpy(rows)
         )
@@ -78,8 +87,7 @@ def _split(images: NDArray[np.uint8], labels: NDArray[np.int64], rows: Indices |
 
 
 def statistics_of(split: Split) -> Statistics:
-    """Mean and deviation of the channels and the mean image, counted a part at a time: as float the whole set would be
-    four times its size."""
+    """Return the statistics of a split, computed a part at a time: as floats the split takes 8 times the memory."""
     sums = torch.zeros(split.images.shape[1:], dtype=torch.float64, device=split.images.device)
     squares = torch.zeros_like(sums)
     for start in range(0, len(split), _CHUNK):

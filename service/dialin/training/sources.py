@@ -1,4 +1,7 @@
-"""Where images come from: scikit-learn, torchvision, an .npz file, a folder of images. All give the same arrays."""
+"""Sources of images: scikit-learn, torchvision, an .npz file, a folder of images. All return the same arrays.
+
+A new named data set is its name in `NAMES`, a branch in `read_named`, and a test in `tests/training/test_sources.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,19 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[
 """x_train (n, channels, height, width) uint8, y_train (n,) int64, x_test, y_test."""
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-TEST_FRACTION = 0.2  # of a data set that comes without a test split
+TEST_FRACTION = 0.2
+"""Fraction of a data set without a test split that becomes one."""
 MOST_CHANNELS = 4
+"""Channels of an image, at most."""
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-_KEPT_AS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}  # by torchvision, below the data folder
+# Folders that torchvision makes below the data folder, where they have other names than the data set's class.
+_KEPT_AS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 NAMES = ("digits", *_TORCHVISION)
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def packed_file(name: str, data_dir: Path) -> Path | None:
-    """`data_dir/NAME.npz`, where a person has put one. Raises DataError for a name that no data set has."""
+    """Return `data_dir/NAME.npz` if a person has put it there, else None. Raises DataError for an unknown name."""
     if name not in NAMES:
         raise DataError(f"unknown data set {name!r}; {did_you_mean(name, NAMES)}")
     packed = data_dir / f"{name}.npz"
@@ -35,8 +41,10 @@ def packed_file(name: str, data_dir: Path) -> Path | None:
 
 
 def find_data(dataset: str, data_dir: Path) -> str:
-    """In words, where a data set lies: a name, `npz:PATH` or `folder:PATH`. Nothing is read. Raises DataError for a
-    path that is not there, and for a name that no data set has."""
+    """Return in words where a data set is. Nothing is read.
+
+    `dataset` is a name, `npz:PATH` or `folder:PATH`. Raises DataError for a missing path and an unknown name.
+    """
     kind, _, path = dataset.partition(":")
     if path:
         found = Path(path).expanduser()
@@ -50,8 +58,11 @@ def find_data(dataset: str, data_dir: Path) -> str:
 
 
 def read_named(name: str, data_dir: Path, progress: Callable[[str], None]) -> Arrays:
-    """A data set by name: digits from scikit-learn; the others from `data_dir/NAME.npz`, else by way of torchvision,
-    which downloads what is not in `data_dir`."""
+    """Return a data set by its name.
+
+    digits comes from scikit-learn, the others from `data_dir/NAME.npz`, or else from torchvision, which downloads what
+    `data_dir` does not have.
+    """
     packed = packed_file(name, data_dir)
     if name == "digits":
         return _read_digits()
@@ -59,8 +70,11 @@ def read_named(name: str, data_dir: Path, progress: Callable[[str], None]) -> Ar
 
 
 def read_npz(path: Path) -> Arrays:
-    """x_train, y_train, x_test, y_test of an .npz file; images (n, h, w) or (n, h, w, channels) uint8, labels whole
-    numbers from 0. Raises DataError, which names the file, the array, what was found and what is allowed."""
+    """Return the arrays x_train, y_train, x_test and y_test of an .npz file.
+
+    Images are (n, h, w) or (n, h, w, channels) uint8, labels whole numbers from 0. Raises DataError, which names the
+    file, the array, what was found and what is allowed.
+    """
     try:
         with path.open("rb") as opened:
             file = np.load(opened, allow_pickle=False)
@@ -78,24 +92,16 @@ def read_npz(path: Path) -> Arrays:
 
 
 def read_folder(path: Path) -> Arrays:
-    """Images in one folder a class: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* of which a fifth becomes
-    the test split. All images must have one size; they are read as colour unless all are grey."""
+    """Return the images of a folder that has one folder for each class.
+
+    The layout is PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/*, of which a fifth becomes the test split.
+    All images must have one size; they are read as colour unless all are grey. Raises DataError.
+    """
     if not path.is_dir():
         raise DataError(f"{path}: no such folder")
     train, test = path / "train", path / "test"
-    if train.is_dir() and test.is_dir():
-        classes = _class_names(train)
-        unknown = sorted(set(_folder_names(test)) - set(classes))
-        if unknown:
-            raise DataError(f"{test / unknown[0]}: no class of {train}, which has {', '.join(classes)}")
-        x_train, y_train = _read_classes(train, classes)
-        x_test, y_test = _read_classes(test, [name for name in classes if (test / name).is_dir()], classes)
-    else:
-        x, y = _read_classes(path, _class_names(path))
-        rest, held = stratified_split(y, TEST_FRACTION, seed=0)
-        if not len(held):
-            raise DataError(f"{path}: one image a class; a class needs two or more, one of them for the test split")
-        x_train, y_train, x_test, y_test = x[rest], y[rest], x[held], y[held]
+    has_both = train.is_dir() and test.is_dir()
+    x_train, y_train, x_test, y_test = _read_both(train, test) if has_both else _read_and_split(path)
     if x_train.shape[1:] != x_test.shape[1:]:
         channels = max(x_train.shape[1], x_test.shape[1])
         if x_train.shape[2:] != x_test.shape[2:]:
@@ -104,6 +110,23 @@ def read_folder(path: Path) -> Arrays:
             )
         x_train, x_test = (np.repeat(x, channels // x.shape[1], axis=1) for x in (x_train, x_test))
     return x_train, y_train, x_test, y_test
+
+
+def _read_both(train: Path, test: Path) -> Arrays:
+    classes = _class_names(train)
+    unknown = sorted(set(_folder_names(test)) - set(classes))
+    if unknown:
+        raise DataError(f"{test / unknown[0]}: no class of {train}, which has {', '.join(classes)}")
+    in_test = [name for name in classes if (test / name).is_dir()]
+    return *_read_classes(train, classes), *_read_classes(test, in_test, classes)
+
+
+def _read_and_split(path: Path) -> Arrays:
+    x, y = _read_classes(path, _class_names(path))
+    rest, held = stratified_split(y, TEST_FRACTION, seed=0)
+    if not len(held):
+        raise DataError(f"{path}: one image a class; a class needs two or more, one of them for the test split")
+    return x[rest], y[rest], x[held], y[held]
 
 
 def _read_digits() -> Arrays:
@@ -124,14 +147,22 @@ def _read_torchvision(name: str, data_dir: Path, progress: Callable[[str], None]
     try:
         train, test = (dataset(data_dir, train=part, download=False) for part in (True, False))
     except (OSError, RuntimeError, ValueError, AssertionError, IndexError) as error:
-        # torchvision looks whether its files are there, and for some sets not whether they are whole.
-        if "not found" not in str(error):
+        # torchvision checks that its files exist, and for some data sets not that they are complete.
+        if not _is_missing(error):
             raise DataError(
                 f"{name} in {data_dir} is damaged ({str(error).strip()}). Remove it there, and it is downloaded anew"
             ) from None
         train, test = _download(dataset, name, data_dir, progress)
     parts = (train.data, train.targets, test.data, test.targets)
     return _checked(f"{name} in {data_dir}", {key: np.asarray(part) for key, part in zip(_PARTS, parts, strict=True)})
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether torchvision says that a data set is not there. It does so in the message of a RuntimeError only.
+
+    `tests/training/test_sources.py` has a canary test for it.
+    """
+    return "not found" in str(error)
 
 
 def _download(dataset: Any, name: str, data_dir: Path, progress: Callable[[str], None]) -> tuple[Any, Any]:
@@ -147,7 +178,7 @@ def _download(dataset: Any, name: str, data_dir: Path, progress: Callable[[str],
 
 
 def _checked(where: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    """The arrays as a data set has them. Raises DataError, which names `where`, for what cannot be one."""
+    """The arrays in the form of a data set. Raises DataError, which names `where`, for arrays that cannot be one."""
     x_train, x_test = (_images(where, name, arrays[name]) for name in ("x_train", "x_test"))
     y_train = _labels(where, "y_train", arrays["y_train"], len(x_train))
     y_test = _labels(where, "y_test", arrays["y_test"], len(x_test))
@@ -204,7 +235,7 @@ def _folder_names(path: Path) -> list[str]:
 def _read_classes(
     path: Path, folders: list[str], classes: list[str] | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The images of these folders below `path`; a label is the folder's place among `classes`, by default `folders`."""
+    """The images of these folders below `path`. A label is the folder's position in `classes`, by default `folders`."""
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     grey = True
@@ -234,7 +265,7 @@ def _read_image(file: Path) -> tuple[NDArray[np.uint8], bool]:
 
     try:
         with Image.open(file) as image:
-            # Pillow would cut these at 255.
+            # Pillow would clip these at 255.
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{file}: pixels are {image.mode!r}; images have 8 bits a channel")
             return np.asarray(image.convert("RGB")), image.mode in ("L", "1")

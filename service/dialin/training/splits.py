@@ -1,4 +1,4 @@
-"""Seeded, stratified splits: each class gives its share."""
+"""Seeded, stratified splits: each class contributes in proportion."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ Indices = NDArray[np.int64]
 
 
 def stratified_split(labels: NDArray[np.int64], share: float, seed: int) -> tuple[Indices, Indices]:
-    """Indices of the rest and of the part held out, both sorted: `share` of each class, at least one image of each
-    class that has two. The same for the same labels, share and seed."""
+    """Return the sorted indices of the rest and of the part held out.
+
+    Held out is the fraction `share` of each class, but at least one image of each class that has two. The result
+    depends on labels, share and seed only.
+    """
     generator = np.random.default_rng(seed)
     held: list[Indices] = []
     for label in np.unique(labels):
@@ -22,11 +25,11 @@ def stratified_split(labels: NDArray[np.int64], share: float, seed: int) -> tupl
 
 
 def stratified_subset(labels: NDArray[np.int64], count: int, seed: int) -> Indices:
-    """Sorted indices of `count` images in which the classes keep their shares; all of them when there are no more."""
+    """Return sorted indices of `count` images in the classes' proportions; all indices when there are no more."""
     if count >= len(labels):
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))
-    # Each image's place within its class as a share of the class: the lowest shares are the same cut of every class.
+    # Each image's position within its class, relative to the size of the class: the lowest come from all classes alike.
     place = np.empty(len(labels))
     for label in np.unique(labels):
         members = order[labels[order] == label]
