@@ -133,6 +133,18 @@ def test_a_study_too_large_for_the_cluster_is_started_alone_for_its_plan_to_say_
     assert len(world.jobs.submitted) == 1
 
 
+def test_drivers_that_die_before_they_drive_are_told_of_one_by_one(world):
+    study, reconciler = world.submit(), world.reconciler()
+    for attempt in (1, 2, 3):
+        reconciler.step()
+        world.submissions.mark_started(study, f"{study}-a{attempt}")  # and no more: the study stays queued
+        world.jobs.end(f"{study}-a{attempt}", "exit code 1")
+        reconciler.step()
+        text = f"its driver ended before the study had (exit code 1); attempt {attempt + 1} follows"
+        assert world.submissions.get(study).study.reason == text
+        world.now += 60
+
+
 def test_a_driver_that_died_is_followed_by_another_later_each_time_and_not_for_ever(world):
     study, reconciler = world.submit(), world.reconciler(max_attempts=3)
     for attempt, pause in ((1, 1.0), (2, 2.0)):

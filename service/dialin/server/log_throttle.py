@@ -26,6 +26,7 @@ class LogThrottle(logging.Filter):
         self._kinds: LRUCache[object, tuple[float, int]] = LRUCache(256)  # when the last one passed, and how many since
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is written."""
         if not record.name.startswith(_CAUSED_BY_REQUESTS):
             return True
         kind, now = _kind_of(record), self._clock()

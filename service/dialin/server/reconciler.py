@@ -213,7 +213,9 @@ class Reconciler:
             self._retry(entry, submission, message)
 
     def _retry(self, entry: Entry, submission: Submission, message: str) -> None:
-        reason = entry.study.reason or message
+        # While the study is queued, its reason is what was written below for the attempt before.
+        written = "" if entry.study.state is StudyState.QUEUED else entry.study.reason
+        reason = written or message
         lived = self._clock() - (submission.began_at or self._clock())
         failures = 1 if lived >= STEADY_SECONDS else submission.failures + 1
         if failures >= self._limits.max_attempts:
