@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 
 import optuna
 from optuna.storages import BaseStorage
@@ -174,7 +175,8 @@ class Study:
             return Decision("continue", "reported_before", epoch)
         before = max(observation.values, default=progress.began)
         self._writer.set_value(progress.storage_id, epoch, value)
-        state.observations[number] = replace(observation, values={**observation.values, epoch: value})
+        values = {**observation.values, epoch: value}
+        state.observations[number] = Observation(observation.params, values, observation.state)
         self._reports += 1
         self._prepare()
         return self._decide(number, before, epoch, value)
@@ -349,7 +351,7 @@ class Study:
         rung = reached(self._plan.rungs, before, epoch)
         if decision is None:
             if rung is None:
-                return Decision("continue", "between_rungs", epoch)
+                return _between_rungs(epoch)
             return self._state.early_stopping.decide(number, epoch, rung, value)
         if rung is not None and math.isfinite(value):
             self._state.early_stopping.record(number, rung, value)
@@ -384,6 +386,12 @@ class Study:
             return best_value(values, self._maximize)
         last = values[max(values)] if values and end is not TrialState.FAILED else math.nan
         return last if math.isfinite(last) else None
+
+
+@cache
+def _between_rungs(epoch: int) -> Decision:
+    # Most reports end here, and making a record of so many fields takes longer than deciding.
+    return Decision("continue", "between_rungs", epoch)
 
 
 def _find_or_create(storage: BaseStorage, study_id: str, mode: str) -> int:
