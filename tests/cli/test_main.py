@@ -149,7 +149,7 @@ def test_a_claim_is_judged_and_a_trial_is_shown(dialin, tmp_path):
     assert "the doctor found nothing" in shown
     assert json.loads(dialin("show", "mine", "1", "--json", check=True).stdout)["trial"] == 1
     missing = dialin("show", "mine", "77")
-    assert (missing.returncode, "there are 0 to 9" in missing.stderr) == (2, True)
+    assert (missing.returncode, "its trials: 0 to 9" in missing.stderr) == (2, True)
 
 
 def test_knobs_lists_the_catalogue(dialin):

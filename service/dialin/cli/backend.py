@@ -90,6 +90,7 @@ def open_backend(arguments: Namespace) -> Backend:
     address = ServerAddress.read(url=arguments.server, out=arguments.out)
     if address is None:
         return LocalBackend(Settings.read(out=arguments.out, data_dir=getattr(arguments, "data_dir", None)))
+    # Silently ignored, these would let people believe that they have chosen where their study trains.
     for option in ("runner", "data_dir"):
         value = getattr(arguments, option, None)
         if value is not None:

@@ -55,6 +55,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
     for group in _GROUPS:
         group.add(commands)
+    # Before argparse, whose message for an unknown command lists all of them and suggests none.
     check_names(argv, {name: _SUBCOMMANDS.get(name, ()) for name in commands.choices})
     return parser.parse_args(argv)
 

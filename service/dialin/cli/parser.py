@@ -55,7 +55,7 @@ def check_names(arguments: Sequence[str], commands: Mapping[str, Iterable[str]])
 
 def one_of(label: str, names: Iterable[str]) -> Callable[[str], str]:
     """The type of an argument that takes one of these names. `label`: how errors call the argument."""
-    known = tuple(map(str, names))
+    known = tuple(map(str, names))  # members of an enumeration would be shown as Python writes them
 
     def check(text: str) -> str:
         if text not in known:

@@ -144,6 +144,7 @@ def show_result(console: Console, study: StudyInFull, best: Best | None, lag: st
     else:
         _show_best(console, spec, best)
     _print(console, _trials_line(study))
+    # A server's paths mean nothing here; its links are printed by the commands.
     paths = study.paths if isinstance(study, LocalStudy) else {}
     if paths.get("best_config"):
         _print(console, f"best configuration   {_short_path(paths['best_config'])}")

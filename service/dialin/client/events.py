@@ -51,9 +51,11 @@ class EventReader:
             self._check_deadline()
 
         path = f"{study_path(self._study.id)}/events"
+        # Proxies that cut or buffer event streams do so every time: after a few attempts, polling is what works.
         while breaks < MAX_BREAKS:
             breaks += 1
             try:
+                # A stream may be silent no longer than the connection's timeout, and not beyond the deadline.
                 with self._connection.stream(path, last_id, self._silence(), heartbeat) as messages:
                     for message in messages:
                         heartbeat()
@@ -86,7 +88,7 @@ class EventReader:
         before: Study | None = None
         while True:
             study = self.look()
-            if study != before:
+            if study != before:  # a study that trains for hours between two reports says nothing meanwhile
                 before = study
                 yield Event(id="", kind="study", data=study.model_dump(mode="json"))
             if study.ended:

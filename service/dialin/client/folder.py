@@ -95,6 +95,7 @@ class FolderStudy:
 
     def __init__(self, reference: str, settings: Settings) -> None:
         self._settings = settings
+        # The id is looked up once: `last` and a name would be another study after the next run.
         with LocalStudies(settings) as studies:
             self._id = studies.study(reference).id
 

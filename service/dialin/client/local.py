@@ -187,6 +187,7 @@ class LocalStudies:
         if owner is None:
             raise ConflictError(self._not_driven(row.id))
         self._terminate(owner, row.id)
+        # The driver ends its trials and writes the result; that takes seconds with Ray.
         while self._read(row.id).row.state not in ENDED:
             if owner.is_gone() and self._read(row.id).row.state not in ENDED:
                 raise ConflictError(

@@ -68,7 +68,7 @@ class StudyHandle:
             if not progress or (time.monotonic() - printed_at < PROGRESS_SECONDS and not self.info.ended):
                 continue
             if event.kind != "study":
-                reader.look()
+                reader.look()  # events of trials come without the counts and the best value that the line shows
             printed_at = time.monotonic()
             if self.info.line() != line:
                 line = self.info.line()

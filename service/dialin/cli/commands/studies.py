@@ -149,10 +149,11 @@ def _follow(backend: Backend, reference: str, arguments: argparse.Namespace) -> 
     from dialin.cli.follow import follow
 
     study = backend.study(reference)
-    if not study.ended:
+    if not study.ended:  # the events of one that has ended would be hours of the past in a second
         try:
             follow(console(stderr=arguments.json), study, backend.events(study.id))
         except KeyboardInterrupt:
+            # Ctrl-C ends the watching alone: the study is another process's.
             print("watching has ended; the study continues", file=sys.stderr)
             return INTERRUPTED
         study = backend.study(study.id)
