@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "web": {"lifecycle", "schemas", "charts", "errors", "planning", "results", "search", "specification", "texts"},
     "server": {"lifecycle", "schemas", "errors", "texts", "paths", "settings", "specification", "planning", "store", "search", "execution", "events", "tracking", "results",
                "study_flow", "supervisor", "web"},
-    "client": {"lifecycle", "errors", "schemas", "specification", "settings", "paths", "texts", "store", "search", "events", "results", "tracking", "study_flow"},
+    "client": {"lifecycle", "errors", "schemas", "specification", "settings", "paths", "texts", "store", "search", "events", "results", "tracking", "study_flow", "supervisor"},
     "cli": {"lifecycle", "schemas", "supervisor", "events", "charts", "client", "errors", "texts", "paths", "settings", "specification", "planning", "store", "search", "objectives", "execution", "results",
             "study_flow", "server", "tracking"},
     "__main__": {"cli"},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from dialin.results.summary import Result
 from dialin.schemas import Best, LocalStudy, Trial
 from dialin.settings import Settings
 from dialin.specification.study_spec import StudySpec
+from dialin.supervisor.logs import OPTUNA_LOGGERS, quiet_optuna
 
 
 def run_study(
@@ -58,7 +60,7 @@ def run_study(
     from dialin.study_flow import run
 
     checked = spec if isinstance(spec, StudySpec) else load_spec(spec, overrides)
-    with _listener(progress) as listener:
+    with _quiet_optuna(), _listener(progress) as listener:
         return run.run_study(checked, _settings(out, data_dir), listener, runner).result
 
 
@@ -145,6 +147,20 @@ class FolderStudy:
 
 def _settings(out: str | Path | None, data_dir: str | Path | None = None) -> Settings:
     return Settings.read(out=None if out is None else str(out), data_dir=None if data_dir is None else str(data_dir))
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Without Optuna's announcements of each study that it opens, which would stand among the progress; its warnings
+    stay, and afterwards the program's own settings are as before."""
+    loggers = [logging.getLogger(name) for name in OPTUNA_LOGGERS]
+    before = [logger.level for logger in loggers]
+    quiet_optuna()
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _listener(progress: bool | Listener) -> AbstractContextManager[Listener]:

@@ -20,6 +20,7 @@ from dialin.errors import UsageError
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
+OPTUNA_LOGGERS = ("optuna.storages", "optuna.study", "optuna.samplers")
 IDS = ("study", "trial", "request_id")  # what a record may be about; JSON lines have a field for each that is known
 
 _context: ContextVar[Mapping[str, object]] = ContextVar("dialin_log_context", default=MappingProxyType({}))
@@ -68,7 +69,7 @@ def quiet_optuna() -> None:
     For a process's entry point, like `configure`. The levels are set on Optuna's inner loggers, because importing
     Optuna sets that of the outer one, and a command that does not need Optuna does not import it.
     """
-    for name in ("optuna.storages", "optuna.study", "optuna.samplers"):
+    for name in OPTUNA_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
