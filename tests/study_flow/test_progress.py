@@ -91,7 +91,7 @@ def test_what_an_earlier_driver_left_counts_from_the_start():
         file.getvalue()
         .splitlines()[-1]
         .startswith(
-            "4 of 4 trials begun, 1 running, 1 paused (the best of them go on), 1 complete, 1 failed, "
+            "4 of 4 trials begun, 1 running, 1 paused (the best of them will continue), 1 complete, 1 failed, "
             "best val_accuracy 0.9000 (trial 0, epoch 2)"
         )
     )

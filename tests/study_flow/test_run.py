@@ -135,6 +135,17 @@ def lag_line(settings, reference):
         return mirror_line(studies.study(reference))
 
 
+def test_what_a_driver_returns_is_what_is_read_back(settings):
+    """Commands show a finished run from what the driver returns, and `dialin show` from the disk."""
+    for snapshot in (
+        run_study(make_spec("budget.trials=3"), settings, Silent(), "inline"),
+        extend_study("last", settings, Silent(), "inline", trials="+1"),
+    ):
+        stored = load_study(settings, "last")
+        assert stored.row.ended_at == pytest.approx(snapshot.row.ended_at, abs=5)
+        assert stored == replace(snapshot, row=replace(snapshot.row, ended_at=stored.row.ended_at))
+
+
 def test_the_test_split_is_read_once_for_each_best_trial(settings, monkeypatch):
     tested = []
 

@@ -1,7 +1,7 @@
-"""The charts of a study as SVG: pure functions of what the API says of it.
+"""The charts of a study as SVG: pure functions of what the API answers about it.
 
-Each has a title and a description for those who hear the page instead of seeing it, and a tooltip on each mark. Colours
-come from the style sheet. The charts of a large study show a part of it, and say so.
+Each chart has a title and a description for screen readers, and a tooltip on each mark. Colours come from the page's
+style sheet. The chart of a large study shows a part of it, and says so.
 """
 
 from __future__ import annotations
@@ -25,22 +25,19 @@ from dialin.texts import metric_text, scalar_text
 Trial = Mapping[str, Any]
 Place = Callable[[Trial], float]
 
-MOST_CURVES, MOST_EPOCHS, MOST_DOTS, MOST_RUNGS = 100, 120, 400, 12
+MOST_CURVES, MOST_EPOCHS, MOST_DOTS, MOST_RUNGS = 100, 120, 400, 12  # a browser draws more too slowly
 STATES = (*(state.value for state in TRIAL_ENDED), TrialState.RUNNING.value, TrialState.WAITING.value)  # as drawn
 _ABOVE = {"stopped": 0, "diverged": 1, "failed": 1, "waiting": 2, "complete": 3, "running": 4}
 
 
 def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
-    """The best value so far over the epochs trained in all, as steps. `zoom`: see `_up`."""
+    """The best value so far over all epochs trained, as steps. `zoom`: show the better quarter of the values only."""
     metric, steps = curve["metric"], [point for point in curve["points"] if point["best"] is not None]
     if not steps:
         return empty_chart("best-curve", "Best so far", "no finite value has been reported yet")
     across = Scale(0, max(point["epochs_total"] for point in steps) * 1.02 or 1, LEFT, RIGHT)
     up = _up([point["best"] for point in steps], curve["mode"], zoom)
-    line: list[tuple[float, float]] = []
-    for point in steps:
-        x, y = across(point["epochs_total"]), up(point["best"])
-        line += [(x, line[-1][1]), (x, y)] if line else [(x, y)]
+    line = _steps([(across(point["epochs_total"]), up(point["best"])) for point in steps])
     dots = [
         _dot(across(point["epochs_total"]), up(point["best"]), "improvement", _improvement(metric, point))
         for index, point in enumerate(steps)
@@ -53,6 +50,14 @@ def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
     reached = f"to {metric_text(last['best'])}, in {last['epochs_total']} epochs"
     about = f"{metric} improved {improved} times {reached}{_zoomed(zoom)}"
     return chart("best-curve", "Best so far", about, axes(across, up, "epochs trained in all", metric), *marks, *dots)
+
+
+def _steps(path: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The corners of a line that is level between the points of the path."""
+    corners = [*path[:1]]
+    for x, y in path[1:]:
+        corners += [(x, corners[-1][1]), (x, y)]
+    return corners
 
 
 def _improvement(metric: str, point: Mapping[str, Any]) -> str:
@@ -73,7 +78,11 @@ def learning_curves(
     mode: str,
     zoom: bool = False,
 ) -> Markup:
-    """Each trial's values by epoch; those that were stopped in grey, the rungs as vertical lines, the best one bold."""
+    """Each trial's values by epoch: stopped trials in grey, the best one bold, the rungs as vertical lines.
+
+    `trials`: in the API's form. `epochs`: the length of a complete trial. `best`: the number of the best trial. `zoom`:
+    show the better quarter of the values only.
+    """
     with_values = [trial for trial in trials if trial["value"] is not None]
     if not with_values:
         return empty_chart("learning-curves", "Learning curves", "no epoch has been reported yet")
@@ -81,20 +90,17 @@ def learning_curves(
     across = Scale(0, max(epochs, *(max(_finite(trial)) for trial in shown)), LEFT, RIGHT)
     values = [trial["value"] for trial in with_values] if zoom else [v for t in shown for v in _finite(t).values()]
     up = _up(values, mode, zoom)
-    drawn = _spread_out([rung for rung in rungs if rung < across.high], MOST_RUNGS)
-    marks = [_rung(across(rung), rung) for rung in drawn]
+    marks, rung_text = _rungs([rung for rung in rungs if rung < across.high], across)
     shown.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0), trial["trial"]))
     marks += [_curve(trial, across, up, trial["trial"] == best) for trial in shown]
-    of = f"{len(shown)} of {len(with_values)} trials" if len(shown) < len(with_values) else _count(len(shown), "trial")
-    some = f" ({len(drawn)} of {len(rungs)} rungs)" if len(drawn) < len(rungs) else ""
-    rung_text = f", compared after epochs {', '.join(map(str, drawn))}{some}" if drawn else ""
+    of = _part(len(shown), len(with_values))
     about = f"{metric} by epoch of {of}{rung_text}{_zoomed(zoom)}"
     return chart("learning-curves", "Learning curves", about, axes(across, up, "epoch", metric), *marks)
 
 
 def _up(values: Sequence[float], mode: str, zoom: bool) -> Scale:
-    """The axis of values. Zoomed, it holds the better quarter of those that differ, and what is worse lies at its edge:
-    where the first values are far from all that follow, those that matter are one line."""
+    """The axis of the metric. Zoomed, it holds the better quarter of the distinct values, and worse ones lie at its
+    edge: the first values of a study are often so bad that all good ones would fall on one line."""
     if zoom and values:
         ordered = sorted({value for value in values if math.isfinite(value)}, reverse=mode == "max")
         return scale_over(ordered[: max(2, len(ordered) // 4)], BOTTOM, TOP, log=None, whole=True)
@@ -106,7 +112,7 @@ def _zoomed(zoom: bool) -> str:
 
 
 def _spread_out(rungs: Sequence[int], most: int) -> Sequence[int]:
-    """At most so many of them, the first and the last among them."""
+    """At most `most` of the rungs, evenly spread, with the first and the last among them."""
     if len(rungs) <= most:
         return rungs
     return [rungs[round(index * (len(rungs) - 1) / (most - 1))] for index in range(most)]
@@ -114,7 +120,7 @@ def _spread_out(rungs: Sequence[int], most: int) -> Sequence[int]:
 
 def _curve(trial: Trial, across: Scale, up: Scale, is_best: bool) -> Markup:
     path = [(across(epoch), up(value)) for epoch, value in _thinned(sorted(_finite(trial).items()))]
-    classes = f"trial {trial['state'] if trial['state'] in STATES else ''}{' is-best' if is_best else ''}"
+    classes = f"trial {_classes(trial, is_best)}"
     title = tag("title", _trial_text(trial))
     if len(path) == 1:
         drawn = [tag("circle", class_="dot", cx=path[0][0], cy=path[0][1], r=2.5)]
@@ -123,6 +129,19 @@ def _curve(trial: Trial, across: Scale, up: Scale, is_best: bool) -> Markup:
     if trial["state"] == "running" and len(path) > 1:
         drawn.append(tag("circle", class_="dot", cx=path[-1][0], cy=path[-1][1], r=3))
     return tag("g", title, *drawn, class_=classes, data_key=f"t{trial['trial']}")
+
+
+def _classes(trial: Trial, is_best: bool) -> str:
+    """The style sheet's classes for a trial; a state that a newer server names has none."""
+    return f"{trial['state'] if trial['state'] in STATES else ''}{' is-best' if is_best else ''}"
+
+
+def _rungs(rungs: Sequence[int], across: Scale) -> tuple[list[Markup], str]:
+    """The lines of the rungs, and what the description says of them."""
+    drawn = _spread_out(rungs, MOST_RUNGS)
+    some = f" ({len(drawn)} of {len(rungs)} rungs)" if len(drawn) < len(rungs) else ""
+    text = f", compared after epochs {', '.join(map(str, drawn))}{some}" if drawn else ""
+    return [_rung(across(rung), rung) for rung in drawn], text
 
 
 def _rung(x: float, rung: int) -> Markup:
@@ -136,7 +155,7 @@ def _rung(x: float, rung: int) -> Markup:
 
 
 def _most_telling(trials: Sequence[Trial], best: int | None, mode: str) -> list[Trial]:
-    """What is drawn when there are too many: the best ones, those that run, and of the rest the newest."""
+    """The trials that are drawn when there are too many: the best, those that run, and the newest of the rest."""
     if len(trials) <= MOST_CURVES:
         return list(trials)
     sign = 1 if mode == "max" else -1
@@ -153,46 +172,52 @@ def _most_telling(trials: Sequence[Trial], best: int | None, mode: str) -> list[
 
 @dataclass(frozen=True)
 class Knob:
-    """A knob of the space that moves, and how its values lie along an axis."""
+    """A knob that is searched, as an axis."""
 
     name: str
     domain: Domain
 
     @property
     def log(self) -> bool:
+        """Whether the axis is logarithmic."""
         return isinstance(self.domain, RangeTested) or bool(getattr(self.domain, "log", False))
 
     @property
     def has_order(self) -> bool:
+        """Whether its values are numbers on a scale; otherwise each value has a band."""
         return isinstance(self.domain, FloatRange | IntRange | RangeTested)
 
 
 def knob_values(
     trials: Sequence[Trial], knob: Knob, metric: str, best: int | None, *, mode: str = "max", zoom: bool = False
 ) -> Markup:
-    """A dot a trial: the knob's value across, the trial's best value up. Trials without either are left out."""
+    """A dot for each trial: the knob's value across, the trial's best metric up. Trials without either are left out."""
     dots = [trial for trial in trials if trial["value"] is not None and knob.name in trial["params"]]
     title = f"{knob.name} against {metric}"
     if not dots:
         return empty_chart("knob-values", title, f"no trial with {knob.name} has a value yet")
     count = len(dots)
-    if count > MOST_DOTS:
-        every = math.ceil(count / MOST_DOTS)
-        dots = [trial for index, trial in enumerate(dots) if index % every == 0 or trial["trial"] == best]
+    dots = _sampled(dots, best)
     up = _up([trial["value"] for trial in dots], mode, zoom)
     place, axis, marks = _along(knob, dots, up)
     dots.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0)))
     for trial in dots:
-        kind = f"dot {trial['state'] if trial['state'] in STATES else ''}{' is-best' if trial['trial'] == best else ''}"
+        kind = f"dot {_classes(trial, trial['trial'] == best)}"
         text = f"{knob.name} {scalar_text(trial['params'][knob.name])}; {_trial_text(trial)}"
         marks.append(_dot(place(trial), up(trial["value"]), kind, text, key=f"t{trial['trial']}"))
-    shown = f"{len(dots)} of {count} trials" if len(dots) < count else _count(count, "trial")
-    about = f"best {metric} of {shown} by {knob.name}{', on a logarithmic axis' if knob.log else ''}{_zoomed(zoom)}"
+    log_axis = ", on a logarithmic axis" if knob.log else ""
+    about = f"best {metric} of {_part(len(dots), count)} by {knob.name}{log_axis}{_zoomed(zoom)}"
     return chart("knob-values", title, about, y_axis(up, metric), axis, *marks)
 
 
+def _sampled(trials: list[Trial], best: int | None) -> list[Trial]:
+    """At most about MOST_DOTS of the trials, evenly spread over time, and the best one."""
+    every = math.ceil(len(trials) / MOST_DOTS)
+    return [trial for index, trial in enumerate(trials) if index % every == 0 or trial["trial"] == best]
+
+
 def _along(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Markup, list[Markup]]:
-    """Where a trial lies across, the axis below, and what is drawn behind the dots."""
+    """Where a trial lies on the horizontal axis, that axis, and the marks behind the dots."""
     values = [trial["params"][knob.name] for trial in trials]
     if knob.has_order and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         domain = knob.domain
@@ -232,14 +257,14 @@ def _in_bands(knob: Knob, trials: Sequence[Trial], up: Scale) -> tuple[Place, Ma
 
 
 def _label(label: str, x: float, index: int, of: int) -> Markup:
-    """The name of a band; where many stand side by side every second one lies lower."""
+    """The name of a band; where many bands stand side by side every second name lies lower."""
     short = label if len(label) <= 14 else f"{label[:13]}…"
     y = BOTTOM + 18 + (16 if of > 4 and index % 2 else 0)
     return tag("text", tag("title", label), short, x=x, y=y, text_anchor="middle")
 
 
 def progress(trials: Mapping[str, Any]) -> Markup:
-    """How many trials of the budget there are in each state, as one bar."""
+    """The number of trials in each state, as one bar over the whole budget."""
     counts = {state: int(trials.get(state) or 0) for state in STATES}
     whole = max(int(trials.get("budget") or 0), sum(counts.values()), 1)
     parts, x = [], 0.0
@@ -268,6 +293,11 @@ def _thinned(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
         return pairs
     every = math.ceil(len(pairs) / MOST_EPOCHS)
     return [*pairs[:-1:every], pairs[-1]]
+
+
+def _part(shown: int, of: int) -> str:
+    """How many of the trials are shown."""
+    return f"{shown} of {of} trials" if shown < of else _count(shown, "trial")
 
 
 def _count(many: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""What charts are drawn with: elements that escape whatever they are given, and scales with round ticks. Pure."""
+"""The parts of charts: SVG elements that escape what they are given, and scales with round ticks. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ Attribute = str | int | float | None
 
 
 def tag(name: str, *children: str, **attributes: Attribute) -> Markup:
-    """An element. Text and attributes are escaped; what is Markup already goes in as it is. An underscore at the end of
-    an attribute's name falls away, others become hyphens; None leaves an attribute out; numbers get two decimals."""
-    # Plain strings, each escaped by itself: Markup's formatting takes five times as long, and charts have thousands.
+    """An element with its attributes and children, all of them escaped; children that are Markup stay as they are.
+
+    In an attribute's name, underscores become hyphens, and one at the end is dropped. None leaves an attribute out.
+    Numbers are written with two decimals.
+    """
+    # Plain strings, each escaped by itself: Markup's own formatting takes five times as long.
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
         for key, value in attributes.items()
@@ -25,7 +28,7 @@ def tag(name: str, *children: str, **attributes: Attribute) -> Markup:
 
 
 def points(pairs: Iterable[tuple[float, float]]) -> str:
-    """What a polyline wants: `x,y x,y ...`."""
+    """Coordinates as a polyline takes them: `x,y x,y ...`."""
     return " ".join(f"{_number(x)},{_number(y)}" for x, y in pairs)
 
 
@@ -37,13 +40,17 @@ def _number(value: Attribute) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values between `low` and `high` to places between `start` and `end`; what lies beyond is put at the edge."""
+    """Maps values between `low` and `high` to coordinates between `start` and `end`; values beyond lie at the edge."""
 
     low: float
     high: float
+    """Above `low`."""
     start: float
+    """The coordinate of `low`."""
     end: float
+    """The coordinate of `high`; it may be smaller than `start`, as on a vertical axis."""
     log: bool = False
+    """Whether the scale is logarithmic; `low` is then above 0."""
 
     def __call__(self, value: float) -> float:
         value = min(max(value, self.low), self.high)
@@ -54,7 +61,7 @@ class Scale:
         return math.log10(value) if self.log else value
 
     def ticks(self, most: int = 5) -> list[float]:
-        """Round values between the ends: at most about `most` of them."""
+        """Round values between the ends, about `most` of them at most."""
         return _log_ticks(self.low, self.high, most) if self.log else _linear_ticks(self.low, self.high, most)
 
 
@@ -67,20 +74,28 @@ def scale_over(
     room: float = 0.04,
     whole: bool = False,
 ) -> Scale:
-    """A scale that holds the values, with some `room` at both ends. Few values far from all others do not count, on a
-    logarithmic scale by their logarithms: they would leave no height for the rest. `whole`: they count. `log` None:
-    where the values span more than three powers of ten."""
+    """A scale over the values, with a fraction `room` of free space at both ends.
+
+    A few values far from all others (on a logarithmic scale, far by their logarithms) lie outside, since they would
+    leave no height for the rest; with `whole` the scale holds them too. `log`: None makes the scale logarithmic where
+    the values span more than three powers of ten.
+    """
     ordered = sorted(value for value in values if math.isfinite(value))
     extent = _ends if whole else _extent
     low, high = extent(ordered)
     if log is None:
         log = low > 0 and high / low > 1000
     if log and ordered and ordered[0] > 0:
-        low, high = (10.0**power for power in extent([math.log10(value) for value in ordered]))
-        wider = (high / low) ** room if high > low else 1.5
-        return Scale(low / wider, high * wider, start, end, log=True)
+        powers = extent([math.log10(value) for value in ordered])
+        return _log_scale(*powers, start, end, room)
     more = (high - low) * room or abs(high) * 0.1 or 1.0
     return Scale(low - more, high + more, start, end)
+
+
+def _log_scale(low_power: float, high_power: float, start: float, end: float, room: float) -> Scale:
+    low, high = 10.0**low_power, 10.0**high_power
+    wider = (high / low) ** room if high > low else 1.5
+    return Scale(low / wider, high * wider, start, end, log=True)
 
 
 def _ends(ordered: Sequence[float]) -> tuple[float, float]:
@@ -119,7 +134,7 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def tick_text(value: float) -> str:
-    """A tick's label: short."""
+    """The short label of a tick."""
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, power = f"{value:.0e}".partition("e")
         return f"{mantissa}e{int(power)}"

@@ -23,6 +23,7 @@ class UnreadableCalibration:
     """What the tests cost is not known."""
 
     def lines(self) -> list[str]:
+        """As `Calibration.lines`."""
         return [self.text]
 
 

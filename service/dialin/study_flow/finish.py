@@ -12,6 +12,7 @@ from dialin.planning.plan import Plan
 from dialin.results.export import write_best_config
 from dialin.results.summary import Result, summarize
 from dialin.search.records import TrialRecord
+from dialin.specification import to_yaml
 from dialin.study_flow.ending import Ending
 from dialin.study_flow.mirror import ending_event
 from dialin.study_flow.session import Session
@@ -36,10 +37,25 @@ def finish(ending: Ending, plan: Plan, session: Session) -> StudySnapshot:
         session.events.publish(ending_event(plan.spec, result, ending.trials, session.folder, None))
         place.studies.end(row.id, ending.state, ending.reason, result.to_data())
         _close_mirror(session, result)
+        lag = session.mirror.standing()
         place.interrupts.finish()  # the study has ended; from here on an interrupt changes nothing
-    ended = replace(row, state=ending.state, reason=one_line(ending.reason), ended_at=time.time())
-    lag = session.mirror.standing()
-    return StudySnapshot(ended, plan.spec, ending.trials, result, plan.calibration, lag.events, mirror_note=lag.text())
+    return StudySnapshot(
+        row=replace(
+            row,
+            state=ending.state,
+            reason=one_line(ending.reason),
+            spec=to_yaml(plan.spec),
+            summary=result.to_data(),
+            ended_at=time.time(),
+        ),
+        spec=plan.spec,
+        trials=ending.trials,
+        result=result,
+        calibration=plan.calibration,
+        mirror_lag=lag.events,
+        mirror_note=lag.text(),
+        history=row.history(),
+    )
 
 
 def _remove_checkpoints(records: Sequence[TrialRecord], session: Session) -> None:

@@ -119,17 +119,20 @@ def complete_log(settings: Settings, row: StudyRow, *, patience_seconds: float =
             # Without its specification nothing can be rebuilt, but MLflow's run ends as the study did.
             end = StudyEnded(row.state.value, row.reason, time=milliseconds(row.ended_at or time.time()))
             append(folder, [end] if has_ended and not found.ended else [])
-            return
-        spec = spec_of_study(row.id, row.spec)
-        if not found.whole:
-            started = StudyStarted(
-                row.id, row.name, params_of(spec), {"spec": row.spec}, time=milliseconds(row.created_at)
-            )
-            rebuild(folder, started, spec.objective.metric, records)
-        if has_ended:
-            around = OutputFolder(settings.out).study(row.id)
-            result = result_of(row, spec, records, settings, read_calibration(around.calibration))
-            append(folder, [ending_event(spec, result, records, around, row.ended_at)])
+        else:
+            _rebuild(settings, row, records, whole=found.whole)
+
+
+def _rebuild(settings: Settings, row: StudyRow, records: Sequence[TrialRecord], *, whole: bool) -> None:
+    """Append what the log lacks. `whole`: only its end can be missing."""
+    folder = OutputFolder(settings.out).study(row.id)
+    spec = spec_of_study(row.id, row.spec)
+    if not whole:
+        started = StudyStarted(row.id, row.name, params_of(spec), {"spec": row.spec}, time=milliseconds(row.created_at))
+        rebuild(folder.events, started, spec.objective.metric, records)
+    if row.state in ENDED:
+        result = result_of(row, spec, records, settings, read_calibration(folder.calibration))
+        append(folder.events, [ending_event(spec, result, records, folder, row.ended_at)])
 
 
 def params_of(spec: StudySpec) -> dict[str, Scalar]:
@@ -153,6 +156,19 @@ def ending_event(
 ) -> StudyEnded:
     """The event that tells MLflow of a study's end: metrics, the report, files. `ended_at`: in seconds since 1970;
     None: now."""
+    claim = judge(spec, spec.claim, records).text() if spec.claim is not None else ""
+    # MLflow shows the note, in Markdown, on the page of the run.
+    tags = {"mlflow.note.content": describe(result, records, claim)}
+    if result.best is not None:
+        tags["dialin.best_trial"] = str(result.best.trial)
+        tags["dialin.test_trial"] = "none" if result.test_trial is None else str(result.test_trial)
+    files = [str(file) for file in (folder.best_config, folder.calibration, folder.range_tests_plot) if file.exists()]
+    at = time.time() if ended_at is None else ended_at
+    return StudyEnded(result.state, result.reason, _metrics(result), tags, tuple(files), milliseconds(at))
+
+
+def _metrics(result: Result) -> dict[str, float]:
+    """What MLflow shows as the metrics of a study."""
     metrics = {f"trials_{state}": float(count) for state, count in result.trials.items()}
     metrics |= {f"epochs_{kind}": float(count) for kind, count in result.epochs.items()}
     metrics["seconds"] = result.seconds
@@ -161,14 +177,4 @@ def ending_event(
     # MLflow never forgets a metric: NaN replaces the score of an earlier look, which belonged to another best trial.
     metrics |= {f"test_{name}": math.nan for look in result.looks for name in look.values}
     metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}
-    metrics["test_looks"] = float(len(result.looks))
-    claim = judge(spec, spec.claim, records).text() if spec.claim is not None else ""
-    # MLflow shows the note, in Markdown, on the page of the run.
-    tags = {"mlflow.note.content": describe(result, records, claim)}
-    if result.best is not None:
-        tags["dialin.best_trial"] = str(result.best.trial)
-        tags["dialin.test_trial"] = "none" if result.test_trial is None else str(result.test_trial)
-    files = [folder.best_config, folder.calibration, folder.range_tests_plot]
-    there = [str(file) for file in files if file.exists()]
-    at = time.time() if ended_at is None else ended_at
-    return StudyEnded(result.state, result.reason, metrics, tags, tuple(there), milliseconds(at))
+    return {**metrics, "test_looks": float(len(result.looks))}

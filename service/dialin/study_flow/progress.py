@@ -29,8 +29,10 @@ PANEL_PER_SECOND = 4  # how often the panel is drawn, whether anything has happe
 
 
 class StudyClock:
-    """Wall-clock seconds; those of a study's start until `run`. Who joins late hears of its trials all at once, and
-    they have taken the time since then."""
+    """A clock for a display that attaches to a running study: it stands at the study's start until `run` is called.
+
+    The display hears of all earlier trials at once; standing still keeps the elapsed time counted from the start.
+    """
 
     def __init__(self, started: float) -> None:
         self._started: float | None = started
@@ -39,12 +41,15 @@ class StudyClock:
         return time.time() if self._started is None else self._started
 
     def run(self) -> None:
+        """Follow the wall clock from now on."""
         self._started = None
 
 
 class Progress:
-    """Listens to a driver. Use as a context manager; `console` decides between the live panel and plain lines.
-    `late`: the study has begun before; what is told of that time, by a clock that stands still, makes no lines."""
+    """Shows the progress of a study: a live panel in a terminal, plain lines elsewhere. A context manager.
+
+    `late`: the display attaches to a study that runs already; what happened before makes no lines.
+    """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, *, late: bool = False) -> None:
         self._console = console
@@ -77,9 +82,11 @@ class Progress:
             self._live.stop()
 
     def note(self, text: str) -> None:
+        """Print a line of text."""
         self._console.print(printable(text), highlight=False, markup=False, emoji=False)
 
     def planned(self, study_id: str, plan: Plan, trials: Sequence[TrialRecord] = ()) -> None:
+        """Take over the plan of a study, and the trials that earlier drivers have left; print what is planned."""
         self._plan, self._study_id = plan, study_id
         for record in trials:
             self._take_over(record, plan)
@@ -116,6 +123,7 @@ class Progress:
                 self.trial_ended(Trial(event.trial, {}, 0), decision)
 
     def trial_started(self, trial: Trial) -> None:
+        """A trial began, or continued after a pause."""
         self._first_trial = self._first_trial or self._clock()
         self._running[trial.number] = (trial, trial.epochs_done, None)
         self._furthest.setdefault(trial.number, trial.epochs_done)
@@ -123,6 +131,7 @@ class Progress:
         self._refresh()
 
     def epoch_done(self, trial: Trial, epoch: int, value: float) -> None:
+        """A trial reported the metric's value after an epoch; NaN for a value that is not finite."""
         self._pace.count(self._clock())
         self._running[trial.number] = (trial, epoch, value)
         self._furthest[trial.number] = max(epoch, self._furthest.get(trial.number, 0))
@@ -130,6 +139,7 @@ class Progress:
         self._refresh()
 
     def trial_ended(self, trial: Trial, decision: Decision) -> None:
+        """A trial ended or was paused; a failure is printed with its cause."""
         self._running.pop(trial.number, None)
         if decision.state is TrialState.WAITING:
             self._waiting.add(trial.number)
@@ -173,7 +183,7 @@ class Progress:
             TrialState.FAILED: "failed",
         }
         parts = [f"{self._ends[state]} {name}" for state, name in names.items() if self._ends[state]]
-        paused = [f"{len(self._waiting)} paused (the best of them go on)"] if self._waiting else []
+        paused = [f"{len(self._waiting)} paused (the best of them will continue)"] if self._waiting else []
         return ", ".join([*paused, *parts])
 
     def _best_text(self) -> str:

@@ -94,6 +94,7 @@ class Session:
 
     @contextmanager
     def executor_connected(self) -> Iterator[None]:
+        """Connect the executor while the block runs. Raises ClusterError when its cluster cannot be reached."""
         with self.place.executor.connected():
             self.place.interrupts.install()  # Ray takes SIGTERM for itself when it starts
             yield

@@ -24,7 +24,8 @@ from dialin.tracking.lag import Lag, read_lag
 class PrintableCalibration(Protocol):
     """Range tests as text: those of a study, or a server's lines about them."""
 
-    def lines(self) -> list[str]: ...
+    def lines(self) -> list[str]:
+        """The bounds of each combination, the cost and the warnings, a line each."""
 
 
 @dataclass(frozen=True)
