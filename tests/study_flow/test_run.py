@@ -137,10 +137,11 @@ def lag_line(settings, reference):
 
 def test_what_a_driver_returns_is_what_is_read_back(settings):
     """Commands show a finished run from what the driver returns, and `dialin show` from the disk."""
-    for snapshot in (
-        run_study(make_spec("budget.trials=3"), settings, Silent(), "inline"),
-        extend_study("last", settings, Silent(), "inline", trials="+1"),
+    for drive in (
+        lambda: run_study(make_spec("budget.trials=3"), settings, Silent(), "inline"),
+        lambda: extend_study("last", settings, Silent(), "inline", trials="+1"),
     ):
+        snapshot = drive()
         stored = load_study(settings, "last")
         assert stored.row.ended_at == pytest.approx(snapshot.row.ended_at, abs=5)
         assert stored == replace(snapshot, row=replace(snapshot.row, ended_at=stored.row.ended_at))

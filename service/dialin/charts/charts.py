@@ -88,8 +88,8 @@ def learning_curves(
         return empty_chart("learning-curves", "Learning curves", "no epoch has been reported yet")
     shown = _most_telling(with_values, best, mode)
     across = Scale(0, max(epochs, *(max(_finite(trial)) for trial in shown)), LEFT, RIGHT)
-    values = [trial["value"] for trial in with_values] if zoom else [v for t in shown for v in _finite(t).values()]
-    up = _up(values, mode, zoom)
+    every = [value for trial in shown for value in _finite(trial).values()]
+    up = _up(_bests(with_values) if zoom else every, mode, zoom)
     marks, rung_text = _rungs([rung for rung in rungs if rung < across.high], across)
     shown.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0), trial["trial"]))
     marks += [_curve(trial, across, up, trial["trial"] == best) for trial in shown]
@@ -198,7 +198,7 @@ def knob_values(
         return empty_chart("knob-values", title, f"no trial with {knob.name} has a value yet")
     count = len(dots)
     dots = _sampled(dots, best)
-    up = _up([trial["value"] for trial in dots], mode, zoom)
+    up = _up(_bests(dots), mode, zoom)
     place, axis, marks = _along(knob, dots, up)
     dots.sort(key=lambda trial: (trial["trial"] == best, _ABOVE.get(trial["state"], 0)))
     for trial in dots:
@@ -293,6 +293,10 @@ def _thinned(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
         return pairs
     every = math.ceil(len(pairs) / MOST_EPOCHS)
     return [*pairs[:-1:every], pairs[-1]]
+
+
+def _bests(trials: Sequence[Trial]) -> list[float]:
+    return [trial["value"] for trial in trials]
 
 
 def _part(shown: int, of: int) -> str:

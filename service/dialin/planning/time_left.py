@@ -36,15 +36,20 @@ def _left_by_rungs(plan: Plan, furthest: Mapping[int, int], ended: Collection[in
     arriving = float(max(plan.spec.budget.trials, len(furthest)))  # trials that begin the segment of epochs above `low`
     for high in (*plan.rungs, plan.spec.budget.epochs):
         inside = {trial: epoch for trial, epoch in furthest.items() if epoch > low or low == 0}
-        ended_inside = [trial for trial, epoch in inside.items() if epoch < high and trial in ended]
+        below = {trial: epoch for trial, epoch in inside.items() if epoch < high}
+        ended_below = sum(trial in ended for trial in below)
         to_come = max(0.0, arriving - len(inside))
-        left += sum(high - epoch for trial, epoch in inside.items() if epoch < high and trial not in ended)
-        left += to_come * (high - low)
-        surviving = 1.0 - len(ended_inside) / len(inside) if inside else 1.0
-        at_rung = len(inside) - len(ended_inside) + to_come * surviving
+        left += _epochs_to(high, below, ended) + to_come * (high - low)
+        surviving = 1.0 - ended_below / len(inside) if inside else 1.0
+        at_rung = len(inside) - ended_below + to_come * surviving
         arriving = min(at_rung, at_rung * promoted)
         low = high
     return round(left)
+
+
+def _epochs_to(high: int, below: Mapping[int, int], ended: Collection[int]) -> int:
+    """The epochs that the trials below a rung train to reach it; those that have ended train no more."""
+    return sum(high - epoch for trial, epoch in below.items() if trial not in ended)
 
 
 def _left_by_trend(plan: Plan, furthest: Mapping[int, int]) -> int:

@@ -77,7 +77,7 @@ def study(
     `waits_for`: what it waits for, in words. `damage`: what else of it cannot be read, beside its row and its
     specification. `now`: seconds since 1970.
     """
-    row, submission = entry.study, entry.submission
+    row = entry.study
     unreadable = damage_of(row.spec)
     spec = None if unreadable else stored_spec(row.spec)
     budget = sum(outcome.counts.values()) if spec is None else spec.budget.trials
@@ -87,23 +87,40 @@ def study(
         state=row.state,
         reason="; ".join(filter(None, (row.reason, waits_for))),
         unreadable="; ".join(filter(None, (row.damage, unreadable, *damage))),
-        owner=None if submission is None else submission.owner,
-        priority=0 if submission is None else submission.priority,
         metric=str(row.summary.get("metric", "")) if spec is None else spec.objective.metric,
         mode="max" if spec is None else spec.objective.mode,
         best=outcome.best,
         trials=schemas.TrialCounts.model_validate({**outcome.counts, "budget": budget}),
         seconds=driven_seconds(entry, now),
         created_at=row.created_at,
-        started_at=row.created_at if submission is None else submission.started_at,
         ended_at=row.ended_at,
-        attempts=1 if submission is None else submission.attempt,
-        concurrency=submission.concurrency if submission is not None and row.state in ACTIVE else None,
         mirror_lag=lag.events,
         mirror_note=lag.text(),
-        archived=False if submission is None else submission.archived,
         links=links or schemas.Links(),
+        **_submission_fields(entry),
     )
+
+
+def _submission_fields(entry: Entry) -> dict[str, Any]:
+    """What a submission to a server adds to a study; the values of a study that was run without one otherwise."""
+    row, submission = entry.study, entry.submission
+    if submission is None:
+        return {
+            "owner": None,
+            "priority": 0,
+            "started_at": row.created_at,
+            "attempts": 1,
+            "concurrency": None,
+            "archived": False,
+        }
+    return {
+        "owner": submission.owner,
+        "priority": submission.priority,
+        "started_at": submission.started_at,
+        "attempts": submission.attempt,
+        "concurrency": submission.concurrency if row.state in ACTIVE else None,
+        "archived": submission.archived,
+    }
 
 
 def driven_seconds(entry: Entry, now: float) -> float:
