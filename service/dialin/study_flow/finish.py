@@ -35,6 +35,7 @@ def finish(ending: Ending, plan: Plan, session: Session) -> StudySnapshot:
         result = _result(ending, plan, session)
         # The row comes last: until it is written the study can be resumed, and then all of this is done again.
         session.events.publish(ending_event(plan.spec, result, ending.trials, session.folder, None))
+        ended_at = time.time()  # before the wait for MLflow, as the row has it
         place.studies.end(row.id, ending.state, ending.reason, result.to_data())
         _close_mirror(session, result)
         lag = session.mirror.standing()
@@ -46,7 +47,7 @@ def finish(ending: Ending, plan: Plan, session: Session) -> StudySnapshot:
             reason=one_line(ending.reason),
             spec=to_yaml(plan.spec),
             summary=result.to_data(),
-            ended_at=time.time(),
+            ended_at=ended_at,
         ),
         spec=plan.spec,
         trials=ending.trials,
