@@ -328,7 +328,7 @@ def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
     import threading
 
     from dialin.errors import ServerError
-    from dialin.supervisor.part import Part
+    from dialin.supervisor.service import Service
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -342,7 +342,7 @@ def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
         threading.Thread(target=other.serve_forever, daemon=True).start()
         program = "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), None)"
         command = [sys.executable, "-c", program, str(other.server_port)]
-        part = Part("MLflow", command, os.environ, tmp_path / "log", other.server_port, lambda: "")
+        part = Service("MLflow", command, os.environ, tmp_path / "log", other.server_port, lambda: "")
         with pytest.raises(ServerError, match=r"MLflow did not start\n(.|\n)*Address already in use"):
             part.start()
         part.ask_to_end()
@@ -358,7 +358,7 @@ def test_a_proxy_sees_no_secret_of_the_parts(monkeypatch, tmp_path):
 
     from dialin.server.up import _environment
     from dialin.settings import Settings
-    from dialin.supervisor.part import probe_http
+    from dialin.supervisor.service import probe_http
     from dialin.tracking.mirror import answers
 
     seen = []
@@ -411,9 +411,9 @@ def test_a_ray_that_finds_its_port_taken_ends_at_once_and_gets_another(tmp_path,
         place = Place(make)
         try:
             assert place.start()
-            assert place.part.port == ports[1] != ports[0]
+            assert place.service.port == ports[1] != ports[0]
             assert "already occupied" in (tmp_path / "ray.log").read_text()
         finally:
-            place.part.ask_to_end(for_good=True)
-            place.part.wait()
+            place.service.ask_to_end(for_good=True)
+            place.service.wait()
             remove_scratch(temporary)

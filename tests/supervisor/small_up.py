@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dialin.study_flow.signals import Interrupts
-from dialin.supervisor.part import Part, probe_http
 from dialin.supervisor.ports import free_port
 from dialin.supervisor.processes import MARK, adopt_orphans
+from dialin.supervisor.service import Service, probe_http
 from dialin.supervisor.supervise import Supervisor
 
 SERVER = """
@@ -36,16 +36,16 @@ def main(folder: Path, mark: str, ports: list[int], patience_seconds: float) -> 
     adopt_orphans()
     environment = {**os.environ, MARK: mark}
 
-    def maker(name: str, wanted: int) -> Callable[[], Part]:
+    def maker(name: str, wanted: int) -> Callable[[], Service]:
         ports = iter([wanted])
 
-        def make() -> Part:
+        def make() -> Service:
             port = next(ports, None) or free_port()
             command = [sys.executable, "-c", SERVER, str(port)]
             print(f"{name} at {port}", flush=True)
             url = f"http://127.0.0.1:{port}"
             log = folder / f"{name}.log"
-            return Part(name, command, environment, log, port, lambda: probe_http(url, timeout_seconds=1.0))
+            return Service(name, command, environment, log, port, lambda: probe_http(url, timeout_seconds=1.0))
 
         return make
 

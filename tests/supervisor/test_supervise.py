@@ -127,7 +127,7 @@ def test_a_part_whose_port_is_taken_goes_to_another_and_those_behind_it_are_told
         assert port != up.ports[0]
         assert up.answer(port)[0] != first[0]
         assert up.answer(up.ports[1])[0] != second[0]
-        assert "second is replaced: another part has a new address" in up.said()
+        assert "second is replaced: a service that it depends on has a new address" in up.said()
 
 
 def test_two_servers_that_choose_the_same_ports_both_come_up(tmp_path):

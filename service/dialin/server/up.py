@@ -1,8 +1,8 @@
 """A whole server on one machine: the API with its page, MLflow, and a Ray cluster, each a process of its own.
 
-All listen on loopback but for the API, which listens where it is told. What dies, loses its guard or answers nothing
-any more is started again; all end together, each by its own id, when this ends; and when this is killed, their guards
-end them.
+All listen on loopback, except the API, which listens where it is told. A service that dies, loses its guard or fails
+its health checks is restarted. All of them are ended when this process ends, each by its own id; if this process is
+killed, their guards end them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from dialin.store.output_folder import open_output
 from dialin.store.submissions import Submissions
 from dialin.study_flow.signals import Interrupts
 from dialin.supervisor.commands import module_command, program_path
-from dialin.supervisor.part import PROBE_SECONDS, Part, probe_http
-from dialin.supervisor.patience import LEAST_PROBES
+from dialin.supervisor.health_timeout import LEAST_PROBES
 from dialin.supervisor.ports import free_port, listen
 from dialin.supervisor.processes import MARK, adopt_orphans, end_marked
 from dialin.supervisor.rotating import RotatingLog
 from dialin.supervisor.scratch_dir import remove_scratch, scratch_for_ray
+from dialin.supervisor.service import PROBE_SECONDS, Service, probe_http
 from dialin.supervisor.supervise import Supervisor
 
 _OBJECT_STORE_BYTES = 80 * 2**20
@@ -52,7 +52,7 @@ _RAY = {
 
 @dataclass
 class Addresses:
-    """Where the parts are; a part that finds its port taken goes to another one."""
+    """The addresses of the services. A service whose port is taken moves to another one."""
 
     api: str
     mlflow: str
@@ -60,18 +60,18 @@ class Addresses:
 
 
 def run_server(settings: Settings, server: ServerSettings, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Start what is not there yet, say where everything is, and keep it running until an interrupt. What is said goes
-    to `server/up.log` in the output folder too.
+    """Start the services that the settings do not name an address for, say where everything is, and keep them running
+    until an interrupt. What is said is also written to `server/up.log` in the output folder.
 
-    Raises UsageError for a port that is taken, a folder that cannot be had and settings that are not safe,
-    ConflictError when a server works on this folder already, DatabaseError for a database that is damaged or of
-    another version, ServerError when a part does not start.
+    Raises UsageError for a port that is taken, a folder that cannot be used and settings that are not safe,
+    ConflictError if a server runs on this folder already, DatabaseError for a database that is damaged or of another
+    version, and ServerError if a service does not start.
     """
     open_output(settings, say)
     if settings.upgrade_database:
         upgrade(settings.database)
     with Submissions(settings.database) as submissions:
-        submissions.by_state()  # a database that cannot be read is said before parts are started over it
+        submissions.by_state()  # a database that cannot be read is reported before any service starts
     if settings.mlflow_uri is None:
         check_mlflow_file(OutputFolder(settings.out).mlflow_database)
     check_exposure(host, settings, server)
@@ -100,7 +100,7 @@ def _run(
     interrupts: Interrupts,
     say: Callable[[str], None],
 ) -> None:
-    """All of it, until an interrupt."""
+    """Start all services and keep them running until an interrupt."""
     adopt_orphans()
     mark = _end_left_over(folder, say)
     socket = stack.enter_context(listen(*at))
@@ -115,8 +115,8 @@ def _run(
 
 
 def _end_left_over(folder: Path, say: Callable[[str], None]) -> str:
-    """A new mark for what comes of this server, noted in its folder; what an earlier one has left there is ended: it
-    was killed, and its guards with it."""
+    """Write a new mark for the processes of this server into its folder, and return it. Processes with the mark of an
+    earlier server are ended: it was killed together with its guards."""
     note = folder / "mark"
     if note.exists() and (before := note.read_text().strip()) and (left := end_marked(before, guards_too=True)):
         say(f"a server that was killed before had left processes, which were ended ({left})")
@@ -133,21 +133,21 @@ def _makers(
     descriptor: int,
     mark: str,
     stack: ExitStack,
-) -> tuple[list[Callable[[], Part]], Addresses]:
-    """What makes each part, in the order in which they start. A part that is made anew notes its address in the
-    environment of those behind it."""
+) -> tuple[list[Callable[[], Service]], Addresses]:
+    """Return a function for each service, in the order of starts, that creates it. A service that is created again
+    writes its new address into the environment of the later ones."""
     folder, makers = OutputFolder(settings.out).server, []
     answer_seconds = min(PROBE_SECONDS, server.health_timeout_seconds / LEAST_PROBES)
     environment = {**_environment(settings), MARK: mark}
     addresses = Addresses(_shown(*at), settings.mlflow_uri or "", server.ray_address or "")
     environment |= {"DIALIN_MLFLOW_URI": addresses.mlflow, "DIALIN_RAY_ADDRESS": addresses.ray}
 
-    def make_mlflow() -> Part:
+    def make_mlflow() -> Service:
         port = free_port(5000)
         environment["DIALIN_MLFLOW_URI"] = f"http://127.0.0.1:{port}"
         return _mlflow(settings, port, environment, folder)
 
-    def make_ray() -> Part:
+    def make_ray() -> Service:
         port = free_port(8265)
         addresses.ray = environment["DIALIN_RAY_ADDRESS"] = f"http://127.0.0.1:{port}"
         return _ray(port, _for_drivers(environment, settings), folder, temporary, answer_seconds)
@@ -169,11 +169,11 @@ def _makers(
     return [_set_up(make, server.log_bytes, mask) for make in makers], addresses
 
 
-def _set_up(make: Callable[[], Part], log_bytes: int, mask: int) -> Callable[[], Part]:
+def _set_up(make: Callable[[], Service], log_bytes: int, mask: int) -> Callable[[], Service]:
     """With the bound of its log, and what it makes closed to other accounts. Not so with Ray: its folders are closed
     themselves, and people's functions run in it, whose files are theirs."""
 
-    def made() -> Part:
+    def made() -> Service:
         part = make()
         return replace(part, log_bytes=log_bytes, umask=-1 if part.name == "Ray" else mask)
 
@@ -181,7 +181,7 @@ def _set_up(make: Callable[[], Part], log_bytes: int, mask: int) -> Callable[[],
 
 
 def _shown(host: str, port: int) -> str:
-    """The address of the API for somebody on this machine."""
+    """Return the address of the API as this machine reaches it."""
     name = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
     return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
@@ -208,17 +208,17 @@ def _environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folder: Path) -> Part:
+def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folder: Path) -> Service:
     out, secret = OutputFolder(settings.out), environment[MLFLOW_SECRET]
     command = module_command("dialin.server.mlflow_server", "--port", str(port))
     command += ["--database", str(out.mlflow_database), "--artifacts", str(out.mlflow_artifacts)]
     address = f"http://127.0.0.1:{port}"
-    return Part(
+    return Service(
         "MLflow", command, environment, folder / "mlflow.log", port, lambda: probe_http(f"{address}/health", secret)
     )
 
 
-def _ray(port: int, environment: Mapping[str, str], folder: Path, temporary: Path, answer_seconds: float) -> Part:
+def _ray(port: int, environment: Mapping[str, str], folder: Path, temporary: Path, answer_seconds: float) -> Service:
     for session in sorted((temporary / "ray").glob("session_2*"))[:-1]:  # of starts before the last one
         shutil.rmtree(session, ignore_errors=True)
     shape, inside = local_shape(), temporary / "ray"
@@ -232,18 +232,18 @@ def _ray(port: int, environment: Mapping[str, str], folder: Path, temporary: Pat
         *("--object-store-memory", str(_OBJECT_STORE_BYTES)),
     ]
     health = HeadHealth(f"http://127.0.0.1:{port}", environment["RAY_AUTH_TOKEN"], inside, answer_seconds)
-    return Part("Ray", command, dict(environment), folder / "ray.log", port, health)
+    return Service("Ray", command, dict(environment), folder / "ray.log", port, health)
 
 
 def _api(
     at: tuple[str, int], descriptor: int, environment: Mapping[str, str], folder: Path, answer_seconds: float
-) -> Part:
+) -> Service:
     """The API, which is given the socket that it listens on."""
     host, port = at
     command = module_command("dialin.server.serve", "--host", host, "--port", str(port), "--socket", str(descriptor))
     health = f"{_shown(host, port)}/healthz"
     # A server that answers that it has too much to do is not hung.
-    return Part(
+    return Service(
         "the API",
         command,
         dict(environment),
@@ -265,7 +265,8 @@ def _welcome(settings: Settings, addresses: Addresses) -> Iterator[str]:
 
 
 def _told(say: Callable[[str], None], log: RotatingLog) -> Callable[[str], None]:
-    """Say it, and have it readable later with its time. Parts are looked after in threads: one line at a time."""
+    """Return a function that says a line and logs it with its time. Services are watched in threads, so it takes a
+    lock."""
     lock = threading.Lock()
 
     def tell(text: str) -> None:

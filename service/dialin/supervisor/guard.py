@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from dialin.supervisor.processes import MARK, PATIENCE_SECONDS, adopt_orphans, end_marked, ends_with
+from dialin.supervisor.processes import END_SECONDS, MARK, adopt_orphans, end_marked, ends_with
 from dialin.supervisor.rotating import LEAST_BYTES, RotatingLog
 
 
@@ -57,14 +57,14 @@ def end(process: subprocess.Popen[bytes], family: Sequence[psutil.Process]) -> N
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE_SECONDS)
+            process.wait(END_SECONDS)
     for child in [*alive, *psutil.Process().children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             child.kill()
     if process.poll() is None:
         process.kill()
     process.wait()
-    psutil.wait_procs(alive, timeout=PATIENCE_SECONDS)
+    psutil.wait_procs(alive, timeout=END_SECONDS)
 
 
 def _start(command: Sequence[str], is_logged: bool, keep: Sequence[int]) -> tuple[subprocess.Popen[bytes], int | None]:

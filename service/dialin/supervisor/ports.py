@@ -1,5 +1,5 @@
-"""Ports of this machine: bound when they are chosen where the one who listens can be given the socket, else chosen anew
-when somebody else was faster."""
+"""TCP ports of this machine. A port is bound when it is chosen if the process that listens can inherit the socket;
+otherwise another process may take it, and a new one has to be chosen."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dialin.errors import UsageError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address, for a process that inherits it. Nobody else can have the port from then on,
-    and who calls while that process is started again waits for it. Raises UsageError for a port that is taken."""
+    """Return a socket that listens on an address, for a process that inherits it. The port stays taken while that
+    process is restarted, and its callers wait. Raises UsageError for a port that is taken or cannot be opened."""
     try:
         return _bound(host, port, backlog=128)
     except OSError as error:
@@ -21,6 +21,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def is_free(host: str, port: int) -> bool:
+    """Whether a port can be bound now."""
     try:
         _bound(host, port).close()
     except OSError:
@@ -29,7 +30,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_port(wanted: int = 0) -> int:
-    """That one of 127.0.0.1 where it is free, else any. It is not kept: somebody else may take it."""
+    """Return a free port of 127.0.0.1: `wanted` if that is free. It is not reserved: another process may take it."""
     if wanted and is_free("127.0.0.1", wanted):
         return wanted
     with _bound("127.0.0.1", 0) as probe:

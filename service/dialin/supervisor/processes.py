@@ -19,7 +19,7 @@ import psutil
 
 MARK = "DIALIN_UP"  # its value is another one for each `dialin up`
 GUARD = "dialin.supervisor.guard"
-PATIENCE_SECONDS = 5.0  # between asking and killing, and for what was killed to be gone
+END_SECONDS = 5.0  # between asking and killing, and for what was killed to be gone
 _MOST_ROUNDS = 10
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -110,7 +110,7 @@ def _kill(processes: Sequence[psutil.Process]) -> int:
     for process in processes:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
-    psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
+    psutil.wait_procs(processes, timeout=END_SECONDS)
     return len(processes)
 
 

@@ -1,4 +1,4 @@
-"""A log whose size has a bound, whatever is written to it."""
+"""Log files of bounded size."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ LOOK_SECONDS = 5.0
 
 
 def keep_short(path: Path, most_bytes: int) -> None:
-    """Move what a log has to `NAME.1`, in place of what is there, if it is longer than `most_bytes`. For a log that
-    processes write themselves, each with a descriptor of its own in append mode: what one writes during the move may be
-    lost."""
+    """Rotate a log that is longer than `most_bytes`: copy it to `NAME.1` and truncate it. For logs that processes write
+    directly, each in append mode; lines that are written during the copy may be lost."""
     with suppress(OSError):
         if path.stat().st_size > most_bytes:
             shutil.copyfile(path, path.with_name(f"{path.name}.1"))
@@ -24,7 +23,7 @@ def keep_short(path: Path, most_bytes: int) -> None:
 
 
 def watch_length(path: Path, most_bytes: int, seconds: float = LOOK_SECONDS) -> None:
-    """Do so again and again, as long as this process lives."""
+    """Call `keep_short` regularly, in a thread, as long as this process lives."""
 
     def watch() -> None:
         while True:
@@ -35,11 +34,11 @@ def watch_length(path: Path, most_bytes: int, seconds: float = LOOK_SECONDS) -> 
 
 
 class RotatingLog:
-    """A file that only its owner can read. When it has `most_bytes` it becomes `NAME.1`, in place of the one before,
-    and a new one is begun: the two together never have more than twice as many.
+    """A log that only its owner can read. At `most_bytes` it is renamed to `NAME.1`, which replaces the one before, and
+    a new file is begun.
 
-    What cannot be written, as on a full disk, is dropped: a log is no reason to end what it is about. Raises ValueError
-    for fewer bytes than are written at once.
+    What cannot be written, on a full disk for example, is dropped: a log must not end the process that writes it.
+    Raises ValueError for a bound below LEAST_BYTES, the size of one write.
     """
 
     def __init__(self, path: Path, most_bytes: int) -> None:
@@ -49,11 +48,12 @@ class RotatingLog:
         self._descriptor, self._size = self._open()
 
     def write(self, data: bytes) -> None:
+        """Append data, in pieces of LEAST_BYTES."""
         for begin in range(0, len(data), LEAST_BYTES):
             self._write(data[begin : begin + LEAST_BYTES])
 
     def close(self) -> None:
-        """What is written after it is dropped."""
+        """Close the file. Later writes are dropped."""
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -71,6 +71,6 @@ class RotatingLog:
 
     def _open(self) -> tuple[int, int]:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        with suppress(PermissionError):  # it may be another's, who lets us write
+        with suppress(PermissionError):  # the file may belong to another account that allows writing
             os.fchmod(descriptor, 0o600)
         return descriptor, os.fstat(descriptor).st_size

@@ -1,4 +1,5 @@
-"""Folders for as long as a process lives. One that was killed had no time to remove its own: the next one does."""
+"""Temporary folders that live as long as their process. The folder of a process that was killed is removed by the next
+one."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ _locks: dict[Path, int] = {}  # this process's folders, each by its open and loc
 
 
 def scratch_folder(prefix: str, parent: Path) -> Path:
-    """A new folder in `parent`, named after this process, that only its owner can enter. Those of the same prefix and
-    owner whose process has died are removed. Whoever asks for it removes it, with `remove_scratch`."""
+    """Create a folder in `parent`, named after this process, that only its owner can enter, and return it. Folders with
+    the same prefix and owner whose process is dead are removed. The caller removes the folder by `remove_scratch`."""
     for folder in parent.glob(f"{prefix}*-*"):
         pid = folder.name.removeprefix(prefix).partition("-")[0]
         if pid.isdigit() and not _is_alive(int(pid)):
@@ -35,6 +36,7 @@ def scratch_folder(prefix: str, parent: Path) -> Path:
 
 
 def remove_scratch(folder: Path) -> None:
+    """Remove a folder that `scratch_folder` created, with what is in it."""
     shutil.rmtree(folder, ignore_errors=True)
     descriptor = _locks.pop(folder, None)
     if descriptor is not None:
@@ -42,8 +44,9 @@ def remove_scratch(folder: Path) -> None:
 
 
 def scratch_for_ray(prefix: str) -> Path:
-    """A folder as from `scratch_folder`, with a path that is short enough for Ray. Ray opens the folder that it is
-    given to everybody (0777), so it has to be given one inside of this. Raises UsageError where every path is too long.
+    """Create a folder as `scratch_folder` does, with a path that is short enough for the sockets of Ray. Ray gives
+    everybody access to its folder (0777), so its folder has to be one inside of this. Raises UsageError if the path is
+    too long wherever temporary files may be.
     """
     parent = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
     folder = scratch_folder(prefix, parent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dialin.supervisor.patience import Patience
+from dialin.supervisor.health_timeout import HealthTimeout
 
 
 class Clock:
@@ -27,7 +27,7 @@ class Clock:
 )
 def test_how_many_probes_in_a_row_it_takes(load, gap, hung_at):
     clock = Clock()
-    patience = Patience(30.0, clock, lambda: load)
+    patience = HealthTimeout(30.0, clock, lambda: load)
     for probe in range(1, hung_at + 1):
         asked_at, clock.now = clock.now, clock.now + gap
         assert patience.failed(asked_at) is (probe == hung_at), probe
@@ -35,7 +35,7 @@ def test_how_many_probes_in_a_row_it_takes(load, gap, hung_at):
 
 def test_one_answer_is_enough():
     clock = Clock()
-    patience = Patience(30.0, clock, lambda: 1.0)
+    patience = HealthTimeout(30.0, clock, lambda: 1.0)
     for _ in range(20):  # slow, and alive: two of three probes get no answer
         for _ in range(2):
             asked_at, clock.now = clock.now, clock.now + 14.0

@@ -1,4 +1,4 @@
-"""When a part that gives no answer counts as hung."""
+"""The time after which a service that fails its health checks counts as hung."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 import time
 from collections.abc import Callable
 
-LEAST_PROBES = 3  # in a row; one may have met a pause of the machine
+LEAST_PROBES = 3  # in a row; a single one may fail because the whole machine paused
 MOST_LOAD = 4.0
 
 
-class Patience:
-    """Counts how long a part has not answered.
+class HealthTimeout:
+    """Measures for how long a service has failed its health checks.
 
-    It is hung once `LEAST_PROBES` probes in a row have failed over `seconds`, multiplied by the machine's load a
-    processor (between 1 and `MOST_LOAD`): the busier the machine, the later an answer comes. An answer may itself take
-    `PROBE_SECONDS`, so a part that is only slow has to miss that several times in a row. `clock` in seconds.
+    It counts as hung once `LEAST_PROBES` checks in a row have failed over `seconds`, multiplied by the machine's load
+    per processor (between 1 and `MOST_LOAD`), because answers come later on a busy machine. A check itself may take
+    `PROBE_SECONDS`, so a service that is only slow has to exceed that several times in a row. `clock` in seconds.
     """
 
     def __init__(
@@ -29,10 +29,11 @@ class Patience:
         self._probes = 0
 
     def answered(self) -> None:
+        """Record a check that passed."""
         self._since, self._probes = None, 0
 
     def failed(self, asked_at: float) -> bool:
-        """Note a probe that failed and was begun at `asked_at`; whether the part counts as hung now."""
+        """Record a check that failed and began at `asked_at`; return whether the service counts as hung now."""
         self._since = asked_at if self._since is None else self._since
         self._probes += 1
         limit = self._seconds * min(max(1.0, self._load()), MOST_LOAD)
@@ -40,9 +41,10 @@ class Patience:
 
     @property
     def silent_seconds(self) -> float:
+        """Seconds since the first of the checks in a row that failed; 0 if the last one passed."""
         return self._clock() - self._since if self._since is not None else 0.0
 
 
 def load_a_processor() -> float:
-    """Processes that want to run, for each processor of this machine, as the mean of the last minute."""
+    """Return the load average of the last minute per processor of this machine."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""One of the processes that `dialin up` runs, under a guard."""
+"""A service: one of the processes that `dialin up` runs, each under a guard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from dialin.errors import ServerError
 from dialin.supervisor.commands import module_command
-from dialin.supervisor.processes import GUARD, PATIENCE_SECONDS, family_listens, family_states
+from dialin.supervisor.processes import END_SECONDS, GUARD, family_listens, family_states
 
 START_SECONDS = 120.0
 PROBE_SECONDS = 10.0  # that an answer may take
@@ -25,29 +25,33 @@ _DIRECT = build_opener(ProxyHandler({}))  # a proxy cannot reach this machine's 
 
 
 @dataclass
-class Part:
-    """A process with its guard. Thread safe.
-
-    `probe`: why it is not ready to serve, in a few words; empty when it is. `port`: that it has to listen on; None when
-    it opens none itself. `keep`: descriptors that it inherits. `log`: what it prints; twice `log_bytes` at most are
-    kept of that. `umask`: rights that nobody has to what it makes; -1: this process's.
-    """
+class Service:
+    """A process and its guard. Thread safe."""
 
     name: str
+    """Its name in messages."""
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
+    """The file that its output goes to."""
     port: int | None
+    """The port that it has to listen on; None if it opens none itself."""
     probe: Callable[[], str]
+    """The health check. It returns why the service is not ready, in a few words; empty: it is ready."""
     keep: Sequence[int] = ()
+    """File descriptors that it inherits."""
     log_bytes: int = LOG_BYTES
+    """The size at which the log is rotated; one old log is kept."""
     umask: int = 0o077
+    """The umask of the process; -1: that of this process."""
     process: subprocess.Popen[bytes] | None = None
+    """The guard; None before the first start."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _is_over: bool = False
 
     def start(self) -> None:
-        """Start it, and wait until it answers. Raises ServerError, with the end of its log, when it does not."""
+        """Start the process and wait until its health check passes. Raises ServerError, with the end of its log, if it
+        ends or is not ready within START_SECONDS."""
         process = self._open()
         deadline = time.monotonic() + START_SECONDS
         trouble = "it opened no port"
@@ -60,10 +64,11 @@ class Part:
 
     @property
     def is_running(self) -> bool:
+        """Whether the guard is alive."""
         return self.process is not None and self.process.poll() is None
 
     def ask_to_end(self, *, for_good: bool = False) -> None:
-        """Have its guard end it; `for_good`: it is not to be started any more, by no thread."""
+        """Ask the guard to end the process. `for_good`: no thread may start it again."""
         with self._lock:
             self._is_over = self._is_over or for_good
             if self.process is not None and self.process.stdin is not None:
@@ -71,22 +76,22 @@ class Part:
                     self.process.stdin.close()
 
     def wait(self) -> None:
-        """Its guard needs a while to end it, and is killed when it needs longer."""
+        """Wait until the guard has ended the process, and kill the guard if that takes too long."""
         if self.process is None:
             return
         try:
-            self.process.wait(3 * PATIENCE_SECONDS)
+            self.process.wait(3 * END_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
     def tail(self) -> str:
-        """The last lines of its log."""
+        """Return the last lines of the log, indented."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(f"  {line}" for line in text.splitlines()[-15:])
 
     def stopped(self) -> list[str]:
-        """Its processes that a signal has stopped (SIGSTOP), by name and id."""
+        """Return the name and id of each of its processes that a signal has stopped (SIGSTOP)."""
         states = family_states(self.process.pid) if self.process is not None else {}
         return [name for name, state in states.items() if state == "stopped"]
 
@@ -95,7 +100,7 @@ class Part:
         kept = [argument for descriptor in self.keep for argument in ("--keep", str(descriptor))]
         with self._lock:
             if self._is_over:
-                raise ServerError(f"{self.name} is not started: all of it ends")
+                raise ServerError(f"{self.name} is not started, because the server is shutting down")
             if self.process is not None and self.process.stdin is not None:
                 self.process.stdin.close()
             with SPAWNING:
@@ -110,14 +115,15 @@ class Part:
             return self.process
 
     def _listens(self) -> bool:
-        """Whether it is this part that has the port: somebody else's server may have taken it, and answers as well."""
+        """Whether the port is this service's: another server may have taken it, and would pass the health check as
+        well."""
         return self.port is None or (self.process is not None and family_listens(self.process.pid, self.port))
 
 
 def probe_http(
     url: str, token: str | None = None, *, fine: Sequence[int] = (200,), timeout_seconds: float = PROBE_SECONDS
 ) -> str:
-    """Why a URL is not answered with one of these statuses in time; empty when it is."""
+    """Return why a request does not get one of these statuses in time; empty: it does."""
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     try:
         with _DIRECT.open(Request(url, headers=headers), timeout=timeout_seconds) as response:
