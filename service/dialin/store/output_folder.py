@@ -1,5 +1,5 @@
-"""The output folder made ready: it holds specifications, other people's code and tokens' digests, which are for the
-account that runs dialin alone."""
+"""Preparation of the output folder. It holds specifications, other people's code and digests of tokens, so only the
+account that runs dialin may have access to it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,18 @@ from dialin.settings import Settings
 
 
 def open_output(settings: Settings, say: Callable[[str], None] = lambda _text: None) -> None:
-    """Make the output folder, or close one that is there to other accounts; `say` is told of a change.
+    """Create the output folder, or close an existing one to other accounts; `say` is called with a line if that changes
+    its mode.
 
-    A folder that has nothing in it but what dialin puts there is closed as a whole (0700). One that has other things in
-    it (`--out .`), or is somebody else's (`--out /tmp`), stays as it is: then the databases and the subfolders in it
-    are closed, each for itself. A folder with the setgid bit (`chmod g+s`) was given to a group: it is closed to others
-    only.
+    A folder with nothing but dialin's files in it is closed as a whole (0700). One with other files in it (`--out .`),
+    or of another account (`--out /tmp`), keeps its mode: then the databases and the subfolders are closed one by one. A
+    folder with the setgid bit (`chmod g+s`) belongs to a group, and is closed to others only.
 
-    Raises UsageError for a folder that cannot be had, and for one that everybody can write to where somebody else has
-    put a file or folder of a name that dialin uses.
+    Raises UsageError for a folder that cannot be used, and for one that everybody can write to in which another account
+    has created a file or a folder of a name that dialin uses.
     """
     out = OutputFolder(settings.out)
-    try:
-        out.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = out.root.stat()
-        entries = list(out.root.iterdir())
-    except FileExistsError:
-        raise UsageError(f"{out.root} is a file; studies are kept in a folder") from None
-    except OSError as error:
-        raise UsageError(f"{out.root} cannot be used as the folder for studies: {error.strerror or error}") from None
+    found, entries = _create(out.root)
     if found.st_mode & stat.S_IWOTH:
         _check_owners(out, entries, found)
     ours = [entry for entry in entries if out.is_ours(entry)]
@@ -52,6 +45,17 @@ def open_output(settings: Settings, say: Callable[[str], None] = lambda _text: N
     for entry in ours:
         if entry != settings.data_dir:  # data sets are no secret
             _close(entry, out.mask)
+
+
+def _create(root: Path) -> tuple[os.stat_result, list[Path]]:
+    """Create the folder if it is missing, and return its mode and owner and the entries that it had."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return root.stat(), list(root.iterdir())
+    except FileExistsError:
+        raise UsageError(f"{root} is a file; studies are kept in a folder") from None
+    except OSError as error:
+        raise UsageError(f"{root} cannot be used as the folder for studies: {error.strerror or error}") from None
 
 
 def _check_owners(out: OutputFolder, entries: list[Path], folder: os.stat_result) -> None:
