@@ -82,16 +82,20 @@ def loss_findings(
         return
     guessing = math.log(classes)  # the cross entropy of equal probabilities
     for step, loss in enumerate(losses):
-        recent = history.recent
-        usual = statistics.median(recent) if len(recent) >= STEPS_BEFORE_SPIKE else math.inf
+        usual = _usual_loss(history)
         if loss > SPIKE * usual and loss > guessing / 2:
             batch = batches[step].tolist() if step < len(batches) else []
             yield Finding("loss_spike", epoch, {"step": step, "loss": loss, "usual": usual, "batch": batch})
-        recent.append(loss)
+        history.recent.append(loss)
     level = statistics.median(losses[-max(1, len(losses) // 4) :])
-    if epoch > 1 and level > DIVERGED * history.best_level and level > 1.5 * guessing:
+    if epoch > 1 and level > max(DIVERGED * history.best_level, 1.5 * guessing):
         yield Finding("diverged", epoch, {"loss": level, "best": history.best_level})
     history.best_level = min(history.best_level, level)
+
+
+def _usual_loss(history: LossHistory) -> float:
+    """The median of the recent losses; infinite while there are too few."""
+    return statistics.median(history.recent) if len(history.recent) >= STEPS_BEFORE_SPIKE else math.inf
 
 
 def unit_findings(epoch: int, probes: Sequence[StepProbe]) -> Iterator[Finding]:
@@ -145,9 +149,7 @@ def course_findings(epoch: int, history: Sequence[Metrics], classes: int, epochs
     if len(history) >= 3:
         yield from _overfitting(epoch, history)
     if epoch >= max(2, math.ceil(epochs / 3)):
-        best = max(max(past["train_accuracy"], past["val_accuracy"]) for past in history)
-        if best < CHANCE_MARGIN / classes:
-            yield Finding("no_learning", epoch, {"best accuracy": best, "chance": 1 / classes})
+        yield from _no_learning(epoch, history, classes)
     if len(history) >= 3 and epoch < 0.75 * epochs:
         yield from _early_decay(epoch, history)
 
@@ -159,6 +161,12 @@ def _overfitting(epoch: int, history: Sequence[Metrics]) -> Iterator[Finding]:
     if gap > GAP and now["val_loss"] > RISE * best_loss:
         evidence = {"gap": gap, "validation loss": now["val_loss"], "its best": best_loss}
         yield Finding("overfitting", epoch, evidence)
+
+
+def _no_learning(epoch: int, history: Sequence[Metrics], classes: int) -> Iterator[Finding]:
+    best = max(max(past["train_accuracy"], past["val_accuracy"]) for past in history)
+    if best < CHANCE_MARGIN / classes:
+        yield Finding("no_learning", epoch, {"best accuracy": best, "chance": 1 / classes})
 
 
 def _early_decay(epoch: int, history: Sequence[Metrics]) -> Iterator[Finding]:
