@@ -247,13 +247,14 @@ def test_every_answer_has_the_id_that_its_log_records_carry(client, monkeypatch,
         raise RuntimeError("broken")
 
     monkeypatch.setattr("dialin.server.services.studies.StudyService.in_full", broken)
-    seen = []
+    seen, level = [], logging.getLogger("dialin").level
     handler = logs.configure("error", "json", stream=io.StringIO())
     try:
         answer = client.get("/api/v1/studies/small-abcdef", headers={"X-Request-ID": "from-a-proxy"})
         seen = [json.loads(line) for line in handler.stream.getvalue().splitlines()]
     finally:
         logging.getLogger("dialin").removeHandler(handler)
+        logging.getLogger("dialin").setLevel(level)
     assert answer.status_code == 500
     assert [(line["request_id"], line["study"]) for line in seen] == [("from-a-proxy", "small-abcdef")]
     assert "RuntimeError: broken" in seen[0]["exception"]
