@@ -165,8 +165,9 @@ def _overfitting(epoch: int, history: Sequence[Metrics]) -> Iterator[Finding]:
 
 def _no_learning(epoch: int, history: Sequence[Metrics], classes: int) -> Iterator[Finding]:
     best = max(max(past["train_accuracy"], past["val_accuracy"]) for past in history)
-    if best < CHANCE_MARGIN / classes:
-        yield Finding("no_learning", epoch, {"best accuracy": best, "chance": 1 / classes})
+    chance = 1 / classes
+    if best < CHANCE_MARGIN * chance:
+        yield Finding("no_learning", epoch, {"best accuracy": best, "chance": chance})
 
 
 def _early_decay(epoch: int, history: Sequence[Metrics]) -> Iterator[Finding]:
