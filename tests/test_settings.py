@@ -6,7 +6,7 @@ import pytest
 
 from dialin.errors import UsageError
 from dialin.paths import OutputFolder
-from dialin.settings import ServerAddress, ServerSettings, Settings, table
+from dialin.settings import RENAMED, ServerAddress, ServerSettings, Settings, table
 from tests.conftest import ROOT
 
 
@@ -78,6 +78,14 @@ def test_a_setting_has_its_unit_and_its_type():
     read = ServerSettings.read({"DIALIN_LOG_MIB": "3", "DIALIN_BUNDLE_HOURS": "0.5", "DIALIN_MAX_TRIALS": ""})
     assert (read.log_bytes, read.bundle_hours, read.max_trials) == (3 * 2**20, 0.5, 10_000)
     assert Settings.read({"DIALIN_UPGRADE_DATABASE": "on"}).upgrade_database is True
+
+
+@pytest.mark.parametrize(("earlier", "name"), RENAMED.items())
+def test_an_earlier_name_of_a_variable_is_refused_with_the_present_one(earlier, name):
+    with pytest.raises(UsageError, match=f"^{earlier} was renamed to {name}; set {name} and unset {earlier}$"):
+        ServerSettings.read({earlier: "60"})
+    assert ServerSettings.read({earlier: "", name: "60"}).health_timeout_seconds == 60
+    Settings.read({earlier: "60"})  # commands that do not read the variable do not refuse it
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ MLFLOW_SECRET = "DIALIN_MLFLOW_SECRET"
 MLFLOW_PATH = "/mlflow"  # of the server: where it passes requests on to the MLflow that it started
 _SWITCH = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 _MIB = 2**20
+RENAMED: Mapping[str, str] = {"DIALIN_PATIENCE_SECONDS": "DIALIN_HEALTH_TIMEOUT_SECONDS"}
+"""Earlier names of environment variables, each with its present name."""
 
 
 def _path(_variable: str, text: str) -> Path:
@@ -106,10 +108,19 @@ def _variables(record: type[Any]) -> dict[str, Variable]:
 
 
 def _values(record: type[Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """Read the fields of a record whose variables are set. An empty value counts as unset."""
+    """Read the fields of a record whose variables are set. An empty value counts as unset.
+
+    Raises UsageError for a value that is not allowed, and for an earlier name of one of these variables: ignoring it
+    would silently use the default.
+    """
+    variables = _variables(record)
+    names = {variable.name for variable in variables.values()}
+    for earlier, name in RENAMED.items():
+        if name in names and environ.get(earlier):
+            raise UsageError(f"{earlier} was renamed to {name}; set {name} and unset {earlier}")
     return {
         name: variable.read(variable.name, environ[variable.name])
-        for name, variable in _variables(record).items()
+        for name, variable in variables.items()
         if environ.get(variable.name)
     }
 

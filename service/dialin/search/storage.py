@@ -90,10 +90,6 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path.resolve()}"
 
 
-def _shown(target: sqlalchemy.URL) -> str:
-    return target.database if target.get_backend_name() == "sqlite" and target.database else str(target)
-
-
 def _open_file(url: str, database: str | None) -> RDBStorage:
     if database:
         _use_write_ahead_log(Path(database))

@@ -87,16 +87,19 @@ def check_mlflow_file(database: Path) -> None:
             remedy = "restore a copy of it, or move it away: dialin sync STUDY writes a study into a new one"
             raise DatabaseError(f"{database} is damaged ({_first_line(error)}); {remedy}") from error
         return  # locked, for example: MLflow tries again
-    known, head = _mlflow_revisions()
+    known, head = mlflow_revisions()
     if found is not None and known and found[0] != head:
         url = f"sqlite:///{database}"
         raise other_schema(url, "MLflow", found[0], known, f"mlflow db upgrade {url}")
 
 
-def _mlflow_revisions() -> tuple[set[str], str]:
-    """Return the revisions of MLflow's tables that the installed MLflow knows, and the newest. They are read from the
-    files of its migrations, as importing MLflow takes seconds. If the files are not found, both are empty: MLflow then
-    refuses the database itself when it opens it."""
+def mlflow_revisions() -> tuple[set[str], str]:
+    """Return the revisions of MLflow's tables that the installed MLflow knows, and the newest of them.
+
+    They are read from the files of its migrations, because importing MLflow takes seconds. MLflow does not document
+    that folder: `tests/store/test_upstream.py` has a canary test for it. If the files are not found, both results are
+    empty, and MLflow itself refuses an old database when it opens it.
+    """
     found = importlib.util.find_spec("mlflow")
     folder = Path(found.origin).parent / "store" / "db_migrations" / "versions" if found and found.origin else Path()
     links = [re.findall(r"^(?:down_)?revision = [\"'](\w+)", file.read_text(), re.M) for file in folder.glob("*_*.py")]

@@ -26,25 +26,34 @@ def open_output(settings: Settings, say: Callable[[str], None] = lambda _text: N
     has created a file or a folder of a name that dialin uses.
     """
     out = OutputFolder(settings.out)
-    found, entries = _create(out.root)
-    if found.st_mode & stat.S_IWOTH:
-        _check_owners(out, entries, found)
+    folder, entries = _create(out.root)
+    if folder.st_mode & stat.S_IWOTH:
+        _check_owners(out, entries, folder)
     ours = [entry for entry in entries if out.is_ours(entry)]
-    is_public = bool(found.st_mode & stat.S_ISVTX)  # as /tmp is, and may be empty
-    if found.st_uid == os.geteuid() and len(ours) == len(entries) and not is_public:
-        if _close(out.root, out.mask):
-            mode = f"{stat.S_IMODE(found.st_mode):04o}"
-            say(
-                f"{out.root} was open to other accounts (mode {mode}), and is closed to them now; a folder that a "
-                "group shares needs the setgid bit: chmod g+s"
-            )
+    if len(ours) == len(entries) and _is_private(folder):
+        _close_folder(out, folder, say)
     else:
-        ours += _make_subfolders(out)
+        ours += _create_subfolders(out)
     if settings.database_url is None and not out.database.exists():
-        _make_file(out.database, 0o666 & ~out.mask)  # SQLite gives the files beside it the same mode
+        # SQLite gives its journal and its write-ahead log the mode of the database.
+        _create_file(out.database, 0o666 & ~out.mask)
     for entry in ours:
-        if entry != settings.data_dir:  # data sets are no secret
+        if entry != settings.data_dir:  # data sets are not confidential
             _close(entry, out.mask)
+
+
+def _is_private(folder: os.stat_result) -> bool:
+    """Whether a folder belongs to this account and is not meant for all accounts. A folder like /tmp has the sticky
+    bit."""
+    return folder.st_uid == os.geteuid() and not folder.st_mode & stat.S_ISVTX
+
+
+def _close_folder(out: OutputFolder, folder: os.stat_result, say: Callable[[str], None]) -> None:
+    if _close(out.root, out.mask):
+        say(
+            f"{out.root} was open to other accounts (mode {stat.S_IMODE(folder.st_mode):04o}), and is closed to them "
+            "now; a folder that a group shares needs the setgid bit: chmod g+s"
+        )
 
 
 def _create(root: Path) -> tuple[os.stat_result, list[Path]]:
@@ -64,29 +73,30 @@ def _check_owners(out: OutputFolder, entries: list[Path], folder: os.stat_result
             owner = entry.lstat().st_uid
             if out.is_ours(entry) and owner not in (os.geteuid(), folder.st_uid):
                 raise UsageError(
-                    f"{entry} belongs to another account (user id {owner}), and {out.root} can be written to by "
-                    "everybody; name another folder"
+                    f"{entry} belongs to another account (user id {owner}), and every account can write to {out.root}; "
+                    "name another folder with --out"
                 )
 
 
-def _make_subfolders(out: OutputFolder) -> Iterator[Path]:
+def _create_subfolders(out: OutputFolder) -> Iterator[Path]:
     for folder in (out.studies, out.bundles, out.server, out.mlflow_artifacts):
-        with suppress(OSError):  # what cannot be made now is not there to be read either
+        with suppress(OSError):  # it exists already, and is closed with the other entries, or it cannot be created
             folder.mkdir(mode=0o777 & ~out.mask)
             yield folder
 
 
-def _make_file(path: Path, mode: int) -> None:
+def _create_file(path: Path, mode: int) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
     except FileExistsError:  # another process was faster
         return
     except OSError as error:
-        raise UsageError(f"{path} cannot be made: {error.strerror or error}") from None
+        raise UsageError(f"{path} cannot be created: {error.strerror or error}") from None
 
 
 def _close(path: Path, mask: int) -> bool:
-    """Take the rights in the mask from what is there; whether there were any. Links and others' files stay."""
+    """Remove the permission bits of `mask` from a file or folder, and return whether it had any of them. Links and
+    what belongs to another account are left unchanged."""
     with suppress(OSError):
         found = path.lstat()
         if found.st_mode & mask and not stat.S_ISLNK(found.st_mode) and found.st_uid == os.geteuid():

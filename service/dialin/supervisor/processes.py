@@ -86,17 +86,21 @@ def end_orphans_here(guards: Collection[int]) -> int:
 
 
 def end_marked(mark: str, *, guards_too: bool) -> int:
-    """End every process of an `up` that is gone, whoever its parent is by now; without `guards_too`, only those that
-    no living guard takes care of. Returns how many there were."""
+    """Kill the processes of a `dialin up` that is gone, whatever their parents are now, and return how many there were.
+
+    `guards_too`: also its guards and the processes below them; otherwise a living guard ends its own.
+    """
     marked = [process for process in psutil.process_iter() if _mark_of(process) == mark]
-    guards = [process for process in marked if is_guard(process)]
-    seen_to = {os.getpid(), *_with_descendants(() if guards_too else guards)}
-    sessions = {_session(process.pid) for process in marked} - {None, _session(os.getpid())}
-    wanted = _with_descendants(marked)
-    for process in psutil.process_iter():
-        if _session(process.pid) in sessions:
-            wanted.setdefault(process.pid, process)
-    return _kill([process for pid, process in wanted.items() if pid not in seen_to])
+    guards = [] if guards_too else [process for process in marked if is_guard(process)]
+    spared = {os.getpid(), *_with_descendants(guards)}
+    found = _with_descendants(marked) | _in_sessions_of(marked)
+    return _kill([process for pid, process in found.items() if pid not in spared])
+
+
+def _in_sessions_of(processes: Sequence[psutil.Process]) -> dict[int, psutil.Process]:
+    """Return the processes in the sessions of these, by their ids. The session of this process is left out."""
+    sessions = {_session(process.pid) for process in processes} - {None, _session(os.getpid())}
+    return {process.pid: process for process in psutil.process_iter() if _session(process.pid) in sessions}
 
 
 def is_guard(process: psutil.Process) -> bool:
