@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = []
-    print("| fault | times | trials lost | epochs repeated | seconds to go on, the longest |\n|---|--:|--:|--:|--:|")
+    print("| fault | times | trials lost | epochs repeated | longest time to continue, s |\n|---|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory(prefix="dialin-faults-", ignore_cleanup_errors=True) as folder:
         for name, inject in faults(arguments.short, random.Random(arguments.seed), Path(folder)).items():
             if arguments.only and name not in arguments.only:
