@@ -12,16 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dialin.lifecycle import ENDED, TRIAL_ENDED, Role, StudyState, TrialState
 
-EXAMPLE_SPEC = """\
-name: digits-small
-objective: {dataset: digits}
-space:
-  optimizer: sgd
-  lr: {min: 1e-3, max: 1.0, log: true}
-  batch_size: {min: 16, max: 256, log: true}
-budget: {trials: 30, epochs: 9}
-"""
-
 Mode = Literal["max", "min"]
 Params = dict[str, str | int | float | bool | None]
 

@@ -156,7 +156,7 @@ def test_a_zoomed_axis_tells_the_best_values_apart(mode, values):
     assert apart(False) < height / 10
     assert apart(True) > height / 2
     curves = charts.learning_curves(trials, "m", rungs=(), epochs=2, best=3, mode=mode, zoom=True)
-    assert "the axis holds the better quarter of the values" in curves
+    assert "the value axis covers the best quarter of the values" in curves
 
 
 def test_many_rungs_are_thinned():

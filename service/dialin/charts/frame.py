@@ -6,12 +6,15 @@ from markupsafe import Markup
 
 from dialin.charts.svg import Scale, tag, tick_text
 
-WIDTH, HEIGHT = 460, 280  # of a chart, in the units of its view box; the page scales it
-LEFT, RIGHT, TOP, BOTTOM = 56, 446, 34, 236  # the edges of the area that data is drawn in
+WIDTH, HEIGHT = 460, 280  # size of a chart in the units of its view box; the page scales it
+LEFT, RIGHT, TOP, BOTTOM = 56, 446, 34, 236  # edges of the plot area
 
 
 def chart(name: str, title: str, about: str, *parts: Markup) -> Markup:
-    """A chart with its title and description, which screen readers read out. `name`: its class, unique on a page."""
+    """Return a chart of these parts, with a title and a description for screen readers.
+
+    `name`: the class of the chart, unique on a page.
+    """
     return tag(
         "svg",
         tag("title", title, id=f"{name}-title"),
@@ -25,18 +28,18 @@ def chart(name: str, title: str, about: str, *parts: Markup) -> Markup:
 
 
 def empty_chart(name: str, title: str, why: str) -> Markup:
-    """A chart without data, which says why there is none."""
+    """Return a chart without data, which says `why` there is none."""
     note = tag("text", why, class_="empty", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
     return chart(name, title, why, baseline(), note)
 
 
 def axes(across: Scale, up: Scale, x_title: str, y_title: str) -> Markup:
-    """Both axes of a chart over whole numbers, such as epochs."""
+    """Return both axes of a chart whose horizontal axis counts something, such as epochs."""
     return Markup("").join((y_axis(up, y_title), x_axis(across, x_title, whole=True)))
 
 
 def y_axis(up: Scale, title: str) -> Markup:
-    """Horizontal grid lines with their values, and the title above."""
+    """Return horizontal grid lines with their values, and the title above them."""
     lines = [
         tag("g", tag("line", class_="grid", x1=LEFT, x2=RIGHT, y1=up(tick), y2=up(tick)),
             tag("text", tick_text(tick), x=LEFT - 7, y=up(tick) + 4, text_anchor="end"))
@@ -46,7 +49,7 @@ def y_axis(up: Scale, title: str) -> Markup:
 
 
 def x_axis(across: Scale, title: str, whole: bool = False) -> Markup:
-    """The base line with its values, and the title below. `whole`: only whole numbers are labelled."""
+    """Return the base line with its values, and the title below. `whole`: only whole numbers are labelled."""
     ticks = [tick for tick in across.ticks(6) if not whole or tick == round(tick)]
     labels = [tag("text", tick_text(tick), x=across(tick), y=BOTTOM + 18, text_anchor="middle") for tick in ticks]
     below = tag("text", title, class_="axis-title", x=RIGHT, y=HEIGHT - 6, text_anchor="end")
@@ -54,4 +57,5 @@ def x_axis(across: Scale, title: str, whole: bool = False) -> Markup:
 
 
 def baseline() -> Markup:
+    """Return the horizontal line below the plot area."""
     return tag("line", class_="baseline", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM)

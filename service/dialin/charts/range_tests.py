@@ -1,4 +1,4 @@
-"""The curves of the learning-rate range tests, as an SVG file that stands by itself: with its own colours and size."""
+"""The curves of the learning-rate range tests as a standalone SVG file, which has its own colours and size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dialin.charts.svg import Scale, points, scale_over, tag
 from dialin.specification.range_tests import Calibration, Curve, RateBounds
 
 COLUMNS = 3
-HEAD = 44  # above each chart, for the combination and its bounds
+HEAD = 44  # height above each chart, for the combination and its bounds
 SEED_COLOURS = ("#2f6fde", "#d9730d", "#2e8b57", "#8a4fc7", "#c2385a", "#0f8b8d")
-# The page's style sheet is not there when MLflow or a person opens the file.
+# MLflow and image viewers show the file without the page's style sheet.
 STYLE = f"""
 svg {{ background: #fff; }}
 text {{ font: 11.5px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; fill: #5b6270; }}
@@ -28,16 +28,16 @@ text {{ font: 11.5px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", 
 
 
 def write_range_tests(calibration: Calibration, path: Path) -> None:
-    """Write the chart of `draw_range_tests` to a file; its folder is made where it is missing."""
+    """Write the chart of `draw_range_tests` to a file, and create the file's folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{draw_range_tests(calibration)}\n", encoding="utf-8")
 
 
 def draw_range_tests(calibration: Calibration) -> Markup:
-    """Accuracy over the learning rate: a chart for each combination of knobs, a curve for each seed.
+    """Return charts of accuracy over the learning rate: one for each combination of knobs, with a curve for each seed.
 
-    The band is the range of learning rates that is searched; it is orange where the test could not be read with
-    confidence. A dotted line marks the rate at which training diverged.
+    The band is the range of learning rates that is searched; it is orange where the test gave no reading with high
+    confidence. A dotted line marks the rate at which the training diverged.
     """
     columns = min(COLUMNS, len(calibration.bounds))
     rows = -(-len(calibration.bounds) // COLUMNS)
@@ -60,9 +60,9 @@ def _chart(tested: RateBounds, index: int) -> Markup:
     rates = [rate for curve in tested.curves for rate in curve.rates]
     across = scale_over([*rates, tested.low, tested.high], LEFT, RIGHT, log=True, room=0.01, whole=True)
     up = Scale(0.0, 1.0, BOTTOM, TOP)
-    sure = tested.reading is not None and tested.reading.confident
+    is_confident = tested.reading is not None and tested.reading.confident
     name = ", ".join(f"{knob} {value}" for knob, value in tested.combination.items()) or "all configurations"
-    bounds = f"bounds: {tested.low:.2g} to {tested.high:.2g}{'' if sure else ' (low confidence)'}"
+    bounds = f"bounds: {tested.low:.2g} to {tested.high:.2g}{'' if is_confident else ' (low confidence)'}"
     left, right = across(tested.low), across(tested.high)
     return tag(
         "g",
@@ -70,7 +70,7 @@ def _chart(tested: RateBounds, index: int) -> Markup:
         tag("text", bounds, x=6, y=36),
         tag(
             "g",
-            tag("rect", tag("title", bounds), class_="bounds" if sure else "bounds unsure", x=left, y=TOP,
+            tag("rect", tag("title", bounds), class_="bounds" if is_confident else "bounds unsure", x=left, y=TOP,
                 width=right - left, height=BOTTOM - TOP),
             y_axis(up, "accuracy on held-out images"),
             x_axis(across, "learning rate"),

@@ -10,14 +10,17 @@ from markupsafe import Markup, escape
 
 Attribute = str | int | float | None
 
+LOG_RATIO = 1000  # a linear axis would draw values of different powers of ten on one line
+OUTLIER_REACH = 2  # values this many times the range of the middle 80 % away from that range are outliers
+
 
 def tag(name: str, *children: str, **attributes: Attribute) -> Markup:
-    """An element with its attributes and children, all of them escaped; children that are Markup stay as they are.
+    """Return an element with attributes and children, all escaped except children that are Markup already.
 
-    In an attribute's name, underscores become hyphens, and one at the end is dropped. None leaves an attribute out.
-    Numbers are written with two decimals.
+    Underscores in the name of an attribute become hyphens; one at its end is dropped (`class_`). An attribute whose
+    value is None is left out. Floats are written with at most two decimals.
     """
-    # Plain strings, each escaped by itself: Markup's own formatting takes five times as long.
+    # Each string is escaped by itself, because Markup's own formatting takes five times as long.
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
         for key, value in attributes.items()
@@ -28,7 +31,7 @@ def tag(name: str, *children: str, **attributes: Attribute) -> Markup:
 
 
 def points(pairs: Iterable[tuple[float, float]]) -> str:
-    """Coordinates as a polyline takes them: `x,y x,y ...`."""
+    """Return coordinates in the format of the attribute `points` of a polyline: `x,y x,y ...`."""
     return " ".join(f"{_number(x)},{_number(y)}" for x, y in pairs)
 
 
@@ -40,7 +43,7 @@ def _number(value: Attribute) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values between `low` and `high` to coordinates between `start` and `end`; values beyond lie at the edge."""
+    """Maps values between `low` and `high` to coordinates between `start` and `end`; values beyond are clamped."""
 
     low: float
     high: float
@@ -54,14 +57,15 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         value = min(max(value, self.low), self.high)
-        share = (self._bend(value) - self._bend(self.low)) / (self._bend(self.high) - self._bend(self.low))
-        return self.start + share * (self.end - self.start)
+        low, high = self._transform(self.low), self._transform(self.high)
+        fraction = (self._transform(value) - low) / (high - low)
+        return self.start + fraction * (self.end - self.start)
 
-    def _bend(self, value: float) -> float:
+    def _transform(self, value: float) -> float:
         return math.log10(value) if self.log else value
 
     def ticks(self, most: int = 5) -> list[float]:
-        """Round values between the ends, about `most` of them at most."""
+        """Return about `most` round values between the ends."""
         return _log_ticks(self.low, self.high, most) if self.log else _linear_ticks(self.low, self.high, most)
 
 
@@ -74,22 +78,28 @@ def scale_over(
     room: float = 0.04,
     whole: bool = False,
 ) -> Scale:
-    """A scale over the values, with a fraction `room` of free space at both ends.
+    """Return a scale over the values, with a fraction `room` of free space at both ends.
 
-    A few values far from all others (on a logarithmic scale, far by their logarithms) lie outside, since they would
-    leave no height for the rest; with `whole` the scale holds them too. `log`: None makes the scale logarithmic where
-    the values span more than three powers of ten.
+    Outliers lie beyond the ends, since the other values would otherwise share a few pixels; with `whole` the scale
+    includes them. On a logarithmic scale, outliers are found by the logarithms. `log`: None makes the scale logarithmic
+    where the values span more than a factor of LOG_RATIO.
     """
     ordered = sorted(value for value in values if math.isfinite(value))
-    extent = _ends if whole else _extent
+    extent = _ends if whole else _extent_without_outliers
     low, high = extent(ordered)
-    if log is None:
-        log = low > 0 and high / low > 1000
-    if log and ordered and ordered[0] > 0:
+    if _is_log(log, ordered, high / low if low > 0 else math.inf):
         powers = extent([math.log10(value) for value in ordered])
         return _log_scale(*powers, start, end, room)
-    more = (high - low) * room or abs(high) * 0.1 or 1.0
-    return Scale(low - more, high + more, start, end)
+    # A scale over one value needs a width too: a tenth of the value, or 1 around 0.
+    margin = (high - low) * room or abs(high) * 0.1 or 1.0
+    return Scale(low - margin, high + margin, start, end)
+
+
+def _is_log(log: bool | None, ordered: Sequence[float], ratio: float) -> bool:
+    """Whether a scale is logarithmic; never with a value that has no logarithm. `ratio`: its high end over its low."""
+    if not ordered or ordered[0] <= 0:
+        return False
+    return ratio > LOG_RATIO if log is None else log
 
 
 def _log_scale(low_power: float, high_power: float, start: float, end: float, room: float) -> Scale:
@@ -99,23 +109,26 @@ def _log_scale(low_power: float, high_power: float, start: float, end: float, ro
 
 
 def _ends(ordered: Sequence[float]) -> tuple[float, float]:
+    """The first and the last of sorted values; 0 and 1 when there are none."""
     return (ordered[0], ordered[-1]) if ordered else (0.0, 1.0)
 
 
-def _extent(ordered: Sequence[float]) -> tuple[float, float]:
-    if not ordered:
-        return _ends(ordered)
+def _extent_without_outliers(ordered: Sequence[float]) -> tuple[float, float]:
+    """The ends of sorted values; outliers are cut off at OUTLIER_REACH. Fewer than ten values have no outliers."""
     tenth = len(ordered) // 10
+    if tenth == 0:
+        return _ends(ordered)
     usual_low, usual_high = ordered[tenth], ordered[-1 - tenth]
-    if tenth == 0 or usual_high == usual_low:
-        return ordered[0], ordered[-1]
-    reach = 2 * (usual_high - usual_low)
+    if usual_high == usual_low:
+        return _ends(ordered)
+    reach = OUTLIER_REACH * (usual_high - usual_low)
     return max(ordered[0], usual_low - reach), min(ordered[-1], usual_high + reach)
 
 
 def _linear_ticks(low: float, high: float, most: int) -> list[float]:
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
+    # The tolerances keep a step or an end that rounding has moved by the last bit.
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
@@ -129,12 +142,13 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
     inside = [value for value in decades if low <= value <= high]
     if len(inside) >= 3:
         return inside
+    # Fewer than three powers of ten leave most of the axis without a label.
     finer = [base * 10.0**power for power in range(first, last + 1) for base in (1, 2, 5)]
     return [float(f"{value:.10g}") for value in finer if low <= value <= high]
 
 
 def tick_text(value: float) -> str:
-    """The short label of a tick."""
+    """Return the short label of a tick, such as 0.01 or 3e-5."""
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, power = f"{value:.0e}".partition("e")
         return f"{mantissa}e{int(power)}"

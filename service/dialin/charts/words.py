@@ -1,4 +1,4 @@
-"""Numbers, times and reasons as texts for the page and the charts."""
+"""Formats times and reasons as texts for the page and the charts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dialin.texts import MOST_VALUE, one_line
 
 
 def duration(seconds: float | None) -> str:
-    """A duration as a text: `8 s`, `4 min`, `2 h 5 min`, `3 days`; empty for None."""
+    """Return a duration as a text: `8 s`, `4 min`, `2 h 5 min`, `3 days`; empty for None."""
     if seconds is None:
         return ""
     whole = max(0, round(seconds))
@@ -28,7 +28,10 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(then: float | None, now: float) -> str:
-    """How long ago a moment was (both in seconds since 1970), to the minute, so that the page rarely changes for it."""
+    """Return how long ago a moment was, such as "4 min ago". Both are in seconds since 1970.
+
+    Minutes are the smallest unit: a page that is fetched again then mostly equals the one before, and is not sent.
+    """
     if then is None:
         return ""
     passed = now - then
@@ -36,17 +39,17 @@ def ago(then: float | None, now: float) -> str:
 
 
 def moment(then: float) -> str:
-    """A moment, in seconds since 1970, as date and time in UTC."""
+    """Return a moment, in seconds since 1970, as date and time in UTC."""
     return datetime.datetime.fromtimestamp(then, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def cut(text: str) -> str:
-    """A reason, cut to what fits a table cell."""
+    """Return a reason, shortened to fit a table cell."""
     return one_line(text, MOST_VALUE)
 
 
 def why_ended(trials: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
-    """Why trials ended, the most frequent reason first: (state, `Decision.summary`, number of trials)."""
+    """Return why trials ended, the most frequent reason first: (state, `Decision.summary`, number of trials)."""
     counts = Counter(
         (trial["state"], Decision.from_data(trial["decision"]).summary())
         for trial in trials

@@ -25,6 +25,7 @@ from dialin.events.served import served_data
 from dialin.lifecycle import ACTIVE
 from dialin.server.rate_limit import ConcurrencyLimit
 from dialin.server.services.studies import StudyService
+from dialin.store.studies import StudyRow
 from dialin.store.tokens import Identity
 
 LOOK_SECONDS = 0.25  # between two reads of the event log
@@ -110,12 +111,10 @@ class _Feed:
             has_ended = False
             if time.monotonic() - looked_at >= STATE_SECONDS:
                 looked_at = time.monotonic()
-                if not await run_in_threadpool(self.may_go_on):
+                look = await run_in_threadpool(self._look)
+                if look is None:
                     return
-                try:
-                    has_ended, messages = await run_in_threadpool(self._look)
-                except NotFoundError:
-                    return
+                has_ended, messages = look
             before = self.offset
             messages += _messages(await run_in_threadpool(self._read_on))
             for message in messages:
@@ -132,12 +131,23 @@ class _Feed:
                 yield b": still here\n\n"
             await asyncio.sleep(LOOK_SECONDS if is_at_end else 0)
 
-    def _look(self) -> tuple[bool, list[bytes]]:
-        """Whether the study has ended, and its state as a message if that is new. Raises NotFoundError."""
-        row = self.service.entry(self.study_id).study
+    def _look(self) -> tuple[bool, list[bytes]] | None:
+        """Return whether the study has ended, and its state as a message if that is new.
+
+        None when the stream must end: the listener has lost its right, or the study was deleted.
+        """
+        if not self.may_go_on():
+            return None
+        try:
+            return self._state_of(self.service.entry(self.study_id).study)
+        except NotFoundError:
+            return None
+
+    def _state_of(self, row: StudyRow) -> tuple[bool, list[bytes]]:
         before, self.state = self.state, (row.state.value, row.reason)
-        has_ended = row.state not in ACTIVE
-        return has_ended, [] if has_ended or self.state == before else [self._study_message()]
+        if row.state not in ACTIVE:
+            return True, []
+        return False, [] if self.state == before else [self._study_message()]
 
     def _read_on(self) -> Part:
         part = read_events(self.folder, self.offset, most_bytes=READ_BYTES, metric=self.metric)

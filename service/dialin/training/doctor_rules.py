@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -81,16 +81,27 @@ def loss_findings(
     if not losses:
         return
     guessing = math.log(classes)  # the cross entropy of equal probabilities
-    for step, loss in enumerate(losses):
-        usual = _usual_loss(history)
-        if loss > SPIKE * usual and loss > guessing / 2:
-            batch = batches[step].tolist() if step < len(batches) else []
-            yield Finding("loss_spike", epoch, {"step": step, "loss": loss, "usual": usual, "batch": batch})
-        history.recent.append(loss)
+    yield from _loss_spikes(epoch, losses, batches, history, guessing / 2)
     level = statistics.median(losses[-max(1, len(losses) // 4) :])
     if epoch > 1 and level > max(DIVERGED * history.best_level, 1.5 * guessing):
         yield Finding("diverged", epoch, {"loss": level, "best": history.best_level})
     history.best_level = min(history.best_level, level)
+
+
+def _loss_spikes(
+    epoch: int, losses: Sequence[float], batches: Sequence[Tensor], history: LossHistory, floor: float
+) -> Iterator[Finding]:
+    """Yield loss_spike for steps whose loss is far above the usual one; add each step's loss to the history.
+
+    `floor`: the lowest loss that counts as a spike. A network that fits its data has a usual loss near 0, and five
+    times that is harmless.
+    """
+    for step, loss in enumerate(losses):
+        usual = _usual_loss(history)
+        if loss > SPIKE * usual and loss > floor:
+            batch = batches[step].tolist() if step < len(batches) else []
+            yield Finding("loss_spike", epoch, {"step": step, "loss": loss, "usual": usual, "batch": batch})
+        history.recent.append(loss)
 
 
 def _usual_loss(history: LossHistory) -> float:
@@ -179,15 +190,18 @@ def _early_decay(epoch: int, history: Sequence[Metrics]) -> Iterator[Finding]:
 
 
 def training_statistics(probes: Sequence[StepProbe]) -> dict[str, float]:
-    """Return the epoch's statistics of the probed steps, as metrics; those that are not finite are left out."""
+    """Return statistics of an epoch's probed steps as metrics; values that are missing or not finite are left out."""
     zeros = [fraction for probe in probes for fraction in probe.zeros.values()]
     norms = [torch.stack(probe.gradients).norm() for probe in probes if probe.gradients]
     ratios = [probe.update_ratio for probe in probes if probe.update_ratio is not None]
-    found: dict[str, float] = {}
-    if zeros:
-        found["zero_activations"] = float(torch.stack(zeros).mean())
-    if norms:
-        found["gradient_norm"] = float(torch.stack(norms).median())
-    if ratios:
-        found["update_ratio"] = float(torch.stack(ratios).median())
+    found = {
+        "zero_activations": _aggregate(zeros, torch.mean),
+        "gradient_norm": _aggregate(norms, torch.median),
+        "update_ratio": _aggregate(ratios, torch.median),
+    }
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _aggregate(values: Sequence[Tensor], function: Callable[[Tensor], Tensor]) -> float:
+    """The function's value over scalars; NaN when there are none."""
+    return float(function(torch.stack(list(values)))) if values else math.nan

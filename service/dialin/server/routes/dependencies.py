@@ -8,7 +8,6 @@ from fastapi import Depends, Header, Path, Query
 from starlette.requests import Request
 
 from dialin.errors import TooLargeError, UsageError
-from dialin.schemas import EXAMPLE_SPEC
 from dialin.server.app_state import AppState
 from dialin.server.auth import Authenticator
 from dialin.server.services.bundles import BundleService
@@ -20,6 +19,15 @@ from dialin.store.tokens import Identity
 
 YAML = "application/yaml"
 _SPEC_TYPES = (YAML, "text/yaml", "application/json", "text/plain")
+_EXAMPLE_SPEC = """\
+name: digits-small
+objective: {dataset: digits}
+space:
+  optimizer: sgd
+  lr: {min: 1e-3, max: 1.0, log: true}
+  batch_size: {min: 16, max: 256, log: true}
+budget: {trials: 30, epochs: 9}
+"""
 
 
 def state_of(request: Request) -> AppState:
@@ -83,7 +91,7 @@ def spec_body() -> dict[str, Any]:
         "space": {"lr": {"min": 0.001, "max": 1.0, "log": True}},
     }
     content = {
-        YAML: {"schema": schema, "example": EXAMPLE_SPEC},
+        YAML: {"schema": schema, "example": _EXAMPLE_SPEC},
         "application/json": {"schema": schema, "example": example},
     }
     return {"requestBody": {"required": True, "description": "A specification, as YAML or JSON.", "content": content}}
