@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from dialin.errors import DatabaseError, StorageError
-from dialin.store.storage_errors import is_disk_full, storage_errors
+from dialin.store.storage_errors import StorageErrors, is_disk_full
 
 
 def hidden(error):
@@ -65,16 +65,16 @@ def test_a_full_disk_is_known_by_its_code(tmp_path):
     ],
 )
 def test_the_error_of_a_study_says_how_to_go_on(tmp_path, make, text):
-    with pytest.raises(StorageError, match=text) as raised, storage_errors("dialin go"):
+    with pytest.raises(StorageError, match=text) as raised, StorageErrors("dialin go"):
         raise make(tmp_path / "small.db")
     assert str(raised.value).endswith("go on with: dialin go")
 
 
 def test_a_database_error_comes_out_from_behind_another_one():
-    with pytest.raises(DatabaseError, match="is damaged"), storage_errors("dialin go"):
+    with pytest.raises(DatabaseError, match="is damaged"), StorageErrors("dialin go"):
         raise hidden(DatabaseError("dialin.db is damaged"))
 
 
 def test_other_errors_pass_as_they_are():
-    with pytest.raises(ZeroDivisionError), storage_errors("dialin go"):
+    with pytest.raises(ZeroDivisionError), StorageErrors("dialin go"):
         raise ZeroDivisionError

@@ -120,7 +120,7 @@ def test_the_search_keeps_to_the_bounds_of_each_combination(plan):
 
 
 def test_a_search_without_its_range_tests_is_refused():
-    with pytest.raises(ValueError, match="calibrate it first"):
+    with pytest.raises(ValueError, match="the plan has no calibration"):
         Study.open(make_plan(space=SPACE), optuna.storages.InMemoryStorage(), "s")
 
 

@@ -593,6 +593,6 @@ def test_mlflow_keeps_no_score_of_an_earlier_look_beside_another_best_trial(sett
     for best, score, trial in ((records[:1], 0.55, "0"), (records, math.nan, "none")):
         result = summarize(make_spec(), "small-abc", "interrupted", best, looks=[Look(0, {"accuracy": 0.55})])
         ended = ending_event(make_spec(), result, best, folder, None)
-        assert ended["metrics"]["test_accuracy"] == pytest.approx(score, nan_ok=True)
-        assert ended["tags"]["dialin.test_trial"] == trial
-        assert ("0.5500" in ended["tags"]["mlflow.note.content"]) is (trial == "0")
+        assert ended.metrics["test_accuracy"] == pytest.approx(score, nan_ok=True)
+        assert ended.tags["dialin.test_trial"] == trial
+        assert ("0.5500" in ended.tags["mlflow.note.content"]) is (trial == "0")

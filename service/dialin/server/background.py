@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from dialin.errors import DialinError
 from dialin.supervisor.logs import log_context
+from dialin.supervisor.survive import Survive
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,10 +25,8 @@ class Repeater:
     def run(self, step: Callable[[], None]) -> None:
         """Call `step` again and again. Whatever it raises is logged, and the next call tries again."""
         while not self._closed.is_set():
-            try:
+            with Survive(_LOG, f"a step of {threading.current_thread().name} failed"):
                 step()
-            except Exception:  # noqa: BLE001  the loop must survive
-                _LOG.exception("a step of %s failed", threading.current_thread().name)
             self._wake.wait(self._pause_seconds)
             self._wake.clear()
 
@@ -47,12 +46,10 @@ def isolated(study_id: str, *common: type[Exception]) -> Iterator[None]:
 
     Errors of the types `common` concern all studies, such as a database that does not answer; they are raised.
     """
-    with log_context(study=study_id):
+    with log_context(study=study_id), Survive(_LOG, f"study {study_id}", unless=common):
         try:
             yield
-        except common:
-            raise
         except DialinError as error:
+            if isinstance(error, common):
+                raise
             _LOG.warning("study %s: %s", study_id, error)
-        except Exception:  # noqa: BLE001  the other studies must go on
-            _LOG.exception("study %s", study_id)

@@ -17,6 +17,7 @@ from dialin.errors import DialinError
 from dialin.execution.ray_jobs import Jobs
 from dialin.settings import Settings
 from dialin.store.submissions import Submissions
+from dialin.supervisor.survive import Survive
 from dialin.tracking.mirror import answers
 
 _LOG = logging.getLogger(__name__)
@@ -99,15 +100,15 @@ class Dependency:
 
     def _answer(self) -> str | None:
         """What the check says; None where no answer came."""
-        try:
-            return self._check(self._note_asked)
-        except TimeoutError:
-            return None
-        except DialinError as error:
-            return str(error)
-        except Exception as error:  # noqa: BLE001  whatever a client raises means that it got no usable answer
-            _LOG.debug("%s does not answer", self._asked, exc_info=error)
-            return f"{self._asked} does not answer: {type(error).__name__}"
+        # Whatever a client raises means that it got no usable answer.
+        with Survive(_LOG, f"{self._asked} does not answer", level=logging.DEBUG) as outcome:
+            try:
+                return self._check(self._note_asked)
+            except TimeoutError:
+                return None
+            except DialinError as error:
+                return str(error)
+        return f"{self._asked} does not answer: {type(outcome.error).__name__}"
 
     def _note_asked(self, what: str) -> None:
         with self._lock:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 from dialin.errors import DatabaseError, StorageError
 
@@ -19,28 +20,33 @@ _LOCKED_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PRIMARY_CODE = 0xFF  # SQLite's extended codes carry the primary one in their low byte
 
 
-@contextmanager
-def storage_errors(resume: str) -> Iterator[None]:
-    """Turn the error of a full disk or of a locked database into a StorageError that says how to go on.
+class StorageErrors(AbstractContextManager[None]):
+    """Turns the error of a full disk or of a locked database that leaves its block into a StorageError that says how to
+    go on.
 
     A DatabaseError that another error hides, such as Optuna's, is raised in its place. `resume`: the command that goes
     on with the study once the cause is gone.
     """
-    try:
-        yield
-    except Exception as error:
+
+    def __init__(self, resume: str) -> None:
+        self._resume = resume
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception):
+            return
         if is_disk_full(error):
-            message = f"no space left on the disk; make room, then go on with: {resume}"
-        elif (database_error := _behind(error, DatabaseError)) is not None:
+            raise StorageError(f"no space left on the disk; make room, then go on with: {self._resume}") from error
+        if (database_error := _behind(error, DatabaseError)) is not None:
+            if database_error is error:
+                return
             raise database_error from error
-        elif any(_sqlite_code(each) in _LOCKED_SQLITE for each in _chain(error)):
-            message = (
+        if any(_sqlite_code(each) in _LOCKED_SQLITE for each in _chain(error)):
+            raise StorageError(
                 "another process keeps the database locked, perhaps a driver that was stopped while it wrote; end it, "
-                f"then go on with: {resume}"
-            )
-        else:
-            raise
-        raise StorageError(message) from error
+                f"then go on with: {self._resume}"
+            ) from error
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from dialin.lifecycle import StudyState
@@ -27,3 +28,10 @@ def end_of_error(error: BaseException) -> tuple[StudyState, str]:
     if isinstance(error, KeyboardInterrupt):
         return StudyState.INTERRUPTED, "interrupted"
     return StudyState.FAILED, f"{type(error).__name__}: {error}"
+
+
+def on_error(handler: Callable[[BaseException], None]) -> AbstractContextManager[object]:
+    """Call `handler` with an error that leaves the block, Ctrl-C included, before the error goes on to the caller."""
+    stack = ExitStack()
+    stack.push(lambda _type, error, _traceback: None if error is None else handler(error))
+    return stack

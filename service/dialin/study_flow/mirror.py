@@ -34,7 +34,7 @@ from dialin.store.leases import holder
 from dialin.store.storage_errors import is_disk_full
 from dialin.store.studies import StudyRow
 from dialin.study_flow.calibration_file import read_calibration
-from dialin.study_flow.ending import end_of_error
+from dialin.study_flow.ending import end_of_error, on_error
 from dialin.study_flow.read_back import find_study, open_studies
 from dialin.study_flow.snapshot import result_of
 from dialin.tracking.lag import Lag, read_lag, recorder_lock
@@ -64,17 +64,18 @@ def mirrored(plan: Plan, row: StudyRow, settings: Settings, listener: Listener) 
         mirror = Mirror(folder, *mlflow_target(settings), log.restore)
         log.append(StudyStarted(row.id, spec.name, params, {"spec": to_yaml(spec)}))
         mirror.start()
-        try:
-            yield Publisher(log, listener), mirror
-        except FencedError:
-            mirror.abandon()
-            raise
-        except BaseException as error:
+
+        def end(error: BaseException) -> None:
+            if isinstance(error, FencedError):
+                mirror.abandon()
+                return
             if not is_disk_full(error):
                 state, reason = end_of_error(error)
                 log.append(StudyEnded(state.value, reason))
             mirror.close(ABANDONED_SECONDS)
-            raise
+
+        with on_error(end):
+            yield Publisher(log, listener), mirror
 
 
 def sync_study(settings: Settings, reference: str) -> Lag:

@@ -23,9 +23,9 @@ from dialin.specification import to_yaml
 from dialin.specification.study_spec import StudySpec
 from dialin.store.leases import Lease, acquire
 from dialin.store.output_folder import open_output
-from dialin.store.storage_errors import is_disk_full, storage_errors
+from dialin.store.storage_errors import StorageErrors, is_disk_full
 from dialin.store.studies import Studies, StudyRow
-from dialin.study_flow.ending import end_of_error
+from dialin.study_flow.ending import end_of_error, on_error
 from dialin.study_flow.mirror import mirrored
 from dialin.study_flow.prepare import Prepared
 from dialin.study_flow.signals import Interrupts
@@ -133,7 +133,7 @@ def open_session(row: StudyRow, prepared: Prepared, place: Place) -> Iterator[Se
     folder, url = OutputFolder(settings.out).study(row.id), settings.database
     started = time.monotonic() - float(row.summary.get("seconds", 0.0))
     with (
-        storage_errors(settings.command(f"resume {row.id}")),
+        StorageErrors(settings.command(f"resume {row.id}")),
         acquire(url, row.id, place.control.job) as lease,
         _marked_running(row, to_yaml(plan.spec), place.studies, lease),
         opened_storage(url) as storage,
@@ -158,19 +158,19 @@ def _announce(plan: Plan, place: Place, events: Publisher) -> None:
 def _marked_running(row: StudyRow, spec: str, studies: Studies, lease: Lease) -> Iterator[None]:
     """The study's row says that it runs. An error that leaves the block is stored there as its end."""
     studies.mark_running(row.id, spec, read=row.spec)
-    try:
-        yield
-    except FencedError:
-        raise
-    except BaseException as error:
+
+    def store_end(error: BaseException) -> None:
         # When nothing can be written the row keeps saying that the study runs, and nobody drives it: `resume` works.
-        if not is_disk_full(error):
-            try:
-                lease.check()
-                studies.end(row.id, *end_of_error(error), dict(row.summary))
-            except DatabaseError as lost:
-                raise lost from error
-        raise
+        if isinstance(error, FencedError) or is_disk_full(error):
+            return
+        try:
+            lease.check()
+            studies.end(row.id, *end_of_error(error), dict(row.summary))
+        except DatabaseError as lost:
+            raise lost from error
+
+    with on_error(store_end):
+        yield
 
 
 def _trial_plan(prepared: Prepared, folder: StudyFolder) -> TrialPlan:

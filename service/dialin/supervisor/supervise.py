@@ -15,6 +15,7 @@ from dialin.supervisor.health_timeout import HealthTimeout
 from dialin.supervisor.ports import is_free
 from dialin.supervisor.processes import end_orphans_here
 from dialin.supervisor.service import SPAWNING, Service
+from dialin.supervisor.survive import Survive
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,16 +110,17 @@ class Supervisor:
     def _look_after(self, place: Place) -> None:
         timeout, asked_at = HealthTimeout(self._timeout_seconds), time.monotonic()
         while not self._over.wait(LOOK_SECONDS):
-            try:
-                asked_at = self._look(place, timeout, asked_at)
-            except ServerError as error:
-                if not self._over.is_set():
-                    self._failure = error
-                    self._failed.set()
-                return
-            except Exception as error:  # noqa: BLE001  the thread must survive: nothing else restarts the service
-                _LOG.exception("watching %s failed", place.service.name)
-                self._say(f"watching {place.service.name} failed, and goes on: {type(error).__name__}: {error}")
+            # This thread must survive: nothing else restarts the service.
+            with Survive(_LOG, f"watching {place.service.name} failed") as outcome:
+                try:
+                    asked_at = self._look(place, timeout, asked_at)
+                except ServerError as error:
+                    if not self._over.is_set():
+                        self._failure = error
+                        self._failed.set()
+                    return
+            if (wrong := outcome.error) is not None:
+                self._say(f"watching {place.service.name} failed, and continues: {type(wrong).__name__}: {wrong}")
 
     def _look(self, place: Place, timeout: HealthTimeout, asked_at: float) -> float:
         """Check a service once and act on the result. Return when its health was last checked."""
