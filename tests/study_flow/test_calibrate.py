@@ -86,7 +86,7 @@ def test_too_many_combinations_are_capped_with_a_warning():
     plan = make_plan(space=space + "  normalization: [none, batch, group]\n  activation: [relu, tanh]\n")
     combinations, warnings = combinations_of(plan.spec, plan.spec.space["lr"])
     assert len(combinations) == MOST_COMBINATIONS
-    assert warnings[0].startswith("range tests of 24 of 36 combinations")
+    assert warnings[0].startswith("range tests were run for 24 of 36 combinations")
 
 
 def test_what_was_found_is_read_again_and_not_measured_again(plan, tmp_path):

@@ -36,11 +36,11 @@ def test_longer_trials_keep_their_rungs_and_the_old_length_becomes_one():
 @pytest.mark.parametrize(
     ("trials", "epochs", "message"),
     [
-        (None, None, "nothing to add: name --trials or --epochs"),
-        ("12", None, "--trials 12: the study has 12 already; name more, or +N"),
+        (None, None, "an extension needs --trials or --epochs: a larger number, or +N to add N"),
+        ("12", None, "--trials 12: the study has 12 already; give a larger number, or +N to add N"),
         ("+0", None, "--trials +0: the study has 12 already"),
         (None, "3", "--epochs 3: the study has 9 already"),
-        ("many", None, "--trials 'many': a whole number, or +N"),
+        ("many", None, "--trials 'many': allowed are a whole number, or +N to add N"),
         ("-3", None, "--trials '-3'"),
     ],
 )
@@ -52,17 +52,17 @@ def test_what_is_not_more_is_refused(trials, epochs, message):
 def test_studies_to_learn_from_are_looked_up_before_anything_runs(tmp_path):
     settings = Settings(tmp_path / "out", tmp_path / "data")
     spec = make_spec("search.warm_start=[small]")
-    with pytest.raises(NotFoundError, match="there is no study in"):
+    with pytest.raises(NotFoundError, match="search.warm_start names studies to learn from, but .* has no studies"):
         resolve_warm_start(spec, settings)
     settings.out.mkdir()
     studies = Studies(settings.database)
     row = studies.create("small", to_yaml(make_spec("objective.metric=val_loss")))
     with pytest.raises(
-        SpecError, match=rf"search.warm_start.0: study {row.id} measured val_loss, this one val_accuracy"
+        SpecError, match=rf"search.warm_start.0: study {row.id} optimized val_loss, this one optimizes val_accuracy; "
     ):
         resolve_warm_start(spec, settings)
     other = studies.create("small", to_yaml(make_spec()))
-    with pytest.raises(SpecError, match=f"study {other.id} has not ended"):
+    with pytest.raises(SpecError, match=f"study {other.id} is still running; wait until it has ended"):
         resolve_warm_start(spec, settings)
     studies.end(other.id, StudyState.COMPLETE, "", {})
     assert resolve_warm_start(spec, settings).search.warm_start == [other.id]

@@ -1,4 +1,4 @@
-"""The stage before the search: the range tests that a space asks for are run and read, and give the bounds of `lr`."""
+"""The stage before the search: runs the range tests that a space asks for, and reads the bounds of `lr` from them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dialin.settings import Settings
 from dialin.specification import active_params, searched
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.domains import Choice, Fixed, FloatRange, IntRange, RangeTested, Scalar
-from dialin.specification.range_tests import Calibration, Curve, Method, RateBounds, Sweep
+from dialin.specification.range_tests import Calibration, Curve, Method, RateBounds, Reading, Sweep
 from dialin.specification.study_spec import StudySpec
 from dialin.study_flow.calibration_file import read_calibration, write_calibration
 from dialin.study_flow.prepare import prepare
 from dialin.study_flow.session import Session
 
-MOST_COMBINATIONS = 24
-MOST_SHARE = 1 / 20  # of the study's epochs, for all tests together, where the space does not say how long they are
-FEWEST_STEPS, MOST_STEPS = 40, 200
-# The tests' seeds lie below those of trials, whose numbers begin at 0.
+MOST_COMBINATIONS = 24  # combinations of knobs that are tested
+MOST_COST = 1 / 20  # cost of all tests as a fraction of the study's epochs, where the space sets no number of steps
+FEWEST_STEPS, MOST_STEPS = 40, 200  # steps of a test, where the space sets no number of steps
+# Seeds are numbered like trials. Trials are numbered from 0, so numbers below 0 give the tests seeds of their own.
 FIRST_SEED_NUMBER = -1000
 
 Params = Mapping[str, Scalar]
@@ -36,7 +36,10 @@ CostInEpochs = Callable[[Params, int], float]
 
 
 def run_range_tests(plan: Plan, session: Session) -> Plan:
-    """The plan with the range tests that its space asks for; they are run on the session's executor."""
+    """Run the range tests that the plan's space asks for on the session's executor; return the plan with the results.
+
+    The bounds are added to the event log, and a chart of the curves is written to the study's folder.
+    """
 
     def run_tests(jobs: Sequence[tuple[Params, int]], sweep: Sweep) -> Sequence[Curve]:
         session.events.note(f"range tests of the learning rate: {len(jobs)} of {sweep.steps} steps")
@@ -54,7 +57,7 @@ def run_range_tests(plan: Plan, session: Session) -> Plan:
 def run_one_range_test(
     spec: StudySpec, settings: Settings, domain: RangeTested, note: Callable[[str], None]
 ) -> tuple[dict[str, Scalar], Calibration]:
-    """The range test of one configuration of a space, in this process: the configuration, and what was found.
+    """Run the range test of one configuration of a space in this process; return the configuration and the result.
 
     Nothing is stored. Raises SpecError as `plan_study`, and DataError for a data set that is not available.
     """
@@ -68,20 +71,20 @@ def run_one_range_test(
 
 
 def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: CostInEpochs, file: Path) -> Plan:
-    """The plan with the bounds that its range tests found; unchanged when its space asks for no range test.
+    """Return the plan with the bounds that its range tests found; unchanged when its space asks for no range test.
 
-    The results are kept in `file` and read from there the next time. When the file is damaged, the tests are run again
-    and a warning says so.
+    The results are written to `file`, and a resumed study reads them from there. When the file is damaged, the tests
+    are run again and a warning says so.
     """
     domain = plan.spec.space.get("lr")
     if not isinstance(domain, RangeTested):
         return plan
-    kept = read_calibration(file)
-    if isinstance(kept, Calibration):
-        return replace(plan, calibration=kept)
+    stored = read_calibration(file)
+    if isinstance(stored, Calibration):
+        return replace(plan, calibration=stored)
     calibration = _calibrate(plan, domain, run_tests, cost_in_epochs)
-    if kept is not None:
-        warning = f"{kept.text}; they were run again"
+    if stored is not None:
+        warning = f"{stored.text}; they were run again"
         calibration = replace(calibration, warnings=(warning, *calibration.warnings))
     write_calibration(file, calibration)
     return replace(plan, calibration=calibration)
@@ -90,25 +93,28 @@ def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: CostInEpochs, fil
 def _calibrate(plan: Plan, domain: RangeTested, run_tests: RunTests, cost_in_epochs: CostInEpochs) -> Calibration:
     combinations, warnings = combinations_of(plan.spec, domain)
     configurations = [_configuration(plan.spec, combination) for combination in combinations]
-    steps = domain.steps or _affordable(configurations, domain.seeds, plan.most_epochs, cost_in_epochs)
-    curves = _curves(plan.spec, configurations, domain, steps, run_tests)
+    steps = domain.steps or _affordable_steps(configurations, domain.seeds, plan.most_epochs, cost_in_epochs)
+    curves_by_configuration = _curves(plan.spec, configurations, domain, steps, run_tests)
     bounds, epochs = [], 0.0
-    for combination, params, own in zip(combinations, configurations, curves, strict=True):
-        tested, doubts = _read(combination, own, domain)
+    for combination, params, curves in zip(combinations, configurations, curves_by_configuration, strict=True):
+        tested, doubts = _read_bounds(combination, curves, domain)
         bounds.append(tested)
         warnings += doubts
-        epochs += sum(cost_in_epochs(params, len(curve.rates)) for curve in own)
+        epochs += sum(cost_in_epochs(params, len(curve.rates)) for curve in curves)
     return Calibration(tuple(bounds), epochs, tuple(warnings))
 
 
 def calibrate_one(
     spec: StudySpec, domain: RangeTested, run_tests: RunTests, cost_in_epochs: CostInEpochs
 ) -> tuple[dict[str, Scalar], Calibration]:
-    """The range test of one configuration, every knob that moves at the middle of its values: that configuration, and
-    its reading whether or not one can be confident of it."""
+    """Test the configuration with every searched knob at the middle of its values; return it and the result.
+
+    Unlike in `calibrate`, the bounds are those that were read from the curves even if the confidence is low: a person
+    looks at them, and no study depends on them.
+    """
     params = _configuration(spec, {})
     (curves,) = _curves(spec, [params], domain, domain.steps or MOST_STEPS, run_tests)
-    tested, warnings = _read({}, curves, domain)
+    tested, warnings = _read_bounds({}, curves, domain)
     if tested.reading is not None:
         tested = replace(tested, low=tested.reading.low, high=tested.reading.high)
     epochs = sum(cost_in_epochs(params, len(curve.rates)) for curve in curves)
@@ -118,35 +124,43 @@ def calibrate_one(
 def _curves(
     spec: StudySpec, configurations: Sequence[Params], domain: RangeTested, steps: int, run_tests: RunTests
 ) -> list[tuple[Curve, ...]]:
-    """For each configuration the curves of its seeds."""
+    """Run the tests of all configurations together; return for each configuration the curves of its seeds."""
     seeds = [seed_of_trial(spec.search.seed, FIRST_SEED_NUMBER - seed) for seed in range(domain.seeds)]
     jobs = [(params, seed) for params in configurations for seed in seeds]
     curves = list(run_tests(jobs, Sweep(domain.low, domain.high, steps)))
     return [tuple(curves[start : start + domain.seeds]) for start in range(0, len(curves), domain.seeds)]
 
 
-def _affordable(configurations: Sequence[Params], seeds: int, epochs: int, cost_in_epochs: CostInEpochs) -> int:
-    """As many steps a test as `MOST_SHARE` of the study's epochs pays for, within reason."""
-    one = seeds * sum(cost_in_epochs(params, MOST_STEPS) for params in configurations) / MOST_STEPS
-    return max(FEWEST_STEPS, min(MOST_STEPS, int(MOST_SHARE * epochs / one) if one > 0 else MOST_STEPS))
+def _affordable_steps(configurations: Sequence[Params], seeds: int, epochs: int, cost_in_epochs: CostInEpochs) -> int:
+    """The steps of a test, so that all tests cost at most MOST_COST of the study's epochs.
+
+    At least FEWEST_STEPS, since a shorter curve cannot be read, and at most MOST_STEPS, which show no more detail.
+    """
+    cost_of_step = seeds * sum(cost_in_epochs(params, MOST_STEPS) for params in configurations) / MOST_STEPS
+    affordable = int(MOST_COST * epochs / cost_of_step) if cost_of_step > 0 else MOST_STEPS
+    return max(FEWEST_STEPS, min(MOST_STEPS, affordable))
 
 
 def combinations_of(spec: StudySpec, domain: RangeTested) -> tuple[list[dict[str, Scalar]], list[str]]:
-    """The combinations of the knobs `per` that the space allows, at most 24; of a range its ends and its middle."""
+    """Return the combinations to test of the knobs in `domain.per`, and a warning where there are too many.
+
+    A range contributes its ends and its middle. Of more than MOST_COMBINATIONS, evenly spread ones are tested.
+    """
     warnings: list[str] = []
-    lists = [[(name, value) for value in _values(spec, name)] for name in domain.per]
-    every = [dict(combination) for combination in itertools.product(*lists)]
-    if len(every) > MOST_COMBINATIONS:
+    lists = [[(name, value) for value in _representative_values(spec, name)] for name in domain.per]
+    combinations = [dict(combination) for combination in itertools.product(*lists)]
+    if len(combinations) > MOST_COMBINATIONS:
         warnings.append(
-            f"range tests of {MOST_COMBINATIONS} of {len(every)} combinations of {', '.join(domain.per)}; "
-            "the others take the bounds of the nearest"
+            f"range tests were run for {MOST_COMBINATIONS} of {len(combinations)} combinations of "
+            f"{', '.join(domain.per)}; the other combinations use the bounds of the nearest one that was tested"
         )
-        step = len(every) / MOST_COMBINATIONS
-        every = [every[int(index * step)] for index in range(MOST_COMBINATIONS)]
-    return every, warnings
+        step = len(combinations) / MOST_COMBINATIONS
+        combinations = [combinations[int(index * step)] for index in range(MOST_COMBINATIONS)]
+    return combinations, warnings
 
 
-def _values(spec: StudySpec, name: str) -> list[Scalar]:
+def _representative_values(spec: StudySpec, name: str) -> list[Scalar]:
+    """All values of a choice; the low end, the middle and the high end of a range; the default of an absent knob."""
     match spec.space.get(name):
         case Fixed(value=value):
             return [value]
@@ -162,28 +176,33 @@ def _values(spec: StudySpec, name: str) -> list[Scalar]:
 
 
 def _configuration(spec: StudySpec, combination: Params) -> dict[str, Scalar]:
-    """The combination, with every other knob that moves at the middle of its values."""
+    """Every active knob: those of the combination, and the middle of its values for every other searched knob."""
     chosen: dict[str, Scalar] = {}
     for name in searched(spec):
         if name != "lr":
-            values = _values(spec, name)
+            values = _representative_values(spec, name)
             chosen[name] = combination.get(name, values[len(values) // 2])
     return active_params(spec, chosen)
 
 
-def _read(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -> tuple[RateBounds, list[str]]:
+def _read_bounds(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -> tuple[RateBounds, list[str]]:
+    """The bounds that the curves of a combination give, and a warning where they are not used.
+
+    Without a reading of high confidence the bounds are the typical range of the learning rate: a search in a range that
+    is too wide costs trials, one in a wrong range misses the best value.
+    """
     method: Method = "third" if domain.method == "third" else "knees"
-    name = ", ".join(f"{knob} {value}" for knob, value in combination.items()) or "this space"
     typical = CATALOGUE["lr"].typical
-    fallback = (float(typical.low), float(typical.high)) if typical is not None else (domain.low, domain.high)
+    low, high = (float(typical.low), float(typical.high)) if typical is not None else (domain.low, domain.high)
+    reading: Reading | None = None
     try:
         reading = read_curves(curves, method)
     except ValueError as error:
-        warning = f"range test of {name}: {error}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
-        return RateBounds(combination, *fallback, None, curves), [warning]
-    if reading.confident:
-        return RateBounds(combination, reading.low, reading.high, reading, curves), []
-    warning = (
-        f"range test of {name}: {'; '.join(reading.doubts)}; {fallback[0]:g} to {fallback[1]:g} is searched instead"
-    )
-    return RateBounds(combination, *fallback, reading, curves), [warning]
+        doubts = str(error)
+    else:
+        if reading.confident:
+            return RateBounds(combination, reading.low, reading.high, reading, curves), []
+        doubts = "; ".join(reading.doubts)
+    name = ", ".join(f"{knob} {value}" for knob, value in combination.items()) or "this space"
+    warning = f"range test of {name}: {doubts}; {low:g} to {high:g} is searched instead"
+    return RateBounds(combination, low, high, reading, curves), [warning]

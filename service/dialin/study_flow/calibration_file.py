@@ -15,20 +15,20 @@ from dialin.texts import one_line
 
 @dataclass(frozen=True)
 class UnreadableCalibration:
-    """Stands for range tests whose file is damaged."""
+    """Takes the place of the range tests of a study whose file is damaged."""
 
     text: str
     """Why the file cannot be read."""
     epochs: float = 0.0
-    """What the tests cost is not known."""
+    """Cost of the tests in epochs of training: 0, because it is unknown."""
 
     def lines(self) -> list[str]:
-        """As `Calibration.lines`."""
+        """Return `text` as the only line, in the form of `Calibration.lines`."""
         return [self.text]
 
 
 def write_calibration(file: Path, calibration: Calibration) -> None:
-    """Replace the file at once: a reader never sees half of it."""
+    """Replace the file atomically, so that a reader never sees half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(calibration)))
@@ -36,7 +36,7 @@ def write_calibration(file: Path, calibration: Calibration) -> None:
 
 
 def read_calibration(file: Path) -> Calibration | UnreadableCalibration | None:
-    """The range tests in a file; None when there is no file."""
+    """Return the range tests in a file; None when there is no file."""
     if not file.exists():
         return None
     try:

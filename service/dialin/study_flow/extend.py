@@ -1,4 +1,4 @@
-"""What one study takes over from another, or from its own past: finished trials to learn from, and more budget."""
+"""Specifications of studies that build on stored ones: warm starts, resumed studies and extended budgets."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ from dialin.store.studies import Studies, StudyRow
 
 
 def resolve_warm_start(spec: StudySpec, settings: Settings) -> StudySpec:
-    """The specification with the ids of the studies that it wants to learn from, in place of names and `last`.
+    """Return the specification with ids in `search.warm_start`, in place of names of studies and `last`.
 
-    Raises NotFoundError for one that is not known, SpecError for one that measured something else or still runs.
+    A name may mean another study later, so that a resumed study would learn from different trials. Raises NotFoundError
+    for an unknown study, and SpecError for one that optimized another metric or is still running.
     """
     if not spec.search.warm_start:
         return spec
     if not settings.has_database:
-        raise NotFoundError(f"search.warm_start: there is no study in {settings.out}")
+        raise NotFoundError(f"search.warm_start names studies to learn from, but {settings.out} has no studies")
     with Studies(settings.database) as studies:
         rows = [studies.find(reference) for reference in spec.search.warm_start]
     problems = []
     for index, row in enumerate(rows):
-        path, measured = f"search.warm_start.{index}", spec_of_study(row.id, row.spec).objective.metric
-        if measured != spec.objective.metric:
-            problems.append(Problem(path, f"study {row.id} measured {measured}, this one {spec.objective.metric}"))
+        path, metric = f"search.warm_start.{index}", spec_of_study(row.id, row.spec).objective.metric
+        if metric != spec.objective.metric:
+            text = (
+                f"study {row.id} optimized {metric}, this one optimizes {spec.objective.metric}; they must be the same"
+            )
+            problems.append(Problem(path, text))
         if row.state is StudyState.RUNNING:
-            problems.append(Problem(path, f"study {row.id} has not ended"))
+            problems.append(Problem(path, f"study {row.id} is still running; wait until it has ended"))
     if problems:
         raise SpecError(problems)
     search = spec.search.model_copy(update={"warm_start": [row.id for row in rows]})
@@ -39,7 +43,7 @@ def resolve_warm_start(spec: StudySpec, settings: Settings) -> StudySpec:
 
 
 def unfinished_spec(row: StudyRow, settings: Settings) -> StudySpec:
-    """The specification of a study that can be resumed. Raises ConflictError for a study that is complete."""
+    """Return the specification of a study that can be resumed. Raises ConflictError for a study that is complete."""
     spec = spec_of_study(row.id, row.spec)
     if row.state is StudyState.COMPLETE:
         extend = settings.command(f"extend {row.id} --trials +10")
@@ -48,18 +52,18 @@ def unfinished_spec(row: StudyRow, settings: Settings) -> StudySpec:
 
 
 def extended_spec(row: StudyRow, trials: str | None, epochs: str | None) -> StudySpec:
-    """The specification of a study with a larger budget. Raises as `extend_budget`."""
+    """Return the specification of a stored study with a larger budget. Raises as `extend_budget`."""
     return extend_budget(spec_of_study(row.id, row.spec), trials, epochs)
 
 
 def extend_budget(spec: StudySpec, trials: str | None, epochs: str | None) -> StudySpec:
-    """The specification with a larger budget: numbers, or `+N`.
+    """Return the specification with a larger budget. `trials`, `epochs`: the new number, or `+N` to add N.
 
-    Rungs stay where they are, and the old length becomes one when trials get longer; the next ones follow by the
-    reduction factor. Raises UsageError for a budget that is not a larger one.
+    Rungs stay where they are. When trials become longer, their old length becomes a rung, and further rungs follow by
+    the reduction factor. Raises UsageError for a budget that is not larger.
     """
     if trials is None and epochs is None:
-        raise UsageError("nothing to add: name --trials or --epochs")
+        raise UsageError("an extension needs --trials or --epochs: a larger number, or +N to add N")
     budget = spec.budget
     data = to_data(spec)
     data["budget"] = {
@@ -84,8 +88,8 @@ def _larger(option: str, now: int, wanted: str | None) -> int:
     if wanted is None:
         return now
     if not re.fullmatch(r"\+?[0-9]{1,7}", wanted):
-        raise UsageError(f"{option} {wanted!r}: a whole number, or +N")
+        raise UsageError(f"{option} {wanted!r}: allowed are a whole number, or +N to add N")
     new = now + int(wanted) if wanted.startswith("+") else int(wanted)
     if new <= now:
-        raise UsageError(f"{option} {wanted}: the study has {now} already; name more, or +N")
+        raise UsageError(f"{option} {wanted}: the study has {now} already; give a larger number, or +N to add N")
     return new
