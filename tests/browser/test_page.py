@@ -56,7 +56,7 @@ def test_submit_look_on_stop_and_copy_the_best(page):
         line = page.locator(".gutter span").nth(number - 1).bounding_box()
         assert abs(said["y"] - line["y"]) < line["height"], (number, said, line)
     area.fill(SLOW)
-    expect(problems).to_contain_text("It fits.")
+    expect(problems).to_contain_text("The specification is valid.")
     expect(page.locator("#plan")).to_contain_text("40, 2 at a time")
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url(re.compile("/studies/slow-"))
@@ -85,7 +85,7 @@ def test_a_shipped_space_is_a_start(page):
     page.goto("/submit")
     page.get_by_label("Start from").select_option("digits")
     expect(page.get_by_label("The specification, as YAML")).to_have_value(re.compile("name: digits"))
-    expect(page.locator("#problems")).to_contain_text("It fits.")
+    expect(page.locator("#problems")).to_contain_text("The specification is valid.")
 
 
 def test_the_list_changes_without_a_reload(page, client, tmp_path):
@@ -112,7 +112,7 @@ def test_a_study_says_everything_about_itself(page, complete):
     expect(page.get_by_role("heading", name="Leaderboard")).to_be_visible()
     expect(page.locator("section", has=page.locator("#h-leaders")).locator("tbody tr")).to_have_count(8)
     expect(page.locator("section", has=page.locator("#h-reasons"))).to_contain_text("trained all 9 epochs")
-    expect(page.locator("section", has=page.locator("#h-log"))).to_contain_text("8 of 8 trials begun, 0 running")
+    expect(page.locator("section", has=page.locator("#h-log"))).to_contain_text("8 of 8 trials started, 0 running")
     page.locator("#knob").select_option("batch_size")
     expect(page).to_have_url(re.compile("knob=batch_size"))
     expect(page.locator("#part-knob")).to_contain_text("batch_size")

@@ -62,10 +62,10 @@ def test_a_study_is_submitted_watched_and_shown(dialin, served):
     result = json.loads(out)
     assert (result["state"], sum(result["trials"].values())) == ("complete", 4)
     assert f"study {result['study_id']}: 4 trials of up to 3 epochs on synthetic" in err
-    assert "4 of 4 trials begun" in err
+    assert "4 of 4 trials started" in err
     assert json.loads(dialin("best", result["study_id"], "--json")[1]) == result
     assert dialin("watch", result["study_id"])[0] == 0
-    assert "4 of 4 trials begun" in dialin("logs", result["study_id"])[1]
+    assert "4 of 4 trials started" in dialin("logs", result["study_id"])[1]
     assert "driver.log" in json.loads(dialin("logs", result["study_id"], "--json", "--tail", "1")[1])
 
 

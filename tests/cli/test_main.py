@@ -60,7 +60,7 @@ def test_a_run_for_machines_and_reading_it_back(dialin, spec_file, tmp_path):
 def test_a_run_for_a_person(dialin, spec_file, tmp_path):
     done = dialin("run", "mine.yaml", "--runner", "inline", "--out", "elsewhere")
     assert done.returncode == 0, done.stderr
-    for text in ("6 of 6 trials begun", "best configuration (trial", "validation accuracy", "test accuracy", "saved by stopping early",
+    for text in ("6 of 6 trials started", "best configuration (trial", "validation accuracy", "test accuracy", "saved by stopping early",
                  "elsewhere/studies/mine-", "best_config.yaml", "mlflow ui --backend-store-uri"):  # fmt: skip
         assert text in done.stdout
     assert "\x1b[" not in done.stdout
@@ -169,7 +169,7 @@ def test_knobs_lists_the_catalogue(dialin):
         (["run", "synthetic", "--trials", "many"], 2, "argument --trials: invalid int value: 'many'"),
         (["run", "synthetic", "--runner", "rya"], 2, "did you mean 'ray'?"),
         (["rnu"], 2, "did you mean 'run'?"),
-        (["show", "nothing"], 2, "error: no study 'nothing': there is none in "),
+        (["show", "nothing"], 2, "error: there is no study 'nothing': "),
         (["run", "synthetic", "--set", "objective.dataset='npz:/nowhere.npz'"], 1, "/nowhere.npz does not exist"),
     ],
 )

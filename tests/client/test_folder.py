@@ -108,7 +108,7 @@ def test_mistakes_are_named_before_anything_is_stored(tmp_path, arguments, error
 
 
 def test_a_study_that_is_not_there_and_one_without_a_result(tmp_path):
-    with pytest.raises(NotFoundError, match="no study 'last': there is none in "):
+    with pytest.raises(NotFoundError, match="there is no study 'last': .* has no studies"):
         dialin.open_study(out="out")
     settings = Settings.read({}, out=str(tmp_path / "out"))
     settings.out.mkdir()

@@ -63,7 +63,7 @@ def test_noise_before_the_climb_is_no_rise():
     ("curves", "doubt"),
     [
         ([made(height=0.03)], "the curve is flat: accuracy rose by 0.030 only"),
-        ([made(falls=2.0)], "nothing fell or diverged up to the highest rate"),
+        ([made(falls=2.0)], "up to the highest rate accuracy did not fall and training did not diverge"),
         ([made(rises=-5.0), made(rises=-2.0)], "seeds disagree by 2."),
     ],
 )
@@ -74,5 +74,5 @@ def test_doubts(curves, doubt):
 
 
 def test_without_a_curve_nothing_is_read():
-    with pytest.raises(ValueError, match="every run broke down at once"):
+    with pytest.raises(ValueError, match="training diverged within the first three steps for every seed"):
         read_curves([Curve((0.1,), (1.0,), (0.1,), 0.2)], "knees")

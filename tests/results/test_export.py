@@ -136,4 +136,4 @@ def test_a_trial_that_went_on_from_another_says_so():
     spec = make_spec()
     record = replace(trial_of(spec, [0.4]), continues=1, began=4)
     text = check(spec, record)
-    assert "# It continued trial 1 after epoch 4" in text
+    assert "# The trial continued trial 1 after epoch 4" in text

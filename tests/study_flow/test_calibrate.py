@@ -137,4 +137,4 @@ def test_curves_that_break_down_at_once(tmp_path):
         tmp_path / "c.json",
     )
     assert (plan.calibration.bounds[0].low, plan.calibration.bounds[0].reading) == (1e-4, None)
-    assert "every run broke down at once" in plan.calibration.warnings[0]
+    assert "training diverged within the first three steps for every seed" in plan.calibration.warnings[0]

@@ -59,7 +59,7 @@ def test_a_driver_that_loses_its_database_says_so_and_trains_no_further(tmp_path
     text = str(raised.value)
     assert "\n" not in text
     assert text.startswith(str(settings.out / "dialin.db"))
-    assert "restore a copy of it" in text
+    assert "restore a copy of the database" in text
     assert str(settings.out / "studies") in text
 
 
@@ -68,7 +68,9 @@ def test_a_list_without_a_database_beside_studies_is_not_empty(tmp_path):
     assert list_rows(settings) == []
     (settings.out / "studies" / "small-abcdef").mkdir(parents=True)
     for look in (list_rows, lambda settings: load_study(settings, "last")):
-        with pytest.raises(DatabaseError, match=r"dialin\.db is not there, but .*studies holds the folders of 1"):
+        with pytest.raises(
+            DatabaseError, match=r"dialin\.db does not exist, but .*studies has folders of studies [(]1[)]"
+        ):
             look(settings)
 
 

@@ -49,7 +49,7 @@ def test_plain_lines_where_there_is_no_terminal():
     )
     assert "trial 0 failed: ValueError: x" in lines
     assert lines[-1].startswith(
-        "2 of 4 trials begun, 0 running, 1 diverged, 1 failed, best val_accuracy 0.6000 (trial 1, epoch 1)"
+        "2 of 4 trials started, 0 running, 1 diverged, 1 failed, best val_accuracy 0.6000 (trial 1, epoch 1)"
     )
     assert left is None  # four epochs are too few to tell
 
@@ -91,7 +91,7 @@ def test_what_an_earlier_driver_left_counts_from_the_start():
         file.getvalue()
         .splitlines()[-1]
         .startswith(
-            "4 of 4 trials begun, 1 running, 1 paused (the best of them will continue), 1 complete, 1 failed, "
+            "4 of 4 trials started, 1 running, 1 paused (the best of them will continue), 1 complete, 1 failed, "
             "best val_accuracy 0.9000 (trial 0, epoch 2)"
         )
     )

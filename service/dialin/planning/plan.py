@@ -1,4 +1,4 @@
-"""A plan: everything about a study that can be decided before its first trial. Pure functions."""
+"""Plans: everything about a study that can be decided before its first trial. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Resources:
     """What one trial may use."""
 
     cpus: float = 1.0
-    """Processors."""
+    """CPU cores."""
     gpus: float = 0.0
-    """GPUs; a fraction is a share of one GPU, 0 means that the trial trains on processors."""
+    """GPUs; a fraction means that several trials share a GPU, 0 that the trial trains on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -25,39 +25,39 @@ class ClusterShape:
     """What all trials together may use."""
 
     cpus: float
-    """Processors."""
+    """CPU cores of all machines."""
     gpus: float = 0.0
-    """GPUs, of one machine or of several."""
+    """GPUs of all machines."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study with everything decided that can be decided beforehand."""
+    """How a study will run on a cluster."""
 
     spec: StudySpec
-    """What was asked for."""
+    """The specification."""
     rungs: tuple[int, ...]
-    """The epochs at which ASHA compares trials, rising, below `spec.budget.epochs`; empty without ASHA."""
+    """The epochs after which ASHA compares trials, in rising order, below `spec.budget.epochs`; empty without ASHA."""
     concurrency: int
     """How many trials run at a time."""
     resources: Resources
-    """What each of them may use."""
+    """What each trial may use."""
     most_epochs: int
-    """The epochs of all trials at full length."""
+    """Epochs of all trials together if none is stopped early."""
     likely_epochs: int
-    """The epochs of all trials when each rung promotes one in `reduction_factor`."""
+    """Epochs of all trials together if each rung promotes one in `reduction_factor` of its trials."""
     calibration: Calibration | None = None
     """What the range tests found; None where the space asks for none, or before they have been run."""
 
     @property
     def waits_at(self) -> tuple[int, ...]:
-        """The rungs at which a trial may be paused; empty with ASHA of type stopping, which never pauses."""
+        """The rungs at which a trial may be paused; empty for ASHA of type `stopping`, which never pauses trials."""
         asha = self.spec.early_stopping.asha
         return self.rungs if asha is not None and asha.type == "promotion" else ()
 
 
 def plan_study(spec: StudySpec, cluster: ClusterShape) -> Plan:
-    """The plan of a study on a cluster.
+    """Return the plan of a study on a cluster.
 
     Raises SpecError when one trial needs more than the cluster has, and for more than MOST_RUNGS rungs.
     """
@@ -80,9 +80,9 @@ def plan_study(spec: StudySpec, cluster: ClusterShape) -> Plan:
 
 
 def plan_elsewhere(spec: StudySpec, concurrency: int | None = None) -> Plan:
-    """The plan of a study whose cluster is not known here, as that of a server.
+    """Return the plan of a study whose cluster is not known here, such as a study on a server.
 
-    `concurrency`: how many of its trials run at a time, where that is known; else as many as it asks for.
+    `concurrency`: how many of its trials run at a time; None if unknown, then as many as the specification asks for.
     """
     rungs, asked = rungs_for(spec), spec.resources
     return Plan(
@@ -96,8 +96,11 @@ def plan_elsewhere(spec: StudySpec, concurrency: int | None = None) -> Plan:
 
 
 def rungs_for(spec: StudySpec) -> tuple[int, ...]:
-    """The epochs at which a specification has its trials compared: those that it names, or else the geometric series
-    that begins at the grace period (Li et al. 2020, ASHA)."""
+    """Return the epochs after which trials are compared; empty without ASHA.
+
+    These are the rungs that the specification names, or else the geometric series that starts at the grace period
+    (Li et al. 2020, ASHA).
+    """
     asha = spec.early_stopping.asha
     if asha is None:
         return ()
@@ -107,7 +110,7 @@ def rungs_for(spec: StudySpec) -> tuple[int, ...]:
 
 
 def grace_of(spec: StudySpec) -> int:
-    """The first rung: as asked for, else a twelfth of a trial's epochs, which did best on LCBench."""
+    """Return the first rung: `grace_epochs`, or else a twelfth of a trial's epochs, which did best on LCBench."""
     asha = spec.early_stopping.asha
     if asha is not None and asha.grace_epochs is not None:
         return asha.grace_epochs
@@ -115,7 +118,7 @@ def grace_of(spec: StudySpec) -> int:
 
 
 def rungs_of(epochs: int, grace: int, reduction_factor: float) -> tuple[int, ...]:
-    """grace, grace * factor, grace * factor^2, ... below `epochs`, as whole epochs, rising."""
+    """Return grace, grace * factor, grace * factor^2, ... below `epochs`, each rounded up to a whole epoch."""
     rungs: list[int] = []
     exact = float(grace)
     while (rung := math.ceil(exact - 1e-9)) < epochs:
@@ -126,7 +129,7 @@ def rungs_of(epochs: int, grace: int, reduction_factor: float) -> tuple[int, ...
 
 
 def _check_fits(spec: StudySpec, cluster: ClusterShape) -> None:
-    """Raises SpecError when one trial needs more than the whole cluster has."""
+    """Raise SpecError when one trial needs more than the whole cluster has."""
     needs = (("cpus", spec.resources.cpus, cluster.cpus), ("gpus", spec.resources.gpus or 0.0, cluster.gpus))
     problems = [
         Problem(f"resources.{name}", f"a trial needs {needed:g}, and the cluster has {available:g}")
@@ -147,7 +150,7 @@ def _allocate(spec: StudySpec, cluster: ClusterShape) -> tuple[Resources, int]:
     elif cluster.gpus == 0 or spec.objective.subject == "synthetic":
         gpus = 0.0
     else:
-        # GPUs are shared only as far as the concurrency that was asked for needs it; otherwise a trial has one alone.
+        # Trials share a GPU only if the specification asks for more concurrency than there are GPUs.
         per_gpu = math.ceil(fitting / cluster.gpus) if asked.concurrency is not None else 1
         gpus = math.floor(1e4 / per_gpu) / 1e4
     if gpus:
@@ -157,20 +160,20 @@ def _allocate(spec: StudySpec, cluster: ClusterShape) -> tuple[Resources, int]:
 
 def _fitting_gpus(available: float, needed: float) -> int:
     """How many trials fit on the GPUs."""
-    # A fraction lies on one GPU: Ray does not split it over two.
+    # Ray places a fraction on one GPU and does not split it over two.
     return int(available) * int(1 / needed + 1e-9) if needed < 1 else int(available / needed + 1e-9)
 
 
 def _likely_epochs(spec: StudySpec, rungs: tuple[int, ...]) -> int:
-    """The expected epochs when each rung promotes one in `reduction_factor`.
+    """The expected number of epochs if each rung promotes one in `reduction_factor` of its trials.
 
-    A little low: asynchronous rungs promote the first trials that reach them whatever their rank.
+    The estimate is a little low, because asynchronous rungs promote the first trials that reach them at any rank.
     """
     asha = spec.early_stopping.asha
     if asha is None:
         return spec.budget.trials * spec.budget.epochs
-    total, share, before = 0.0, 1.0, 0
+    epochs_per_trial, fraction, before = 0.0, 1.0, 0  # `fraction` of the trials reaches the next rung
     for rung in (*rungs, spec.budget.epochs):
-        total += share * (rung - before)
-        share, before = share / asha.reduction_factor, rung
-    return round(spec.budget.trials * total)
+        epochs_per_trial += fraction * (rung - before)
+        fraction, before = fraction / asha.reduction_factor, rung
+    return round(spec.budget.trials * epochs_per_trial)

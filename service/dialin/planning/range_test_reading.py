@@ -1,4 +1,4 @@
-"""Reading the curves of a learning-rate range test: from measurements to the bounds that a search uses.
+"""Reads the bounds of a search from the curves of learning-rate range tests.
 
 The method "knees" takes the range between the rates where accuracy starts to rise and where it starts to fall (Smith
 2017, Cyclical learning rates for training neural networks, section 3.3). The method "third" takes the range from a
@@ -21,7 +21,7 @@ FALL = 0.1
 FLAT = 0.1
 """A curve whose accuracy gains less than this is called flat: its bounds are not trusted."""
 DISAGREE = 0.5
-"""Decades by which a seed may differ from the mean before the seeds are said to disagree."""
+"""Seeds disagree when one differs from the mean by more than this many decades."""
 
 
 def read_curves(curves: Sequence[Curve], method: Method) -> Reading:
@@ -31,7 +31,7 @@ def read_curves(curves: Sequence[Curve], method: Method) -> Reading:
     """
     usable = [curve for curve in curves if len(curve.rates) >= 3]
     if not usable:
-        raise ValueError("no curve has three points: every run broke down at once")
+        raise ValueError("training diverged within the first three steps for every seed")
     each = [_points(curve) for curve in usable]
     together = {name: _geometric_mean([points[name] for points in each]) for name in each[0]}
     together["diverges"] = _geometric_mean([curve.diverged_at for curve in curves])
@@ -84,7 +84,7 @@ def _doubts(
     if gain < FLAT:
         doubts.append(f"the curve is flat: accuracy rose by {gain:.3f} only")
     if all(points["falls"] is None for points in each) and all(curve.diverged_at is None for curve in curves):
-        doubts.append("nothing fell or diverged up to the highest rate")
+        doubts.append("up to the highest rate accuracy did not fall and training did not diverge")
     doubts += _disagreements(each)
     if high / low < 2:
         doubts.append(f"the bounds {low:.2g} and {high:.2g} are less than a factor of 2 apart")

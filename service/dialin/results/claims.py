@@ -1,4 +1,4 @@
-"""Whether a claim about knobs held in a study."""
+"""Tests whether a claim about knobs holds in a study."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dialin.search.ranking import best_value
 from dialin.search.records import TrialRecord
 from dialin.specification.study_spec import ClaimSpec, StudySpec
 
-FEWEST = 5  # trials a side: of 5 against 5 in perfect order p is 0.008, of 3 against 3 it can never be below 0.1
-LEVEL = 0.05  # of the two-sided test; each claim is one test, nothing is corrected for several
+FEWEST = 5  # trials a side: for 5 against 5 in perfect order p is 0.008, for 3 against 3 it is never below 0.1
+LEVEL = 0.05  # significance level of the two-sided test; a study has one claim, so there is no correction for several
 
 _JUDGED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
 
@@ -25,18 +25,19 @@ class ClaimOutcome:
     """The verdict on a claim, by the two-sided rank test of Mann and Whitney (1947)."""
 
     verdict: Verdict
-    """"held": `better` has the better values, with p below LEVEL; "did not hold": it has the worse ones, with p below
-    LEVEL; "is not clear": p is not below LEVEL; "cannot be judged": a side has fewer than FEWEST trials."""
+    """"held": `better` has the better values and p is below LEVEL; "did not hold": it has the worse values and p is
+    below LEVEL; "is not clear": p is not below LEVEL; "cannot be judged": a side has fewer than FEWEST trials."""
     metric: str
+    """The metric whose values are compared."""
     better: tuple[float, ...]
-    """The values of the trials that the claim says are better."""
+    """Values of the trials that the claim says are better."""
     than: tuple[float, ...]
-    """The values of the trials that they are compared with."""
+    """Values of the trials that these are compared with."""
     p: float | None = None
     """The probability of a difference this large by chance; None where the claim cannot be judged."""
 
     def text(self) -> str:
-        """One sentence: the verdict with both groups' median, range and number of trials, and p."""
+        """Return one sentence: the verdict with both groups' median, range and number of trials, and p."""
         if self.p is None:
             sides = f"n = {len(self.better)} against {len(self.than)}"
             return f"the claim {self.verdict}: {sides}; at least {FEWEST} a side are needed"
@@ -49,8 +50,8 @@ class ClaimOutcome:
 def judge(spec: StudySpec, claim: ClaimSpec, records: Sequence[TrialRecord]) -> ClaimOutcome:
     """Compare the trials that match one side of the claim with those that match the other.
 
-    A training counts once: a trial that another one continues is left out, and of several trials with the same
-    configuration and seed only one counts. Trials that failed or have not ended do not count.
+    Each training counts once: a trial that another trial continues is left out, and so are repetitions of a trial with
+    the same configuration and seed. Trials that failed or have not ended do not count.
     """
     metric = claim.metric or spec.objective.metric
     higher = claim.direction == "higher" if claim.metric else spec.objective.mode == "max"
@@ -69,7 +70,7 @@ def judge(spec: StudySpec, claim: ClaimSpec, records: Sequence[TrialRecord]) -> 
 
 
 def _trainings(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials to compare, each training once."""
+    """The trials to compare, each training once: see `judge`."""
     ended = [record for record in records if record.state in _JUDGED]
     continued = {record.continues for record in ended}
     lasting = (record for record in ended if record.number not in continued)

@@ -1,4 +1,4 @@
-"""The doctor's findings over a whole study: how many trials have each one, and which knobs those have in common."""
+"""The doctor's findings over a whole study: how many trials have each finding, and which knob values they share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dialin.search.records import TrialRecord
 from dialin.specification.findings import RULES
 from dialin.texts import scalar_text
 
-FEWEST = 3  # trials with a finding, before their knobs are compared
-MOST_OTHERS = 0.25  # of the trials without the finding may meet a condition that all trials with it meet
-MOST_CONDITIONS = 2  # conditions that are named
+FEWEST = 3  # with fewer trials with a finding, shared knob values are chance
+MOST_OTHERS = 0.25  # a condition is reported only if at most this fraction of the trials without the finding meet it
+MOST_CONDITIONS = 2  # conditions that are reported for a finding
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Diagnosis:
     trials: tuple[int, ...]
     """The numbers of the trials that have it."""
     common: tuple[str, ...]
-    """Conditions on knobs, such as `lr >= 0.3`, that all these trials meet and few others do."""
+    """Conditions on knobs, such as `lr >= 0.3`, that all these trials and few others meet."""
 
     def text(self, of: int) -> str:
-        """One sentence: how many of the study's `of` trials, what they have in common, and the remedy."""
+        """Return one sentence: how many of the study's `of` trials, what they have in common, and the remedy."""
         shared = f", all with {' and '.join(self.common)}" if self.common else ""
         return f"{len(self.trials)} of {of} trials: {self.code}{shared}; try {RULES[self.code].remedy}"
 
 
 def diagnose(records: Sequence[TrialRecord]) -> list[Diagnosis]:
-    """The findings of a study, the most frequent first."""
+    """Return the findings of a study, the most frequent first."""
     counts = Counter(finding.code for record in records for finding in record.findings)
     columns = _varying(records) if any(count >= FEWEST for count in counts.values()) else {}
     found = []
@@ -55,7 +55,7 @@ def _varying(records: Sequence[TrialRecord]) -> Mapping[str, Sequence[object]]:
 
 
 def _common(columns: Mapping[str, Sequence[object]], affected: Sequence[bool]) -> tuple[str, ...]:
-    """The conditions on single knobs that separate the affected trials best from the others."""
+    """The conditions on single knobs that best separate the affected trials from the others."""
     candidates: list[tuple[float, str]] = []
     for name, column in columns.items():
         values = list(itertools.compress(column, affected))
@@ -66,20 +66,20 @@ def _common(columns: Mapping[str, Sequence[object]], affected: Sequence[bool]) -
 
 
 def _conditions(name: str, values: Sequence[object], others: Sequence[object]) -> list[tuple[float, str]]:
-    """Conditions that all `values` meet, each with the share of `others` that meet it too."""
-    numbers, plain = _numbers(values), _numbers(others)
-    if len(numbers) == len(values) and len(plain) == len(others):
+    """Conditions that all `values` meet, each with the fraction of `others` that meet it too."""
+    numbers, other_numbers = _numbers(values), _numbers(others)
+    if len(numbers) == len(values) and len(other_numbers) == len(others):
         low, high = min(numbers), max(numbers)
         return [
-            (_share(other >= low for other in plain), f"{name} >= {low:.3g}"),
-            (_share(other <= high for other in plain), f"{name} <= {high:.3g}"),
+            (_fraction(other >= low for other in other_numbers), f"{name} >= {low:.3g}"),
+            (_fraction(other <= high for other in other_numbers), f"{name} <= {high:.3g}"),
         ]
     if all(value == values[0] for value in values):
-        return [(_share(other == values[0] for other in others), f"{name} {scalar_text(values[0])}")]
+        return [(_fraction(other == values[0] for other in others), f"{name} {scalar_text(values[0])}")]
     return []
 
 
-def _share(conditions: Iterable[bool]) -> float:
+def _fraction(conditions: Iterable[bool]) -> float:
     return statistics.fmean(conditions)
 
 
@@ -87,4 +87,4 @@ def _numbers(values: Sequence[object]) -> list[float]:
     return [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
 
 
-_ABSENT = object()
+_ABSENT = object()  # differs from every value of a knob, None included

@@ -1,4 +1,4 @@
-"""The best configuration as a file that is itself a specification: running it trains that trial again."""
+"""Exports the best configuration as a specification file; running it trains that trial again."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from dialin.specification.domains import Fixed, Scalar
 from dialin.specification.study_spec import SearchSpec, StudySpec
 
 MOST_NAME = 64  # characters of a study's name
-SUFFIX = "-best"  # a name of its own: `dialin show NAME` finds the newest study of a name, which is to be the search
+SUFFIX = "-best"  # `dialin show NAME` shows the newest study with a name; with the same name it would not be the search
 
 
 def best_config(spec: StudySpec, record: TrialRecord, result: Result) -> str:
-    """YAML with every knob fixed, the seed of the trial and its budget; `dialin run FILE` reproduces the trial.
+    """Return YAML with every knob fixed, the trial's seed and its budget; `dialin run FILE` reproduces the trial.
 
-    The knobs that were searched come first, one a line. Left out is what only a search needs: configurations to try
-    first, studies to learn from, a claim, a target. Raises ValueError for a trial that is not the best of `result`.
+    Searched knobs come first, one per line. Parts that only a search needs are left out: configurations to try first,
+    studies to learn from, a claim, a target. Raises ValueError for a trial that is not the best one of `result`.
     """
     best = result.best
     if best is None or best.trial != record.number:
-        raise ValueError(f"trial {record.number} is not the best of {result.study_id}")
+        raise ValueError(f"trial {record.number} is not the best trial of study {result.study_id}")
     data = to_data(_reproduction(spec, record))
     return "".join([*_header(record, result, best), *_document(data, spec)])
 
 
 def write_best_config(path: Path, spec: StudySpec, record: TrialRecord, result: Result) -> None:
-    """Replace the file by `best_config`, at once: a reader never sees half of it. Raises as that function."""
+    """Write `best_config` to the file atomically, so that a reader never sees half of it. Raises as that function."""
     partial = path.with_suffix(".partial")
     partial.write_text(best_config(spec, record, result), encoding="utf-8")
     partial.rename(path)
@@ -63,8 +63,8 @@ def _header(record: TrialRecord, result: Result, best: BestTrial) -> Iterator[st
     yield "# Train it again: dialin run best_config.yaml\n"
     if record.continues is not None:
         yield (
-            f"# It continued trial {record.continues} after epoch {record.began}, when trials were shorter; trained "
-            "in one go\n# it may reach another value.\n"
+            f"# The trial continued trial {record.continues} after epoch {record.began}, when trials were shorter. "
+            "Trained without\n# that break it may reach another value.\n"
         )
 
 

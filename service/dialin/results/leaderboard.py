@@ -10,11 +10,11 @@ from dialin.search.ranking import ranked
 from dialin.search.records import TrialRecord
 from dialin.texts import metric_text
 
-SHOWN = 10
+SHOWN = 10  # trials in the table
 
 
 def describe(result: Result, records: Sequence[TrialRecord], claim: str = "") -> str:
-    """The report: how the study ended, the verdict on its claim, findings, the test score, the best trials."""
+    """Return the report: how the study ended, the verdict on its claim, findings, the test score, the best trials."""
     lines = [*_summary(result, claim), *_findings(records), *_test_score(result)]
     lines += [f"| trial | {result.metric} | epochs | ended | why |", "|--:|--:|--:|---|---|"]
     for record, value in ranked(records, result.mode)[:SHOWN]:

@@ -17,20 +17,20 @@ class Look:
     """One evaluation on the test split."""
 
     trial: int
-    """The number of the trial whose model was evaluated."""
+    """Number of the trial whose model was evaluated."""
     values: Mapping[str, float]
-    """The metrics of its best epoch's weights."""
+    """Metrics of the weights after the trial's best epoch."""
 
     def to_data(self) -> dict[str, Any]:
-        """The look as `looks_of` reads it back."""
+        """Return the look in the form that `looks_of` reads."""
         return {"trial": self.trial, "values": dict(self.values)}
 
 
 def looks_of(summary: Mapping[str, Any]) -> tuple[Look, ...]:
-    """The looks in a study's stored summary, the first one first.
+    """Return the looks in a study's stored summary, oldest first.
 
-    A summary of an older version has one test score, that of the trial that was the best when it was written; earlier
-    looks are not known. A score is left out when its trial is not known.
+    A summary of an older version holds only the test score of the trial that was the best then; earlier looks are
+    unknown. A score whose trial is unknown is left out.
     """
     if "test_looks" in summary:
         return tuple(Look(int(look["trial"]), look["values"]) for look in summary["test_looks"])
@@ -39,12 +39,12 @@ def looks_of(summary: Mapping[str, Any]) -> tuple[Look, ...]:
 
 
 def look_at(looks: Sequence[Look], trial: int | None) -> Look | None:
-    """The look at that trial's model; None when there was none."""
+    """Return the look at this trial's model; None when there was none."""
     return next((look for look in looks if look.trial == trial), None)
 
 
 def count_text(looks: Sequence[Look], trial: int) -> str:
-    """Which look the one at `trial` was, and what the earlier ones saw: "look 2; look 1 was 0.967 for trial 11"."""
+    """Return which look the one at `trial` was, with the other scores: "look 2; look 1 was 0.967 for trial 11"."""
     place = next(index for index, look in enumerate(looks) if look.trial == trial)
     if len(looks) == 1:
         return "the only look"

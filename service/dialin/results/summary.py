@@ -1,4 +1,4 @@
-"""The result of a study: one record, made from its stored trials."""
+"""The result of a study, computed from its stored trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dialin.specification.study_spec import StudySpec
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The best configuration and how good it was."""
+    """The best trial of a study."""
 
     trial: int
     """The trial's number."""
@@ -27,7 +27,7 @@ class BestTrial:
     epoch: int
     """The first epoch that reached this value."""
     params: Mapping[str, Scalar]
-    """Every active knob, those at their defaults included."""
+    """Every active knob, including those at their defaults."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,17 @@ class Result:
     """The result of a study, so far or at its end."""
 
     study_id: str
+    """The study's id."""
     state: str
     """The state of the study, as in `dialin.lifecycle.StudyState`."""
     metric: str
+    """The metric that is optimized."""
     mode: str
     """"max" or "min"."""
     best: BestTrial | None
-    """None while no trial that has not failed has a finite value."""
+    """The best trial that has not failed; None while none has a finite value."""
     looks: Sequence[Look]
-    """Every look at the test split, the first one first."""
+    """Every look at the test split, oldest first."""
     trials: Mapping[str, int]
     """How many trials have ended in each state."""
     epochs: Mapping[str, float]
@@ -57,7 +59,7 @@ class Result:
 
     @property
     def test(self) -> Mapping[str, float] | None:
-        """The best trial's metrics on the test split; None while that was not read for this trial."""
+        """The best trial's metrics on the test split; None if it has not been evaluated there."""
         look = look_at(self.looks, self.best.trial) if self.best is not None else None
         return None if look is None else look.values
 
@@ -72,7 +74,7 @@ class Result:
         return "" if self.test_trial is None else count_text(self.looks, self.test_trial)
 
     def to_data(self) -> dict[str, Any]:
-        """The object that is stored with the study, and that `--json` prints."""
+        """Return the data that is stored with the study."""
         return {
             "study_id": self.study_id,
             "state": self.state,
@@ -99,7 +101,7 @@ def summarize(
     range_tests: float = 0.0,
     seconds: float = 0.0,
 ) -> Result:
-    """The result of a study from its stored trials, without paths and a reason.
+    """Return the result of a study from its stored trials, without `paths` and `reason`.
 
     `range_tests`: the cost of the range tests, in epochs of training. `seconds`: how long drivers have worked on it.
     """
@@ -118,15 +120,15 @@ def summarize(
 
 
 def count_epochs(spec: StudySpec, records: Sequence[TrialRecord], range_tests: float = 0.0) -> dict[str, float]:
-    """Where the epochs of a study went.
+    """Return how many epochs a study spent on what.
 
     - `trained`: epochs that trials have reported
-    - `repeated`: epochs trained again after a crash, from an older checkpoint
-    - `range_tests`: the cost of the range tests
-    - `full`: the epochs of all trials at full length
+    - `repeated`: epochs that were trained again after a crash, from an older checkpoint
+    - `range_tests`: cost of the range tests in epochs
+    - `full`: epochs of all trials at their full length
     - `saved`: epochs that trials did not train because early stopping ended them; a trial that diverged, failed, ended
       by itself or was interrupted saves nothing
-    - `saved_share`: `saved`, as a fraction of everything that would have been spent without early stopping
+    - `saved_share`: `saved` as a fraction of the epochs that the study would have spent without early stopping
     """
     length = spec.budget.epochs
     trained, repeated = sum(len(record.values) for record in records), sum(record.repeated for record in records)
@@ -146,26 +148,26 @@ def _was_stopped(spec: StudySpec, record: TrialRecord) -> bool:
     if record.state is not TrialState.STOPPED or spec.early_stopping.asha is None:
         return False
     if record.decision is None or record.decision.cause == "unknown":
-        # An old row, which does not say who stopped the trial: early stopping does so at rungs alone.
+        # A row of an older version does not say what stopped the trial. Early stopping stops trials at rungs only.
         return record.epochs_done in rungs_for(spec)
     return record.decision.is_early_stop
 
 
 def epochs_text(epochs: Mapping[str, float]) -> str:
-    """`count_epochs` as a phrase: "324 of 540, and 6 in range tests, 40% saved by stopping early"."""
-    beside = [
+    """Return `count_epochs` as a phrase: "324 of 540, and 6 in range tests, 40% saved by stopping early"."""
+    extra = [
         f"{epochs[kind]:g} {words}"
         for kind, words in (("repeated", "repeated after a crash"), ("range_tests", "in range tests"))
         if epochs.get(kind)
     ]
     saved = [f"{epochs['saved_share']:.0%} saved by stopping early"] if epochs.get("saved") else []
-    return ", ".join([f"{epochs['trained']:g} of {epochs['full']:g}", *(f"and {text}" for text in beside), *saved])
+    return ", ".join([f"{epochs['trained']:g} of {epochs['full']:g}", *(f"and {text}" for text in extra), *saved])
 
 
 def find_best(spec: StudySpec, records: Sequence[TrialRecord]) -> BestTrial | None:
-    """The best trial by `dialin.search.ranking`: a complete one, or, while there is none, one that may become complete.
+    """Return the best trial by `dialin.search.ranking`: a complete one, or while there is none, the best of the others.
 
-    None while no trial that has not failed has a finite value.
+    Failed trials do not count. None while no trial has a finite value.
     """
     record = best_of(records, spec.objective.mode)
     peak = peak_of(record.values, spec.objective.mode == "max") if record is not None else None

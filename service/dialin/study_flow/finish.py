@@ -1,4 +1,4 @@
-"""The last stage: the result is written to the database, to files and to MLflow."""
+"""The last stage: writes the result of a study to the database, to files and to MLflow."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from dialin.study_flow.session import Session
 from dialin.study_flow.snapshot import StudySnapshot, paths_of
 from dialin.texts import one_line
 
-MIRROR_SECONDS = 60.0  # the end of a study waits so long for MLflow
-INTERRUPTED_MIRROR_SECONDS = 0.3  # the recorder continues by itself; the person should not have to wait
+MIRROR_SECONDS = 60.0  # longest wait for MLflow at the end of a study
+INTERRUPTED_MIRROR_SECONDS = 0.3  # after Ctrl-C nobody should have to wait; the recorder's process continues alone
 
 
 def finish(ending: Ending, plan: Plan, session: Session) -> StudySnapshot:
-    """Write down how a study ended, and return it. A signal takes effect only when all is written.
+    """Store how a study ended, and return the study. Signals are delayed until everything is written.
 
     Raises FencedError, with nothing written, when another driver has taken the study over.
     """
@@ -60,14 +60,14 @@ def finish(ending: Ending, plan: Plan, session: Session) -> StudySnapshot:
 
 
 def _remove_checkpoints(records: Sequence[TrialRecord], session: Session) -> None:
-    """Those of trials that never continue. A complete trial's stay: an extended study continues them."""
+    """Remove the checkpoints of trials that never continue. Complete trials may: an extension continues them."""
     for record in records:
         if record.state in (TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED):
             shutil.rmtree(session.folder.checkpoints / f"{record.number:04d}", ignore_errors=True)
 
 
 def _result(ending: Ending, plan: Plan, session: Session) -> Result:
-    """The result, with the best configuration as a file beside it."""
+    """Return the result of the study, and write the file of its best configuration."""
     paths = paths_of(session.place.settings)
     result = summarize(
         plan.spec,
@@ -87,10 +87,10 @@ def _result(ending: Ending, plan: Plan, session: Session) -> Result:
 
 
 def _close_mirror(session: Session, result: Result) -> None:
-    """Give MLflow a while to receive everything."""
+    """Wait for MLflow to receive all events, up to a limit."""
     interrupted = result.state == StudyState.INTERRUPTED
     seconds = INTERRUPTED_MIRROR_SECONDS if interrupted else MIRROR_SECONDS
     if not session.mirror.close(seconds) and not interrupted:
         lag = session.mirror.lag()
-        # Not for the event log, which has ended: a note there would lag itself.
+        # The note goes to the listener only: in the event log it would be one more event that MLflow lacks.
         session.place.listener.note(f"MLflow lags by {lag} events; they are kept on disk and are still being written")

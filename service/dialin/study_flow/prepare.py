@@ -1,4 +1,4 @@
-"""The first stage: a specification becomes a plan, and its data is made ready. Nothing is stored yet."""
+"""The first stage: plans a study and makes its data available. Nothing is stored yet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Prepared:
 
 
 def prepare(spec: StudySpec, settings: Settings, shape: ClusterShape, note: Callable[[str], None]) -> Prepared:
-    """Plan a study for a cluster of that shape and make its data ready; `note` is told of downloads.
+    """Plan a study for a cluster of this shape, and make its data available; `note` receives a line for a download.
 
     Raises SpecError when a trial needs more than the cluster has, and DataError for data that is not available.
     """

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live panel in a terminal, plain lines elsewhere."""
+"""The progress display of a running study: a live panel in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from dialin.search.records import Trial, TrialRecord
 from dialin.specification.domains import Fixed
 from dialin.texts import metric_text, printable, scalar_text
 
-MOST_SHOWN = 60  # characters of a knob's value
-PLAIN_SECONDS = 2.0  # between two plain lines, at least
-PANEL_PER_SECOND = 4  # how often the panel is drawn, whether anything has happened or not
+MOST_VALUE_CHARACTERS = 60  # a knob's value is cut at this length
+PLAIN_SECONDS = 2.0  # least time between two plain lines
+PANEL_PER_SECOND = 4  # the panel is drawn this often even if nothing has happened: its clock shows that it is alive
 
 
 class StudyClock:
@@ -48,26 +48,25 @@ class StudyClock:
 class Progress:
     """Shows the progress of a study: a live panel in a terminal, plain lines elsewhere. A context manager.
 
-    `late`: the display attaches to a study that runs already; what happened before makes no lines.
+    `late`: whether the display attaches to a running study; then no lines are printed for earlier events.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, *, late: bool = False) -> None:
         self._console = console
         self._clock = clock
-        self._began = clock()
-        self._first_trial: float | None = None
-        self._said = self._began if late else -PLAIN_SECONDS
+        self._started = clock()
+        self._has_started_trials = False
+        self._last_line = self._started if late else -PLAIN_SECONDS  # time of the last plain line
         self._plan: Plan | None = None
-        self._study_id = ""
-        self._running: dict[int, tuple[Trial, int, float | None]] = {}
+        self._running: dict[int, tuple[Trial, int, float | None]] = {}  # number -> trial, last epoch, last value
         self._waiting: set[int] = set()
-        self._ends: Counter[TrialState] = Counter()
-        self._furthest: dict[int, int] = {}  # trial -> its last epoch
+        self._counts: Counter[TrialState] = Counter()  # trials that have ended, by state
+        self._last_epochs: dict[int, int] = {}  # number of each trial that has started -> its last epoch
         self._ended: set[int] = set()
         self._pace = Pace()
-        self._best: tuple[float, int, int] | None = None
-        # The panel is drawn by a thread of rich's, so that its clock shows a study that hangs. That thread only reads,
-        # and copies each collection in one call before it looks at it.
+        self._best: tuple[float, int, int] | None = None  # value, trial, epoch
+        # A thread of rich draws the panel. It only reads, and copies each collection in one call before it iterates,
+        # because this thread may change the collection meanwhile.
         self._live = Live(
             console=console, refresh_per_second=PANEL_PER_SECOND, transient=True, get_renderable=self._panel
         )
@@ -86,10 +85,10 @@ class Progress:
         self._console.print(printable(text), highlight=False, markup=False, emoji=False)
 
     def planned(self, study_id: str, plan: Plan, trials: Sequence[TrialRecord] = ()) -> None:
-        """Take over the plan of a study, and the trials that earlier drivers have left; print what is planned."""
-        self._plan, self._study_id = plan, study_id
+        """Set the plan of the study, count the trials of earlier drivers, and print what is planned."""
+        self._plan = plan
         for record in trials:
-            self._take_over(record, plan)
+            self._count_earlier_trial(record, plan)
         spec = plan.spec
         rungs = f"compared after epochs {', '.join(map(str, plan.rungs))}" if plan.rungs else "no early stopping"
         self.note(
@@ -97,21 +96,21 @@ class Progress:
             f"{spec.objective.subject}, {plan.concurrency} at a time, {rungs}"
         )
 
-    def _take_over(self, record: TrialRecord, plan: Plan) -> None:
-        """Count a trial that an earlier driver of the study has left."""
-        self._furthest[record.number] = record.epochs_done
+    def _count_earlier_trial(self, record: TrialRecord, plan: Plan) -> None:
+        """Count a stored trial that was started by an earlier driver of the study."""
+        self._last_epochs[record.number] = record.epochs_done
         if record.state in TRIAL_ENDED:
-            self._ends[record.state] += 1
+            self._counts[record.state] += 1
             self._ended.add(record.number)
         elif record.values:
             self._waiting.add(record.number)
         value = best_value(record.values, plan.spec.objective.mode == "max")
         if value is not None and record.state is not TrialState.FAILED:
             epoch = next(epoch for epoch, reported in sorted(record.values.items()) if reported == value)
-            self._note_best(record.number, epoch, value)
+            self._update_best(record.number, epoch, value)
 
     def receive(self, event: Event) -> None:
-        """Show an event of the study's log."""
+        """Update the display by an event of the study's log."""
         match event:
             case TrialStarted():
                 self.trial_started(Trial(event.trial, event.params, 0, event.epochs))
@@ -123,66 +122,68 @@ class Progress:
                 self.trial_ended(Trial(event.trial, {}, 0), decision)
 
     def trial_started(self, trial: Trial) -> None:
-        """A trial began, or continued after a pause."""
-        self._first_trial = self._first_trial or self._clock()
+        """Show a trial that has started, or has continued after a pause."""
+        self._has_started_trials = True
         self._running[trial.number] = (trial, trial.epochs_done, None)
-        self._furthest.setdefault(trial.number, trial.epochs_done)
+        self._last_epochs.setdefault(trial.number, trial.epochs_done)
         self._waiting.discard(trial.number)
         self._refresh()
 
     def epoch_done(self, trial: Trial, epoch: int, value: float) -> None:
-        """A trial reported the metric's value after an epoch; NaN for a value that is not finite."""
+        """Show the metric's value that a trial has reported after an epoch; NaN for one that is not finite."""
         self._pace.count(self._clock())
         self._running[trial.number] = (trial, epoch, value)
-        self._furthest[trial.number] = max(epoch, self._furthest.get(trial.number, 0))
-        self._note_best(trial.number, epoch, value)
+        # A trial that lost its worker trains epochs again, and reports lower epochs than before.
+        self._last_epochs[trial.number] = max(epoch, self._last_epochs.get(trial.number, 0))
+        self._update_best(trial.number, epoch, value)
         self._refresh()
 
     def trial_ended(self, trial: Trial, decision: Decision) -> None:
-        """A trial ended or was paused; a failure is printed with its cause."""
+        """Show that a trial has ended or was paused; a failure is printed with its cause."""
         self._running.pop(trial.number, None)
         if decision.state is TrialState.WAITING:
             self._waiting.add(trial.number)
             return
         self._waiting.discard(trial.number)
         self._ended.add(trial.number)
-        self._ends[decision.state] += 1
+        self._counts[decision.state] += 1
         if decision.state is TrialState.FAILED:
             self.note(f"trial {trial.number} failed: {decision.text()}")
         self._refresh()
 
-    def _note_best(self, number: int, epoch: int, value: float) -> None:
-        if value != value or self._plan is None:  # NaN
+    def _update_best(self, number: int, epoch: int, value: float) -> None:
+        if math.isnan(value) or self._plan is None:
             return
         sign = 1 if self._plan.spec.objective.mode == "max" else -1
         if self._best is None or sign * value > sign * self._best[0]:
             self._best = (value, number, epoch)
 
     def _refresh(self) -> None:
-        """A plain line now and then where there is no terminal; the panel is drawn by its own thread."""
+        """Print a line at most every PLAIN_SECONDS, and after the last trial. A terminal has the panel instead."""
         if self._console.is_terminal:
             return
         last = self._plan is not None and len(self._ended) == self._plan.spec.budget.trials
-        if self._clock() - self._said < PLAIN_SECONDS and not last:
+        if self._clock() - self._last_line < PLAIN_SECONDS and not last:
             return
-        self._said = self._clock()
+        self._last_line = self._clock()
         self.note(self._line())
 
     def _line(self) -> str:
-        begun = len(self._furthest)
-        total = max(self._plan.spec.budget.trials if self._plan else 0, begun)
-        running = f"{len(self._running)} running" if self._first_trial is not None else "starting the first"
-        parts = [f"{begun} of {total} trials begun", running, self._ends_text(), self._best_text(), self._time_text()]
+        started = len(self._last_epochs)
+        total = max(self._plan.spec.budget.trials if self._plan else 0, started)
+        running = f"{len(self._running)} running" if self._has_started_trials else "the first one is starting"
+        parts = [f"{started} of {total} trials started", running]
+        parts += [self._counts_text(), self._best_text(), self._time_text()]
         return ", ".join(filter(None, parts))
 
-    def _ends_text(self) -> str:
+    def _counts_text(self) -> str:
         names = {
             TrialState.COMPLETE: "complete",
             TrialState.STOPPED: "stopped early",
             TrialState.DIVERGED: "diverged",
             TrialState.FAILED: "failed",
         }
-        parts = [f"{self._ends[state]} {name}" for state, name in names.items() if self._ends[state]]
+        parts = [f"{self._counts[state]} {name}" for state, name in names.items() if self._counts[state]]
         paused = [f"{len(self._waiting)} paused (the best of them will continue)"] if self._waiting else []
         return ", ".join([*paused, *parts])
 
@@ -193,13 +194,15 @@ class Progress:
         return f"best {self._plan.spec.objective.metric} {metric_text(value)} (trial {number}, epoch {epoch})"
 
     def _time_text(self) -> str:
-        elapsed = self._clock() - self._began
+        elapsed = self._clock() - self._started
         left = self.seconds_left()
         return f"{elapsed:.0f} s" + (f", {duration_text(left)} left" if left else "")
 
     def seconds_left(self) -> float | None:
-        """An estimate from the pace so far and the epochs that the rungs let one expect; never more than what is left
-        of `budget.hours`. None while too few epochs were reported to tell."""
+        """Return an estimate of the time until the study ends; None while too few epochs have been reported.
+
+        The estimate is the expected number of epochs over the pace so far, and at most what is left of `budget.hours`.
+        """
         if self._plan is None:
             return None
         now = self._clock()
@@ -207,16 +210,16 @@ class Progress:
         hours = self._plan.spec.budget.hours
         if left is None or hours is None:
             return left
-        return max(0.0, min(left, hours * 3600 - (now - self._began)))
+        return max(0.0, min(left, hours * 3600 - (now - self._started)))
 
     def _epochs_left(self) -> int:
-        return epochs_left(self._plan, dict(self._furthest), set(self._ended)) if self._plan is not None else 0
+        return epochs_left(self._plan, dict(self._last_epochs), set(self._ended)) if self._plan is not None else 0
 
     def _panel(self) -> RenderableType:
         if self._plan is None:
             return Text("")
         spec = self._plan.spec
-        trained = sum(list(self._furthest.values()))
+        trained = sum(list(self._last_epochs.values()))
         bar = ProgressBar(total=max(1, trained + self._epochs_left()), completed=trained, width=40)
         table = Table.grid(padding=(0, 2))
         for trial, epoch, value in list(self._running.values()):
@@ -229,5 +232,7 @@ class Progress:
 
 
 def _knobs(trial: Trial, plan: Plan) -> str:
-    moving = [n for n, domain in plan.spec.space.items() if n in trial.params and not isinstance(domain, Fixed)]
-    return "  ".join(f"{name} {scalar_text(trial.params[name], digits=3, most=MOST_SHOWN)}" for name in moving[:6])
+    """The first six searched knobs of a trial; a terminal has no room for more."""
+    searched = [n for n, domain in plan.spec.space.items() if n in trial.params and not isinstance(domain, Fixed)]
+    values = {name: scalar_text(trial.params[name], digits=3, most=MOST_VALUE_CHARACTERS) for name in searched[:6]}
+    return "  ".join(f"{name} {value}" for name, value in values.items())

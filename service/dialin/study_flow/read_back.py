@@ -1,4 +1,4 @@
-"""Studies read back from the database and the folders below the output folder."""
+"""Reads stored studies from the database and from their folders in the output folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from dialin.study_flow.snapshot import StudySnapshot, mirror_lag_of, result_of
 
 
 def load_study(settings: Settings, reference: str) -> StudySnapshot:
-    """A study by id, name or `last`. Raises NotFoundError, and UnreadableError for a study that is damaged or was
-    stored by another version."""
+    """Return a study by id, name or `last`.
+
+    Raises NotFoundError, and UnreadableError for a study that is damaged or was stored by another version.
+    """
     with StudyReader(settings, reference) as reader:
         return reader.load(reference)
 
 
 class StudyReader:
-    """Reads studies again and again: the database stays open, and only trials that may have changed are read again.
+    """Reads studies repeatedly: keeps the database open, and reads only trials again that may have changed.
 
-    A context manager. Raises NotFoundError where there is no database yet.
+    A context manager. The constructor raises NotFoundError when there is no database yet.
     """
 
     def __init__(self, settings: Settings, reference: str) -> None:
@@ -48,7 +50,7 @@ class StudyReader:
         self.studies.close()
 
     def trials(self, study_id: str) -> Sequence[TrialRecord]:
-        """The trials of a study, even when nothing else of it can be read. Raises UnreadableError."""
+        """Return the trials of a study; its row and its specification need not be readable. Raises UnreadableError."""
         if self._storage is None:
             self._storage = open_storage(self._settings.database)
         if study_id not in self._trials:
@@ -56,7 +58,7 @@ class StudyReader:
         return self._trials[study_id].read()
 
     def load(self, reference: str) -> StudySnapshot:
-        """A study by id, name or `last`. Raises as `load_study`."""
+        """Return a study by id, name or `last`. Raises as `load_study`."""
         row = find_study(self._settings, self.studies, reference)
         spec = spec_of_study(row.id, row.spec)
         trials = self.trials(row.id)
@@ -69,15 +71,15 @@ class StudyReader:
 
 
 def study_row(settings: Settings, reference: str) -> StudyRow:
-    """The row of a study by id, name or `last`, even when nothing else of it can be read. Raises NotFoundError."""
+    """Return the row of a study by id, name or `last`; nothing else of it need be readable. Raises NotFoundError."""
     with open_studies(settings, reference) as studies:
         return find_study(settings, studies, reference)
 
 
 def list_rows(settings: Settings) -> list[StudyRow]:
-    """The rows of the studies below `settings.out`, the newest first; an empty list when there is no study yet.
+    """Return the rows of the studies in `settings.out`, the newest first.
 
-    Raises DatabaseError where there are folders of studies but none of them in the database, and UsageError where
+    Raises DatabaseError when studies have folders there but the database has no study, and UsageError when
     `settings.out` is a file.
     """
     if settings.out.is_file():
@@ -92,7 +94,7 @@ def list_rows(settings: Settings) -> list[StudyRow]:
 
 
 def find_study(settings: Settings, studies: Studies, reference: str) -> StudyRow:
-    """The row of a study. Raises NotFoundError, and DatabaseError where the database seems to be lost."""
+    """Return the row of a study. Raises NotFoundError, and DatabaseError when the database seems to be lost."""
     try:
         return studies.find(reference)
     except NotFoundError:
@@ -102,22 +104,27 @@ def find_study(settings: Settings, studies: Studies, reference: str) -> StudyRow
 
 
 def open_studies(settings: Settings, reference: str) -> Studies:
-    """The table of studies, to look for `reference`. Raises NotFoundError where there is no database yet, and
-    DatabaseError where it is missing beside folders of studies."""
+    """Open the table of studies; `reference`, the study that is wanted, is named in an error.
+
+    Raises NotFoundError when there is no database yet, and DatabaseError when studies have folders but no database.
+    """
     if not settings.has_database:
         _check_not_lost(settings)
-        raise NotFoundError(f"no study {reference!r}: there is none in {settings.out}")
+        raise NotFoundError(f"there is no study {reference!r}: {settings.out} has no studies")
     return Studies(settings.database)
 
 
 def _check_not_lost(settings: Settings) -> None:
-    """Raises DatabaseError where folders of studies are left without their database."""
+    """Raise DatabaseError when studies have folders but the database knows none of them.
+
+    Without the check, a lost database would look like an output folder without studies.
+    """
     folder = OutputFolder(settings.out).root / "studies"
     left = sum(one.is_dir() for one in folder.iterdir()) if folder.is_dir() else 0
     if left and settings.database_url is None:
         database = OutputFolder(settings.out).database
-        state = "knows no study" if database.exists() else "is not there"
+        state = "has no studies" if database.exists() else "does not exist"
         raise DatabaseError(
-            f"{database} {state}, but {folder} holds the folders of {left}; restore a copy of it; "
-            "the folders still hold the event logs, logs and checkpoints"
+            f"{database} {state}, but {folder} has folders of studies ({left}); restore a copy of the database. "
+            " The folders still hold the event logs, logs and checkpoints"
         )

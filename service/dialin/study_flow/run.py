@@ -1,9 +1,9 @@
-"""A study from its specification to its result, on one screen.
+"""The flow of a study from its specification to its result.
 
     spec -> plan -> calibrate -> [ ask -> train -> report -> decide ]* -> finish
 
-Each stage is a module: `prepare` (the plan, and the data), `calibrate` (range tests), `train` (the loop), `finish` (the
-result). `session` holds what a driver needs of one study from its lease to its end.
+Each stage is a module: `prepare` (the plan and the data), `calibrate` (range tests), `train` (the loop) and `finish`
+(the result). `session` holds what a driver needs for one study from its lease to its end.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from dialin.study_flow.train import train
 def run_study(
     spec: StudySpec, settings: Settings, listener: Listener, executor: str | Executor = "ray"
 ) -> StudySnapshot:
-    """Search the space of a specification, and return the study as it ended. All of it is on disk by then.
+    """Search the space of a specification, and return the study at its end, when all of it is stored.
 
-    `executor`: "ray" or "inline" on this machine, or an executor of the caller's. Ctrl-C or SIGTERM end the study
-    cleanly: its state is then `interrupted`, the best configuration so far is kept, and `resume_study` goes on.
+    `executor`: "ray" or "inline" for this machine, or an executor of the caller. Ctrl-C and SIGTERM end the study
+    cleanly: its state is then `interrupted`, the best configuration so far is kept, and `resume_study` continues it.
 
     Raises, before anything is stored, DataError for a data set that is not available, SpecError for resources that the
-    machine does not have, and NotFoundError for a study to learn from that does not exist.
+    machine does not have, and NotFoundError for an unknown study in `search.warm_start`.
     """
     trainer = executor_of(executor)
     spec = resolve_warm_start(spec, settings)
@@ -50,12 +50,12 @@ def resume_study(
     executor: str | Executor = "ray",
     control: Control | None = None,
 ) -> StudySnapshot:
-    """Go on with a study whose driver was interrupted, has died or has failed.
+    """Continue a study whose driver was interrupted, has died or has failed.
 
-    Unfinished trials continue from their last checkpoint; then the rest of the budget is spent. `control`: how a server
-    steers this driver.
+    Unfinished trials continue from their last checkpoint; then the rest of the budget is spent. `control`: callbacks by
+    which a server controls this driver.
 
-    Raises NotFoundError, and ConflictError for a study that is complete or that another driver is working on.
+    Raises NotFoundError, and ConflictError for a study that is complete or has another driver.
     """
     place = open_place(settings, listener, executor_of(executor), control)
     return _continue(reference, place, lambda row: unfinished_spec(row, settings))
@@ -70,7 +70,7 @@ def extend_study(
     trials: str | None = None,
     epochs: str | None = None,
 ) -> StudySnapshot:
-    """Add to the budget of a study and go on with it. `trials`, `epochs`: the new number, or `+N`.
+    """Enlarge the budget of a study and continue it. `trials`, `epochs`: the new number, or `+N` to add N.
 
     When trials become longer, the best of those that were complete at the old length continue, each as a new trial.
 
@@ -90,7 +90,7 @@ def _continue(
 
 
 def _drive(row: StudyRow, prepared: Prepared, place: Place) -> StudySnapshot:
-    """One driver's work on a study, from its lease to its result."""
+    """Drive a study from the lease to the result."""
     with open_session(row, prepared, place) as session:
         with session.executor_connected():
             plan = run_range_tests(prepared.plan, session)

@@ -1,6 +1,6 @@
-"""Builds the models of `dialin.schemas` from what is stored of studies, trials and plans.
+"""Builds the models of `dialin.schemas` from stored studies and trials, and from plans.
 
-The server, its page and the commands all build them here, so that each noun has one shape.
+The server, its page and the commands all build them here, so that each model is filled in one way.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dialin.tracking.lag import Lag
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far the trials of a study have come."""
+    """The states of a study's trials and the best value."""
 
     counts: Mapping[str, int]
     """The number of trials in each state."""
@@ -42,13 +42,14 @@ class Outcome:
     """The best value so far; None while no trial has reported a finite one."""
 
 
+# The outcome of a study without trials.
 NO_OUTCOME = Outcome(dict.fromkeys((state.value for state in TrialState), 0), None)
 
 
 def outcome_in_summary(row: StudyRow) -> Outcome | None:
-    """The outcome that the driver of a complete study left in its row; None for any other study.
+    """Return the outcome that is stored in the row of a complete study; None for any other study.
 
-    A list of many studies would have to read all their trials otherwise.
+    With it, a list of many studies need not read their trials.
     """
     if row.state is not StudyState.COMPLETE or "trials" not in row.summary:
         return None
@@ -56,7 +57,7 @@ def outcome_in_summary(row: StudyRow) -> Outcome | None:
 
 
 def outcome_of_trials(spec: StudySpec | None, records: Sequence[TrialRecord]) -> Outcome:
-    """The outcome as these trials have it. Without a specification it is not known which value is the best."""
+    """Return the outcome of these trials. `spec`: None if it cannot be read; then the best value is unknown."""
     counted = Counter(record.state for record in records)
     best = find_best(spec, records) if spec is not None else None
     return Outcome({state.value: counted[state] for state in TrialState}, None if best is None else best.value)
@@ -72,9 +73,9 @@ def study(
     damage: Sequence[str] = (),
     now: float,
 ) -> schemas.Study:
-    """A study in short.
+    """Return a study in short.
 
-    `waits_for`: what it waits for, in words. `damage`: what else of it cannot be read, beside its row and its
+    `waits_for`: what it waits for, in words. `damage`: which parts cannot be read, apart from its row and its
     specification. `now`: seconds since 1970.
     """
     row = entry.study
@@ -102,7 +103,7 @@ def study(
 
 
 def _submission_fields(entry: Entry) -> dict[str, Any]:
-    """What a submission to a server adds to a study; the values of a study that was run without one otherwise."""
+    """The fields that a submission to a server sets; their defaults for a study that was run without a server."""
     row, submission = entry.study, entry.submission
     if submission is None:
         return {
@@ -124,7 +125,7 @@ def _submission_fields(entry: Entry) -> dict[str, Any]:
 
 
 def driven_seconds(entry: Entry, now: float) -> float:
-    """How long drivers have worked on a study, the one that is at work now included."""
+    """Return how long all drivers of a study have worked on it, up to now. `now`: seconds since 1970."""
     before = float(entry.study.summary.get("seconds", 0.0))
     submission = entry.submission
     if entry.study.state is not StudyState.RUNNING or submission is None or submission.began_at is None:
@@ -141,7 +142,7 @@ def study_in_full(
     doctor: Sequence[str] = (),
     seconds_left: float | None = None,
 ) -> schemas.StudyInFull:
-    """A study with everything that is known about it. `snapshot`: what was read of its trials; None if that failed."""
+    """Return a study with everything that is known about it. `snapshot`: None if its trials could not be read."""
     more: dict[str, Any] = {"spec": row.spec, "history": row.history()}
     if snapshot is not None:
         more |= {
@@ -156,7 +157,7 @@ def study_in_full(
 
 
 def best(snapshot: StudySnapshot) -> schemas.Best:
-    """The best configuration so far. Raises NoResultError, with the reason, while there is none."""
+    """Return the best configuration so far. Raises NoResultError, with the reason, while there is none."""
     found = snapshot.result.best
     if found is None:
         raise NoResultError(_why_no_result(snapshot.row))
@@ -173,7 +174,7 @@ def best(snapshot: StudySnapshot) -> schemas.Best:
 
 
 def test_scores(result: Result) -> dict[str, Any]:
-    """The fields of `schemas.TestScores`."""
+    """Return the fields of `schemas.TestScores`."""
     return {
         "test": None if result.test is None else dict(result.test),
         "test_trial": result.test_trial,
@@ -189,7 +190,7 @@ def _why_no_result(row: StudyRow) -> str:
 
 
 def trial(record: TrialRecord, maximize: bool, link: str | None = None) -> schemas.Trial:
-    """A trial. `maximize`: whether the metric is maximized. `link`: its run in MLflow."""
+    """Return a trial. `maximize`: whether the metric is maximized. `link`: the address of its run in MLflow."""
     fields = {name: read(record, maximize) for name, read in TRIAL_FIELDS.items()}
     return schemas.Trial.model_validate({**fields, "link": link})
 
@@ -208,7 +209,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _shown(value: Scalar) -> Scalar:
-    """A knob's value; a very long text is cut, since hundreds of trials may have it."""
+    """A knob's value. A very long text is cut, since hundreds of trials may repeat it."""
     return shorten(printable(value), MOST_LINE) if isinstance(value, str) else value
 
 
@@ -218,7 +219,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {**finding.to_data(), **about, "text": finding.text()}
 
 
-# Each field of `schemas.Trial` by itself: the page shows few fields of thousands of trials, and makes only those.
+# Each field of `schemas.Trial` has its own function, so that the page computes only those of thousands of trials that
+# it shows.
 TRIAL_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
     "trial": lambda record, _: record.number,
     "state": lambda record, _: record.state.value,
@@ -239,7 +241,7 @@ TRIAL_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
 
 
 def plan(planned: Plan) -> schemas.Plan:
-    """What a specification would do."""
+    """Return what a specification would do."""
     spec = planned.spec
     return schemas.Plan(
         name=spec.name,
@@ -261,7 +263,7 @@ def plan(planned: Plan) -> schemas.Plan:
 
 
 def knobs() -> list[schemas.Knob]:
-    """Every knob of the catalogue."""
+    """Return every knob of the catalogue."""
     return [
         schemas.Knob(
             name=knob.name,
@@ -277,7 +279,10 @@ def knobs() -> list[schemas.Knob]:
 
 
 def range_test(params: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
-    """The range test of one configuration. `params`: every knob of that configuration."""
+    """Return the range test of one configuration, as `dialin lr-range-test --json` prints it.
+
+    `params`: every knob of the configuration.
+    """
     tested = calibration.bounds[0]
     reading = None if tested.reading is None else asdict(tested.reading)
     return {

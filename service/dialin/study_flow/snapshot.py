@@ -1,4 +1,4 @@
-"""A study as it stands: what a driver leaves, what is read back from disk, what a server answers with."""
+"""A study at one moment: what a driver returns at the end, and what is read from the database and the disk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dialin.tracking.lag import Lag, read_lag
 
 
 class PrintableCalibration(Protocol):
-    """Range tests as text: those of a study, or a server's lines about them."""
+    """Range tests that can be shown as text, even if their file is damaged."""
 
     def lines(self) -> list[str]:
-        """The bounds of each combination, the cost and the warnings, a line each."""
+        """Return a line for the bounds of each combination, for the cost, and for each warning."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,24 @@ class StudySnapshot:
     row: StudyRow
     """Its name, state and times."""
     spec: StudySpec
+    """Its specification."""
     trials: Sequence[TrialRecord]
-    """Every trial, by number."""
+    """All trials, by number."""
     result: Result
-    """The best configuration and the counts, so far or at the end."""
+    """The best configuration and the counts, at this moment."""
     calibration: PrintableCalibration | None = None
     """The range tests; None where the space asks for none, or before they have been run."""
     mirror_lag: int = 0
     """Events that MLflow has not received yet."""
     verdict: str = ""
-    """How the claim of the study was judged, where a server has done that."""
+    """How the study's claim was judged, in a sentence; empty without a claim."""
     mirror_note: str = ""
     """How far MLflow is behind and why, in words; empty when it has everything."""
     history: Sequence[str] = ()
-    """Why earlier drivers are gone, a line each, the oldest first."""
+    """Why earlier drivers ended, a line each, the oldest first."""
 
     def find_trial(self, number: int) -> TrialRecord:
-        """The trial of that number. Raises NotFoundError, which names the numbers that exist."""
+        """Return the trial with this number. Raises NotFoundError, which names the numbers that exist."""
         for trial in self.trials:
             if trial.number == number:
                 return trial
@@ -66,7 +67,7 @@ def result_of(
     settings: Settings,
     calibration: Calibration | UnreadableCalibration | None,
 ) -> Result:
-    """The result of a study as it is stored."""
+    """Return the result of a stored study."""
     best_config = OutputFolder(settings.out).study(row.id).best_config
     result = summarize(
         spec,
@@ -82,8 +83,12 @@ def result_of(
 
 
 def paths_of(settings: Settings) -> dict[str, str | None]:
-    """Where the results of a study lie: `best_config`, None until there is one; `mlflow`, a file or a server's address;
-    `storage`, the database where that is a file."""
+    """Return where results are stored.
+
+    - `best_config`: None; the caller sets it once the study has a best configuration
+    - `mlflow`: MLflow's database file, or the address of a server
+    - `storage`: the database file; None for a database of another kind
+    """
     out = OutputFolder(settings.out)
     return {
         "best_config": None,
@@ -93,8 +98,9 @@ def paths_of(settings: Settings) -> dict[str, str | None]:
 
 
 def mirror_lag_of(settings: Settings, row: StudyRow) -> Lag:
-    """How far MLflow is behind a study, and why."""
+    """Return how far MLflow is behind a study, and why."""
     folder = OutputFolder(settings.out).study(row.id).events
+    # Only the event log tells which events MLflow lacks, and people delete the log of an ended study to free space.
     if row.state in ENDED and row.summary.get("trials") and not has_log(folder):
         return Lag(unknown=True)
     return read_lag(folder)

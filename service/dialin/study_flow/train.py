@@ -1,4 +1,4 @@
-"""The loop: trials are asked for, trained, reported and decided on until the study is over; then the best is tested."""
+"""The ask-and-tell loop of a study, and the evaluation of the best trial on the test split at its end."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ from dialin.study_flow.driver import DriverControl, StudyDriver
 from dialin.study_flow.ending import Ending
 from dialin.study_flow.session import Session
 
-# A driver whose loop has not come round for so long hangs, and another driver may take its study. The loop waits for a
-# locked database (at most a minute a statement), for a suggestion of the model (seconds) and for the disk.
 HANG_SECONDS = 300.0
+"""A driver whose loop has not completed a round for this long counts as hung, and another driver may take its study.
+
+Within a round the loop may wait for a locked database (at most a minute for each statement), for a suggestion of the
+sampler (seconds) and for the disk.
+"""
 
 
 def train(plan: Plan, session: Session) -> Ending:
-    """Search until the budget is spent or the study is interrupted, and test the best trial.
+    """Search until the budget is spent or the study is interrupted, then evaluate the best trial on the test split.
 
-    Raises what the executor raises: ClusterError when the cluster goes away, FencedError when another driver has taken
-    the study over.
+    Raises what the executor raises, such as ClusterError when the cluster is lost, and FencedError when another driver
+    has taken the study over.
     """
     others = read_finished(session.storage, plan.spec.search.warm_start)
-    # In this process the same seed gives the same trials; trials side by side come in no fixed order anyway.
+    # Prefetched suggestions depend on timing. The inline executor goes without, so that a seed fixes all its trials;
+    # with parallel trials the order of the reports depends on timing anyway.
     prefetch = not session.place.executor.is_inline
     with closing(Study.open(plan, session.storage, session.row.id, others, prefetch=prefetch)) as study:
         driver = _driver(plan, study, session)
@@ -60,14 +64,14 @@ def _driver(plan: Plan, study: Study, session: Session) -> StudyDriver:
 
 
 def _watched(session: Session) -> AbstractContextManager[None]:
-    """In this process an epoch of any length keeps the loop waiting, so that its silence says nothing."""
+    """A context that gives up the lease if the loop hangs. Rounds of the inline executor may take any time."""
     return nullcontext() if session.place.executor.is_inline else session.lease.watched(HANG_SECONDS)
 
 
 def _ending(
     driver: StudyDriver, study: Study, looks: Sequence[Look], session: Session
 ) -> tuple[StudyState, str, Sequence[Look]]:
-    """The state, the reason and the looks at the test split of a study whose loop has ended by itself."""
+    """The state, the reason and the evaluations on the test split of a study that was not interrupted."""
     if driver.broken is not None:
         return StudyState.FAILED, driver.broken, looks
     best = study.best()
@@ -86,14 +90,14 @@ def _joined(*reasons: str | None) -> str:
 
 
 def _why_no_best(records: Sequence[TrialRecord]) -> str:
-    """Why no trial was trained to its full length: the cause of the failures, where there were any."""
+    """Why no trial was trained to its full length: the cause of the failures, if there were any."""
     ended = [record for record in records if record.state is not TrialState.WAITING]
     failed = [record.reason for record in ended if record.state is TrialState.FAILED]
     return failures_text(failed, len(ended)) or "no trial was trained to its full length"
 
 
 def _test(best: TrialRecord, session: Session) -> tuple[Metrics, str]:
-    """The best trial's metrics on the test split, and why there are none where something went wrong."""
+    """The best trial's metrics on the test split, and the reason if they could not be computed."""
     if best.checkpoint is None:
         return {}, ""
     trial = Trial(best.number, best.params, best.seed, best.epochs_done, best.checkpoint)

@@ -1,1 +1,1 @@
-"""The page: what a browser gets to see of studies. Rendered here, kept up to date by a small module of our own."""
+"""The web page. It is rendered by the server, and a small script keeps it up to date."""

@@ -1,4 +1,4 @@
-"""The routes of the page: `router(backend)` is what an application includes."""
+"""The routes of the page. An application includes `router(backend)`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dialin.web.study_view import study_context, trials_context
 
 COOKIE = "dialin_session"
 STATES = tuple(state.value for state in StudyState)
-PAGE = 50  # studies
+PAGE_SIZE = 50  # studies on a page of the list
 Form = Annotated[Mapping[str, str], Depends(form)]
 Text = Annotated[str, Depends(plain_text)]
 
 
 def router(backend: Backend) -> APIRouter:
-    """All pages over a backend. They are not part of the OpenAPI document."""
+    """Return the routes of all pages over a backend. They are not part of the OpenAPI document."""
     pages = APIRouter(route_class=PageRoute, include_in_schema=False)
     _add_lists(pages, backend)
     _add_study(pages, backend)
@@ -39,7 +39,7 @@ def router(backend: Backend) -> APIRouter:
     def static(request: Request, name: str) -> Response:
         found = static_file(request, name)
         if found is None:
-            raise NotFoundError(f"the page has no file {name!r}")
+            raise NotFoundError(f"there is no static file {name!r}")
         return found
 
     return pages
@@ -50,7 +50,7 @@ def _add_lists(pages: APIRouter, backend: Backend) -> None:
         caller, asked = backend.caller(request), request.query_params
         states = [state for state in asked.getlist("state") if state in STATES]
         archived, cursor = asked.get("archived") == "true", asked.get("cursor") or None
-        found = backend.studies(states, archived, cursor, PAGE)
+        found = backend.studies(states, archived, cursor, PAGE_SIZE)
         query = [("state", state) for state in states] + [("archived", "true")] * archived
         return render(
             request,
@@ -99,7 +99,7 @@ def _add_study(pages: APIRouter, backend: Backend) -> None:
     def act(request: Request, study_id: str, action: str, fields: Form) -> Response:
         caller = backend.caller(request)
         if action not in list(Action):
-            raise NotFoundError(f"no action {action!r}; allowed: {', '.join(Action)}")
+            raise NotFoundError(f"there is no action {action!r}; allowed: {', '.join(Action)}")
         change = {name: fields[name].strip() for name in ("trials", "epochs") if fields.get(name, "").strip()}
         backend.act(caller, study_id, Action(action), change)
         return RedirectResponse("/" if action == "archive" else f"/studies/{study_id}", 303)
@@ -118,12 +118,13 @@ def _add_submit(pages: APIRouter, backend: Backend) -> None:
         caller = backend.caller(request)
         chosen = request.query_params.get("space") or "digits"
         if chosen not in shipped.names():
-            raise NotFoundError(f"no shipped search space {chosen!r}")
+            raise NotFoundError(f"there is no shipped search space {chosen!r}; allowed: {', '.join(shipped.names())}")
         return shown(request, caller, shipped.read(chosen))
 
     @pages.post("/submit/check")
     def check(request: Request, text: Text) -> Response:
-        # A wrong specification is no failed request: the browser would report an error in its console while one types.
+        # The status is 200 for an invalid specification too: after any other the browser logs an error in its console,
+        # and specifications are checked at every pause in the typing.
         caller = backend.caller(request)
         try:
             return JSONResponse({"plan": backend.plan(caller, text).model_dump(mode="json")})
@@ -139,25 +140,22 @@ def _add_submit(pages: APIRouter, backend: Backend) -> None:
         key, priority = fields.get("key") or secrets.token_urlsafe(16), fields.get("priority") or "0"
         try:
             study_id = backend.submit(caller, text, _key_of(key, text), _priority(priority))
-        except DialinError as error:  # the form is shown again, so that its text is not lost
+        except DialinError as error:  # the answer is the form with its text, so that no work is lost
             problems = error.problems if isinstance(error, SpecError) else (Problem("", str(error)),)
             return shown(request, caller, text, error.status, problems=problems, key=key, priority=priority)
         return RedirectResponse(f"/studies/{study_id}", 303)
 
 
 def _key_of(key: str, text: str) -> str:
-    """The idempotency key of a submission: a form that is sent twice makes one study, unless its text has changed."""
+    """The idempotency key of a submission: a form that is sent twice creates one study, unless its text has changed."""
     return f"{key[:64]}-{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"
 
 
 def _priority(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 1000
-    if not -100 <= value <= 100:
-        raise UsageError(f"priority {text!r}; allowed: a whole number from -100 to 100")
-    return value
+    with suppress(ValueError):
+        if -100 <= (value := int(text)) <= 100:
+            return value
+    raise UsageError(f"priority {text!r}; allowed: a whole number from -100 to 100")
 
 
 def _spaces() -> list[dict[str, str]]:
@@ -184,7 +182,7 @@ def _add_sessions(pages: APIRouter, backend: Backend) -> None:
 
     @pages.post("/sign-out", dependencies=[Depends(form)])
     def sign_out(request: Request) -> Response:
-        with suppress(UnauthorizedError):  # the session has ended already
+        with suppress(UnauthorizedError):  # raised when the session has expired already
             backend.sign_out(request)
         response = RedirectResponse("/sign-in", 303)
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")

@@ -1,4 +1,4 @@
-"""How the page answers: templates with their filters, headers, forms, and errors as pages."""
+"""The responses of the page: templates with their filters, headers, forms, and errors as pages."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class PageRoute(APIRoute):
-    """A route whose errors are pages, and whose answers carry the headers of a page."""
+    """A route whose errors are shown as pages, and whose responses have the security headers of a page."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler of the route, wrapped."""
+        """Return FastAPI's handler of the route, wrapped."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -54,7 +54,7 @@ class PageRoute(APIRoute):
 
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> Response:
-    """A template as a page. A page that the browser has already is answered with 304."""
+    """Render a template as a response; its status is 304 when the browser has the same page already."""
     mlflow = getattr(request.app.state, "mlflow_link", None)
     text = _TEMPLATES.get_template(template).render(path=request.url.path, now=time.time(), mlflow=mlflow, **context)
     etag = f'W/"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"'
@@ -64,7 +64,7 @@ def render(request: Request, template: str, status: int = 200, **context: Any) -
 
 
 def static_file(request: Request, name: str) -> Response | None:
-    """A script, style or image of the page; None for an unknown name."""
+    """Return a script, style sheet or image of the page; None for an unknown name."""
     known = {path.name: path for path in STATIC.iterdir() if path.suffix in _TYPES}
     if name not in known:
         return None
@@ -76,7 +76,7 @@ def static_file(request: Request, name: str) -> Response | None:
 
 
 def error_page(request: Request, error: DialinError) -> Response:
-    """A page that says what went wrong; or a redirect to the form to sign in, where that is missing."""
+    """Return a page with the error's message, or a redirect to the sign-in form for a browser that is not signed in."""
     if isinstance(error, UnauthorizedError) and request.method == "GET" and "text/html" in _accepts(request):
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/sign-in?next={quote(wanted, safe='')}", 303)
@@ -90,7 +90,7 @@ def _accepts(request: Request) -> str:
 
 
 async def form(request: Request) -> Mapping[str, str]:
-    """The fields of a form. Raises UsageError for a form with more fields than any of the page's forms."""
+    """Return the fields of a form. Raises UsageError for more than MAX_FIELDS, which no form of the page has."""
     text = await plain_text(request)
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS))
@@ -99,7 +99,7 @@ async def form(request: Request) -> Mapping[str, str]:
 
 
 async def plain_text(request: Request) -> str:
-    """The body of a request. Raises TooLargeError."""
+    """Return the body of a request. Raises TooLargeError above MAX_FORM_BYTES."""
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
@@ -109,13 +109,16 @@ async def plain_text(request: Request) -> str:
 
 
 def local_path(wanted: str) -> str:
-    """The path of this site that a form names as the next page; `/` for a text that leads to another site."""
+    """Return the path that a form names as the next page if it is one of this site, otherwise `/`.
+
+    Otherwise a link could use the sign-in form to send people to another site (an open redirect).
+    """
     printable = wanted.isprintable() and "\\" not in wanted
     return wanted if printable and wanted.startswith("/") and not wanted.startswith("//") else "/"
 
 
 def web_link(url: str | None) -> str | None:
-    """A link that may be shown, to the web or to a path of this site; None for any other, which a browser might run."""
+    """Return the link if it leads to the web or to a path of this site, else None: `javascript:` links are code."""
     if url and url.startswith("/"):
         return url if local_path(url) == url else None
     return url if url and urlsplit(url).scheme in ("http", "https") else None
@@ -126,7 +129,7 @@ def _progress(counts: TrialCounts) -> Markup:
 
 
 def _shown(value: Any) -> Any:
-    """A value as a template writes it: any text from people is made printable, and can be sent as UTF-8."""
+    """A value as a template prints it. Text from people may contain characters that cannot be encoded as UTF-8."""
     return type(value)(printable(value)) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""What the page of one study shows, computed from the models of the API."""
+"""The template contexts of a study's pages, computed from the models of the API."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from dialin.web.backend import Backend, Caller, Data
 T = TypeVar("T")
 
 LEADERS = 10  # trials on the leaderboard
-FAILED_SHOWN = 10
-TRIALS = 100  # on a page of the list of all trials
-LOG_LINES = 200
+FAILED_SHOWN = 10  # failed trials that are shown with their reasons
+TRIALS = 100  # trials on a page of the list of all trials
+LOG_LINES = 200  # last lines of the log that are shown
 
 
 def study_context(
     backend: Backend, caller: Caller, study_id: str, knob: str | None, zoom: bool = False
 ) -> dict[str, Any]:
-    """The context of the templates of a study. Raises NotFoundError.
+    """Return the context of the templates of a study. Raises NotFoundError.
 
-    `knob`: the one whose values are drawn; None or an unknown one: the first choice. `zoom`: whether the value axis
-    covers the best quarter of the values only.
+    `knob`: the name of the knob whose values are drawn; for None or an unknown name, the page chooses one. `zoom`:
+    whether the value axis covers only the best quarter of the values.
     """
     study = backend.study(study_id)
     none: Sequence[Data] = ()
@@ -68,18 +68,18 @@ def study_context(
 
 
 def actions_of(study: StudyInFull, caller: Caller) -> list[str]:
-    """The actions that the caller may take on the study now."""
+    """Return the actions that the caller may take on the study now."""
     owned = study.owner == caller.name
     return [each.value for each in allowed_actions(study.state, caller.role, owned=owned, archived=study.archived)]
 
 
 def _read(text: str) -> StudySpec | None:
-    """The specification; None for one that this version cannot read: the rest of the study is shown nevertheless."""
+    """The specification; None if this version cannot read it, so that the rest of the study is shown nevertheless."""
     return None if damage_of(text) else stored_spec(text)
 
 
 def _if_readable(ask: Callable[[], T], otherwise: T) -> T:
-    """What `ask` returns; `otherwise` where it cannot be read, which the study's `unreadable` explains."""
+    """The result of `ask`, or `otherwise` if it raises UnreadableError; the page shows the study's `unreadable`."""
     try:
         return ask()
     except UnreadableError:
@@ -88,7 +88,7 @@ def _if_readable(ask: Callable[[], T], otherwise: T) -> T:
 
 @lru_cache(maxsize=64)
 def _rungs(text: str) -> tuple[int, ...]:
-    """The rungs of a specification. Computed once: a long training has many."""
+    """The rungs of a specification. They are cached, since a study with long trials has many."""
     spec = _read(text)
     return rungs_for(spec) if spec is not None else ()
 
@@ -100,7 +100,7 @@ def _knobs(spec: StudySpec | None) -> list[charts.Knob]:
 
 
 def _first_choice(knobs: Sequence[charts.Knob]) -> charts.Knob | None:
-    """The learning rate, which usually matters most, if it is searched; otherwise the first knob with a range."""
+    """The learning rate if it is searched, since it usually matters most; otherwise the first knob with a range."""
     ranked = sorted(knobs, key=lambda knob: (knob.name != "lr", not isinstance(knob.domain, _RANGES)))
     return ranked[0] if ranked else None
 
@@ -123,7 +123,7 @@ def _leaders(backend: Backend, study: StudyInFull, trials: Sequence[Data]) -> li
 
 
 def _failed(trials: Sequence[Data]) -> Sequence[Data]:
-    """The first trials that failed: later ones usually fail for the same reason."""
+    """The first failed trials only, since later ones usually fail for the same reason."""
     return list(itertools.islice((trial for trial in trials if trial["state"] == TrialState.FAILED), FAILED_SHOWN))
 
 
@@ -141,7 +141,7 @@ def _charts(
     best: int | None,
     zoom: bool,
 ) -> dict[str, Markup]:
-    """The charts by name. Each takes longer than the rest of the page; it is drawn once while the trials stay equal."""
+    """The charts by name. Drawing one takes longer than the rest of the page, so each is cached until trials change."""
     study_id, metric, mode = study.id, study.metric, study.mode
     rungs = _rungs(study.spec)
     epochs = spec.budget.epochs if spec is not None else 1
@@ -166,7 +166,7 @@ def _charts(
 def trials_context(
     backend: Backend, study_id: str, sort: str, states: Sequence[str], cursor: str | None
 ) -> dict[str, Any]:
-    """The context of the list of a study's trials. Raises NotFoundError, and UsageError for an unknown order."""
+    """Return the context of the list of a study's trials. Raises NotFoundError, and UsageError for an unknown order."""
     study = backend.study(study_id)
     page = backend.trial_page(study_id, sort, states, cursor, TRIALS)
     return {

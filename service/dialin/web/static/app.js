@@ -1,4 +1,4 @@
-// The scripts of the page. It works without them too, except for checks while typing, copying and live updates.
+// The entry of the page's scripts. Without them only checks while typing, copying and live updates are missing.
 
 import { Editor } from "./editor.js";
 import { Live } from "./live.js";
@@ -49,7 +49,7 @@ async function copy(button) {
   const done = await write(source);
   button.setAttribute("data-copied", done ? "yes" : "no");
   const announce = document.getElementById("announce");
-  if (announce) announce.textContent = done ? "Copied." : "It could not be copied. Select the text and copy it by hand.";
+  if (announce) announce.textContent = done ? "Copied." : "The browser did not allow copying. Select the text and copy it by hand.";
   setTimeout(() => button.removeAttribute("data-copied"), 2000);
 }
 
@@ -87,15 +87,16 @@ document.addEventListener("submit", async (event) => {
       say(page.querySelector(".problem")?.textContent || `The server answered ${response.status}.`);
     }
   } catch {
-    say("No answer from the server. Nothing was changed.");
+    say("The server does not answer. The action may not have been taken; try again.");
   }
   button.disabled = false;
 });
 
-// A request that follows a link from another site has no cookie; this one, from our own page, has.
+// A request that follows a link from another site carries no cookie (SameSite=Strict), so a person who is signed in may
+// arrive here. A request from this page carries the cookie and shows whether they are.
 const signIn = main.querySelector("[data-sign-in]");
 if (signIn) {
-  // The server never sees the part after #, which tells MLflow's pages apart.
+  // MLflow's pages differ in the part of the address after #, which browsers do not send to the server.
   const wanted = signIn.dataset.signIn + location.hash;
   signIn.elements.next.value = wanted;
   const answer = await fetch("/api/v1/session").catch(() => null);

@@ -1,4 +1,5 @@
-// A text area with line numbers, checked while one types: each problem is shown at the end of its line and in a list.
+// A text area with line numbers. The text is checked as a person types; each problem appears at the end of its line and
+// in a list.
 
 const WAIT_MS = 350;
 
@@ -48,15 +49,16 @@ export class Editor {
       });
       const answer = await response.json();
       if (asked !== this.asked) return; // a newer check has been sent
-      if (answer.plan) this.fits(answer.plan);
-      else this.wrong(answer);
+      if (answer.plan) this.showPlan(answer.plan);
+      else this.showProblems(answer);
     } catch {
-      if (asked === this.asked) this.list([{ message: "It could not be checked: no answer from the server." }], "hint");
+      const message = "The specification could not be checked, because the server does not answer.";
+      if (asked === this.asked) this.list([{ message }], "hint");
     }
     if (asked === this.asked) delete this.form.dataset.checking;
   }
 
-  wrong(answer) {
+  showProblems(answer) {
     const errors = answer.errors?.length ? answer.errors : [{ message: answer.detail || answer.title }];
     this.found = new Map();
     for (const { path, line, message } of errors) if (line && !this.found.has(line)) this.found.set(line, message);
@@ -76,11 +78,11 @@ export class Editor {
     this.problems.replaceChildren(make("ul", { className: kind }, ...items));
   }
 
-  fits(plan) {
+  showPlan(plan) {
     this.found = new Map();
     this.draw();
-    this.problems.replaceChildren(make("p", { className: "fits" }, "It fits."));
-    const rungs = plan.rungs.length ? `compared after ${plan.rungs.join(", ")}` : "no early stopping";
+    this.problems.replaceChildren(make("p", { className: "fits" }, "The specification is valid."));
+    const rungs = plan.rungs.length ? `compared after epochs ${plan.rungs.join(", ")}` : "no early stopping";
     const facts = [
       ["Trials", `${plan.trials}, ${plan.concurrency} at a time`],
       ["Epochs", `up to ${plan.epochs} a trial; ${rungs}`],

@@ -1,5 +1,5 @@
-// Keeps a page up to date: fetches its parts after an event, at most once a second, and every few seconds without one, and
-// replaces what has changed.
+// Keeps a page up to date: fetches its parts after an event, at most once a second, or else every few seconds, and replaces
+// those that have changed.
 
 import { morph } from "./morph.js";
 
@@ -106,7 +106,7 @@ export class Live {
   }
 }
 
-// Selected text is about to be copied, so its part is not replaced now.
+// A part with selected text is not replaced, because the person is probably about to copy it.
 function selectedIn(part) {
   const selection = document.getSelection();
   return selection && !selection.isCollapsed && selection.containsNode(part, true);
@@ -120,5 +120,5 @@ function announce(before, after) {
   const place = document.getElementById("announce");
   if (!place) return;
   if (before.state !== after.state) place.textContent = `The study is ${after.state}.`;
-  else if (before.best !== after.best) place.textContent = `A new best: ${after.best}.`;
+  else if (before.best !== after.best) place.textContent = `The new best value is ${after.best}.`;
 }

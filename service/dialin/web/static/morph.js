@@ -1,5 +1,5 @@
-// Makes one element equal to another and changes only what differs, so that what a person has selected, focused, opened,
-// typed or scrolled stays as it is.
+// Makes one element equal to another by changing only what differs, so that a person keeps their selection, focus, input,
+// scroll position and open menus.
 
 const OURS = new Set(["open", "data-copied"]); // attributes that the page sets itself, not the server
 
