@@ -1,4 +1,4 @@
-"""The folders and files of studies: what lies where below the output folder."""
+"""The layout of the output folder: paths of the files and folders of studies and of the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Where the files of one study lie."""
+    """The paths of one study's files."""
 
     root: Path
 
@@ -19,8 +19,8 @@ class StudyFolder:
 
     @property
     def events(self) -> Path:
-        """The folder of the study's event log and of what its recorder keeps beside it."""
-        return self.root / "spool"  # its name since the first release: older folders continue as they are
+        """The folder of the study's event log and of the files of its recorder, which copies the log to MLflow."""
+        return self.root / "spool"  # the name of the first release, so that its folders can still be read
 
     @property
     def checkpoints(self) -> Path:
@@ -39,18 +39,19 @@ class StudyFolder:
         return self.root / "logs"
 
     def trial_log(self, number: int) -> Path:
-        """What a trial has printed, and the traceback of one that has failed."""
+        """The output of a trial, and the traceback of a trial that has failed."""
         return self.logs / f"trial-{number:04d}.log"
 
     @property
     def database_url(self) -> Path:
-        """What a driver on a server that runs other people's code is given in place of DIALIN_DATABASE_URL."""
+        """The file with the database URL for the study's driver, which a server that runs code that people send gives
+        to it in place of DIALIN_DATABASE_URL."""
         return self.root / "database_url"
 
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """What lies where below `out`: one database, one MLflow database, one folder a study."""
+    """The paths below the output folder: the studies' database, MLflow's database, and a folder for each study."""
 
     root: Path
 
@@ -68,12 +69,12 @@ class OutputFolder:
 
     @property
     def mask(self) -> int:
-        """The rights that nobody but its owner has to what lies in it, as in umask; where it has the setgid bit, it was
-        given to a group, which keeps its own."""
+        """The permission bits that files in the folder must not have, as in umask: those of other accounts. A folder
+        with the setgid bit is shared with its group, which keeps its permissions."""
         return 0o007 if self.root.stat().st_mode & stat.S_ISGID else 0o077
 
     def is_ours(self, entry: Path) -> bool:
-        """Whether an entry of the folder has a name that dialin gives."""
+        """Return whether an entry of the folder has a name that dialin uses."""
         known = (self.studies, self.bundles, self.server, self.mlflow_artifacts, self.root / "data")
         return entry in known or entry.name.startswith((self.database.name, self.mlflow_database.name))
 
@@ -83,7 +84,7 @@ class OutputFolder:
 
     @property
     def server(self) -> Path:
-        """Logs and notes of the server that works on this folder."""
+        """Logs and state of the server that runs on this folder."""
         return self.root / "server"
 
     @property

@@ -41,11 +41,11 @@ def test_a_crash_while_saving_leaves_the_one_before(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "state").write_text("onf"), "state is not what was written"),
-        (lambda folder: (folder / "state").write_text("on"), "state is not what was written"),
-        (lambda folder: (folder / "state").unlink(), "state is gone"),
-        (lambda folder: (folder / "digests.json").unlink(), "no readable digests.json"),
-        (lambda folder: (folder / "digests.json").write_text("{"), "no readable digests.json"),
+        (lambda folder: (folder / "state").write_text("onf"), "state was changed"),
+        (lambda folder: (folder / "state").write_text("on"), "state was changed"),
+        (lambda folder: (folder / "state").unlink(), "state is missing"),
+        (lambda folder: (folder / "digests.json").unlink(), "digests.json is missing or cannot be read"),
+        (lambda folder: (folder / "digests.json").write_text("{"), "digests.json is missing or cannot be read"),
     ],
 )
 def test_damage_is_seen(tmp_path, damage, message):

@@ -159,19 +159,19 @@ def test_what_it_raises_has_its_own_traceback_and_can_be_sent(objective):
 @pytest.mark.parametrize(
     ("body", "last"),
     [
-        ("trial.report(2, 0.5)", "ValueError: trial.report: epoch 2, and 1 comes next"),
-        ("trial.report(0, 0.5)", "ValueError: trial.report: epoch 0, and 1 comes next"),
-        ("trial.report(1, 0.5); trial.report(1, 0.5)", "ValueError: trial.report: epoch 1, and 2 comes next"),
-        ("trial.report(1.5, 0.5)", "TypeError: trial.report: the epoch is 1.5, which is no whole number"),
-        ("trial.report(1, None)", "TypeError: trial.report: score is None, which is no number"),
-        ("trial.report(1, 1, loss='low')", "TypeError: trial.report: loss is 'low', which is no number"),
-        ("trial.report(1, 1, score=1)", "ValueError: trial.report: 'score' is the value itself, the second argument"),
-        ("trial.report(1, 1, **{'a=b': 1})", "ValueError: trial.report: 'a=b' is no name of a metric; allowed: letters, digits and _ - . /"),
-        ("trial.checkpoint.save(3).__enter__()", "ValueError: trial.checkpoint.save(3): the next epoch to report is 1"),
+        ("trial.report(2, 0.5)", "ValueError: trial.report: epoch 2; the next epoch is 1"),
+        ("trial.report(0, 0.5)", "ValueError: trial.report: epoch 0; the next epoch is 1"),
+        ("trial.report(1, 0.5); trial.report(1, 0.5)", "ValueError: trial.report: epoch 1; the next epoch is 2"),
+        ("trial.report(1.5, 0.5)", "TypeError: trial.report: the epoch is 1.5, which is not an integer"),
+        ("trial.report(1, None)", "TypeError: trial.report: score is None, which is not a number"),
+        ("trial.report(1, 1, loss='low')", "TypeError: trial.report: loss is 'low', which is not a number"),
+        ("trial.report(1, 1, score=1)", "ValueError: trial.report: 'score' is the value that the study optimizes; pass it as the second argument only"),
+        ("trial.report(1, 1, **{'a=b': 1})", "ValueError: trial.report: 'a=b' cannot be the name of a metric; allowed: up to 250 letters, digits, spaces and _ - . /, the first a letter, a digit or _"),
+        ("trial.checkpoint.save(3).__enter__()", "ValueError: trial.checkpoint.save(3): allowed are the next epoch to report, 1, and the one before it"),
         ("exit('no gpu')", "SystemExit: no gpu"),
         ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
-        ("pass", "train returned and had reported nothing; it calls trial.report(epoch, value)"),
-        ("return 0.7", "train returned 0.7 and had reported nothing; it calls trial.report(epoch, value)"),
+        ("pass", "train returned without a report; call trial.report(epoch, value) after each epoch"),
+        ("return 0.7", "train returned 0.7 without a report; call trial.report(epoch, value) after each epoch"),
     ],
 )  # fmt: skip
 def test_mistakes(objective, body, last):
@@ -196,7 +196,7 @@ def test_a_tensor_is_a_number():
 
 @pytest.mark.parametrize("value", ["1", None, True, np.bool_(True), 1j, [1], np.zeros(2), Decimal(1)])
 def test_no_numbers(value):
-    with pytest.raises(TypeError, match="x is .* which is no number"):
+    with pytest.raises(TypeError, match="x is .* which is not a number"):
         number("x", value)
 
 
@@ -219,7 +219,7 @@ def test_returning_early_is_an_end(objective):
 def test_a_number_that_is_returned_early_is_not_passed_over_in_silence(objective):
     run = start(objective("def train(config, trial):\n    trial.report(1, 0.5)\n    return 0.75\n"))
     run.epoch()
-    with pytest.raises(NoMoreEpochsError, match="; what it returned, 0.75, is not read: it reports values"):
+    with pytest.raises(NoMoreEpochsError, match="; the returned value 0.75 is ignored, only trial.report counts"):
         run.epoch()
     run.close()
 
@@ -263,14 +263,14 @@ def test_a_damaged_checkpoint_costs_epochs_and_not_the_trial(objective, tmp_path
     done = again.step()[0]
     again.close()
     assert (done.epoch, done.metrics["started_at"]) == (2, 1)
-    assert "is damaged: state/deep/done is not what was written" in caplog.text
+    assert "is damaged: state/deep/done was changed" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("begins", "loads", "hint"),
     [
-        (1, True, "epoch 1, and 3 comes next, for a state was loaded: start with range(trial.epoch + 1, ...), trial.epoch is 2"),
-        (3, False, "epoch 3, and 1 comes next, for no state was loaded: call trial.checkpoint.load()"),
+        (1, True, "epoch 1; the next epoch is 3, because a state was loaded: start with range(trial.epoch + 1, ...); trial.epoch is 2"),
+        (3, False, "epoch 3; the next epoch is 1, because no state was loaded: call trial.checkpoint.load()"),
     ],
 )  # fmt: skip
 def test_a_state_and_its_epoch_belong_together(objective, tmp_path, begins, loads, hint):
@@ -350,7 +350,9 @@ def test_preparing_runs_nothing(objective):
 
 
 def test_there_is_no_range_test(objective):
-    with pytest.raises(UsageError, match=r"train.py:train is a function of one's own, and has no range test"):
+    with pytest.raises(
+        UsageError, match=r"train.py:train is a user's training function, for which there is no range test"
+    ):
         objective(COUNTING).range_test({}, 0, Resources(), Sweep(1e-3, 1, 10))
 
 

@@ -52,7 +52,7 @@ class Up:
         self.stop()
 
     def start(self) -> None:
-        before = self.log().count("Ctrl-C ends")
+        before = self.log().count("Ctrl-C stops")
         command = [sys.executable, "-m", "dialin", "up", "--port", str(self.port), "--data", str(self.out)]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -63,7 +63,7 @@ class Up:
 
     def _is_up_or_dead(self, before: int) -> bool:
         assert self.process is not None
-        return self.log().count("Ctrl-C ends") > before or self.process.poll() is not None
+        return self.log().count("Ctrl-C stops") > before or self.process.poll() is not None
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Ask it to end; what was its is gone then."""

@@ -111,7 +111,7 @@ def test_every_answer_forbids_what_it_does_not_need(client):
 
 
 def test_a_server_that_others_can_reach_needs_a_token_and_its_names(settings, tokens):
-    with pytest.raises(UsageError, match="dialin token create NAME --role admin; and DIALIN_ALLOWED_HOSTS"):
+    with pytest.raises(UsageError, match="dialin token create NAME --role admin\\) and DIALIN_ALLOWED_HOSTS"):
         check_exposure("0.0.0.0", settings, ServerSettings())
     tokens.create("ana", "submitter")
     named = ServerSettings(allowed_hosts=("dialin.example.org",))

@@ -122,7 +122,7 @@ def test_it_is_said_once_in_the_log(client, settings, reconciler, caplog):
     [
         ("state = 'runing'", "state 'runing'"),
         ("summary = '{['", "summary is not JSON"),
-        ("summary = '[1]'", "is no object"),
+        ("summary = '[1]'", "is not an object"),
         ("""summary = '{"best": 5, "trials": "x", "seconds": []}'""", "best in its summary"),
         ("created_at = 'yesterday'", "created_at 'yesterday'"),
         ("reason = cast(x'fffe41' as text)", ""),

@@ -301,7 +301,11 @@ def test_another_user_reads_and_writes_nothing_of_it(up):
         (["--data", "{new}", "--port", "{port}"], {}, "port {port} on 127.0.0.1 is taken"),
         (["--data", "{file}", "--port", "{free}"], {}, "{file} is a file; studies are kept in a folder"),
         (["--data", "/proc/nope", "--port", "{free}"], {}, "/proc/nope cannot be used as the folder for studies"),
-        (["--data", "{data}", "--port", "{free}"], {}, "a server works on {data} already"),
+        (
+            ["--data", "{data}", "--port", "{free}"],
+            {},
+            "another server is running on the folder {data}; stop it, or name another folder",
+        ),
         (["--data", "{new}", "--host", "0.0.0.0", "--port", "{free}"], {}, "it needs an admin's token"),
         (["--data", "{new}", "--port", "{free}"], {"DIALIN_MAX_RUNNING": "0"}, "DIALIN_MAX_RUNNING='0'; allowed"),
         (["--data", "{new}", "--port", "{free}"], {"DIALIN_ALLOWED_HOSTS": "*"}, "name the hosts"),
@@ -322,8 +326,8 @@ def test_what_is_refused(up, tmp_path, arguments, environment, says):
     assert "Traceback" not in done.stderr
 
 
-def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
-    """It answers on the port that a part should have, and the part could not have it."""
+def test_a_health_check_of_another_server_does_not_pass_for_the_service(tmp_path):
+    """The other server answers on the port of the service, which could not bind it."""
     import http.server
     import threading
 
@@ -342,17 +346,17 @@ def test_somebody_elses_server_is_not_taken_for_ones_own(tmp_path):
         threading.Thread(target=other.serve_forever, daemon=True).start()
         program = "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), None)"
         command = [sys.executable, "-c", program, str(other.server_port)]
-        part = Service("MLflow", command, os.environ, tmp_path / "log", other.server_port, lambda: "")
+        service = Service("MLflow", command, os.environ, tmp_path / "log", other.server_port, lambda: "")
         with pytest.raises(ServerError, match=r"MLflow did not start\n(.|\n)*Address already in use"):
-            part.start()
-        part.ask_to_end()
-        part.wait()
-        part.process.stdin.close()
+            service.start()
+        service.ask_to_end()
+        service.wait()
+        service.process.stdin.close()
         other.shutdown()
 
 
-def test_a_proxy_sees_no_secret_of_the_parts(monkeypatch, tmp_path):
-    """A site's proxy is in the environment of many accounts; it could not reach loopback, either."""
+def test_a_proxy_sees_no_secret_of_the_services(monkeypatch, tmp_path):
+    """Many accounts have a proxy in their environment. It could not reach loopback either."""
     import http.server
     import threading
 
@@ -379,7 +383,7 @@ def test_a_proxy_sees_no_secret_of_the_parts(monkeypatch, tmp_path):
         for name in ("HTTP_PROXY", "http_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
         with socket.socket() as closed:
-            closed.bind(("127.0.0.1", 0))  # and does not listen
+            closed.bind(("127.0.0.1", 0))  # but does not listen
             url = f"http://127.0.0.1:{closed.getsockname()[1]}"
             assert "refused" in probe_http(f"{url}/health", "secret")
             monkeypatch.setenv("NO_PROXY", "example.org")
@@ -392,11 +396,11 @@ def test_a_proxy_sees_no_secret_of_the_parts(monkeypatch, tmp_path):
     assert seen == []
 
 
-def test_a_ray_that_finds_its_port_taken_ends_at_once_and_gets_another(tmp_path, monkeypatch):
-    """Somebody takes it after it was chosen."""
+def test_ray_ends_if_its_port_is_taken_and_is_started_on_another(tmp_path, monkeypatch):
+    """Another process takes the port after it was chosen."""
     from dialin.server import up as embedded
     from dialin.supervisor.scratch_dir import remove_scratch, scratch_for_ray
-    from dialin.supervisor.supervise import Place
+    from dialin.supervisor.supervise import ServiceSlot
     from tests.faults.harness import free_port
 
     environment = {**os.environ, **embedded._RAY, "RAY_AUTH_TOKEN": "0" * 64}
@@ -408,12 +412,12 @@ def test_a_ray_that_finds_its_port_taken_ends_at_once_and_gets_another(tmp_path,
         return embedded._ray(ports[-1], environment, tmp_path, temporary, 10.0)
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        place = Place(make)
+        slot = ServiceSlot(make)
         try:
-            assert place.start()
-            assert place.service.port == ports[1] != ports[0]
+            assert slot.start()
+            assert slot.service.port == ports[1] != ports[0]
             assert "already occupied" in (tmp_path / "ray.log").read_text()
         finally:
-            place.service.ask_to_end(for_good=True)
-            place.service.wait()
+            slot.service.ask_to_end(for_good=True)
+            slot.service.wait()
             remove_scratch(temporary)

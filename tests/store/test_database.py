@@ -121,12 +121,12 @@ def test_mlflows_tables_of_another_version_are_named_with_what_to_do(tmp_path, v
         check_mlflow_file(database)
 
 
-def test_a_database_that_is_replaced_while_it_is_open_is_not_what_it_was(database):
+def test_a_database_that_is_replaced_while_it_is_open_is_refused(database):
     with Studies(f"sqlite:///{database}") as studies:
         database.unlink()
         sqlite3.connect(database).close()
         studies._engine.dispose()  # as a pool does that opens one more
-        with pytest.raises(DatabaseError, match="not what it was"):
+        with pytest.raises(DatabaseError, match="has lost its tables"):
             studies.list()
 
 

@@ -60,14 +60,17 @@ def test_a_full_disk_is_known_by_its_code(tmp_path):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda path: hidden(full_database(path)), "no space left on the disk; make room, then go on with: dialin go"),
+        (
+            lambda path: hidden(full_database(path)),
+            "no space left on the disk; free some space, then continue with: dialin go",
+        ),
         (lambda path: hidden(locked_database(path)), "another process keeps the database locked"),
     ],
 )
 def test_the_error_of_a_study_says_how_to_go_on(tmp_path, make, text):
     with pytest.raises(StorageError, match=text) as raised, StorageErrors("dialin go"):
         raise make(tmp_path / "small.db")
-    assert str(raised.value).endswith("go on with: dialin go")
+    assert str(raised.value).endswith("then continue with: dialin go")
 
 
 def test_a_database_error_comes_out_from_behind_another_one():

@@ -378,7 +378,7 @@ def test_two_extensions_that_have_read_the_same_budget_do_not_both_count_as_done
     monkeypatch.setattr(session, "acquire", acquire_late)
     with pytest.raises(
         ConflictError,
-        match=f"study {study} was changed by somebody else at the same time; look at the study and try again",
+        match=f"study {study} was changed by another command at the same time; check its state and try again",
     ):
         extend_study(study, settings, Silent(), "inline", trials="+1")
     with Studies(settings.database) as studies:
@@ -579,7 +579,7 @@ def test_a_study_whose_best_checkpoint_is_damaged_is_complete_without_a_test(set
     assert (result.state, result.test) == ("complete", None)
     reason = load_study(settings, result.study_id).row.reason
     assert "the best trial could not be tested: checkpoint" in reason
-    assert reason.endswith("is damaged: state.json is not what was written")
+    assert reason.endswith("is damaged: state.json was changed")
     assert Path(result.paths["best_config"]).exists()
 
 

@@ -1,6 +1,7 @@
-"""A server of two small parts, looked after as those of `dialin up`: small_up.py FOLDER MARK PORT PORT PATIENCE
+"""Two small services, supervised as those of `dialin up`: small_up.py FOLDER MARK PORT PORT TIMEOUT_SECONDS
 
-Each part answers HTTP, and has a child in a session of its own that holds on to nothing. It prints what is said."""
+Each service answers HTTP, and has a child in another session that keeps none of its files open. The program prints what
+the supervisor reports."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answers).serve_
 """
 
 
-def main(folder: Path, mark: str, ports: list[int], patience_seconds: float) -> None:
+def main(folder: Path, mark: str, ports: list[int], timeout_seconds: float) -> None:
     adopt_orphans()
     environment = {**os.environ, MARK: mark}
 
@@ -50,7 +51,7 @@ def main(folder: Path, mark: str, ports: list[int], patience_seconds: float) -> 
         return make
 
     supervisor = Supervisor(
-        [maker("first", ports[0]), maker("second", ports[1])], patience_seconds, lambda text: print(text, flush=True)
+        [maker("first", ports[0]), maker("second", ports[1])], timeout_seconds, lambda text: print(text, flush=True)
     )
     with Interrupts():
         try:

@@ -58,5 +58,5 @@ def test_a_study_runs_there_in_rays_workers(tmp_path, monkeypatch):
 def test_a_program_of_another_environment_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.setenv("PATH", str(Path(sys.prefix) / "bin"))
-    with pytest.raises(ServerError, match=rf"^{tmp_path}/bin/ray is not there; install ray\[default\] into"):
+    with pytest.raises(ServerError, match=rf"^{tmp_path}/bin/ray does not exist; install ray\[default\] into"):
         program_path("ray", "ray[default]")

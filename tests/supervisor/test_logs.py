@@ -90,5 +90,8 @@ def test_what_is_not_allowed_is_named(arguments, text):
 
 
 def test_an_unknown_id_is_a_mistake_of_the_code():
-    with pytest.raises(ValueError, match="user: a record has no such id"), log_context(user="ana"):
+    with (
+        pytest.raises(ValueError, match="unknown ids user; allowed: study, trial, request_id"),
+        log_context(user="ana"),
+    ):
         pass

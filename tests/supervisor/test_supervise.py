@@ -1,4 +1,4 @@
-"""Parts that are looked after: real processes, real signals, and what must be left of them (nothing)."""
+"""Supervised services: real processes, real signals, and no process left afterwards."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PROGRAM = Path(__file__).with_name("small_up.py")
 
 
 class Small:
-    """`small_up.py` as a process. A context manager: on the way out nothing of it is left, whatever was done."""
+    """`small_up.py` as a process. A context manager, which ends every process of it at the end of the block."""
 
-    def __init__(self, folder: Path, ports: list[int] | None = None, patience: float = 30.0) -> None:
+    def __init__(self, folder: Path, ports: list[int] | None = None, timeout: float = 30.0) -> None:
         self.mark, self.ports = secrets.token_hex(8), ports or [free_port(), free_port()]
-        self._folder, self._patience = folder, patience
+        self._folder, self._timeout = folder, timeout
         self.log = ""
 
     def __enter__(self) -> Small:
-        arguments = [str(self._folder), self.mark, *map(str, self.ports), str(self._patience)]
+        arguments = [str(self._folder), self.mark, *map(str, self.ports), str(self._timeout)]
         output = self._folder / "output"
         with output.open("wb") as file:
             self.process = subprocess.Popen(
@@ -58,20 +58,20 @@ class Small:
         with urlopen(f"http://127.0.0.1:{port}", timeout=5) as response:
             return [int(part) for part in response.read().split()]
 
-    def guard_of(self, part: str) -> int:
+    def guard_of(self, service: str) -> int:
         found = [
             pid
             for pid, line in descendants(self.process.pid)
-            if "dialin.supervisor.guard" in line and f"{part}.log" in line
+            if "dialin.supervisor.guard" in line and f"{service}.log" in line
         ]
         return found[0]
 
-    def is_up_again(self, part: str, times: int = 1) -> bool:
+    def is_up_again(self, service: str, times: int = 1) -> bool:
         assert self.process.poll() is None, self.said()
-        return self.said().count(f"{part} is up again") >= times
+        return self.said().count(f"{service} is up again") >= times
 
 
-def test_a_killed_guard_leaves_nothing_and_its_part_is_started_again_on_its_port(tmp_path):
+def test_a_killed_guard_leaves_no_process_and_its_service_is_restarted_on_its_port(tmp_path):
     with Small(tmp_path) as up:
         before, beside = up.answer(up.ports[0]), up.answer(up.ports[1])
         kill(up.guard_of("first"))
@@ -80,24 +80,24 @@ def test_a_killed_guard_leaves_nothing_and_its_part_is_started_again_on_its_port
         assert not any(map(is_alive, before))
         assert set(after).isdisjoint(before)
         assert up.answer(up.ports[1]) == beside
-        assert "the guard of first was ended by SIGKILL; what it left was ended (processes: " in up.said()
+        assert "the guard of first was ended by SIGKILL; its remaining processes were ended (" in up.said()
 
 
-def test_a_killed_command_is_started_again_and_its_children_are_gone(tmp_path):
+def test_a_killed_command_is_restarted_and_its_children_are_gone(tmp_path):
     with Small(tmp_path) as up:
         before = up.answer(up.ports[1])
         kill(before[0])
         wait_until(lambda: up.is_up_again("second"), 60, "it is up again")
         assert not any(map(is_alive, before))
-        assert "second ended (exit code 137); starting it again" in up.said()
+        assert "second ended (exit code 137); restarting it" in up.said()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["the part", "its guard and the part"])
-def test_a_frozen_part_is_replaced_and_the_reason_is_said(tmp_path, which):
-    with Small(tmp_path, patience=0.5) as up:
+@pytest.mark.parametrize("which", ["the service", "its guard and the service"])
+def test_a_frozen_service_is_replaced_and_the_reason_is_reported(tmp_path, which):
+    with Small(tmp_path, timeout=0.5) as up:
         before = up.answer(up.ports[0])
-        if which != "the part":
+        if which != "the service":
             os.kill(up.guard_of("first"), signal.SIGSTOP)
         os.kill(before[0], signal.SIGSTOP)
         wait_until(lambda: up.is_up_again("first"), 120, "it is up again")
@@ -107,14 +107,14 @@ def test_a_frozen_part_is_replaced_and_the_reason_is_said(tmp_path, which):
         assert re.search(why, up.said()), up.said()
 
 
-def test_a_part_whose_port_is_taken_goes_to_another_and_those_behind_it_are_told(tmp_path):
-    """Somebody takes the port while the part is down; what starts after it may hold its old address."""
+def test_a_service_whose_port_is_taken_moves_to_another_and_later_services_are_restarted(tmp_path):
+    """Another process takes the port while the service is down; later services may still have its old address."""
     import socket
 
     with Small(tmp_path) as up:
         first, second = up.answer(up.ports[0]), up.answer(up.ports[1])
         guard = up.guard_of("first")
-        os.kill(up.process.pid, signal.SIGSTOP)  # it must not be faster than this
+        os.kill(up.process.pid, signal.SIGSTOP)  # the supervisor must not restart the service before the port is taken
         kill(first[0])
         wait_until(lambda: not is_alive(guard), 30, "the guard has seen it")
         with socket.socket() as other:
@@ -131,7 +131,7 @@ def test_a_part_whose_port_is_taken_goes_to_another_and_those_behind_it_are_told
 
 
 def test_two_servers_that_choose_the_same_ports_both_come_up(tmp_path):
-    """Each has found them free, and one is later to bind them."""
+    """Both find the ports free, and one of them binds them first."""
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
@@ -168,7 +168,7 @@ def test_where_all_guards_are_killed_too_the_commands_end_and_the_next_start_end
         assert not any(is_alive(child) for _, child in family)
 
 
-def test_an_interrupt_ends_all_of_it(tmp_path):
+def test_an_interrupt_ends_all_processes(tmp_path):
     with Small(tmp_path) as up:
         family = [pid for pid, _ in descendants(up.process.pid)]
         assert len(family) >= 6
@@ -177,8 +177,8 @@ def test_an_interrupt_ends_all_of_it(tmp_path):
         assert not any(map(is_alive, family))
 
 
-def test_its_environment_carries_the_mark(tmp_path):
-    """Without it nothing of the above holds once everything else has failed."""
+def test_the_environment_of_each_service_has_the_mark(tmp_path):
+    """The mark is what finds the processes when every guard was killed."""
     with Small(tmp_path) as up:
         for pid in up.answer(up.ports[0]):
             assert f"{MARK}={up.mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

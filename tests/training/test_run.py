@@ -177,5 +177,5 @@ def test_the_objective_starts_runs_and_shares_their_data(data_dir):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_an_error(data_dir):
     objective = objectives.build(make_spec(dataset="digits"), data_dir)
-    with pytest.raises(DataError, match="was given 1 gpus, and torch sees none here"):
+    with pytest.raises(DataError, match="a trial was given 1 gpus, but torch finds no GPU on this machine"):
         objective.start(params(), 1, Resources(1, 1))

@@ -1,4 +1,4 @@
-"""Checkpoints as folders: written completely or not at all, and verified before they are loaded."""
+"""Checkpoints are folders. They are written completely or not at all, and verified before they are loaded."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dialin.errors import DataError
 from dialin.objectives.base import Run
 
 DIGESTS = "digests.json"
-"""File of a checkpoint with the SHA-256 of each of its other files."""
+"""The file in a checkpoint with the SHA-256 of each of its other files."""
 KEPT = 2
 """Checkpoints kept of a trial: the newest, and the one before in case the newest is damaged."""
 
 
 def checkpoint_name(number: int, epoch: int) -> str:
-    """Return a checkpoint's path below the study's checkpoints, which is what the study's storage keeps."""
+    """Return a checkpoint's path below the folder of the study's checkpoints; the study's storage keeps this path."""
     return f"{number:04d}/epoch-{epoch:04d}"
 
 
 def checkpoint_folder(checkpoints: Path, stored: str) -> Path:
     """Return the folder of a stored checkpoint.
 
-    Of absolute paths, which earlier versions stored, only the last two parts count: a study that was copied or moved
-    then uses its own files and not those of the original.
+    Earlier versions stored absolute paths, of which only the last two components are used: a study that was copied or
+    moved then uses its own files and not those of the original.
     """
     return checkpoints.joinpath(*Path(stored).parts[-2:])
 
@@ -53,7 +53,7 @@ def keep_newest(trial: Path) -> None:
 def save_checkpoint(run: Run, folder: Path) -> None:
     """Write the run's state as `folder`, with the SHA-256 of each file.
 
-    After a crash `folder` is what it was before.
+    A crash never leaves `folder` with only a part of the new state.
     """
     partial = folder.with_name(f"partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -67,16 +67,16 @@ def save_checkpoint(run: Run, folder: Path) -> None:
 
 
 def load_checkpoint(run: Run, folder: Path) -> None:
-    """Load the state in `folder` into a run. Raises DataError when a file is missing or not as it was written."""
+    """Load the state in `folder` into a run. Raises DataError if a file is missing or was changed."""
     try:
         digests = json.loads((folder / DIGESTS).read_text())
     except (OSError, ValueError):
-        raise DataError(f"checkpoint {folder} is damaged: no readable {DIGESTS}") from None
+        raise DataError(f"checkpoint {folder} is damaged: {DIGESTS} is missing or cannot be read") from None
     for name, digest in digests.items():
         file = folder / name
         if not file.is_file() or _digest(file) != digest:
             raise DataError(
-                f"checkpoint {folder} is damaged: {name} is {'not what was written' if file.is_file() else 'gone'}"
+                f"checkpoint {folder} is damaged: {name} {'was changed' if file.is_file() else 'is missing'}"
             )
     run.load(folder)
 

@@ -1,4 +1,4 @@
-"""Where trials are trained, behind one protocol: in this process, or on a Ray cluster."""
+"""The protocol of executors, which train trials, and the choice of one: in this process, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -26,30 +26,34 @@ class Executor(Protocol):
 
     @property
     def shape(self) -> ClusterShape:
-        """What all trials together may use."""
+        """Return the processors and GPUs that all trials together may use."""
 
     @property
     def is_inline(self) -> bool:
-        """Whether trials run one after another in this process: a trial can then not be ended from outside."""
+        """Return whether trials run one after another in this process, where a trial cannot be ended from outside."""
 
     def connected(self) -> AbstractContextManager[None]:
-        """Start or join the cluster, and leave it at the end. Raises ClusterError when it cannot be reached."""
+        """Return a context manager that starts or joins the cluster, and leaves it at the end of the block.
+
+        Entering it raises ClusterError if the cluster cannot be reached.
+        """
 
     def train(self, driver: Driver, trial_plan: TrialPlan, *, concurrency: int, folder: Path) -> None:
-        """Train what the driver asks for until it asks for no more, at most `concurrency` trials at a time.
+        """Train the driver's trials until it has no more, at most `concurrency` at a time.
 
-        `folder` takes the executor's own bookkeeping. Raises ClusterError when the cluster goes away.
+        The executor keeps its own records in `folder`. Raises ClusterError if the cluster is lost.
         """
 
     def evaluate(self, trial_plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
-        """The metrics of a checkpoint's best weights on the test split. Raises DataError for a damaged checkpoint."""
+        """Return the metrics of a checkpoint's best weights on the test split. Raises DataError for a damaged
+        checkpoint."""
 
     def range_tests(self, trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Sweep) -> Sequence[Curve]:
-        """The curve of each range test, in the order of the jobs."""
+        """Run range tests, and return the curve of each of them in the order of `jobs`."""
 
 
 def executor_of(executor: str | Executor) -> Executor:
-    """The executor of that name on this machine; one that is an executor already is returned as it is.
+    """Return the executor with this name on this machine; an executor is returned unchanged.
 
     Raises UsageError for a name that is not in EXECUTORS.
     """

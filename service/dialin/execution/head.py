@@ -1,4 +1,4 @@
-"""Health of a Ray head on this machine: asks each of the processes that a study needs."""
+"""Health check of a Ray head on this machine: asks each of the processes that a study needs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from dialin.execution.health import hangs
 
-# Without proxies: a proxy cannot reach this machine's loopback, and must not see the token.
+# Without proxies: a proxy cannot reach the loopback interface, and must not see the token.
 _DIRECT = build_opener(ProxyHandler({}))
 
 
 class HeadHealth:
-    """Calling it returns which part does not answer, in a few words; the empty string when all parts do.
+    """A health check. Calling it returns which process does not answer, in a few words; empty if all of them answer.
 
-    The dashboard has to give its version, which comes from the process that takes jobs; GCS and raylet the first bytes
-    of their protocol; the dashboard's agent, which starts jobs, any answer. Ray's own checks report a dead raylet after
-    65 s, and a dead GCS never.
+    The dashboard has to answer with Ray's version, which comes from the process that accepts jobs. GCS and raylet have
+    to answer the first bytes of their protocol. The dashboard's agent, which starts jobs, may answer with any status.
+    Ray's own checks report a dead raylet after 65 s, and never a dead GCS.
 
-    `dashboard` is its URL, `token` Ray's, `folder` Ray's temporary folder, `timeout_seconds` the time for each answer.
+    `dashboard`: its URL. `token`: Ray's token. `folder`: Ray's temporary folder. `timeout_seconds`: the longest time
+    that each answer may take.
     """
 
     def __init__(self, dashboard: str, token: str, folder: Path, timeout_seconds: float) -> None:
@@ -35,7 +36,7 @@ class HeadHealth:
         try:
             self._get(f"{self._dashboard}/api/version")
         except (OSError, HTTPException, ValueError) as error:
-            return f"its dashboard: {getattr(error, 'reason', error)}"
+            return f"its dashboard does not answer: {getattr(error, 'reason', error)}"
         session = (self._folder / "session_latest").resolve()
         gcs = next((file.read_text().strip() for file in session.glob("gcs_server_port_*")), "")
         if not gcs.isdigit() or hangs("127.0.0.1", int(gcs), self._timeout_seconds):
@@ -49,17 +50,17 @@ class HeadHealth:
         port, agent = self._node.get("nodeManagerPort"), self._node.get("dashboardAgentListenPort")
         if port and hangs(host, port, self._timeout_seconds):
             return "its raylet does not answer"
-        if agent and agent > 0 and not self._is_there(f"http://{host}:{agent}/api/local_raylet_healthz"):
+        if agent and agent > 0 and not self._answers(f"http://{host}:{agent}/api/local_raylet_healthz"):
             return "its dashboard's agent does not answer"
         return ""
 
     def _find_node(self, session: Path) -> str:
-        """Look up the ports of this session's node; return what is wrong while that fails."""
+        """Look up the ports of this session's node. Return what is wrong if that fails, else an empty text."""
         try:
             found = self._get(f"{self._dashboard}/nodes?view=summary")
             nodes = [node["raylet"] for node in found["data"]["summary"]]
         except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
-            return f"its dashboard does not say which nodes there are: {getattr(error, 'reason', error)}"
+            return f"its dashboard does not list its nodes: {getattr(error, 'reason', error)}"
         alive = [node for node in nodes if node.get("state", "ALIVE") == "ALIVE"]
         if not alive:
             return "its raylet has not joined yet"
@@ -70,8 +71,8 @@ class HeadHealth:
         with _DIRECT.open(Request(url, headers=self._headers), timeout=self._timeout_seconds) as response:
             return json.load(response)
 
-    def _is_there(self, url: str) -> bool:
-        """Whether there is an answer, of any status."""
+    def _answers(self, url: str) -> bool:
+        """Return whether a request gets an answer, with any status."""
         try:
             with _DIRECT.open(Request(url, headers=self._headers), timeout=self._timeout_seconds):
                 return True

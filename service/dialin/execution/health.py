@@ -1,8 +1,9 @@
-"""Health of a Ray cluster: whether its dashboard, its GCS and the raylet of each node answer.
+"""Health check of a Ray cluster: whether its dashboard, its GCS and the raylet of each node answer.
 
-The dashboard's list of nodes comes from the GCS, which calls a node alive until it has been silent for about a minute.
-So each raylet is asked directly, by the first bytes of its protocol. A gRPC server answers them with its settings, or
-closes the connection where it uses TLS; one that hangs does neither, though the kernel accepts connections for it.
+The dashboard's list of nodes comes from the GCS, in which a node stays alive until it has been silent for about a
+minute. Therefore each raylet is asked directly, by the first bytes of its protocol. A gRPC server answers them with its
+settings, or closes the connection if it uses TLS. One that hangs does neither, although the kernel accepts connections
+for it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 ANSWER_SECONDS = 2.0
-"""Time that a part has to answer."""
+"""Longest time that an answer may take."""
 MOST_NODES = 20
-"""Nodes that one check asks."""
+"""Most nodes that one check asks."""
 # The preface of an HTTP/2 connection with empty settings; RFC 9113, section 3.4.
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
@@ -22,8 +23,8 @@ _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]
 def check_cluster(fetch: Callable[[str], Any], asks: Callable[[str], None]) -> str:
     """Return `ok`, or what is wrong.
 
-    `fetch` returns the dashboard's answer to a path, parsed. `asks` is told which part is about to be asked. Raises
-    TimeoutError when that part does not answer, and what `fetch` raises.
+    `fetch` returns the dashboard's answer to a path, parsed. `asks` is called with the name of the service that is
+    asked next. Raises TimeoutError if that service does not answer, and what `fetch` raises.
     """
     asks("Ray's dashboard")
     fetch("/api/version")
@@ -41,9 +42,9 @@ def check_cluster(fetch: Callable[[str], Any], asks: Callable[[str], None]) -> s
 
 
 def hangs(host: str, port: int, seconds: float = ANSWER_SECONDS) -> bool:
-    """Return whether a gRPC server accepts a connection and then says nothing for so many seconds.
+    """Return whether a gRPC server accepts a connection and then sends nothing for `seconds`.
 
-    A server that cannot be reached counts as not hanging: there may be a firewall in between.
+    A server that cannot be reached does not count as hanging, because a firewall may be in between.
     """
     try:
         connection = socket.create_connection((host, port), timeout=seconds)
@@ -56,5 +57,5 @@ def hangs(host: str, port: int, seconds: float = ANSWER_SECONDS) -> bool:
         except TimeoutError:
             return True
         except OSError:
-            pass  # it closed the connection, so it is alive
+            pass  # the server has closed the connection, so it is alive
     return False

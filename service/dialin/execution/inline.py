@@ -1,4 +1,7 @@
-"""The executor without Ray: one trial after another in this process. For debuggers, tests and small machines."""
+"""The executor without Ray, which trains one trial after another in this process.
+
+It is for debuggers, tests and small machines.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class InlineExecutor:
     """Trains in this process, in the order in which the driver hands trials out."""
 
     shape: ClusterShape
-    """What one trial may use: there is never more than one."""
+    """The processors and GPUs that a trial may use; only one trial runs at a time."""
 
     @property
     def is_inline(self) -> bool:
@@ -29,11 +32,11 @@ class InlineExecutor:
         return True
 
     def connected(self) -> AbstractContextManager[None]:
-        """There is nothing to connect to."""
+        """Return a context manager that does nothing: this executor needs no cluster."""
         return nullcontext()
 
     def train(self, driver: Driver, trial_plan: TrialPlan, *, concurrency: int = 1, folder: Path | None = None) -> None:
-        """Train what the driver asks for until it asks for no more. The options are those of other executors."""
+        """Train the driver's trials until it has no more. `concurrency` and `folder` are ignored."""
         while (trial := driver.ask()) is not None:
             _train(driver, trial_plan, trial)
 

@@ -1,4 +1,4 @@
-"""The executor on a Ray cluster. It imports Ray when it is used, because the settings of a cluster come before that."""
+"""The executor on a Ray cluster. It imports Ray only when it is used, because Ray reads its settings when imported."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class RayExecutor:
     """Trains several trials at a time on a Ray cluster, each in a worker process."""
 
     shape: ClusterShape
-    """What all trials together may use."""
+    """The processors and GPUs that all trials together may use."""
     connect: Callable[[], AbstractContextManager[None]]
-    """Starts or joins the cluster, and leaves it at the end."""
+    """Returns a context manager that starts or joins the cluster, and leaves it at the end."""
 
     @property
     def is_inline(self) -> bool:
@@ -30,11 +30,12 @@ class RayExecutor:
         return False
 
     def connected(self) -> AbstractContextManager[None]:
-        """Start or join the cluster; leave it at the end."""
+        """Return a context manager that starts or joins the cluster, and leaves it at the end."""
         return self.connect()
 
     def train(self, driver: Driver, trial_plan: TrialPlan, *, concurrency: int, folder: Path) -> None:
-        """Train what the driver asks for until it asks for no more; Tune's own records go to `folder`."""
+        """Train the driver's trials until it has no more, at most `concurrency` at a time. Tune keeps its records in
+        `folder`."""
         from dialin.execution.ray_tune import run_on_ray
 
         run_on_ray(driver, trial_plan, concurrency, folder)
@@ -46,7 +47,7 @@ class RayExecutor:
         return evaluate_on_ray(trial_plan, trial, checkpoint)
 
     def range_tests(self, trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Sweep) -> Sequence[Curve]:
-        """Return the curves of range tests, which run beside each other."""
+        """Return the curves of range tests, which run concurrently."""
         from dialin.execution.ray_tune import sweep_on_ray
 
         return sweep_on_ray(trial_plan, jobs, sweep)

@@ -1,8 +1,8 @@
-"""Drivers as Ray Jobs: one for each study, on the cluster.
+"""Runs drivers as Ray Jobs on the cluster, one for each study.
 
-A job's description is readable for everybody who sees the cluster, so it holds the study's id and no secret. A shell
-runs the entrypoint, so it is the same for every job. Ids consist of letters, digits and dashes: Ray would accept
-`../../x` and write its log there.
+Everyone with access to the cluster can read a job's description, so it holds the study's id and no secret. The
+entrypoint is the same for every job, because a shell runs it. Ids consist of letters, digits and dashes: Ray would
+accept `../../x` and write the job's log there.
 """
 
 from __future__ import annotations
@@ -39,30 +39,31 @@ class JobInfo:
     """The state of a job."""
 
     ended: bool
-    """Whether it has come to an end, good or bad."""
+    """Whether it has ended, successfully or not."""
     message: str
-    """The first line of what Ray says about it."""
+    """The first line of Ray's message about it."""
 
 
 class Jobs(Protocol):
-    """Jobs that run drivers: how to start, watch and stop them. Every method raises ClusterError without an answer."""
+    """Starts, watches and stops the jobs that run drivers. Every method raises ClusterError if Ray does not answer."""
 
     def submit(self, job: str, study_id: str) -> None:
         """Start a job, unless one with this id exists."""
 
     def info(self, job: str) -> JobInfo | None:
-        """Return the state of a job; None when no job has this id."""
+        """Return the state of a job; None if no job has this id."""
 
     def stop(self, job: str) -> None:
-        """Ask a job to end: SIGTERM, then SIGKILL after three seconds. A job that has ended stays as it is."""
+        """Ask a job to end: SIGTERM, then SIGKILL after three seconds. Nothing changes for a job that has ended."""
 
     def shape(self) -> ClusterShape:
         """Return the processors and GPUs of all nodes together."""
 
     def check(self, asks: Callable[[str], None]) -> str:
-        """Return `ok`, or what is wrong with the cluster. `asks` is told which part is about to be asked.
+        """Return `ok`, or what is wrong with the cluster. `asks` is called with the name of the service
+        that is asked next.
 
-        Raises TimeoutError when that part does not answer.
+        Raises TimeoutError if that service does not answer.
         """
 
 
@@ -79,18 +80,18 @@ class RayJobs:
     def submit(self, job: str, study_id: str) -> None:
         """Start a job, unless one with this id exists. Raises ValueError for an id that is not safe in a path."""
         if not _ID.fullmatch(job):
-            raise ValueError(f"job {job!r}: {_ID.pattern}")
+            raise ValueError(f"job id {job!r} is not allowed; it has to match {_ID.pattern}")
         environment = {STUDY: study_id, JOB: job}
         with self._reached():
             try:
                 self._sdk().submit_job(entrypoint=ENTRYPOINT, submission_id=job, runtime_env={"env_vars": environment})
             except RuntimeError as error:
-                # Ray answers 500 to an id that it has already, which is as good: another server was faster.
+                # Ray answers 500 if the id exists, which is no error here: another server has started the job.
                 if _status_of(error) != 500 or self.info(job) is None:
                     raise
 
     def info(self, job: str) -> JobInfo | None:
-        """Return the state of a job; None when no job has this id."""
+        """Return the state of a job; None if no job has this id."""
         with self._reached():
             try:
                 found = self._sdk().get_job_info(job)
@@ -135,7 +136,7 @@ class RayJobs:
                 raise TimeoutError(str(error)) from error
 
     def _fetch(self, path: str) -> Any:
-        """What the dashboard answers to a path, parsed. Ray's job client has no public way to other paths."""
+        """Return the dashboard's answer to a path, parsed. Ray's job client has no public method for other paths."""
         import requests
 
         headers = {"Authorization": f"Bearer {token}"} if (token := ray_token()) else {}
@@ -154,7 +155,7 @@ class RayJobs:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Translate what Ray's clients raise, which speak through requests, to ClusterError."""
+        """Translate the errors of Ray's clients, which use requests, to ClusterError."""
         import requests
 
         try:
@@ -165,7 +166,7 @@ class RayJobs:
 
 
 def _status_of(error: RuntimeError) -> int | None:
-    """The HTTP status behind an error of Ray's job client, which gives it in the message and nowhere else.
+    """Return the HTTP status in an error of Ray's job client, which gives it in the message only.
 
     `tests/execution/test_upstream.py` has a canary test for it.
     """
@@ -174,7 +175,7 @@ def _status_of(error: RuntimeError) -> int | None:
 
 
 def ray_token() -> str:
-    """Return the token of Ray's clusters from the places that Ray documents; empty when there is none."""
+    """Return the token of Ray's clusters from the places that Ray documents; empty if there is none."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -192,7 +193,8 @@ def shape_of(resources: list[Mapping[str, float]]) -> ClusterShape:
 
 @contextmanager
 def joined_cluster() -> Iterator[ClusterShape]:
-    """Connect a job to its cluster, and yield what the cluster has. Raises ClusterError when it cannot be reached."""
+    """Connect a job to its cluster, and yield the cluster's processors and GPUs. Raises ClusterError if the cluster
+    cannot be reached."""
     set_ray_defaults()
     import ray
 
@@ -208,10 +210,12 @@ def joined_cluster() -> Iterator[ClusterShape]:
 
 
 def _wait_for_nodes(ray: Any) -> ClusterShape:
-    """Wait until the cluster has processors: a head that has just started does not know its own node yet."""
+    """Wait until the cluster has processors: a head that has just started has not registered its own node yet."""
     deadline = time.monotonic() + NODES_SECONDS
     while (shape := shape_of([node["Resources"] for node in ray.nodes() if node["Alive"]])).cpus == 0:
         if time.monotonic() > deadline:
-            raise ClusterError(f"the cluster has had no node with processors for {NODES_SECONDS:.0f} s")
+            raise ClusterError(
+                f"the cluster has had no node with processors for {NODES_SECONDS:.0f} s; start one with: ray start"
+            )
         time.sleep(0.5)
     return shape

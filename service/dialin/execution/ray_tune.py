@@ -1,6 +1,6 @@
-"""A study on Ray Tune: Tune starts, places and ends the trials; the driver says what to try and when to stop.
+"""Runs a study on Ray Tune: Tune starts, places and ends the trials; the driver decides what to try and when to stop.
 
-The adapters below translate between Tune's searcher, scheduler, callback and stopper and one `search.driving.Driver`.
+The adapters below connect Tune's searcher, scheduler, callback and stopper with one `search.driver.Driver`.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from dialin.specification.range_tests import Curve, Sweep
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 TASK_SECONDS = FIRST_SECONDS
-"""Longest time of a task that is not a trial: it too may wait for a worker before it runs."""
-LOOK_SECONDS = 1.0
-"""Time between two searches for overdue trials."""
+"""Longest time of a task that is not a trial, with the time that it waits for a worker."""
+CHECK_SECONDS = 1.0
+"""Time between two checks for overdue trials."""
 
 
 def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
-    """Train what the driver asks for, at most `concurrency` trials at a time, until it wants no more.
+    """Train the driver's trials until it has no more, at most `concurrency` at a time.
 
-    Needs a connected cluster. Tune keeps its own records in `folder`, which nothing reads afterwards. Raises
-    ClusterError when the cluster goes away, and what the driver raised.
+    This process has to be connected to a cluster. Tune keeps its own records in `folder`, which are not read
+    afterwards. Raises ClusterError if the cluster is lost, and what the driver raised.
     """
     guarded = _GuardedDriver(driver)
     with _cluster_errors():
@@ -58,12 +58,12 @@ def run_on_ray(driver: Driver, trial_plan: TrialPlan, concurrency: int, folder: 
     if guarded.error is not None:
         raise guarded.error
     if not driver.finished:
-        # Tune returns without an error when it can place no trial any more.
-        raise ClusterError("Ray stopped before the study was complete: the node that trained its trials is gone")
+        # Tune returns without an error if no node is left for the trials.
+        raise ClusterError("Ray stopped before the study was complete: the node that trained its trials was lost")
 
 
 def _run_tune(guarded: _GuardedDriver, trial_plan: TrialPlan, concurrency: int, folder: Path) -> None:
-    # tune.run is what Tuner calls; what Tuner adds, restoring and a grid of results, a study has in its own storage.
+    # Tuner calls tune.run. It adds restoring and a table of results, for which a study has its own storage.
     tune.run(
         tune.with_parameters(StudyTrainable, plan=trial_plan),
         name="tune",
@@ -85,7 +85,7 @@ def _run_tune(guarded: _GuardedDriver, trial_plan: TrialPlan, concurrency: int, 
 
 @contextmanager
 def _cluster_errors() -> Iterator[None]:
-    """Translate what Ray raises when it cannot be reached any more; unwrap dialin's own errors that a task raised."""
+    """Translate the errors that Ray raises when it is lost; unwrap dialin's own errors that a task has raised."""
     try:
         yield
     except RayTaskError as error:
@@ -93,16 +93,16 @@ def _cluster_errors() -> Iterator[None]:
             raise error.cause from None
         raise
     except RaySystemError as error:
-        raise ClusterError(f"Ray is gone: {str(error).partition(chr(10))[0]}") from error
+        raise ClusterError(f"Ray was lost: {str(error).partition(chr(10))[0]}") from error
     except (LocalRayletDiedError, NodeDiedError) as error:
-        raise ClusterError(f"Ray's node is gone: {str(error).partition(chr(10))[0]}") from error
+        raise ClusterError(f"Ray's node was lost: {str(error).partition(chr(10))[0]}") from error
 
 
 class _GuardedDriver:
     """A driver whose first error ends the study instead of a trial.
 
-    Tune takes an error of a searcher or a scheduler for one of the trial at hand, and continues. So the error is kept
-    here, nothing more is asked of the driver, and every trial is stopped; `run_on_ray` raises the error at its end.
+    Tune treats an error of a searcher or a scheduler as one of the current trial, and continues. Therefore the error is
+    kept here, the driver is not called again, and every trial is stopped; `run_on_ray` raises the error at its end.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -131,11 +131,11 @@ class _GuardedDriver:
         return self._kept(lambda: self._driver.is_cut_off, True)
 
     def report_progress(self) -> None:
-        """Say that Tune's loop has come round once more."""
+        """Tell the driver that Tune's loop has completed another round."""
         self._kept(self._driver.report_progress, None)
 
     def report_working(self, number: int) -> None:
-        """Say that a worker trains this trial."""
+        """Tell the driver that a worker trains this trial."""
         self._kept(lambda: self._driver.report_working(self.live[number]), None)
 
     def find_overdue(self) -> Sequence[tuple[Trial, str]]:
@@ -143,15 +143,15 @@ class _GuardedDriver:
         return self._kept(self._driver.find_overdue, ())
 
     def report(self, trial: Trial, reports: Sequence[Report]) -> bool:
-        """Take in reports of a trial. Return whether the trial continues; if not, its worker is free."""
+        """Pass reports of a trial to the driver, and return whether the trial continues; if not, its worker is free."""
         return self._kept(lambda: self._driver.report(trial, reports).continues, False)
 
     def fail(self, trial: Trial, traceback: str) -> None:
-        """End a trial whose training raised."""
+        """Tell the driver that the training of a trial has raised."""
         self._kept(lambda: self._driver.fail(trial, traceback), None)
 
     def report_lost_worker(self, trial: Trial, reason: str) -> None:
-        """Say that the worker of a trial has died."""
+        """Tell the driver that the worker of a trial has died."""
         self._kept(lambda: self._driver.report_lost_worker(trial, reason), None)
 
     def _kept(self, call: Callable[[], T], otherwise: T) -> T:
@@ -159,7 +159,7 @@ class _GuardedDriver:
             return otherwise
         try:
             return call()
-        except Exception as error:  # noqa: BLE001  Tune's loop must come to its end before the error is raised
+        except Exception as error:  # noqa: BLE001  Tune's loop has to end before the error is raised
             _LOG.debug("the driver raised; every trial is stopped", exc_info=True)
             self.error = error
             return otherwise
@@ -182,7 +182,7 @@ def sweep_on_ray(trial_plan: TrialPlan, jobs: Sequence[RangeTestJob], sweep: Swe
 
 
 def _results_of(what: str, tasks: Sequence[Any]) -> list[Any]:
-    """Return the results of tasks. Raises DataError when they exceed `TASK_SECONDS`; their workers are killed then."""
+    """Return the results of tasks. If they exceed `TASK_SECONDS`, kill their workers and raise DataError."""
     with _cluster_errors():
         try:
             return list(ray.get(list(tasks), timeout=TASK_SECONDS))
@@ -197,18 +197,18 @@ def _sweep_one(trial_plan: TrialPlan, params: Mapping[str, Scalar], seed: int, s
 
 
 class StudySearcher(Searcher):
-    """Hands the driver's trials to Tune. Their reports go to the driver through the scheduler, which can answer."""
+    """Hands the driver's trials to Tune. Reports go through the scheduler, which can answer with a decision."""
 
     def __init__(self, driver: _GuardedDriver) -> None:
         super().__init__()
         self._driver = driver
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Accept whatever Tune says: the driver knows metric, mode and space."""
+        """Accept any values: the driver knows metric, mode and space."""
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the config of the next trial, `FINISHED`, or None: Tune then asks again after the next result."""
+        """Return the config of the next trial; `FINISHED` if there is none; None if Tune has to ask again later."""
         trial = self._driver.ask()
         if trial is None:
             return Searcher.FINISHED if self._driver.finished else None
@@ -234,15 +234,15 @@ class StudyScheduler(FIFOScheduler):
 
     @property
     def supports_buffered_results(self) -> bool:
-        """Whether Tune may hold results back: never, because each one may end its trial."""
+        """Return whether Tune may buffer results: False, because each result may end its trial."""
         return False
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Accept whatever Tune says: the driver knows metric and mode."""
+        """Accept any values: the driver knows metric and mode."""
         return True
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """Return None, and rely on Tune to start pending trials by itself, which it does though no contract says so.
+        """Return None: Tune then starts pending trials by itself, which it does not document.
 
         A trial named here would take over the worker of one that has just ended and give up its own, which is still
         starting: many short trials would then all run in one worker. Finding one also costs a pass over all trials.
@@ -250,7 +250,7 @@ class StudyScheduler(FIFOScheduler):
         return None
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        """Return Tune's word for the driver's decision."""
+        """Return the driver's decision as Tune's CONTINUE or STOP."""
         continues = self._driver.report(self._driver.live[trial.config[NUMBER]], reports_of(result))
         return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
@@ -267,22 +267,22 @@ class StudyScheduler(FIFOScheduler):
 
 
 class StudyWatch(Callback):
-    """What must happen even when no trial reports. Tune calls it ten times a second.
+    """Does what must happen even if no trial reports. Tune calls it ten times a second.
 
-    It tells the driver that the loop goes on, and kills the workers of overdue trials: a process that hangs in native
-    code reacts to nothing else.
+    It tells the driver that the loop makes progress, and kills the workers of overdue trials, because a process that
+    hangs in native code cannot be ended otherwise.
     """
 
     def __init__(self, driver: _GuardedDriver) -> None:
         self._driver = driver
-        self._look_at = 0.0
+        self._check_at = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        """Do both; the search for overdue trials once in `LOOK_SECONDS`."""
+        """Do both; check for overdue trials once in `CHECK_SECONDS`."""
         self._driver.report_progress()
-        if time.monotonic() < self._look_at:
+        if time.monotonic() < self._check_at:
             return
-        self._look_at = time.monotonic() + LOOK_SECONDS
+        self._check_at = time.monotonic() + CHECK_SECONDS
         actors = {
             trial.config[NUMBER]: (trial, actor)
             for trial in trials
@@ -298,13 +298,15 @@ class StudyWatch(Callback):
 
 
 class StudyStopper(Stopper):
-    """Ends a study whose time is up, with trials that do not come to report and those that wait for a worker."""
+    """Ends a study whose time limit is reached, including trials that do not report and trials that wait for a
+    worker."""
 
     def __init__(self, driver: _GuardedDriver) -> None:
         self._driver = driver
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles the stopper with its own state, which nothing reads, and a driver has locks."""
+        """Return no state: Tune pickles the stopper with records that are not read, and a driver has locks, which
+        cannot be pickled."""
         return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -1,4 +1,5 @@
-"""A trial as Ray Tune runs it: an actor that trains some epochs in a step, and takes the next trial when one ends."""
+"""The actor in which Ray Tune trains trials: it trains some epochs in a step, and takes the next trial when one
+ends."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from dialin.execution.trial_run import TrialPlan, TrialRun
 from dialin.search.records import Report, Trial
 from dialin.specification.findings import Finding
 
-# Trials and reports cross processes as JSON text: Tune copies, flattens, keeps and logs any other kind of value.
+# Trials and reports are passed between processes as JSON text, because Tune copies, flattens and logs other values.
 NUMBER, TRIAL, REPORTS = "number", "trial", "reports"
-"""Keys of what Tune gets: the trial's number and the trial in a config, the reports in a result."""
+"""Keys of Tune's dictionaries: the trial's number and the trial in a config, the reports in a result."""
 
 
 def config_of(trial: Trial) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def reports_of(result: dict[str, Any]) -> list[Report]:
 
 
 class StudyTrainable(Trainable):
-    """Tune's form of a `TrialRun`. The plan is common to all trials of a study and sent once; the config is a trial."""
+    """A `TrialRun` as Tune's Trainable. The plan, which all trials of a study share, is sent once; the config is a
+    trial."""
 
     _current: TrialRun | None = None
 

@@ -1,4 +1,4 @@
-"""The log of a trial: what its code prints."""
+"""The log of a trial, with the output of its code."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TextIO
 
 MOST_BYTES = 1024 * 1024
-"""Largest size of one trial's log: a loop that prints each batch must not fill the disk."""
+"""Maximum size of one trial's log, so that a loop that prints each batch does not fill the disk."""
 
 
 class TrialLog:
     """Copies what Python writes to standard output and error to a file, while a block runs with `captured()`.
 
-    The text also goes where it would have gone. The first text creates the file. What native code or other processes
-    write to the file descriptors themselves is not captured. A log of `MOST_BYTES` says so once and takes no more. A
-    log that cannot be written does not stop the trial. Thread safe.
+    The text also goes to the original streams. The first text creates the file. Output that native code or other
+    processes write to the file descriptors is not captured. At `MOST_BYTES` a last line says that the log is full, and
+    later text is dropped. A log that cannot be written does not stop the trial. Thread safe.
     """
 
     def __init__(self, file: Path) -> None:
@@ -29,7 +29,8 @@ class TrialLog:
 
     @contextmanager
     def captured(self) -> Iterator[None]:
-        """Capture what this block writes. The streams are those of the whole process: one trial at a time may do so."""
+        """Capture the output of this block. It replaces the streams of the whole process, so only one trial may use it
+        at a time."""
         before = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _Copied(before[0], self), _Copied(before[1], self)
         try:
@@ -46,7 +47,7 @@ class TrialLog:
             try:
                 self._write(data)
             except OSError:
-                self._is_full = True  # the disk is full; the trial goes on without its log
+                self._is_full = True  # the disk is full, for example; the trial continues without its log
 
     def _write(self, data: bytes) -> None:
         if self._size is None:
@@ -55,14 +56,14 @@ class TrialLog:
         if self._size + len(data) > MOST_BYTES:
             self._is_full = True
             data = data[: max(0, MOST_BYTES - self._size)]
-            data += f"\n[what this trial prints beyond {MOST_BYTES // 1024} KiB is not kept]\n".encode()
+            data += f"\n[this log is full: further output, beyond {MOST_BYTES // 1024} KiB, is not kept]\n".encode()
         with self._file.open("ab") as opened:
             opened.write(data)
         self._size += len(data)
 
 
 class _Copied:
-    """A text stream whose writes also go to a trial's log. All other attributes are those of the stream."""
+    """A text stream whose writes also go to a trial's log. It delegates all other attributes to the stream."""
 
     def __init__(self, stream: TextIO, log: TrialLog) -> None:
         self._stream, self._log = stream, log
@@ -72,7 +73,7 @@ class _Copied:
         self._log.append(text)
         try:
             return self._stream.write(text)
-        except UnicodeEncodeError:  # no encoding has, for example, half of a surrogate pair
+        except UnicodeEncodeError:  # for example half of a surrogate pair, which no encoding has
             return self._stream.write(text.encode(errors="backslashreplace").decode())
 
     def writelines(self, lines: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""One trial of any objective in training: its epochs, and when its state is saved. Every executor uses it."""
+"""Trains one trial of any objective, epoch by epoch, and saves its state. Every executor uses it."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ RangeTestJob = tuple[Mapping[str, Scalar], int]
 
 _LOG = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 10.0
-"""Shortest time between two checkpoints that no rung, target or end asks for."""
+"""Minimum time between two checkpoints that are not required by a rung, the target or the last epoch."""
 CHECKPOINT_FRACTION = 0.05
-"""Fraction of a trial's time that such checkpoints may take."""
+"""Maximum fraction of a trial's time for such checkpoints."""
 TOGETHER_SECONDS = 0.5
-"""Epochs are reported together as long as all of them take no longer than this."""
+"""Epochs are reported together if all of them take no longer than this."""
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What all trials of a study have in common. Picklable: it is sent to the workers."""
+    """What all trials of a study have in common. Picklable, because it is sent to the workers."""
 
     objective: Objective
     resources: Resources
-    """What one trial may use."""
+    """The processors and GPUs that one trial may use."""
     epochs: int
     """Epochs of a full trial."""
     metric: str
@@ -65,12 +65,12 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class TrialStep:
-    """What one step of a trial came to."""
+    """The result of one step of a trial."""
 
     reports: list[Report]
-    """The epochs since the step before."""
+    """The epochs since the previous step."""
     error: Exception | None = None
-    """What the training raised, where that was before any epoch of this step was complete."""
+    """The exception of the training, if it was raised before an epoch of this step was complete."""
 
 
 class TrialRun:
@@ -98,9 +98,10 @@ class TrialRun:
     def advance(self) -> TrialStep:
         """Train one more epoch, and further ones that fit into `TOGETHER_SECONDS`.
 
-        The step ends with the first epoch after which somebody has to decide: at a rung, at the end, when the target is
-        reached, after a number that is not finite, after a finding. An error of the training is kept until the epochs
-        before it were returned. What the training prints goes to the trial's log.
+        The step ends with the first epoch after which the driver has to decide: at a rung, at the last epoch, if the
+        target is reached, after a metric that is not finite, and after a finding. If the training raises, the step
+        returns the epochs before that, and the next step returns the exception. The output of the training goes to the
+        trial's log.
         """
         with self._captured():
             reports = self._train_until_decision()
@@ -112,7 +113,7 @@ class TrialRun:
         while self._raised is None:
             try:
                 reports.append(self._next())
-            except Exception as error:  # noqa: BLE001  a person's training code may raise anything
+            except Exception as error:  # noqa: BLE001  a user's training code may raise anything
                 _LOG.debug("the training of trial %s raised", self._trial.number, exc_info=True)
                 self._raised = error
                 break
@@ -156,8 +157,12 @@ class TrialRun:
             try:
                 load_checkpoint(run, folder)
             except DataError as error:
-                # A damaged checkpoint costs epochs and not the trial: the one before it is tried, then the beginning.
-                _LOG.warning("%s; trial %s goes back to the checkpoint before", error, self._trial.number)
+                # A damaged checkpoint must not fail the trial: the previous one is loaded, or training starts again.
+                _LOG.warning(
+                    "%s; trial %s continues from the previous checkpoint, or from the start if there is none",
+                    error,
+                    self._trial.number,
+                )
                 run.close()
                 run = self._plan.objective.start(self._trial.params, self._trial.seed, self._plan.resources)
             else:
@@ -190,9 +195,9 @@ class TrialRun:
 
 
 def evaluate_checkpoint(plan: TrialPlan, trial: Trial, checkpoint: str) -> Metrics:
-    """Return metrics on the test split of the best epoch's weights in a checkpoint. Raises DataError for a damaged one.
+    """Return the metrics on the test split of the best epoch's weights in a checkpoint.
 
-    Nothing else in a study reads the test split.
+    Nothing else in a study reads the test split. Raises DataError for a damaged checkpoint.
     """
     run = plan.objective.start(trial.params, trial.seed, plan.resources)
     try:

@@ -1,7 +1,7 @@
-"""Objectives: what a study can tune. `build` returns the one that a specification names.
+"""Objectives: the kinds of training that a study can tune. `build` returns the one that a specification names.
 
 A new objective is a module with a class that implements `base.Objective` and `base.Run`, a branch in `build`, and its
-section in `specification/study_spec.py`. What it needs (torch, a person's file) it imports when a trial starts.
+section in `specification/study_spec.py`. It imports what it needs (torch, a user's file) when a trial starts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dialin.specification.study_spec import PythonSpec, StudySpec
 
 
 def build(spec: StudySpec, data_dir: Path) -> Objective:
-    """Return the objective of a specification. Data sets are looked for in `data_dir`, and downloaded there."""
+    """Return the objective of a specification. `data_dir`: the folder with the data sets, to which missing
+    ones are downloaded."""
     if isinstance(spec.objective, PythonSpec):
         from dialin.objectives.python_function import PythonFunction
 
@@ -30,7 +31,7 @@ def build(spec: StudySpec, data_dir: Path) -> Objective:
 def look_for_data(spec: StudySpec, data_dir: Path) -> str:
     """Return where the data of a study is, or that the first run downloads it; empty for a study without data.
 
-    Nothing is read. Raises DataError for a person's own file or folder that does not exist.
+    The data is not read. Raises DataError for a user's file or folder that does not exist.
     """
     if isinstance(spec.objective, PythonSpec) or spec.objective.dataset in ("synthetic", "digits"):
         return ""

@@ -16,7 +16,7 @@ Metrics = dict[str, float]
 
 
 class NoMoreEpochsError(Exception):
-    """Raised by `Run.epoch` when the training itself has ended. The message says after which epoch, and why."""
+    """Raised by `Run.epoch` when the training has ended by itself. The message says after which epoch, and why."""
 
 
 class Run(Protocol):
@@ -25,39 +25,41 @@ class Run(Protocol):
     def epoch(self) -> Metrics:
         """Train one more epoch, validate, and return the metrics of that epoch.
 
-        Raises NoMoreEpochsError when there is none, which completes the trial.
+        Raises NoMoreEpochsError when there is no further epoch; the trial is then complete.
         """
 
     def save(self, folder: Path) -> None:
         """Write the whole state to an existing folder. A run that loads it continues as if never interrupted."""
 
     def load(self, folder: Path) -> None:
-        """Take over the state that `save` wrote. Raises DataError when it is that of another configuration."""
+        """Restore the state that `save` wrote. Raises DataError for the state of another configuration."""
 
     def test(self) -> Metrics:
-        """Return metrics on the test split of the best epoch's weights; an empty mapping without a test split.
+        """Return the metrics of the best epoch's weights on the test split; empty if there is no test split.
 
-        Nothing else reads the test split.
+        No other method reads the test split.
         """
 
     def findings(self) -> Sequence[Finding]:
-        """Return what the doctor newly found in the last epoch; empty without a doctor."""
+        """Return the new findings of the doctor, which checks training statistics, in the last epoch; may be empty."""
 
     def close(self) -> None:
         """Release memory and devices. The run is not used afterwards."""
 
 
 class Objective(Protocol):
-    """One kind of training that a study can tune. Picklable: it is sent to the workers."""
+    """A kind of training that a study can tune. Picklable, because it is sent to the workers."""
 
     def prepare(self, progress: Callable[[str], None]) -> None:
-        """Make this machine ready: download, unpack, check. Cheap when that was done before. Raises DataError."""
+        """Prepare the data on this machine: download, unpack, check. Fast if that was done before. `progress` is called
+        with lines about it. Raises DataError for data that is missing or damaged."""
 
     def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
-        """Run the learning-rate range test of a configuration once, from new weights. Its `lr` has no influence."""
+        """Run the learning-rate range test of a configuration once, from new weights. The `lr` in `params` is
+        ignored."""
 
     def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
-        """Return the cost of so many steps of a range test, in epochs of training."""
+        """Return the cost of `steps` steps of a range test, in epochs of training."""
 
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> Run:
-        """Begin a trial. `params` holds every active knob, including fixed ones and defaults."""
+        """Start a trial. `params` has the value of every active knob, including fixed ones and defaults."""

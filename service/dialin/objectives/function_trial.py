@@ -1,4 +1,4 @@
-"""The `trial` argument of a person's own training function, and the way of its reports.
+"""The `trial` argument of a user's training function, and how its reports reach dialin.
 
     def train(config, trial):
         model = Model(config["width"], seed=trial.seed)
@@ -12,8 +12,8 @@
             if trial.should_stop:
                 return
 
-The function calls dialin to report, while dialin calls a `Run` for its next epoch. So the function runs in a thread of
-its own, and of the two threads one is always waiting for the other.
+The function calls dialin to report, while dialin calls a `Run` for its next epoch. Therefore the function runs in
+another thread, and at any time one of the two threads waits for the other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 
 from dialin.objectives.base import Metrics
 
-_METRIC_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ ./-]{0,249}")  # what MLflow takes
+_METRIC_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ ./-]{0,249}")  # what MLflow accepts
 
 
 class TrialStoppedError(BaseException):
@@ -45,24 +45,24 @@ class TrialStoppedError(BaseException):
 
 @dataclass(frozen=True)
 class Report:
-    """What the function reported of one epoch."""
+    """The function's report of one epoch."""
 
     epoch: int
-    """From 1."""
+    """The first epoch is 1."""
     metrics: Metrics
-    """The value that the study optimizes, and what the function reported beside it."""
+    """The value that the study optimizes, and the other metrics of the report."""
 
 
 class Exchange:
     """Passes reports from the function's thread to the run's, one at a time. Thread safe.
 
-    The function waits until its next report is wanted, or the trial is over.
+    The function waits in `hand_over` until the run asks for the next report or the trial is over.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._report: Report | None = None
-        self._taken = False  # whether the run has the report; a report that comes early waits
+        self._taken = False  # whether the run has received `_report`
         self._ended = False
         self._closed = False
 
@@ -72,22 +72,25 @@ class Exchange:
         return self._closed
 
     def hand_over(self, report: Report) -> None:
-        """Pass a report, and wait until the next is wanted. Raises TrialStoppedError when the trial was over before."""
+        """Pass a report, and wait until the run asks for the next one. Raises TrialStoppedError if the trial is
+        over."""
         with self._changed:
             if self._closed:
-                raise TrialStoppedError("this trial is over; look at trial.should_stop after each report")
+                raise TrialStoppedError(
+                    "this trial is over; check trial.should_stop after each report, and return if it is true"
+                )
             self._report = report
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._report is None or self._closed)
 
     def end(self) -> None:
-        """Say that the function has returned or raised."""
+        """Record that the function has returned or raised."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def next(self) -> Report | None:
-        """Let the function continue, and return its next report; None when it has ended without one."""
+        """Let the function continue, and return its next report; None if it has ended without another report."""
         with self._changed:
             if self._taken:
                 self._report, self._taken = None, False
@@ -97,16 +100,16 @@ class Exchange:
             return self._report
 
     def close(self) -> None:
-        """Say that no more reports are wanted."""
+        """Record that the trial is over, which makes the function's next report raise TrialStoppedError."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 class Checkpoint:
-    """The state of a trial as a folder of files, which the function writes and reads.
+    """Saves and loads the state of a trial, a folder with files that the function writes and reads.
 
-    Save before the report of an epoch: what was saved by then is kept with that epoch.
+    Call `save` before the report of an epoch: the state is then stored with that epoch.
     """
 
     def __init__(self, scratch: Path, kept: Path | None = None, epoch: int = 0) -> None:
@@ -118,13 +121,15 @@ class Checkpoint:
 
     @contextmanager
     def save(self, epoch: int) -> Iterator[Path]:
-        """Yield an empty folder for the state after `epoch`. At the end of the block it replaces what was saved before.
+        """Yield an empty folder for the state after `epoch`. At the end of the block it replaces the previous state.
 
-        When the block raises, what was saved before stays. Raises ValueError for an epoch that is not the current one.
+        If the block raises, the previous state stays. Raises ValueError for an epoch that is not the current one.
         """
         epoch, wanted = _epoch(epoch), self.expected()
         if epoch not in (wanted - 1, wanted):
-            raise ValueError(f"trial.checkpoint.save({epoch}): the next epoch to report is {wanted}")
+            raise ValueError(
+                f"trial.checkpoint.save({epoch}): allowed are the next epoch to report, {wanted}, and the one before it"
+            )
         folder = Path(tempfile.mkdtemp(prefix="state-", dir=self._scratch))
         with ExitStack() as undo:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -135,87 +140,97 @@ class Checkpoint:
             shutil.rmtree(before, ignore_errors=True)
 
     def load(self) -> Path | None:
-        """Return the folder with the state after `trial.epoch` epochs; None when there is none."""
+        """Return the folder with the state after `trial.epoch` epochs; None if no state was saved."""
         self.was_loaded = self._newest is not None
         return self._newest
 
     def newest(self) -> tuple[int, Path | None]:
-        """Return epoch and folder of what was saved last; 0 and None before the first."""
+        """Return the epoch and the folder of the last saved state; 0 and None if no state was saved."""
         return self._epoch, self._newest
 
     def expected(self) -> int:
-        """Return the epoch to report next. A function that loads no state starts again from the first."""
+        """Return the epoch to report next. It is 1 for a function that has not loaded the state."""
         if self._reported is not None:
             return self._reported + 1
         return self._began + 1 if self.was_loaded else 1
 
-    def reported(self, epoch: int) -> None:
-        """Note that an epoch was reported."""
+    def record_report(self, epoch: int) -> None:
+        """Record that an epoch was reported."""
         self._reported = epoch
 
 
 class FunctionTrial:
-    """The second argument of a person's training function."""
+    """The second argument of a user's training function."""
 
     def __init__(self, seed: int, epochs: int, metric: str, checkpoint: Checkpoint, exchange: Exchange) -> None:
         self.seed = seed % 2**32
         """Seed of the trial, from 0 to 2**32 - 1, which every library accepts."""
         self.epoch = checkpoint.newest()[0]
-        """Epochs behind the state to load; 0 when there is none."""
+        """Epochs after which the state to load was saved; 0 if there is no state."""
         self.epochs = epochs
-        """The most epochs to train."""
+        """The maximum number of epochs to train."""
         self.checkpoint = checkpoint
         """Saves and loads the state."""
         self._metric = metric
         self._exchange = exchange
 
     def report(self, epoch: int, value: float, **metrics: float) -> None:
-        """Report an epoch: the value that the study optimizes, and further metrics to be shown beside it.
+        """Report an epoch: the value that the study optimizes, and further metrics to show beside it.
 
-        Epochs count from 1, and none may be left out. Returns when the study has decided; `should_stop` says how.
-        Raises ValueError for an epoch out of turn or a name that no metric can have, TypeError for what is no number.
+        Epochs count from 1, and none may be left out. Returns when the study has decided whether the trial continues;
+        `should_stop` is the decision. Raises ValueError for an epoch that is not the next one and for a name that is
+        not allowed, and TypeError for a value that is not a number.
         """
         report = Report(_epoch(epoch), self._numbers(value, metrics))
         if (wanted := self.checkpoint.expected()) != report.epoch and not self.should_stop:
-            raise ValueError(f"trial.report: epoch {report.epoch}, and {wanted} comes next{self._hint(report.epoch)}")
-        self.checkpoint.reported(report.epoch)
+            raise ValueError(
+                f"trial.report: epoch {report.epoch}; the next epoch is {wanted}{self._hint(report.epoch)}"
+            )
+        self.checkpoint.record_report(report.epoch)
         self._exchange.hand_over(report)
 
     @property
     def should_stop(self) -> bool:
-        """Whether the trial is over or paused. The function then returns; what it has saved is kept."""
+        """Whether the trial is over or paused. The function has to return then; its saved state is kept."""
         return self._exchange.closed
 
     def _hint(self, epoch: int) -> str:
         if epoch == 1 and self.checkpoint.was_loaded:
-            return f", for a state was loaded: start with range(trial.epoch + 1, ...), trial.epoch is {self.epoch}"
+            return f", because a state was loaded: start with range(trial.epoch + 1, ...); trial.epoch is {self.epoch}"
         if self.epoch and epoch == self.epoch + 1 and not self.checkpoint.was_loaded:
-            return ", for no state was loaded: call trial.checkpoint.load()"
+            return ", because no state was loaded: call trial.checkpoint.load()"
         return ""
 
     def _numbers(self, value: float, metrics: Metrics) -> Metrics:
         if self._metric in metrics:
-            raise ValueError(f"trial.report: {self._metric!r} is the value itself, the second argument")
+            raise ValueError(
+                f"trial.report: {self._metric!r} is the value that the study optimizes; pass it as the second "
+                "argument only"
+            )
         wrong = next((name for name in metrics if not _METRIC_NAME.fullmatch(name)), None)
         if wrong is not None:
-            raise ValueError(f"trial.report: {wrong!r} is no name of a metric; allowed: letters, digits and _ - . / ")
+            raise ValueError(
+                f"trial.report: {wrong!r} cannot be the name of a metric; allowed: up to 250 letters, digits, spaces "
+                "and _ - . /, the first a letter, a digit or _"
+            )
         every = {self._metric: value, **metrics}
         return {name: number(name, given) for name, given in every.items()}
 
 
 def number(name: str, value: object) -> float:
-    """Return a metric as a float: from a number, or from an array or tensor of one. Raises TypeError otherwise."""
+    """Return a metric as a float. The value is a number, or an array or tensor with one element; else raises
+    TypeError."""
     held = _held(value)
     if isinstance(held, bool) or not isinstance(held, numbers.Real):
-        raise TypeError(f"trial.report: {name} is {_short(value)}, which is no number")
+        raise TypeError(f"trial.report: {name} is {_short(value)}, which is not a number")
     try:
         return float(held)
     except OverflowError:
-        return math.inf  # a whole number beyond all floats; the trial diverges, as with other infinite values
+        return math.inf  # an integer too large for a float; the trial counts as diverged, as for any infinite value
 
 
 def _held(value: Any) -> object:
-    """The number in an array or tensor of one; any other value as it is."""
+    """Return the number in an array or tensor with one element; any other value unchanged."""
     try:
         return value.item()
     except (AttributeError, TypeError, ValueError, RuntimeError):
@@ -228,7 +243,7 @@ def _epoch(epoch: object) -> int:
             raise TypeError
         return operator.index(epoch)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"trial.report: the epoch is {_short(epoch)}, which is no whole number") from None
+        raise TypeError(f"trial.report: the epoch is {_short(epoch)}, which is not an integer") from None
 
 
 def _short(value: object) -> str:

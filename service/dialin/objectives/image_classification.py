@@ -30,7 +30,7 @@ class ImageClassification:
     dataset: str
     """Name of a data set, `npz:PATH` or `folder:PATH`."""
     data_dir: Path
-    """Folder where data sets are looked for and downloaded to."""
+    """Folder with the data sets, to which missing ones are downloaded."""
     validation_fraction: float
     """Fraction of the training images that trials validate on."""
     samples: int | None
@@ -38,7 +38,7 @@ class ImageClassification:
     split_seed: int
     """Seed of the choice of images for validation, the same for all trials."""
     training: TrainingOptions
-    """How a trial trains and is judged."""
+    """How a trial trains, and the metric by which it is compared."""
 
     @classmethod
     def from_spec(cls, spec: StudySpec, data_dir: Path) -> ImageClassification:
@@ -61,7 +61,7 @@ class ImageClassification:
         )
 
     def prepare(self, progress: Callable[[str], None]) -> None:
-        """Download the data set, or read it from the person's files, unless this machine has it already."""
+        """Download the data set, or read it from the user's files, unless this machine has it already."""
         from dialin.training.datasets import prepare
 
         prepare(self.dataset, self.data_dir, progress)
@@ -86,7 +86,7 @@ class ImageClassification:
         return steps * images_per_step / train
 
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> Run:
-        """Begin a trial. Raises DataError when its resources include a GPU and torch sees none."""
+        """Start a trial. Raises DataError if its resources include a GPU and torch finds none."""
         from dialin.training.run import ImageRun
 
         return ImageRun(params, self._splits(self._device(resources)), seed, self.training)
@@ -96,7 +96,10 @@ class ImageClassification:
         import torch
 
         if resources.gpus > 0 and not torch.cuda.is_available():
-            raise DataError(f"the trial was given {resources.gpus:g} gpus, and torch sees none here")
+            raise DataError(
+                f"a trial was given {resources.gpus:g} gpus, but torch finds no GPU on this machine; give "
+                "trials no gpus, or install a torch that supports the GPU"
+            )
         torch.set_num_threads(max(1, int(resources.cpus)))
         return "cuda" if resources.gpus > 0 else "cpu"
 

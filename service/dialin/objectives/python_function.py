@@ -1,4 +1,4 @@
-"""The objective python_function: a person's own training function. Its file is executed only where trials run."""
+"""The objective python_function: a user's training function. Its file is executed only where trials run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PythonFunction:
         return cls(asked.file, asked.function, asked.metric, epochs)
 
     def prepare(self, progress: Callable[[str], None]) -> None:
-        """Raise FunctionError when the file has no such function. The file is parsed for that, not executed."""
+        """Raise FunctionError if the file has no such function. The file is parsed and not executed."""
         try:
             check_function(self.file, self.function)
         except ValueError as error:
@@ -67,22 +67,24 @@ class PythonFunction:
         self._has_no_range_test()
 
     def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
-        """Raise UsageError."""
+        """Raise UsageError, as `range_test` does."""
         self._has_no_range_test()
 
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> FunctionRun:
-        """Begin a trial. The function itself is called with the first epoch."""
+        """Start a trial. The function is called when the first epoch is asked for."""
         return FunctionRun(self, params, seed)
 
     def _has_no_range_test(self) -> NoReturn:
-        raise UsageError(f"{self.file.name}:{self.function} is a function of one's own, and has no range test")
+        raise UsageError(
+            f"{self.file.name}:{self.function} is a user's training function, for which there is no range test"
+        )
 
 
 class FunctionRun:
-    """One trial: the function in a thread of its own, which starts with the first epoch.
+    """One trial. The function runs in a thread, which starts with the first epoch.
 
-    When the function has saved its state at an earlier epoch than the one to continue from, or not at all, it trains
-    the epochs in between again; these are not reported a second time.
+    If the function saved its state before the epoch to continue from, or not at all, it trains the epochs in between
+    again; these are not reported a second time.
     """
 
     def __init__(self, objective: PythonFunction, params: Mapping[str, Scalar], seed: int) -> None:
@@ -110,13 +112,13 @@ class FunctionRun:
             raise FunctionError(self._failure)
         if not self._done:
             raise FunctionError(
-                f"{name} returned{self._returned} and had reported nothing; it calls trial.report(epoch, value)"
+                f"{name} returned{self._returned} without a report; call trial.report(epoch, value) after each epoch"
             )
-        unread = f"; what it returned,{self._returned}, is not read: it reports values" if self._returned else ""
+        unread = f"; the returned value{self._returned} is ignored, only trial.report counts" if self._returned else ""
         raise NoMoreEpochsError(f"{name} returned after epoch {self._done} of {self._objective.epochs}{unread}")
 
     def save(self, folder: Path) -> None:
-        """Write what the function saved last, and the epoch it has reported."""
+        """Write the last state that the function saved, and the last epoch that it reported."""
         saved, state = self._checkpoint.newest()
         note = {"epoch": self._done, "saved": saved, "params": self._params}
         (folder / _NOTE).write_text(json.dumps(note))
@@ -124,7 +126,7 @@ class FunctionRun:
             shutil.copytree(state, folder / _STATE)
 
     def load(self, folder: Path) -> None:
-        """Take over a saved state. Raises DataError when it is that of another configuration."""
+        """Restore a saved state. Raises DataError for the state of another configuration."""
         note = json.loads((folder / _NOTE).read_text())
         if note["params"] != self._params:
             raise DataError(f"checkpoint {folder} belongs to another configuration: {note['params']}")
@@ -136,22 +138,22 @@ class FunctionRun:
             self._checkpoint = Checkpoint(self._scratch, kept, note["saved"])
 
     def test(self) -> Metrics:
-        """Return no metrics: a function reports whatever it measures."""
+        """Return no metrics: dialin does not know a test split of the function."""
         return {}
 
     def findings(self) -> Sequence[Finding]:
-        """Return nothing: the doctor does not see into the function."""
+        """Return no findings: the doctor has no access to the function's network."""
         return ()
 
     def close(self) -> None:
-        """Tell the function that the trial is over, and wait up to `CLOSE_SECONDS` for its return."""
+        """Set the function's `trial.should_stop`, and wait up to `CLOSE_SECONDS` until it returns."""
         self._exchange.close()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
             if self._thread.is_alive():
                 _LOG.warning(
-                    "%s still runs after the end of its trial, until it reports again; check trial.should_stop after "
-                    "each report, and return",
+                    "%s still runs after the end of its trial, and will until its next report; it should check "
+                    "trial.should_stop after each report, and return",
                     self._objective.function,
                 )
         remove_scratch(self._scratch)
@@ -169,17 +171,17 @@ class FunctionRun:
             self._returned = _number_text(returned)
         except TrialStoppedError:
             pass
-        except BaseException as error:  # noqa: BLE001  a person's code may raise anything, which fails this trial
+        except BaseException as error:  # noqa: BLE001  a user's code may raise anything, which fails this trial
             self._failure = _traceback_of(error)
             if self._exchange.closed:
-                said = "raised after its trial was stopped or paused, which changes nothing"
+                said = "raised after its trial was stopped or paused; this does not change the trial"
                 _LOG.warning("%s %s:\n%s", self._objective.function, said, self._failure)
         finally:
             self._exchange.end()
 
 
 def _number_text(returned: object) -> str:
-    """A number as text, with a space before it; empty for anything else, such as a model."""
+    """Return a number as text with a space before it; an empty text for anything else, such as a model."""
     try:
         return f" {number('returned', returned):g}"
     except TypeError:
@@ -187,15 +189,15 @@ def _number_text(returned: object) -> str:
 
 
 def load_function(file: Path, function: str) -> Callable[[dict[str, Scalar], FunctionTrial], Any]:
-    """Return the function of a file, which is executed once in each process and can import its neighbours.
+    """Return a function of a file. The file is executed once in each process, and can import modules of its folder.
 
-    Raises FunctionError when the file has no such function.
+    Raises FunctionError if the file has no such function.
     """
     with _LOADING:
         module = _module(file)
     found = getattr(module, function, None)
     if not callable(found):
-        raise FunctionError(f"{function!r} in {file} is no function")
+        raise FunctionError(f"{function!r} in {file} is not a function")
     return found  # type: ignore[no-any-return]
 
 
@@ -204,16 +206,16 @@ _LOADING = threading.Lock()
 
 def _module(file: Path) -> ModuleType:
     if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))  # last, so that its neighbours hide no installed module
+        sys.path.append(str(file.parent))  # last, so that the modules of its folder hide no installed module
     name = _module_name(file)
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise FunctionError(f"{file} is not Python")
+        raise FunctionError(f"{file} is not a Python file; its name has to end in .py")
     module = importlib.util.module_from_spec(spec)
     with ExitStack() as undo:
-        # Registered before it is executed, as `import` does: dataclasses and pickle look there.
+        # Registered before it is executed, as `import` does, because dataclasses and pickle look modules up there.
         sys.modules[name] = module
         undo.callback(sys.modules.pop, name, None)
         spec.loader.exec_module(module)
@@ -222,9 +224,9 @@ def _module(file: Path) -> ModuleType:
 
 
 def _module_name(file: Path) -> str:
-    """The module name that `import` would use, so that processes which the code starts find the module too.
+    """Return the module name that `import` would use, so that processes which the code starts find the module too.
 
-    Where that name belongs to another module, a name of its own.
+    If that name belongs to another module, return a name with a digest of the path.
     """
     if "." not in file.stem:
         there = sys.modules.get(file.stem)
@@ -235,7 +237,7 @@ def _module_name(file: Path) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    """The traceback from the person's own code on, made safe to be stored: any text may be in it."""
+    """Return the traceback without dialin's own frames, as printable text: an exception's message may be any text."""
     own = error.__traceback__
     while own is not None and own.tb_next is not None and _is_ours(own.tb_frame.f_code.co_filename):
         own = own.tb_next

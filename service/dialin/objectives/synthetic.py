@@ -1,6 +1,6 @@
-"""The objective synthetic: a closed form that behaves like training, in microseconds.
+"""The objective synthetic: a formula that behaves like training and takes microseconds.
 
-It serves demonstrations, tests and benchmarks. Validation accuracy rises along 1 - exp(-rate * epoch) to a maximum that
+It is for demonstrations, tests and benchmarks. Validation accuracy rises along 1 - exp(-rate * epoch) to a maximum that
 falls with the distance of each knob from its optimum. Of learning rate, momentum and batch size only the effective step
 lr / (1 - momentum) / (batch_size / 128) ** 0.5 matters; one that is too large diverges within two epochs.
 """
@@ -39,7 +39,7 @@ _TOPS: Mapping[str, Mapping[Scalar, float]] = {
 
 @dataclass(frozen=True)
 class Synthetic:
-    """The closed form as an objective."""
+    """The formula as an objective."""
 
     epochs: int
     """Epochs of a full trial."""
@@ -55,7 +55,7 @@ class Synthetic:
         """Do nothing."""
 
     def range_test(self, params: Mapping[str, Scalar], seed: int, resources: Resources, sweep: Sweep) -> Curve:
-        """Return what a test of training would show: a flat start, a rise to the best rate, a fall, then divergence."""
+        """Return a curve with the typical course: flat at first, a rise to the best rate, a fall, then divergence."""
         generator = np.random.default_rng([seed % 2**32, 7])
         rates: list[float] = []
         losses: list[float] = []
@@ -71,16 +71,17 @@ class Synthetic:
         return Curve(tuple(rates), tuple(losses), tuple(accuracies))
 
     def range_test_epochs(self, params: Mapping[str, Scalar], steps: int) -> float:
-        """Return the cost of so many steps, in epochs of training."""
+        """Return the cost of `steps` steps, in epochs of training."""
         return steps / 100
 
     def start(self, params: Mapping[str, Scalar], seed: int, resources: Resources) -> SyntheticRun:
-        """Begin a trial."""
+        """Start a trial."""
         return SyntheticRun(self, params, seed)
 
 
 class SyntheticRun:
-    """One trial. Its noise derives from its seed and the epoch, so that a resumed run continues as it would have."""
+    """One trial. The noise derives from the seed and the epoch, so that a resumed run continues as if never
+    interrupted."""
 
     def __init__(self, objective: Synthetic, params: Mapping[str, Scalar], seed: int) -> None:
         self._objective = objective
@@ -118,7 +119,7 @@ class SyntheticRun:
         (folder / "state.json").write_text(json.dumps(state))
 
     def load(self, folder: Path) -> None:
-        """Take over a saved state. Raises DataError when it is that of another configuration."""
+        """Restore a saved state. Raises DataError for the state of another configuration."""
         state = json.loads((folder / "state.json").read_text())
         if state["params"] != dict(self._params):
             raise DataError(f"checkpoint {folder} belongs to another configuration: {state['params']}")
@@ -131,7 +132,7 @@ class SyntheticRun:
         return {"accuracy": accuracy, "loss": _loss(accuracy)}
 
     def findings(self) -> list[Finding]:
-        """Return nothing."""
+        """Return no findings."""
         return []
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
-"""MLflow's server for `dialin up`, for nobody but its parts:
+"""MLflow's server for `dialin up`, which only the other services of `dialin up` can call:
 
     python -m dialin.server.mlflow_server --port N --database FILE --artifacts FOLDER
 
-Every answer, of whatever route, needs the secret that DIALIN_MLFLOW_SECRET holds; connections have the limits that the
-API's have, as every account of the machine can open some. It is one process: MLflow's own command would start uvicorn
-as another one, and cannot put anything before all routes.
+Every route requires the secret in DIALIN_MLFLOW_SECRET. Connections are limited as those of the API are, because every
+account of the machine can open some. MLflow's own command is not used: it starts uvicorn as another process, and has no
+way to check requests to all routes.
 """
 
 from __future__ import annotations
@@ -26,25 +26,31 @@ from dialin.tracking.mlflow_access import accepted_headers
 from dialin.tracking.mlflow_app import open_mlflow
 
 MOST_CONNECTIONS = 500
+_REFUSAL = b"this MLflow answers dialin only; use the path /mlflow/ of the dialin server instead\n"
 
 
-class Locked:
-    """An ASGI application that answers only who shows the secret."""
+class RequireSecret:
+    """ASGI middleware that answers 401 to requests without the secret."""
 
     def __init__(self, app: ASGIApp, secret: str) -> None:
         self._app, self._accepted = app, accepted_headers(secret)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._knows(scope)):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._is_authorized(scope)):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 401, "headers": headers})
-            await send({"type": "http.response.body", "body": b"ask by way of the server's /mlflow/\n"})
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": _REFUSAL,
+                }
+            )
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def _knows(self, scope: Scope) -> bool:
+    def _is_authorized(self, scope: Scope) -> bool:
         shown = [value for name, value in scope["headers"] if name == b"authorization"]
         return len(shown) == 1 and any(compare_digest(shown[0], accepted) for accepted in self._accepted)
 
@@ -57,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     secret = os.environ.pop(MLFLOW_SECRET, "")
     if not secret:
-        print(f"error: {MLFLOW_SECRET} is not set; `dialin up` starts this with a secret of its own", file=sys.stderr)
+        print(f"error: {MLFLOW_SECRET} is not set; start MLflow with `dialin up`, which sets it", file=sys.stderr)
         return 2
     os.umask(OutputFolder(arguments.artifacts.parent).mask)
-    app = Locked(open_mlflow(arguments.port, arguments.database, arguments.artifacts), secret)
+    app = RequireSecret(open_mlflow(arguments.port, arguments.database, arguments.artifacts), secret)
     limits = ConnectionLimits.within(MOST_CONNECTIONS, MOST_CONNECTIONS)  # all callers have one address
     uvicorn.run(
         app, host="127.0.0.1", port=arguments.port, http=protocol(limits), ws="none", log_level="warning",

@@ -1,4 +1,7 @@
-"""The server's process: `python -m dialin.server.serve --host H --port P`; the rest says the environment."""
+"""The process of the HTTP server: `python -m dialin.server.serve --host H --port P`.
+
+All other settings come from the environment (`dialin.settings`).
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ from dialin.store.migrate import upgrade
 from dialin.store.tokens import Tokens
 from dialin.supervisor import logs
 
-_NOT_STARTED = 3  # the exit code of uvicorn's own command
+_NOT_STARTED = 3  # the exit code that uvicorn's command line uses for it
 LOGGERS = ("dialin", "uvicorn", "asyncio", "py.warnings")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until the process is told to end. Returns the exit code."""
+    """Serve until SIGTERM or SIGINT, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m dialin.server.serve")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8080, help="the port to listen on")
@@ -44,12 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(host: str, port: int, settings: Settings, limits: ServerSettings, descriptor: int | None = None) -> None:
-    """Answer requests until SIGTERM or SIGINT. `descriptor`: of a socket that already listens.
+    """Answer requests until SIGTERM or SIGINT. `descriptor`: of an inherited socket that already listens.
 
-    Raises UsageError for settings that are not safe on that address.
+    Raises UsageError if no Ray cluster is named, and for settings that are not safe on that address.
     """
     if limits.ray_address is None:
-        raise UsageError("DIALIN_RAY_ADDRESS is not set; `dialin up` starts a Ray of its own")
+        raise UsageError(
+            "DIALIN_RAY_ADDRESS is not set; name the dashboard of a Ray cluster, or use `dialin up`, which starts one"
+        )
     if settings.upgrade_database:
         upgrade(settings.database)
     check_exposure(host, settings, limits)
@@ -63,35 +68,35 @@ def serve(host: str, port: int, settings: Settings, limits: ServerSettings, desc
 
 
 def uvicorn_config(app: ASGIApp, host: str, port: int, limits: ConnectionLimits) -> uvicorn.Config:
-    """How uvicorn serves an application here."""
+    """Return the configuration with which uvicorn serves the application."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         http=protocol(limits),
         ws="none",
-        backlog=128,  # fewer than there are files to spare: all of them may be accepted at once
-        log_config=None,  # dialin's handler has its records too
+        backlog=128,  # all of these may be accepted at once, so they have to fit into the free file descriptors
+        log_config=None,  # the handler of `logs.configure` writes uvicorn's records too
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=2,  # event streams are endless: they must not keep a server that is to end
+        timeout_graceful_shutdown=2,  # event streams have no end, and would otherwise keep the server from ending
     )
 
 
 def check_exposure(host: str, settings: Settings, limits: ServerSettings) -> None:
-    """Raise UsageError, which says what to set, for a server that others can reach and that is not secured."""
+    """Raise UsageError, which says what to set, if other machines can reach the server and it is not secured."""
     if host in LOOPBACK:
         return
     missing = []
     with Tokens(settings.database) as tokens:
         if not any(role == "admin" for _, role, _ in tokens.list()):
-            missing.append("an admin's token: dialin token create NAME --role admin")
+            missing.append("an admin's token (dialin token create NAME --role admin)")
     if not limits.allowed_hosts:
-        missing.append("DIALIN_ALLOWED_HOSTS, the names by which it is called, as dialin.example.org")
+        missing.append("DIALIN_ALLOWED_HOSTS with the host names of its address, such as dialin.example.org")
     if missing:
         raise UsageError(
-            f"a server that listens on {host} can be reached by others; it needs " + "; and ".join(missing)
+            f"a server that listens on {host} can be reached from other machines; it needs " + " and ".join(missing)
         )
 
 

@@ -1,8 +1,8 @@
-"""A whole server on one machine: the API with its page, MLflow, and a Ray cluster, each a process of its own.
+"""`dialin up`: a complete server on one machine. Its services are the API with the web page, MLflow and a Ray cluster.
 
-All listen on loopback, except the API, which listens where it is told. A service that dies, loses its guard or fails
-its health checks is restarted. All of them are ended when this process ends, each by its own id; if this process is
-killed, their guards end them.
+Each service is a separate process. All listen on loopback, except the API, whose address is an argument. A service that
+dies, loses its guard or fails its health checks is restarted. When this process ends, it ends all services, each by its
+process id; if it is killed, their guards do so.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from dialin.supervisor.supervise import Supervisor
 _OBJECT_STORE_BYTES = 80 * 2**20
 _UP_LOG_BYTES = 2**20
 _RAY = {
-    "RAY_AUTH_MODE": "token",  # said outright: a token file in someone's home would otherwise decide it
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # for this machine only, so Ray listens on loopback only
-    "RAY_ROTATION_MAX_BYTES": str(8 * 2**20),  # of each log of Ray's own; its default are 512 MiB, five times
+    "RAY_AUTH_MODE": "token",  # without it, a token file in the home folder would decide the mode
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a cluster of one machine, which listens on loopback only
+    "RAY_ROTATION_MAX_BYTES": str(8 * 2**20),  # of each of Ray's logs; its default is 512 MiB, with five backups
     "RAY_ROTATION_BACKUP_COUNT": "1",
 }
 
 
 @dataclass
 class Addresses:
-    """The addresses of the services. A service whose port is taken moves to another one."""
+    """The addresses of the services. They change when a service has to move to another port."""
 
     api: str
     mlflow: str
@@ -60,12 +60,14 @@ class Addresses:
 
 
 def run_server(settings: Settings, server: ServerSettings, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Start the services that the settings do not name an address for, say where everything is, and keep them running
-    until an interrupt. What is said is also written to `server/up.log` in the output folder.
+    """Start the services for which the settings name no address, and keep them running until an interrupt.
+
+    `say` is called with each line for the terminal: what is done, and the addresses. The lines are also written to
+    `server/up.log` in the output folder.
 
     Raises UsageError for a port that is taken, a folder that cannot be used and settings that are not safe,
-    ConflictError if a server runs on this folder already, DatabaseError for a database that is damaged or of another
-    version, and ServerError if a service does not start.
+    ConflictError if another server is running on this folder, DatabaseError for a database that is damaged or of
+    another version, and ServerError if a service does not start.
     """
     open_output(settings, say)
     if settings.upgrade_database:
@@ -77,17 +79,17 @@ def run_server(settings: Settings, server: ServerSettings, host: str, port: int,
     check_exposure(host, settings, server)
     folder = OutputFolder(settings.out).server
     folder.mkdir(mode=0o700, exist_ok=True)
-    with _alone(folder), Interrupts() as interrupts, ExitStack() as stack:
+    with _locked(folder), Interrupts() as interrupts, ExitStack() as stack:
         log = RotatingLog(folder / "up.log", _UP_LOG_BYTES)
         stack.callback(log.close)
-        tell = _told(say, log)
+        tell = _logged(say, log)
         try:
             _run(settings, server, (host, port), folder, stack, interrupts, tell)
         except KeyboardInterrupt:
-            interrupts.finish()  # what follows is short, and has to be done
-            tell("ending ...")
+            interrupts.finish()  # a second Ctrl-C must not interrupt the end of the services, which takes seconds
+            tell("stopping ...")
         except DialinError as error:
-            _told(lambda _text: None, log)(f"ending: {error}")  # whoever called says it
+            _logged(lambda _text: None, log)(f"stopping: {error}")  # the caller prints the error
             raise
 
 
@@ -115,11 +117,11 @@ def _run(
 
 
 def _end_left_over(folder: Path, say: Callable[[str], None]) -> str:
-    """Write a new mark for the processes of this server into its folder, and return it. Processes with the mark of an
-    earlier server are ended: it was killed together with its guards."""
+    """Write a new mark for the processes of this server into its folder, and return it. First end the processes with
+    the previous mark, which are left if an earlier server was killed together with its guards."""
     note = folder / "mark"
     if note.exists() and (before := note.read_text().strip()) and (left := end_marked(before, guards_too=True)):
-        say(f"a server that was killed before had left processes, which were ended ({left})")
+        say(f"ended the processes ({left}) that an earlier server left when it was killed")
     mark = secrets.token_hex(16)
     note.touch(mode=0o600)
     note.write_text(mark)
@@ -134,12 +136,14 @@ def _makers(
     mark: str,
     stack: ExitStack,
 ) -> tuple[list[Callable[[], Service]], Addresses]:
-    """Return a function for each service, in the order of starts, that creates it. A service that is created again
-    writes its new address into the environment of the later ones."""
+    """Return, in the order of starts, a function for each service that creates it, and the addresses.
+
+    A service that is created again writes its new address into `environment`, which the later services are given.
+    """
     folder, makers = OutputFolder(settings.out).server, []
     answer_seconds = min(PROBE_SECONDS, server.health_timeout_seconds / LEAST_PROBES)
     environment = {**_environment(settings), MARK: mark}
-    addresses = Addresses(_shown(*at), settings.mlflow_uri or "", server.ray_address or "")
+    addresses = Addresses(_url(*at), settings.mlflow_uri or "", server.ray_address or "")
     environment |= {"DIALIN_MLFLOW_URI": addresses.mlflow, "DIALIN_RAY_ADDRESS": addresses.ray}
 
     def make_mlflow() -> Service:
@@ -154,54 +158,61 @@ def _makers(
 
     environment.pop(MLFLOW_SECRET, None)
     if settings.mlflow_uri is None:
-        # Made once, so that a part that is started again knows it; in the environment, which only our account can read.
+        # The same for all starts, so that a restarted service knows it. Only this account can read the environment.
         environment[MLFLOW_SECRET] = secrets.token_urlsafe(32)
         addresses.mlflow = f"{addresses.api}{MLFLOW_PATH}/"
         makers.append(make_mlflow)
     if server.ray_address is None:
-        environment.pop("RAY_ADDRESS", None)  # somebody else's cluster
+        environment.pop("RAY_ADDRESS", None)  # it names another cluster, which Ray would join instead
         environment |= _RAY | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
         temporary = scratch_for_ray("dialin-head-")
         stack.callback(remove_scratch, temporary)
         makers.append(make_ray)
     makers.append(lambda: _api(at, descriptor, environment, folder, answer_seconds))
     mask = OutputFolder(settings.out).mask
-    return [_set_up(make, server.log_bytes, mask) for make in makers], addresses
+    return [_with_limits(make, server.log_bytes, mask) for make in makers], addresses
 
 
-def _set_up(make: Callable[[], Service], log_bytes: int, mask: int) -> Callable[[], Service]:
-    """With the bound of its log, and what it makes closed to other accounts. Not so with Ray: its folders are closed
-    themselves, and people's functions run in it, whose files are theirs."""
+def _with_limits(make: Callable[[], Service], log_bytes: int, mask: int) -> Callable[[], Service]:
+    """Return `make` with the bound of the service's log, and with a umask that closes its files to other accounts.
 
-    def made() -> Service:
-        part = make()
-        return replace(part, log_bytes=log_bytes, umask=-1 if part.name == "Ray" else mask)
+    Ray keeps the umask of this process: its own folder is closed anyway, and the training functions that run in it
+    create files for their users.
+    """
 
-    return made
+    def make_limited() -> Service:
+        service = make()
+        return replace(service, log_bytes=log_bytes, umask=-1 if service.name == "Ray" else mask)
+
+    return make_limited
 
 
-def _shown(host: str, port: int) -> str:
-    """Return the address of the API as this machine reaches it."""
+def _url(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches the API."""
     name = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
     return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 def _for_drivers(environment: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """Without the server's own access to the database where drivers run other people's code: they are given theirs."""
+    """Return the environment for drivers. If they run code that people send, it lacks the server's access to the
+    database, and each driver gets access to its own study instead (`store.driver_roles`)."""
     hidden = {"DIALIN_DATABASE_URL"} if settings.allow_code else set()
     return {name: value for name, value in environment.items() if name not in hidden}
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The environment of every service: ours, with what all of them have to agree on. `python` is this interpreter."""
+    """Return the environment of every service: that of this process, with the settings that all services share.
+
+    Its PATH leads to this interpreter first, because Ray starts jobs by the name `python`.
+    """
     programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    directly = ",".join([*filter(None, [os.environ.get("NO_PROXY", os.environ.get("no_proxy"))]), *LOOPBACK])
+    no_proxy = ",".join([*filter(None, [os.environ.get("NO_PROXY", os.environ.get("no_proxy"))]), *LOOPBACK])
     return {
         **os.environ,
         "PATH": os.pathsep.join(programs),
         "PYTHONUNBUFFERED": "1",
-        "NO_PROXY": directly,  # the parts' secrets for each other are for no proxy's eyes
-        "no_proxy": directly,
+        "NO_PROXY": no_proxy,  # a proxy must not see the secrets that the services send to each other
+        "no_proxy": no_proxy,
         "DIALIN_OUT": str(settings.out),
         "DIALIN_DATA_DIR": str(settings.data_dir),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -219,12 +230,12 @@ def _mlflow(settings: Settings, port: int, environment: Mapping[str, str], folde
 
 
 def _ray(port: int, environment: Mapping[str, str], folder: Path, temporary: Path, answer_seconds: float) -> Service:
-    for session in sorted((temporary / "ray").glob("session_2*"))[:-1]:  # of starts before the last one
+    for session in sorted((temporary / "ray").glob("session_2*"))[:-1]:  # the sessions before the last one
         shutil.rmtree(session, ignore_errors=True)
     shape, inside = local_shape(), temporary / "ray"
     command = [
         *(program_path("ray", "ray[default]"), "start", "--head", "--block", "--disable-usage-stats"),
-        # Asked for outright: Ray would go on without its dashboard where the port is taken, and never be ready.
+        # Without --include-dashboard Ray ignores a failed start of its dashboard, and the service is never ready.
         *("--port", "0", "--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)),
         *("--dashboard-agent-listen-port", "0", "--min-worker-port", "0", "--max-worker-port", "0"),
         *("--ray-client-server-port", str(free_port()), "--temp-dir", str(inside)),
@@ -238,11 +249,11 @@ def _ray(port: int, environment: Mapping[str, str], folder: Path, temporary: Pat
 def _api(
     at: tuple[str, int], descriptor: int, environment: Mapping[str, str], folder: Path, answer_seconds: float
 ) -> Service:
-    """The API, which is given the socket that it listens on."""
+    """Return the API's service, which inherits the socket that it listens on."""
     host, port = at
     command = module_command("dialin.server.serve", "--host", host, "--port", str(port), "--socket", str(descriptor))
-    health = f"{_shown(host, port)}/healthz"
-    # A server that answers that it has too much to do is not hung.
+    health = f"{_url(host, port)}/healthz"
+    # An answer of 429 or 503 says that the server is overloaded: it is not hung.
     return Service(
         "the API",
         command,
@@ -255,18 +266,18 @@ def _api(
 
 
 def _welcome(settings: Settings, addresses: Addresses) -> Iterator[str]:
-    yield f"dialin is up; its data lies in {settings.out}"
+    yield f"dialin is up; its data is in {settings.out}"
     yield f"  page      {addresses.api}"
     yield f"  API       {addresses.api}/api/v1"
     yield f"  MLflow    {addresses.mlflow}"
     yield f"  Ray       {addresses.ray}"
     yield f"submit a study with:  dialin submit digits --server {addresses.api}"
-    yield "Ctrl-C ends all of it; studies that run go on when it is up again"
+    yield "Ctrl-C stops the server; running studies continue when it is started again"
 
 
-def _told(say: Callable[[str], None], log: RotatingLog) -> Callable[[str], None]:
-    """Return a function that says a line and logs it with its time. Services are watched in threads, so it takes a
-    lock."""
+def _logged(say: Callable[[str], None], log: RotatingLog) -> Callable[[str], None]:
+    """Return a function that calls `say` with a line and also logs it with the time. The threads that watch the
+    services call it, so it is thread safe."""
     lock = threading.Lock()
 
     def tell(text: str) -> None:
@@ -278,12 +289,15 @@ def _told(say: Callable[[str], None], log: RotatingLog) -> Callable[[str], None]
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock that allows one server a folder. Raises ConflictError if another server holds it."""
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ConflictError(f"a server works on {folder.parent} already") from None
+        raise ConflictError(
+            f"another server is running on the folder {folder.parent}; stop it, or name another folder with --out"
+        ) from None
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The code bundles that a server keeps, and who sent them: one row for each bundle and each submitter.
+"""The code bundles that a server keeps, and their submitters: one row for each pair of a bundle and a submitter.
 
 The files themselves are in the output folder; a bundle is named by the SHA-256 digest of its archive.
 """
@@ -21,8 +21,8 @@ _MIB = 2**20
 
 
 class Bundles:
-    """The rows of bundles behind an SQLAlchemy URL. Thread safe; a context manager, which closes its connections. Times
-    are in seconds since 1970."""
+    """The table of bundles in the database at an SQLAlchemy URL. Thread safe; a context manager, which closes its
+    connections. Times are in seconds since 1970."""
 
     def __init__(self, url: str) -> None:
         self._engine = connect(url)
@@ -51,7 +51,7 @@ class Bundles:
                 _check(connection, owner, size, most_of_owner, most_of_all)
 
     def adopt(self, sizes: Mapping[str, int], now: float) -> None:
-        """Add rows, with an unknown owner, for bundles that are on the disk and have none. `sizes`: bytes by digest."""
+        """Add rows, with an unknown owner, for bundles on the disk that have no row. `sizes`: bytes by digest."""
         with serialized(self._engine, _KEY) as connection:
             known = set(connection.execute(sa.select(BUNDLES.c.digest)).scalars())
             for digest in sizes.keys() - known:
@@ -59,7 +59,8 @@ class Bundles:
                 connection.execute(sa.insert(BUNDLES).values(**values))
 
     def touch(self, digest: str, now: float) -> bool:
-        """Record that a submission names a bundle, so that it is kept for a while. Return False if it is unknown."""
+        """Record that a submission refers to a bundle, which restarts the time for which an unused bundle is kept.
+        Return False if the bundle is unknown."""
         with serialized(self._engine, _KEY) as connection:
             done = connection.execute(sa.update(BUNDLES).where(BUNDLES.c.digest == digest).values(sent_at=now))
         return done.rowcount > 0

@@ -1,4 +1,4 @@
-"""The way to the studies' database: an engine over tables that have the version this dialin works with."""
+"""Connects to the studies' database, and makes sure that its tables have the version that this dialin works with."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def connect(url: str) -> sa.Engine:
     """Return an engine whose database has dialin's tables in the version `schema.HEAD`.
 
     Missing tables are created. An older SQLite file is copied and migrated (see `migrate.upgrade`). An older database
-    on a server is refused: other servers and drivers may be using it with the older dialin, and copies of it are its
-    administrator's to make.
+    on a server is refused: other servers and drivers may still be using it with the older dialin, and its administrator
+    decides about a backup.
 
     Raises DatabaseError for a database that is damaged, gone, older (with the command that upgrades it), or newer.
     """

@@ -1,4 +1,4 @@
-"""Errors of a database, translated: which database, what is wrong with it, what to do."""
+"""Translates errors of a database: which database it is, what is wrong with it, and what to do."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def explain_errors(engine: sa.Engine) -> None:
 def explained(error: BaseException, url: sa.URL | str) -> DatabaseError | None:
     """Return the DatabaseError for an error of the database's driver.
 
-    None for an error that may not come again, such as a lock, and for one that is not the database's fault.
+    None for an error that may be temporary, such as a lock, and for one that a wrong statement has caused.
     """
     said = f"{type(error).__name__}: {error}"
     name, remedy = shown(url), _remedy(url)
@@ -45,7 +45,7 @@ def explained(error: BaseException, url: sa.URL | str) -> DatabaseError | None:
         return DatabaseError(f"{name} is damaged ({_first_line(error)}); {remedy}")
     if any(text in said for text in _GONE):
         return DatabaseError(
-            f"{name} is gone, is not what it was, or may not be opened ({_first_line(error)}); {remedy}"
+            f"{name} is missing, has lost its tables, or cannot be opened or written ({_first_line(error)}); {remedy}"
         )
     if any(text in said for text in _OTHER_VERSION) or _names_unknown_column(said):
         text = "was made by another version of dialin, or of Optuna"
@@ -86,7 +86,7 @@ def check_mlflow_file(database: Path) -> None:
         if any(text in str(error) for text in _DAMAGED):
             remedy = "restore a copy of it, or move it away: dialin sync STUDY writes a study into a new one"
             raise DatabaseError(f"{database} is damaged ({_first_line(error)}); {remedy}") from error
-        return  # locked, for example: MLflow tries again
+        return  # such as a locked file: MLflow repeats its own attempt
     known, head = mlflow_revisions()
     if found is not None and known and found[0] != head:
         url = f"sqlite:///{database}"
@@ -123,8 +123,8 @@ def _remedy(url: sa.URL | str) -> str:
 
 
 def _names_unknown_column(said: str) -> bool:
-    """Whether a value is missing in a column that this version does not know, so that a newer one must have added it.
-    The column may also be of a database whose schema was changed by hand."""
+    """Return whether an error names a required column that this version does not know. A newer version has added it, or
+    someone has changed the schema by hand."""
     found = _NOT_NULL.search(said)
     if found is None:
         return False

@@ -17,7 +17,9 @@ from dialin.store.tables import DRIVER_ROLES, SCHEMA_VERSION
 
 GROUP = "dialin_drivers"
 _PREFIX = "dialin_driver_"
-_SETUP_LOCK = 0x6469616C  # "dial" in ASCII; servers that start together create the policies one after the other
+_SETUP_LOCK = (
+    0x6469616C  # "dial" in ASCII; the lock makes servers that start together create the policies one at a time
+)
 _OWN, _READABLE = "dialin_own_study()", "dialin_readable_studies()"
 _IN_OWN_STUDY = f"study_id IN (SELECT study_id FROM studies WHERE study_name = {_OWN})"
 _IN_READABLE_STUDY = f"study_id IN (SELECT study_id FROM studies WHERE study_name = ANY({_READABLE}))"
@@ -58,7 +60,7 @@ class DriverRoles:
         self._engine.dispose()
 
     def can_be_made(self) -> bool:
-        """Whether the database has roles, and the server's user may create them."""
+        """Return whether the database has roles and the server's user may create them."""
         if self._url.get_backend_name() != "postgresql":
             return False
         query = sa.text("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user")
@@ -74,8 +76,8 @@ class DriverRoles:
             exists = connection.execute(
                 sa.text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}
             ).scalar()
-            # These statements take no parameters. Name and password consist of letters, digits, - and _, so they are
-            # safe.
+            # PostgreSQL takes no parameters in these statements. Name and password need no quoting: they consist of
+            # letters, digits, - and _.
             verb = "ALTER" if exists else "CREATE"
             connection.execute(sa.text(f"{verb} ROLE {role} LOGIN PASSWORD '{password}'"))
             connection.execute(sa.text(f"GRANT {GROUP} TO {role}"))
@@ -88,7 +90,7 @@ class DriverRoles:
         return self._url.set(username=role, password=password).render_as_string(hide_password=False)
 
     def remove(self, study_id: str) -> None:
-        """Drop the role of a study's drivers; nothing happens if there is none."""
+        """Drop the role of a study's drivers, if there is one."""
         role = _role_of(study_id)
         with self._engine.begin() as connection:
             if connection.execute(sa.text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}).scalar():
@@ -147,5 +149,5 @@ def _policy(table: str, readable: str, own: str, verbs: str) -> list[str]:
 
 
 def _role_of(study_id: str) -> str:
-    """Return a role's name from a digest: names may have 63 bytes, and an id may be longer."""
+    """Return the name of a study's role. It contains a digest, because a name may have 63 bytes and an id more."""
     return _PREFIX + hashlib.sha256(study_id.encode()).hexdigest()[:24]

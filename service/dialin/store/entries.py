@@ -15,24 +15,26 @@ from dialin.store.tables import STUDIES, SUBMISSIONS
 
 @dataclass(frozen=True)
 class Submission:
-    """What a server knows of a study beyond the study itself. Times are in seconds since 1970."""
+    """A study's submission to a server: its owner, its place in the queue and its driver. Times are in seconds since
+    1970."""
 
     study_id: str
     owner: str
-    """The name of the caller who submitted it."""
+    """The name of the caller who submitted the study."""
     priority: int
     """Studies of a higher priority start first."""
     idempotency_key: str | None
-    """The key that the owner sent with the request, so that sending it again creates no second study."""
+    """The key that the owner sent with the request, so that a repeated request creates no second study."""
     digest: str
-    """SHA-256 of the request, which has to be the same when a key is used again."""
+    """SHA-256 of the request, which has to be the same if the key is used again."""
     wanted: bool = True
     """Whether the study shall run; False: it shall stop."""
     archived: bool = False
+    """Whether lists leave the study out."""
     attempt: int = 0
     """How many drivers were started for the study."""
     failures: int = 0
-    """Drivers in a row that died; ENDING if the job that is still there belongs to an earlier run of the study."""
+    """Consecutive drivers that died; ENDING if the job that still exists belongs to an earlier run of the study."""
     not_before: float = 0.0
     """The next driver starts no earlier than this."""
     job: str = ""
@@ -44,19 +46,20 @@ class Submission:
     started_at: float | None = None
     """When the first driver began."""
     concurrency: int | None = None
-    """The trials that may run at a time, as other studies share the cluster; None: not computed yet."""
+    """The study's allocation, the number of trials that it may run at a time; None: not computed yet."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A study with its submission; None for a study that was run without a server."""
+    """A study with its submission."""
 
     study: StudyRow
     submission: Submission | None
+    """None for a study that was run without a server."""
 
 
 def queue_order(entry: Entry) -> tuple[int, float]:
-    """Return the key that the queue is sorted by: the higher priority first, then the older study."""
+    """Return the sort key of the queue: higher priorities first, then older studies."""
     return -(entry.submission.priority if entry.submission is not None else 0), entry.study.created_at
 
 
@@ -103,7 +106,7 @@ def count_active(connection: sa.Connection, owner: str) -> int:
 
 
 def _entry(columns: dict[str, Any]) -> Entry:
-    """Parts that cannot be read, of the study or of its submission, are named in the study's `damage`."""
+    """Return the entry in the columns of a joined row. Values that cannot be read are named in the study's `damage`."""
     study = row_of({column.name: columns[column.name] for column in STUDIES.c})
     values = {column.name: columns[f"submission_{column.name}"] for column in SUBMISSIONS.c}
     if values["study_id"] is None:

@@ -27,7 +27,9 @@ from dialin.store.engine import database_now
 from dialin.store.tables import LEASES
 
 BEAT_SECONDS = 3.0
+"""Time between two heartbeats."""
 STALE_SECONDS = 20.0
+"""Age of the last heartbeat from which on the driver counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -43,41 +45,41 @@ class Owner:
     pid: int
     """Its process id."""
     started: int
-    """Its start in clock ticks since boot, because process ids are used again; 0 if unknown."""
+    """Its start in clock ticks since boot, which tells it from a later process with the same id; 0 if unknown."""
     boot: str = ""
     """The id of the boot of its machine."""
     pid_namespace: str = ""
     """The number of its PID namespace."""
     job: str = ""
-    """The Ray job that it is, for a driver that a server started; empty for `dialin run` and `dialin resume`."""
+    """The Ray job of a driver that a server started; empty for `dialin run` and `dialin resume`."""
 
     @classmethod
     def this_process(cls, job: str = "") -> Owner:
         """Return this process as an owner."""
-        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()), *_place(), job)
+        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()), *_pid_scope(), job)
 
     @classmethod
     def parse(cls, text: str) -> Owner:
-        """Return the owner that `str` wrote."""
-        place, pid, started = text.rsplit(" ", 2)
-        host, boot, pid_namespace, job = (place.split("/") + [""] * 3)[:4]
+        """Return the owner whose `str` is this text."""
+        scope, pid, started = text.rsplit(" ", 2)
+        host, boot, pid_namespace, job = (scope.split("/") + [""] * 3)[:4]
         return cls(host, int(pid), int(started), boot, pid_namespace, job)
 
     def __str__(self) -> str:
-        # A version that knows only the host reads the whole first word as its name, and takes the process for a remote
-        # one.
-        place = "/".join([self.host, self.boot, self.pid_namespace, self.job]).rstrip("/")
-        return f"{place} {self.pid} {self.started}"
+        # An older dialin expects the host name alone. It takes the whole first word for one, and the process for a
+        # remote one, which is safe.
+        scope = "/".join([self.host, self.boot, self.pid_namespace, self.job]).rstrip("/")
+        return f"{scope} {self.pid} {self.started}"
 
     def is_here(self) -> bool:
-        """Whether its process id is valid here: this is the same boot of the same machine, and the same PID
+        """Return whether its process id is valid here: in the same boot of the same machine, and the same PID
         namespace."""
-        boot, pid_namespace = _place()
+        boot, pid_namespace = _pid_scope()
         same_host = bool(boot) or self.host == socket.gethostname()
         return same_host and (self.boot, self.pid_namespace) == (boot, pid_namespace)
 
     def is_gone(self) -> bool:
-        """Whether the process is known to be dead; False for a process that cannot be seen from here."""
+        """Return whether the process is known to be dead; False for a process that cannot be seen from here."""
         return self.is_here() and _started(self.pid) != self.started
 
 
@@ -91,7 +93,7 @@ class Holding:
     """The age of the last heartbeat, by the database's clock."""
 
     def is_alive(self) -> bool:
-        """Whether the driver has to be taken for alive, so that it cannot be replaced."""
+        """Return whether the driver may be alive, so that it must not be replaced."""
         return self.silent_seconds < STALE_SECONDS and not self.owner.is_gone()
 
 
@@ -117,12 +119,13 @@ class Lease:
             self.check_within(connection)
 
     def check_within(self, connection: sa.Connection) -> None:
-        """Check inside a transaction of the same database, until whose end nobody can take the study over."""
+        """Do what `check` does inside a transaction of the same database; until that ends, no driver can take the study
+        over. Raises FencedError."""
         row = connection.execute(
             sa.select(LEASES.c.attempt, LEASES.c.owner).where(LEASES.c.study_id == self.study_id)
         ).one_or_none()
         if row is None:
-            text = "its row is gone from the database, which must be another one than at the start"
+            text = "its lease is missing in the database, which must have been replaced since the driver started"
             raise FencedError(f"study {self.study_id}: {text}; this driver writes nothing more")
         if row.attempt != self.attempt:
             by = Owner.parse(row.owner) if row.owner else None
@@ -135,8 +138,8 @@ class Lease:
 
     @contextmanager
     def watched(self, timeout_seconds: float) -> Iterator[None]:
-        """Stop the heartbeats, inside the block, while `record_progress` was not called for this long, so that a driver
-        that hangs is replaced."""
+        """Inside the block, write no heartbeats once `record_progress` was not called for this long. A driver that
+        hangs loses its lease that way, and can be replaced."""
         self.record_progress()
         self._progress_timeout = timeout_seconds
         try:
@@ -151,7 +154,9 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._beat.join()
-        with suppress(DatabaseError, sa.exc.OperationalError):  # a full disk; that the process is gone says as much
+        with suppress(
+            DatabaseError, sa.exc.OperationalError
+        ):  # a full disk, for example; the lease of a dead process is free anyway
             self._change(owner="")
         self._engine.dispose()
 
@@ -162,7 +167,7 @@ class Lease:
             try:
                 self._change(beat_at=database_now())
             except (DatabaseError, sa.exc.SQLAlchemyError):
-                continue  # `check` raises what the driver has to know of
+                continue  # `check` raises the errors that concern the driver
 
     def _hangs(self) -> bool:
         return self._progress_timeout is not None and time.monotonic() - self._progress_at > self._progress_timeout
@@ -174,7 +179,7 @@ class Lease:
 
 
 def _file_of(engine: sa.Engine) -> tuple[int, int] | None:
-    """Return the device and the inode of a SQLite file; None if it is not there, and for other databases."""
+    """Return the device and the inode of a SQLite file; None if it does not exist, and for other databases."""
     database = engine.url.database
     if engine.dialect.name != "sqlite" or not database:
         return None
@@ -203,17 +208,17 @@ def acquire(url: str, study_id: str, job: str = "") -> Lease:
                 .values(attempt=row.attempt + 1, owner=owner, beat_at=database_now())
             )
             if taken.rowcount == 0:
-                raise ConflictError(f"study {study_id} was taken over by another driver at this moment")
+                raise ConflictError(f"study {study_id} was just taken over by another driver; wait until it has ended")
             return Lease(url, study_id, int(row.attempt) + 1)
     except sa.exc.IntegrityError:
-        raise ConflictError(f"study {study_id} was taken by another driver at this moment") from None
+        raise ConflictError(f"study {study_id} was just taken by another driver; wait until it has ended") from None
     finally:
         engine.dispose()
 
 
 def holding(engine: sa.Engine, study_id: str) -> Holding | None:
-    """Return the lease of a study, whether its driver is alive or not; None if nobody holds it. The engine is one of
-    `database.connect`."""
+    """Return the lease of a study, whether its driver is alive or not; None if no driver holds it. The
+    engine is one of `database.connect`."""
     with engine.connect() as connection:
         row = connection.execute(_row_of(study_id)).one_or_none()
     return _holding(row) if row is not None else None
@@ -245,8 +250,9 @@ def _refusal(study_id: str, holding: Holding) -> str:
 
 
 @cache
-def _place() -> tuple[str, str]:
-    """Return what process ids depend on: the id of this boot and the PID namespace; both empty if there is no /proc."""
+def _pid_scope() -> tuple[str, str]:
+    """Return where process ids are valid: the id of this boot and the PID namespace; both empty if there is no
+    /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return boot, str(Path("/proc/self/ns/pid").readlink()).rpartition("[")[2].rstrip("]")

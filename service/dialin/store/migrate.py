@@ -1,4 +1,4 @@
-"""Migrations of dialin's tables: which version a database has, and the way to the newest one.
+"""Migrations of dialin's tables: reads the version that a database has, and upgrades it to the newest one.
 
 The revisions are Alembic's, in `migrations/versions/`. A migration is one transaction, which holds the lock of the
 schema from before the version is read: two processes that open an old database at once migrate it once, and a migration

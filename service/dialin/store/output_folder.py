@@ -1,5 +1,5 @@
-"""Preparation of the output folder. It holds specifications, other people's code and digests of tokens, so only the
-account that runs dialin may have access to it."""
+"""Prepares the output folder. It holds specifications, training code and digests of tokens, so only the account that
+runs dialin may have access to it."""
 
 from __future__ import annotations
 

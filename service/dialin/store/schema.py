@@ -1,6 +1,6 @@
 """The version of dialin's tables in a database, read by plain SQL.
 
-Alembic is only imported where a database has to be migrated (`migrate.py`): every command looks at the version.
+Every command checks the version. Alembic, whose import takes long, is imported only to migrate (`migrate.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What an error says about the storage of studies, read from error codes: a full disk, a locked or a lost database.
 
-This is the one place that knows the codes of the operating system, SQLite and PostgreSQL.
+Only this module knows the error codes of the operating system, SQLite and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _PRIMARY_CODE = 0xFF  # SQLite's extended codes carry the primary one in their l
 
 class StorageErrors(AbstractContextManager[None]):
     """Turns the error of a full disk or of a locked database that leaves its block into a StorageError that says how to
-    go on.
+    continue.
 
-    A DatabaseError that another error hides, such as Optuna's, is raised in its place. `resume`: the command that goes
-    on with the study once the cause is gone.
+    A DatabaseError that is the cause of another error, such as Optuna's, is raised in its place. `resume`: the command
+    that continues the study once the cause is gone.
     """
 
     def __init__(self, resume: str) -> None:
@@ -37,20 +37,22 @@ class StorageErrors(AbstractContextManager[None]):
         if not isinstance(error, Exception):
             return
         if is_disk_full(error):
-            raise StorageError(f"no space left on the disk; make room, then go on with: {self._resume}") from error
+            raise StorageError(
+                f"no space left on the disk; free some space, then continue with: {self._resume}"
+            ) from error
         if (database_error := _behind(error, DatabaseError)) is not None:
             if database_error is error:
                 return
             raise database_error from error
         if any(_sqlite_code(each) in _LOCKED_SQLITE for each in _chain(error)):
             raise StorageError(
-                "another process keeps the database locked, perhaps a driver that was stopped while it wrote; end it, "
-                f"then go on with: {self._resume}"
+                "another process keeps the database locked, perhaps a driver that was suspended while it wrote; end "
+                f"that process, then continue with: {self._resume}"
             ) from error
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or one that caused it, says that the disk or the account's quota is full."""
+    """Return whether an error, or one that caused it, says that the disk or the account's quota is full."""
     return any(
         (isinstance(each, OSError) and each.errno in _FULL_ERRNO)
         or _sqlite_code(each) in _FULL_SQLITE
@@ -60,7 +62,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that caused it, the newest first."""
+    """Yield the error and the errors that caused it, the newest first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""The life of studies: who they are, what was asked for, which state they are in. One row for each study.
+"""The table of studies: their ids, specifications and states. It has one row for each study.
 
 The trials and their values are not here: they are in the Optuna study of the same id, in the same database.
 """
@@ -20,9 +20,10 @@ from dialin.store.database import connect
 from dialin.store.tables import STUDIES
 from dialin.texts import one_line
 
-Clock = Callable[[], float]  # returns seconds since 1970
+Clock = Callable[[], float]
+"""Returns seconds since 1970."""
 
-_ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # without characters that are easily confused, as 0 and o
+_ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # without characters that are easily confused, such as 0 and o
 
 HISTORY, WAITING_FOR = "history", "waiting_for"  # keys of a summary
 MOST_PAST = 20  # entries of a history that are kept, the newest
@@ -37,18 +38,18 @@ class StudyRow:
     state: StudyState
     """FAILED in place of a state that cannot be read."""
     reason: str
-    """Why the study is in its state, in one line; empty if there is nothing to say."""
+    """Why the study is in its state, in one line; may be empty."""
     spec: str
     """The specification, as YAML."""
     summary: Mapping[str, Any]
-    """What the driver last wrote about the study; with `history`, the drivers that it lost (`time`, `text`), and
-    `waiting_for`, what its trials are waiting for."""
+    """What the driver last wrote about the study. `history` lists why its earlier drivers ended (`time`, `text`);
+    `waiting_for` says what its trials are waiting for."""
     created_at: float
     """Seconds since 1970."""
     ended_at: float | None
     """Seconds since 1970; None while the study has not ended."""
     damage: str = ""
-    """Which parts of the row could not be read, so that a default stands in their place; empty if all could."""
+    """Which values of the row could not be read and were replaced by defaults; empty if all could be read."""
 
     def history(self) -> list[str]:
         """Return why the earlier drivers of the study are gone: a line for each, with the local time, oldest first."""
@@ -59,7 +60,7 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class Standing:
-    """The state of a study and since when: enough to see that it has ended, again, since the last look."""
+    """The state of a study and the time of its end: enough to notice that it has ended, or ended again."""
 
     id: str
     state: StudyState
@@ -119,7 +120,7 @@ class Studies:
         except NotFoundError:
             self.get(study_id)
             raise ConflictError(
-                f"study {study_id} was changed by somebody else at the same time; look at the study and try again"
+                f"study {study_id} was changed by another command at the same time; check its state and try again"
             ) from None
 
     def find(self, reference: str) -> StudyRow:
@@ -183,8 +184,8 @@ def columns_of(row: StudyRow) -> dict[str, Any]:
 
 
 def row_of(columns: Mapping[str, Any]) -> StudyRow:
-    """Return the study in these columns. Parts that cannot be read get a default and are named in `damage`: one row
-    must not make the others unreadable."""
+    """Return the study in these columns. Values that cannot be read get a default and are named in `damage`: one
+    damaged row must not make the others unreadable."""
     damage: list[str] = []
     if columns["state"] not in list(StudyState):
         damage.append(f"state {one_line(columns['state'], 40)!r}; allowed: {', '.join(StudyState)}")
@@ -197,17 +198,18 @@ def row_of(columns: Mapping[str, Any]) -> StudyRow:
 
 
 def _state_of(text: str) -> StudyState:
-    """Return FAILED for a text that is no state: then nothing happens to the study until it is resumed."""
+    """Return the state; FAILED for a text that is not a state, so that the study is left unchanged until it is
+    resumed."""
     return StudyState(text) if text in list(StudyState) else StudyState.FAILED
 
 
 def number(columns: Mapping[str, Any], name: str, otherwise: float, damage: list[str]) -> float:
-    """Return the number in a column. If it holds none, return `otherwise` and add a sentence to `damage`: SQLite stores
-    any text in a column of numbers."""
+    """Return the number in a column. If the value is not a number, which SQLite allows in any column, return
+    `otherwise` and add a sentence to `damage`."""
     value = columns[name]
     if isinstance(value, int | float) and value == value:
         return value
-    damage.append(f"{name} {one_line(value, 40)!r} is no number")
+    damage.append(f"{name} {one_line(value, 40)!r} is not a number")
     return otherwise
 
 
@@ -218,7 +220,7 @@ def _read_summary(text: object, damage: list[str]) -> dict[str, Any]:
         damage.append(f"summary is not JSON: {one_line(error, 100)}")
         return {}
     if not isinstance(summary, dict):
-        damage.append(f"summary {one_line(text, 40)!r} is no object")
+        damage.append(f"summary {one_line(text, 40)!r} is not an object")
         return {}
     wrong = [name for name, fits in _SUMMARY.items() if summary.get(name) is not None and not fits(summary[name])]
     damage += [f"{name} in its summary is {one_line(summary[name], 40)!r}" for name in wrong]
@@ -237,10 +239,10 @@ def _is_best(value: object) -> bool:
     return isinstance(value, dict) and _is_number(value.get("value")) and isinstance(value.get("trial", 0), int)
 
 
-def _are_looks(value: object) -> bool:
+def _are_test_records(value: object) -> bool:
     return isinstance(value, list) and all(
-        isinstance(look, dict) and isinstance(look.get("trial"), int) and _maps_to_numbers(look.get("values"))
-        for look in value
+        isinstance(each, dict) and isinstance(each.get("trial"), int) and _maps_to_numbers(each.get("values"))
+        for each in value
     )
 
 
@@ -249,7 +251,7 @@ _SUMMARY: Mapping[str, Callable[[object], bool]] = {
     "seconds": _is_number,
     "trials": _maps_to_numbers,
     "test": _maps_to_numbers,
-    "test_looks": _are_looks,
+    "test_looks": _are_test_records,
     "best": _is_best,
     "metric": lambda value: isinstance(value, str),
 }

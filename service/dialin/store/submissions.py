@@ -1,10 +1,10 @@
-"""What a server was asked to do with studies, and how far it has come: one row for each submitted study.
+"""The table of submissions: what users want servers to do with studies, and which job drives each of them.
 
-Any number of servers can work on one database: every change is one transaction that reads before it writes, and a
-change that follows from an earlier decision is made only if the rows are still as they were when it was taken.
+Any number of servers can share a database. Every change is one transaction that reads before it writes. A change that
+follows from an earlier decision is made only if the rows have not changed since the decision.
 
-A study that shall run and has no driver is queued. A server that claims it names the job that will drive it. The name
-is a function of the study and the attempt, so two servers that start it start the same job.
+A study that shall run and has no driver is queued. A server claims it by recording the name of the job that will drive
+it. The name depends only on the study and the attempt, so two servers that start the study start the same job.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from dialin.store.studies import HISTORY, MOST_PAST, WAITING_FOR, Clock, StudyRo
 from dialin.store.tables import STUDIES, SUBMISSIONS
 from dialin.texts import one_line
 
-# In place of the number of failures: the study was resumed while its last job was still ending. That end is no failure
-# of the next driver.
+# Stored in place of the number of failures: the running job predates the resume of the study, so its end does not count
+# as a failure of the next driver.
 ENDING = -1
 
 
@@ -77,20 +77,20 @@ class Submissions:
         most_active: int | None = None,
     ) -> tuple[Entry, bool]:
         """Put a new study into the queue, unless its owner has used the idempotency key before. Return the study that
-        the key stands for, and whether it is new.
+        belongs to the key, and whether it is new.
 
         Raises ConflictError for a key that was used for another request, and RateLimitedError if the owner has
         `most_active` studies queued or running.
         """
         study = StudyRow(new_id(name), name, StudyState.QUEUED, "", spec, {}, self._clock(), None)
         submission = Submission(study.id, owner, priority, key, digest)
-        # One submission of an owner at a time: several at once would each find that there is room for one more.
+        # Submissions of one owner are serialized: otherwise several at once could all pass the limit `most_active`.
         with serialized(self._engine, f"owner {owner}") as connection:
             if (before := find_by_key(connection, owner, key, digest)) is not None:
                 return before, False
             if most_active is not None and count_active(connection, owner) >= most_active:
                 raise RateLimitedError(
-                    f"{owner} has {most_active} studies queued or running, and may have no more at a time "
+                    f"{owner} has {most_active} studies queued or running, and more are not allowed "
                     "(DIALIN_MAX_STUDIES); wait until one has ended, or stop one",
                     30,
                 )
@@ -134,7 +134,7 @@ class Submissions:
         return [entry.study.id for entry in sorted(found, key=queue_order)]
 
     def unsettled(self) -> list[Entry]:
-        """Return the submitted studies that a server has to look after: queued, running, or with a job."""
+        """Return the submitted studies that a server has to handle: queued, running, or with a job."""
         active = STUDIES.c.state.in_([state.value for state in ACTIVE])
         found = self._entries(active | (SUBMISSIONS.c.job != ""))
         return [entry for entry in found if entry.submission is not None]
@@ -158,23 +158,23 @@ class Submissions:
         return self.get(submission.study_id).submission if self._change(submission.study_id, values, mine) else None
 
     def mark_started(self, study_id: str, job: str) -> bool:
-        """Record that the driver in `job` has started. Return False if the study is not to be driven by it."""
+        """Record that the driver in `job` has started. Return False if the study was stopped or has another job."""
         mine = (SUBMISSIONS.c.job == job) & SUBMISSIONS.c.wanted
         now = self._clock()
         values = {"began_at": now, "started_at": sa.func.coalesce(SUBMISSIONS.c.started_at, now)}
         return self._change(study_id, values, mine)
 
     def mark_aborted(self, study_id: str, job: str, state: StudyState, reason: str) -> None:
-        """Record that the driver in `job` ends before its study has: INTERRUPTED, it may be started again; FAILED, it
-        cannot be. Nothing happens if another job drives the study by now, or if it is complete."""
+        """Record that the driver in `job` ends before its study does. `state`: INTERRUPTED if another driver may be
+        started, else FAILED. Nothing changes if another job drives the study now, or if the study is complete."""
         with self._held(study_id) as (connection, entry):
             if entry.submission is None or entry.submission.job != job or entry.study.state is StudyState.COMPLETE:
                 return
             _set_study(connection, study_id, state=state.value, reason=one_line(reason), ended_at=self._clock())
 
     def set_reason(self, study_id: str, job: str, reason: str) -> bool:
-        """Record why the job of a study is about to be ended. Return False if another job drives the study by now, or
-        if it has ended."""
+        """Record why the job of a study is about to be ended. Return False if another job drives the study now, or if
+        the study has ended."""
         with self._held(study_id) as (connection, entry):
             mine = entry.submission is not None and entry.submission.job == job
             if not mine or entry.study.state not in ACTIVE:
@@ -183,26 +183,26 @@ class Submissions:
         return True
 
     def set_waiting_for(self, study_id: str, job: str, text: str) -> None:
-        """Record what the trials of a study are waiting for; empty: they are not waiting. Nothing happens if another
-        job drives the study by now."""
+        """Record what the trials of a study are waiting for; empty: they are not waiting. Nothing changes if another
+        job drives the study now."""
         with self._held(study_id) as (connection, entry):
             if entry.submission is not None and entry.submission.job == job:
                 said = {**entry.study.summary, WAITING_FOR: text}
                 _set_study(connection, study_id, summary=json.dumps(said))
 
     def settle(self, submission: Submission, state: StudyState | None = None, reason: str = "") -> bool:
-        """Record that the job has ended and that no other one has to follow. `state`: that of the study, if its
-        driver has recorded no end. Return False if the submission was changed since it was read."""
+        """Record that the job has ended and that no other job has to follow. `state`: the new state of the study, used
+        if its driver has recorded no end. Return False if the submission was changed since it was read."""
         return self._record_end(submission, {"job": "", "failures": 0}, state, reason)
 
     def requeue(self, submission: Submission, *, failures: int, not_before: float, reason: str) -> bool:
-        """Record that the job has ended and that another one has to follow, no earlier than `not_before`. Return
+        """Record that the job has ended and that another job has to follow, no earlier than `not_before`. Return
         False if the submission was changed since it was read."""
         values = {"job": "", "failures": failures, "not_before": not_before}
         return self._record_end(submission, values, StudyState.QUEUED, reason)
 
     def request_stop(self, study_id: str) -> Entry:
-        """Ask for a study to stop. A queued one is interrupted at once.
+        """Ask for a study to stop. A queued study is interrupted immediately.
 
         Raises NotFoundError, and ConflictError for a study that was not submitted, is archived or has ended.
         """
@@ -229,23 +229,23 @@ class Submissions:
     def extend(self, study_id: str, spec: str, read: Entry) -> Entry:
         """Put a study that has ended into the queue again, with this specification, which was made from `read`.
 
-        Raises as `request_resume`, and ConflictError if the study was changed since it was read: what another caller
-        has added meanwhile would be lost.
+        Raises what `request_resume` raises, and ConflictError if the study was changed since it was read, because the
+        change of another caller would be lost.
         """
         with self._held(study_id) as (connection, entry):
             submission, study = _unarchived_submission(entry), entry.study
             was_resumed = read.study.state not in ACTIVE and study.state in ACTIVE
             if was_resumed or study.spec != read.study.spec:
                 raise ConflictError(
-                    f"study {study_id} was changed by somebody else at the same time, and is {study.state.value} now; "
-                    "look at it and try again"
+                    f"study {study_id} was changed by another command at the same time, and is {study.state.value} "
+                    "now; check its state and try again"
                 )
             check_possible(study_id, study.state, Action.EXTEND)
             _queue_again(connection, submission, spec)
         return self.get(study_id)
 
     def archive(self, study_id: str) -> None:
-        """Take a study that has ended off the list. Raises NotFoundError, and ConflictError for a study that has not
+        """Remove a study that has ended from the list. Raises NotFoundError, and ConflictError for a study that has not
         ended or was not submitted."""
         with self._held(study_id) as (connection, entry):
             check_possible(study_id, entry.study.state, Action.ARCHIVE)
@@ -265,9 +265,9 @@ class Submissions:
 
     @contextmanager
     def _held(self, study_id: str) -> Iterator[tuple[sa.Connection, Entry]]:
-        """Open a transaction in which nobody else changes a study, and read the study in it. Raises NotFoundError."""
+        """Open a transaction that locks a study, and read the study in it. Raises NotFoundError."""
         with serialized(self._engine, f"study {study_id}") as connection:
-            # The study's driver does not use that key: lock both rows before either is read.
+            # The study's driver does not take this lock, so both rows are locked before either of them is read.
             for column in (SUBMISSIONS.c.study_id, STUDIES.c.id):
                 connection.execute(sa.select(column).where(column == study_id).with_for_update())
             yield connection, read_entry(connection, study_id)
@@ -325,15 +325,15 @@ def _submission_of(entry: Entry) -> Submission:
 def not_submitted(study_id: str) -> ConflictError:
     """Return the error for a change to a study that was started without a server."""
     return ConflictError(
-        f"study {study_id} was not submitted to a server: it was started with `dialin run`, so change it with the "
-        "commands of the machine where it runs, without --server"
+        f"study {study_id} was not submitted to a server: it was started with `dialin run`; change it on the machine "
+        "where it runs, with commands without --server"
     )
 
 
 def _unarchived_submission(entry: Entry) -> Submission:
     submission = _submission_of(entry)
     if submission.archived:
-        raise ConflictError(f"study {entry.study.id} is archived")
+        raise ConflictError(f"study {entry.study.id} is archived, and archived studies cannot be changed")
     return submission
 
 

@@ -1,6 +1,6 @@
-"""dialin's own tables, in the schema that this version works with; `migrations/` leads older schemas to it.
+"""dialin's own tables, in the schema that this version works with; `migrations/` upgrades older schemas to it.
 
-They stand in the same database as Optuna's tables. Times are in seconds since 1970.
+They are in the same database as Optuna's tables. Times are in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SCHEMA_VERSION = sa.Table(
     sa.PrimaryKeyConstraint("version_num", name="dialin_schema_version_pkc"),
 )
 
-# A study: who it is, what was asked for, which state it is in.
+# Studies: their ids, specifications and states.
 STUDIES = sa.Table(
     "dialin_studies",
     METADATA,
@@ -32,7 +32,7 @@ STUDIES = sa.Table(
     sa.Column("ended_at", sa.Float),
 )
 
-# What a server was asked to do with a study; a study that was run without a server has no row here.
+# Submissions of studies to a server; a study that was run without a server has no row here.
 SUBMISSIONS = sa.Table(
     "dialin_submissions",
     METADATA,
@@ -54,7 +54,7 @@ SUBMISSIONS = sa.Table(
     sa.UniqueConstraint("owner", "idempotency_key"),
 )
 
-# Which process drives a study.
+# The process that drives each study.
 LEASES = sa.Table(
     "dialin_leases",
     METADATA,

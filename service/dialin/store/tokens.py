@@ -1,6 +1,6 @@
 """The callers of a server: their tokens, of which only digests are stored, and their sessions on the web page.
 
-A token has 256 random bits, so nobody can find it from its SHA-256 digest; a slow password hash is not needed.
+A token has 256 random bits, so it cannot be guessed from its SHA-256 digest, and a slow password hash is not needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dialin.store.tables import SESSIONS, TOKENS
 
 SESSION_SECONDS = 7 * 24 * 3600.0
 MOST_SESSIONS = 100  # of one token: its holder must not be able to fill the table
-_PREFIX = "dialin_"  # makes a token that leaked into a text easy to find
+_PREFIX = "dialin_"  # lets secret scanners find a token that has leaked into a text
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class Identity:
     role: Role
 
     def may(self, role: Role) -> bool:
-        """Whether the caller's role is this one or a higher one."""
+        """Return whether the caller's role is this one or a higher one."""
         return self.role.includes(role)
 
 
 class Tokens:
-    """The tokens and sessions behind an SQLAlchemy URL. Thread safe; a context manager, which closes its connections.
+    """The tokens and sessions in the database at an SQLAlchemy URL. Thread safe; a context manager, which closes its
+    connections.
 
     `clock`: where the times of creation and expiry come from.
     """
@@ -75,7 +76,7 @@ class Tokens:
         return token
 
     def revoke(self, name: str) -> None:
-        """Delete a token and the sessions that were opened with it. Raises NotFoundError for a name that has none."""
+        """Delete a token and the sessions that were opened with it. Raises NotFoundError for a name without a token."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.name == name))
             done = connection.execute(sa.delete(TOKENS).where(TOKENS.c.name == name))
@@ -89,7 +90,7 @@ class Tokens:
             return [(row.name, Role(row.role), row.created_at) for row in found]
 
     def exist(self) -> bool:
-        """Whether there is any token."""
+        """Return whether there is any token."""
         with self._engine.connect() as connection:
             return connection.execute(sa.select(TOKENS.c.name).limit(1)).first() is not None
 
@@ -128,7 +129,7 @@ class Tokens:
         return Identity(row.name, Role(row.role)) if row is not None else None
 
     def close_session(self, secret: str) -> None:
-        """End a session; nothing happens if it is unknown."""
+        """End a session, if it is known."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.digest == _digest(secret)))
 

@@ -18,11 +18,11 @@ def module_command(module: str, *arguments: str) -> list[str]:
 
 
 def program_path(name: str, package: str) -> str:
-    """Return the path of a program that `package` installs, from this interpreter's environment and no other.
+    """Return the path of a program that `package` installs into the environment of this interpreter.
 
-    Raises ServerError if it is not there.
+    PATH is not searched, because it may lead to another environment. Raises ServerError if the program is missing.
     """
     path = Path(sys.executable).parent / name
     if not path.is_file():
-        raise ServerError(f"{path} is not there; install {package} into the environment of {sys.executable}")
+        raise ServerError(f"{path} does not exist; install {package} into the environment of {sys.executable}")
     return str(path)

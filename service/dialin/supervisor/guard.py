@@ -1,13 +1,14 @@
 """A process that must not outlive the one that started it:
 `python -m dialin.supervisor.guard [--log FILE --log-bytes N] [--keep FD] -- COMMAND ARGUMENT...`.
 
-The guard runs the command, and ends it and all that came of it, each by its own id, when the command is to end
-(SIGTERM, SIGINT) or whoever started the guard is gone: killed or not, that closes the guard's standard input. When the
-guard itself is killed, the system ends the command; what came of that is ended by whoever started the guard, or, when
-that is gone too, by the other guards of the same `dialin up`.
+The guard runs the command. It ends the command and all of its descendants, each by its process id, when it receives
+SIGTERM or SIGINT, and when the process that started the guard is gone: however that process ends, the pipe to the
+guard's standard input is closed. If the guard itself is killed, the kernel kills the command; the command's descendants
+are then ended by the process that started the guard or, if that is gone too, by the other guards of the same
+`dialin up`.
 
-`--log`: what the command prints goes to a log of bounded size, which the guard writes; else to the guard's own output.
-`--keep`: a descriptor of the guard's that the command inherits.
+`--log FILE`: the guard writes what the command prints to a log of bounded size; otherwise the command inherits the
+guard's output. `--keep FD`: a file descriptor of the guard that the command inherits.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dialin.supervisor.rotating import LEAST_BYTES, RotatingLog
 
 
 def guard(command: Sequence[str], log: RotatingLog | None = None, keep: Sequence[int] = ()) -> int:
-    """The exit code of the command, once it and its descendants have ended."""
+    """Run the command until it ends or is to be ended, end its descendants, and return its exit code."""
     wanted, left_alone = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: wanted.set())
@@ -40,19 +41,21 @@ def guard(command: Sequence[str], log: RotatingLog | None = None, keep: Sequence
     threading.Thread(target=_watch_input, args=(wanted, left_alone), daemon=True).start()
     family: dict[int, psutil.Process] = {}
     while process.poll() is None and not wanted.wait(0.5):
-        # Remembered, where orphans are not ours: once the command is dead, nobody knows its children.
+        # Without a subreaper (macOS), children are recorded now: they cannot be found once their parent is dead.
         family |= {child.pid: child for child in psutil.Process().children(recursive=True)}
     end(process, list(family.values()))
     pump.join(1.0)
     if left_alone.is_set() and (mark := os.environ.get(MARK)):
-        end_marked(mark, guards_too=False)  # a guard that was killed beside us could not end its own
+        end_marked(mark, guards_too=False)  # the descendants of guards that were killed, too
     code: int = process.returncode
-    return code if code >= 0 else 128 - code  # as a shell says that a signal ended it
+    return code if code >= 0 else 128 - code  # the convention of shells for a command that a signal has ended
 
 
 def end(process: subprocess.Popen[bytes], family: Sequence[psutil.Process]) -> None:
-    """End a process, asked first and killed later, its family, and whatever else came of this process. psutil never
-    mistakes a process that has taken over the id of one."""
+    """End a process by SIGTERM, then SIGKILL; kill the processes in `family` and all other descendants of this process.
+
+    A process id that was used again does no harm: psutil also compares the time at which a process was created.
+    """
     alive = [*family, *psutil.Process().children(recursive=True)]
     if process.poll() is None:
         process.terminate()
@@ -68,10 +71,14 @@ def end(process: subprocess.Popen[bytes], family: Sequence[psutil.Process]) -> N
 
 
 def _start(command: Sequence[str], is_logged: bool, keep: Sequence[int]) -> tuple[subprocess.Popen[bytes], int | None]:
-    """The command, and the end of a pipe with what it prints. Before this process has threads: the new one runs a
-    little Python between fork and exec."""
+    """Start the command; return it and, if it is logged, the reading end of the pipe that it prints to.
+
+    To be called before this process has other threads: `preexec_fn` runs Python between fork and exec, where a lock
+    that another thread held is never released.
+    """
     reading, writing = os.pipe() if is_logged else (None, None)
-    # A session of its own: Ctrl-C in a terminal reaches the one who started it all, and it ends the rest in order.
+    # In a new session the command does not get the SIGINT of a terminal's Ctrl-C: `dialin up` gets it, and ends the
+    # services in order.
     process = subprocess.Popen(
         list(command),
         stdin=subprocess.DEVNULL,
@@ -89,7 +96,7 @@ def _start(command: Sequence[str], is_logged: bool, keep: Sequence[int]) -> tupl
 
 
 def _pump(output: int | None, log: RotatingLog | None) -> None:
-    """Write what is printed to the log, until nobody can print any more."""
+    """Copy what the command prints to the log, until every process that holds the writing end of the pipe has ended."""
     if output is None or log is None:
         return
     with suppress(OSError):
@@ -98,6 +105,7 @@ def _pump(output: int | None, log: RotatingLog | None) -> None:
 
 
 def _watch_input(wanted: threading.Event, left_alone: threading.Event) -> None:
+    """Set both events once standard input is closed, which means that the process that started the guard is gone."""
     with suppress(OSError):
         while os.read(0, 4096):
             pass

@@ -21,7 +21,8 @@ from dialin.errors import UsageError
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 OPTUNA_LOGGERS = ("optuna.storages", "optuna.study", "optuna.samplers")
-IDS = ("study", "trial", "request_id")  # what a record may be about; JSON lines have a field for each that is known
+IDS = ("study", "trial", "request_id")
+"""Names of the ids that a record may carry."""
 
 _context: ContextVar[Mapping[str, object]] = ContextVar("dialin_log_context", default=MappingProxyType({}))
 
@@ -31,7 +32,7 @@ def log_context(**ids: object) -> Iterator[None]:
     """Give every record that is logged inside the block, in this thread or task, these ids (names of `IDS`)."""
     unknown = set(ids) - set(IDS)
     if unknown:
-        raise ValueError(f"{', '.join(sorted(unknown))}: a record has no such id; allowed: {', '.join(IDS)}")
+        raise ValueError(f"unknown ids {', '.join(sorted(unknown))}; allowed: {', '.join(IDS)}")
     token = _context.set({**_context.get(), **ids})
     try:
         yield
@@ -104,7 +105,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """The handler of `configure`, known by its class."""
+    """A class of its own, so that `configure` recognizes the handler of an earlier call."""
 
 
 def _add_ids(record: logging.LogRecord) -> bool:

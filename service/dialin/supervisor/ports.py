@@ -1,5 +1,8 @@
-"""TCP ports of this machine. A port is bound when it is chosen if the process that listens can inherit the socket;
-otherwise another process may take it, and a new one has to be chosen."""
+"""TCP ports of this machine.
+
+If the process that will listen can inherit a socket, the port is bound when it is chosen (`listen`). Otherwise another
+process may take the port in between, and the caller has to choose a new one (`free_port`).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ from dialin.errors import UsageError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address, for a process that inherits it. The port stays taken while that
-    process is restarted, and its callers wait. Raises UsageError for a port that is taken or cannot be opened."""
+    """Return a socket that listens on an address, for a process that inherits it.
+
+    While that process is restarted the port stays bound, and new connections wait in the backlog. Raises UsageError for
+    a port that is taken or cannot be opened.
+    """
     try:
         return _bound(host, port, backlog=128)
     except OSError as error:
@@ -21,7 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a port can be bound now."""
+    """Return whether a port can be bound now."""
     try:
         _bound(host, port).close()
     except OSError:
@@ -44,7 +50,7 @@ def _bound(host: str, port: int, backlog: int | None = None) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio's servers
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio does for its servers
         bound.bind((host, port))
         if backlog is not None:
             bound.listen(backlog)

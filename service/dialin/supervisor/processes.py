@@ -1,8 +1,8 @@
-"""Which processes came of one `dialin up`, and how they are ended when those that should have done so are gone.
+"""Finds and ends the processes that descend from one `dialin up`, also after their guards were killed.
 
-Each of them has a mark in its environment, which its children inherit whatever they do: leave the session, lose their
-parents, become daemons. A process that renames itself overwrites what the system shows of its environment (Ray's
-workers do); it is known by its parents, and by its session.
+Each of these processes has a mark in its environment. Children inherit it even if they leave the session, lose their
+parents or become daemons. A process that changes its title, as Ray's workers do, overwrites the memory from which the
+kernel reads its environment; such a process is recognized by its ancestors or its session.
 """
 
 from __future__ import annotations
@@ -17,38 +17,40 @@ from typing import Any
 
 import psutil
 
-MARK = "DIALIN_UP"  # its value is another one for each `dialin up`
+MARK = "DIALIN_UP"
+"""Environment variable with the mark, a random text that differs for each `dialin up`."""
 GUARD = "dialin.supervisor.guard"
-END_SECONDS = 5.0  # between asking and killing, and for what was killed to be gone
+END_SECONDS = 5.0
+"""Time between SIGTERM and SIGKILL, and the longest wait for killed processes to disappear."""
 _MOST_ROUNDS = 10
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-_adopting: set[int] = set()  # the id of this process, once it adopts
+_adopting: set[int] = set()  # the id of this process, once it is a subreaper; a forked child is none
 
 
 def adopt_orphans() -> None:
-    """On Linux, become the parent of what comes of this process when its own parents die."""
+    """On Linux, become a subreaper: descendants whose parents die become children of this process."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         _adopting.add(os.getpid())
 
 
 def ends_with(parent: int, signal_number: int) -> Any:
-    """What a new process has to call so that it gets a signal when `parent`, which starts it, dies (on Linux)."""
+    """Return a `preexec_fn` for a process that `parent` starts: it gets a signal when `parent` dies (on Linux)."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def bind() -> None:
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
-        if os.getppid() != parent:  # it died before
+        if os.getppid() != parent:  # the parent has died before the call of prctl
             os._exit(1)
 
     return bind
 
 
 def family_listens(pid: int, port: int) -> bool:
-    """Whether a process that came of this one listens on a TCP port."""
+    """Return whether a descendant of a process listens on a TCP port."""
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -59,7 +61,7 @@ def family_listens(pid: int, port: int) -> bool:
 
 
 def family_states(pid: int) -> dict[str, str]:
-    """Name and id of each process that came of this one -> its state, as `sleeping` or `stopped`."""
+    """Return the state of each descendant of a process, such as `sleeping` or `stopped`, by its name and id."""
     states = {}
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(pid).children(recursive=True):
@@ -69,13 +71,15 @@ def family_states(pid: int) -> dict[str, str]:
 
 
 def end_orphans_here(guards: Collection[int]) -> int:
-    """End what came of this process and has no guard: a guard that was killed left it. Returns how many there were.
-    `guards`: the ids of guards that this process started. Only where it adopts orphans; it must not have other
-    children, nor be starting one."""
+    """Kill the orphans that this process has adopted from guards that were killed, and return how many there were.
+
+    `guards`: the ids of the guards that this process started, which are spared. All other children are taken for
+    orphans, so the caller must have no others and not be starting one. Does nothing in a process that is no subreaper.
+    """
     ended: set[int] = set()
     if os.getpid() not in _adopting:
         return 0
-    for _ in range(_MOST_ROUNDS):  # while one dies its children change their parents, and are missed
+    for _ in range(_MOST_ROUNDS):  # children of a process that is just dying change their parent, and may be missed
         children = [child for child in psutil.Process().children() if child.pid not in guards and not is_guard(child)]
         if not children:
             break
@@ -104,13 +108,17 @@ def _in_sessions_of(processes: Sequence[psutil.Process]) -> dict[int, psutil.Pro
 
 
 def is_guard(process: psutil.Process) -> bool:
+    """Return whether a process is a guard, by its command line; False for one that is gone or cannot be read."""
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         return GUARD in process.cmdline()[:5]
     return False
 
 
 def _kill(processes: Sequence[psutil.Process]) -> int:
-    """End them, each by its own id, and wait for that; psutil never mistakes another for one whose id it has now."""
+    """Kill processes, wait until they are gone, and return how many there were.
+
+    A process id that was used again does no harm: psutil also compares the time at which a process was created.
+    """
     for process in processes:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
@@ -127,7 +135,8 @@ def _with_descendants(processes: Sequence[psutil.Process]) -> dict[int, psutil.P
 
 
 def _mark_of(process: psutil.Process) -> str | None:
-    """The mark in its environment as it was when it began; None for another account's process, and none."""
+    """Return the mark in the environment that a process was started with; None if there is none, or if it belongs to
+    another account and cannot be read."""
     with suppress(OSError):
         for entry in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
             if entry.startswith(f"{MARK}=".encode()):

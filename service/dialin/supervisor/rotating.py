@@ -10,20 +10,24 @@ from contextlib import suppress
 from pathlib import Path
 
 LEAST_BYTES = 2**16
-LOOK_SECONDS = 5.0
+"""Size of one write, and the smallest bound of a log."""
+CHECK_SECONDS = 5.0
+"""Time between two checks of the length of a log."""
 
 
 def keep_short(path: Path, most_bytes: int) -> None:
-    """Rotate a log that is longer than `most_bytes`: copy it to `NAME.1` and truncate it. For logs that processes write
-    directly, each in append mode; lines that are written during the copy may be lost."""
+    """Rotate a log that is longer than `most_bytes`: copy it to `NAME.1` and truncate it.
+
+    For logs that processes write to directly, each in append mode. Lines that are written during the copy may be lost.
+    """
     with suppress(OSError):
         if path.stat().st_size > most_bytes:
             shutil.copyfile(path, path.with_name(f"{path.name}.1"))
             os.truncate(path, 0)
 
 
-def watch_length(path: Path, most_bytes: int, seconds: float = LOOK_SECONDS) -> None:
-    """Call `keep_short` regularly, in a thread, as long as this process lives."""
+def watch_length(path: Path, most_bytes: int, seconds: float = CHECK_SECONDS) -> None:
+    """Start a thread that calls `keep_short` every `seconds` until this process ends."""
 
     def watch() -> None:
         while True:
@@ -34,10 +38,10 @@ def watch_length(path: Path, most_bytes: int, seconds: float = LOOK_SECONDS) -> 
 
 
 class RotatingLog:
-    """A log that only its owner can read. At `most_bytes` it is renamed to `NAME.1`, which replaces the one before, and
-    a new file is begun.
+    """A log that only its owner can read. At `most_bytes` it is renamed to `NAME.1`, which replaces the previous one,
+    and a new file is started.
 
-    What cannot be written, on a full disk for example, is dropped: a log must not end the process that writes it.
+    Data that cannot be written, for example on a full disk, is dropped: a log must not end the process that writes it.
     Raises ValueError for a bound below LEAST_BYTES, the size of one write.
     """
 

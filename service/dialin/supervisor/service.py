@@ -18,10 +18,11 @@ from dialin.supervisor.commands import module_command
 from dialin.supervisor.processes import END_SECONDS, GUARD, family_listens, family_states
 
 START_SECONDS = 120.0
-PROBE_SECONDS = 10.0  # that an answer may take
+PROBE_SECONDS = 10.0  # longest time that an answer to a health check may take
 LOG_BYTES = 10 * 2**20
-SPAWNING = threading.Lock()  # between fork and exec a guard cannot be told from what a killed guard has left
-_DIRECT = build_opener(ProxyHandler({}))  # a proxy cannot reach this machine's loopback, and must see no secret
+# Held while a guard is started: between fork and exec it looks like an orphan of a guard that was killed.
+SPAWNING = threading.Lock()
+_DIRECT = build_opener(ProxyHandler({}))  # a proxy cannot reach the loopback interface, and must not see the token
 
 
 @dataclass
@@ -37,13 +38,13 @@ class Service:
     port: int | None
     """The port that it has to listen on; None if it opens none itself."""
     probe: Callable[[], str]
-    """The health check. It returns why the service is not ready, in a few words; empty: it is ready."""
+    """The health check. It returns why the service is not ready, in a few words; empty if it is ready."""
     keep: Sequence[int] = ()
     """File descriptors that it inherits."""
     log_bytes: int = LOG_BYTES
     """The size at which the log is rotated; one old log is kept."""
     umask: int = 0o077
-    """The umask of the process; -1: that of this process."""
+    """The umask of the process; -1: the umask of this process."""
     process: subprocess.Popen[bytes] | None = None
     """The guard; None before the first start."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -54,7 +55,7 @@ class Service:
         ends or is not ready within START_SECONDS."""
         process = self._open()
         deadline = time.monotonic() + START_SECONDS
-        trouble = "it opened no port"
+        trouble = f"it does not listen on port {self.port}"
         while not self._listens() or (trouble := self.probe()):
             if process.poll() is not None:
                 raise ServerError(f"{self.name} did not start\n{self.tail()}")
@@ -68,11 +69,12 @@ class Service:
         return self.process is not None and self.process.poll() is None
 
     def ask_to_end(self, *, for_good: bool = False) -> None:
-        """Ask the guard to end the process. `for_good`: no thread may start it again."""
+        """Ask the guard to end the process, by closing its standard input. `for_good`: refuse later calls of
+        `start`."""
         with self._lock:
             self._is_over = self._is_over or for_good
             if self.process is not None and self.process.stdin is not None:
-                with suppress(OSError):  # its guard was killed
+                with suppress(OSError):  # the guard was killed
                     self.process.stdin.close()
 
     def wait(self) -> None:
@@ -115,20 +117,20 @@ class Service:
             return self.process
 
     def _listens(self) -> bool:
-        """Whether the port is this service's: another server may have taken it, and would pass the health check as
-        well."""
+        """Whether this service listens on its port. Another server that has taken the port would pass the health check
+        as well."""
         return self.port is None or (self.process is not None and family_listens(self.process.pid, self.port))
 
 
 def probe_http(
     url: str, token: str | None = None, *, fine: Sequence[int] = (200,), timeout_seconds: float = PROBE_SECONDS
 ) -> str:
-    """Return why a request does not get one of these statuses in time; empty: it does."""
+    """Send a GET request, and return why it does not get a status in `fine` in time; empty if it does."""
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     try:
         with _DIRECT.open(Request(url, headers=headers), timeout=timeout_seconds) as response:
-            return "" if response.status in fine else f"{url} is answered with {response.status}"
+            return "" if response.status in fine else f"{url} has answered with status {response.status}"
     except HTTPError as error:
-        return "" if error.code in fine else f"{url} is answered with {error.code}"
+        return "" if error.code in fine else f"{url} has answered with status {error.code}"
     except (OSError, HTTPException) as error:
         return f"{url}: {getattr(error, 'reason', error)}"
