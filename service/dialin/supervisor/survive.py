@@ -1,4 +1,4 @@
-"""The one place where a loop survives an error that nobody foresaw."""
+"""Lets a loop survive an unexpected error, which is logged."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ class Survive(AbstractContextManager["Survive"]):
     """Logs an error that leaves its block, with the traceback; the program then continues after the block.
 
     This is for loops that nothing restarts when they end: a server's background work, and the threads that watch
-    services. Ctrl-C and SystemExit are raised as ever.
+    services. KeyboardInterrupt and SystemExit are not caught.
 
-    log: the logger of the module whose loop it is.
+    log: the logger of the module with the loop.
     what: the message, such as "watching MLflow failed".
     level: the level of the record.
     unless: errors of these types are raised.
     """
 
     error: Exception | None = None
-    """The error that ended the block early; None while there is none."""
+    """The error that ended the block early; None if there was none."""
 
     def __init__(
         self, log: logging.Logger, what: str, *, level: int = logging.ERROR, unless: tuple[type[Exception], ...] = ()
