@@ -59,7 +59,7 @@ def test_a_driver_that_loses_its_database_says_so_and_trains_no_further(tmp_path
     text = str(raised.value)
     assert "\n" not in text
     assert text.startswith(str(settings.out / "dialin.db"))
-    assert "restore a copy of the database" in text
+    assert "restore a copy of it" in text
     assert str(settings.out / "studies") in text
 
 
