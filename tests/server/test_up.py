@@ -308,7 +308,7 @@ def test_another_user_reads_and_writes_nothing_of_it(up):
         ),
         (["--data", "{new}", "--host", "0.0.0.0", "--port", "{free}"], {}, "it needs an admin's token"),
         (["--data", "{new}", "--port", "{free}"], {"DIALIN_MAX_RUNNING": "0"}, "DIALIN_MAX_RUNNING='0'; allowed"),
-        (["--data", "{new}", "--port", "{free}"], {"DIALIN_ALLOWED_HOSTS": "*"}, "name the hosts"),
+        (["--data", "{new}", "--port", "{free}"], {"DIALIN_ALLOWED_HOSTS": "*"}, "name each host"),
     ],
 )
 def test_what_is_refused(up, tmp_path, arguments, environment, says):
