@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query
@@ -123,3 +124,30 @@ Key = Annotated[
 StudyId = Annotated[str, Path(max_length=96, examples=["digits-small-4f7k2m"])]
 TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
 Cursor = Annotated[str | None, Query(max_length=400, description="`next` of the page before.")]
+
+
+@dataclass(frozen=True)
+class SubmissionOptions:
+    """What a caller may say about a study beside its specification.
+
+    priority: studies of a higher one start first.
+    bundle: the digest of files that were sent before; None without files.
+    key: requests of one caller with the same key make one study; None for a new study in any case.
+    """
+
+    priority: int
+    bundle: str | None
+    key: str | None
+
+
+def _options_of(
+    priority: Annotated[int, Query(ge=-100, le=100, description="Studies of a higher one start first.")] = 0,
+    bundle: BundleDigest = None,
+    key: Key = None,
+) -> SubmissionOptions:
+    if key is not None and not key.isprintable():
+        raise UsageError("Idempotency-Key: printable characters only")
+    return SubmissionOptions(priority, bundle, key)
+
+
+Options = Annotated[SubmissionOptions, Depends(_options_of)]

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 from dialin import schemas
-from dialin.errors import UsageError
 from dialin.lifecycle import StudyState
 from dialin.server.routes.dependencies import (
     YAML,
@@ -19,7 +18,7 @@ from dialin.server.routes.dependencies import (
     Bundles,
     Caller,
     Cursor,
-    Key,
+    Options,
     Spec,
     Studies,
     StudyId,
@@ -59,18 +58,14 @@ async def submit(
     auth: Auth,
     submission: Submission,
     text: Spec,
+    options: Options,
     response: Response,
-    priority: Annotated[int, Query(ge=-100, le=100, description="Studies of a higher one start first.")] = 0,
-    bundle: BundleDigest = None,
-    key: Key = None,
 ) -> schemas.Study:
     """Put a study in the queue."""
-    if key is not None and not key.isprintable():
-        raise UsageError("Idempotency-Key: printable characters only")
 
     def submitted() -> tuple[schemas.Study, bool]:
         with auth.limit_planning(caller.name):
-            return submission.submit(caller, text, priority=priority, key=key, bundle=bundle)
+            return submission.submit(caller, text, priority=options.priority, key=options.key, bundle=options.bundle)
 
     study, is_new = await run_in_threadpool(submitted)
     response.status_code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
