@@ -349,7 +349,8 @@ def test_a_server_that_dies_and_comes_back(server, database, tmp_path):
         mirror.trial_ended(trial, list(ENDS)[trial], f"reason {trial}")
     mirror.study_ended("complete", "", {}, {}, [])
     start()
-    assert mirror.close(90)
+    mirror.close(90)  # a busy machine's new server may be silent for longer than it waits; the recorder continues
+    wait_for(lambda: mirror.lag() == 0, 120)
     contents(client_of(database), 3, 2)
 
 
