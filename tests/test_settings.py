@@ -70,7 +70,7 @@ def test_hosts_are_names_in_lower_case_and_nothing_else():
 
     assert read("Dialin.Example.org, 10.0.0.7,[::1]") == ("dialin.example.org", "10.0.0.7", "::1")
     for wrong in ("dialin.example.org:8080", "https://dialin.example.org", "a b"):
-        with pytest.raises(UsageError, match="is no host; allowed: names and addresses, without a scheme or a port"):
+        with pytest.raises(UsageError, match="is not a host; allowed: names and addresses, without a scheme or a port"):
             read(wrong)
 
 

@@ -67,7 +67,7 @@ POSSIBLE: Mapping[StudyState, tuple[Action, ...]] = {
     StudyState.FAILED: (Action.RESUME, Action.EXTEND, Action.ARCHIVE),
     StudyState.INTERRUPTED: (Action.RESUME, Action.EXTEND, Action.ARCHIVE),
 }
-# The least role that may take them: on one's own studies, and on those of others.
+# The least role that may take them: on the caller's own studies, and on those of others.
 ROLE_FOR_OWN, ROLE_FOR_OTHERS = Role.SUBMITTER, Role.ADMIN
 
 

@@ -388,7 +388,7 @@ class Extension(BaseModel):
 
 
 class Bundle(BaseModel):
-    """Files that were sent for a function of one's own."""
+    """Files that were sent for a user's training function."""
 
     bundle: str = Field(description="The SHA-256 of what was sent; the specification is submitted with it.")
     files: int

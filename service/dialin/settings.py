@@ -86,7 +86,7 @@ def _hosts(variable: str, text: str) -> tuple[str, ...]:
     wrong = [each for each in names if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", each)]
     if wrong:
         raise UsageError(
-            f"{variable}: {wrong[0]!r} is no host; allowed: names and addresses, without a scheme or a port"
+            f"{variable}: {wrong[0]!r} is not a host; allowed: names and addresses, without a scheme or a port"
         )
     return names
 

@@ -242,7 +242,7 @@ def test_an_interrupt_ends_cleanly(spec_file, tmp_path, number, runner):
     assert process.wait(60) == 130
     out.close()
     text = (tmp_path / "stdout").read_text()
-    assert text.count("the study is ending; trials that are being trained can go on later") == 1
+    assert text.count("the study is ending; trials that are being trained can continue later") == 1
     assert "interrupted" in text
     assert "interrupted: interrupted" not in text
     assert "best configuration" in text

@@ -21,10 +21,10 @@ SENTENCES = [
         Decision("stop", "rung_cutoff", 3, "val_loss", 0.9, rung=3, of=2, cutoff=0.25),
         "val_loss 0.9 is above 0.25, the cutoff of rung 3 over 2 trials",
     ),
-    (RANKED, "paused: val_accuracy 0.1 ranks 4 of 6 at rung 3, where the best 2 go on"),
+    (RANKED, "paused: val_accuracy 0.1 ranks 4 of 6 at rung 3, where the best 2 continue"),
     (
         Decision("stop", "study_ended", 3, "m", 0.1, rung=3, rank=1, of=6, quota=2, detail="budget.hours: 1 are up"),
-        "m 0.1 ranks 1 of 6 at rung 3, where the best 2 go on; budget.hours: 1 are up",
+        "m 0.1 ranks 1 of 6 at rung 3, where the best 2 continue; budget.hours: 1 are up",
     ),
     (Decision("stop", "study_ended", detail="budget.hours: 1 are up"), "the study ended: budget.hours: 1 are up"),
     (Decision("complete", "all_epochs", 9), "trained all 9 epochs"),

@@ -263,7 +263,7 @@ def test_a_trial_waits_at_a_rung_until_it_is_among_the_best_there(storage):
     assert study.finished
     assert next((trial.number, decision.text()) for trial, decision in study.paused()) == (
         0,
-        "val_accuracy 0.1 ranks 4 of 6 at rung 3, where the best 2 go on",
+        "val_accuracy 0.1 ranks 4 of 6 at rung 3, where the best 2 continue",
     )
     assert [record.state for record in study.trials()].count(TrialState.COMPLETE) == 2
 

@@ -264,7 +264,7 @@ budget: {trials: 4, epochs: 3}
 
 
 def test_nobodys_code_runs_where_it_is_not_allowed(client, tmp_path):
-    assert "this server runs nobody's own code" in client.post("/api/v1/bundles", content=b"x").json()["detail"]
+    assert "this server does not run users' code" in client.post("/api/v1/bundles", content=b"x").json()["detail"]
     (tmp_path / "train.py").write_text("def train(config, trial): ...\n")
     absolute = PYTHON.replace("train.py", str(tmp_path / "train.py"))
     assert submit(client, absolute).status_code == 403

@@ -201,7 +201,7 @@ def mirror_line(study: Study, *, is_here: bool = True) -> str:
     if is_here:
         return f"{study.mirror_note}; `dialin sync {study.id}` writes what is missing"
     # A server leaves a study whose event log is gone alone, since someone may have deleted it to make room.
-    return f"{study.mirror_note}; the server goes on writing" if study.mirror_lag else study.mirror_note
+    return f"{study.mirror_note}; the server keeps writing" if study.mirror_lag else study.mirror_note
 
 
 def result_data(study: StudyInFull, best: Best | None) -> dict[str, Any]:

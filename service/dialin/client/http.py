@@ -181,7 +181,7 @@ class Connection:
             return self._not_understood(response, f"a redirect to {target}")
         problem = _problem_document(response)
         if problem is None:
-            return self._not_understood(response, "which is no problem document")
+            return self._not_understood(response, "which is not a problem document")
         detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
         cls = _class_of(problem["code"], response.status_code)
         if issubclass(cls, SpecError):

@@ -119,7 +119,7 @@ class Decision:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Decision:
         """The inverse of `to_data`. Keys that this version does not know are dropped, a cause that it does not know is
-        "unknown". Raises ValueError for an action that there is not, TypeError for data that is no mapping of these."""
+        "unknown". Raises ValueError for an unknown action, and TypeError for data of another shape."""
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         if known.get("action") not in _STATES:
             raise ValueError(f"a decision's action is one of {', '.join(_STATES)}, not {known.get('action')!r}")
@@ -182,4 +182,4 @@ def _rank_text(decision: Decision) -> str:
     value = math.nan if decision.value is None else decision.value
     ranked = f"{decision.metric} {value:.4g} ranks {decision.rank} of {decision.of} at rung {decision.rung}"
     end = f"; {decision.detail}" if decision.detail else ""
-    return f"{start}{ranked}, where the best {decision.quota} go on{end}"
+    return f"{start}{ranked}, where the best {decision.quota} continue{end}"

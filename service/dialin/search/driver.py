@@ -28,7 +28,7 @@ class Driver(Protocol):
         """End a trial whose training raised. The exception of the traceback becomes the reason."""
 
     def report_lost_worker(self, trial: Trial, reason: str) -> None:
-        """The worker of a trial has died: the trial goes on from its checkpoint, unless that has happened too often."""
+        """The worker of a trial has died: the trial continues from its checkpoint, unless that happened too often."""
 
     def report_progress(self) -> None:
         """The executor's loop has completed another round."""
@@ -46,4 +46,4 @@ class Driver(Protocol):
 
     @property
     def over(self) -> str | None:
-        """Why no more is trained (a limit, a failure that trials share); None while the study goes on."""
+        """Why no more is trained (a limit, a failure that trials share); None while the study continues."""

@@ -21,7 +21,7 @@ class EarlyStopping(Protocol):
         """Record that a trial has reached a rung, at `epoch` with `value`, and decide whether it trains on."""
 
     def decide_again(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
-        """Decide for a trial that goes on after a restart, and whose value at the rung was recorded before."""
+        """Decide for a trial that continues after a restart, and whose value at the rung was recorded before."""
 
     def record(self, trial: int, rung: int, value: float) -> None:
         """Record that a trial has reached a rung and ends there for another reason."""
@@ -77,7 +77,7 @@ class Promoting:
         return Decision("continue", "between_rungs", epoch)
 
     def record(self, trial: int, rung: int, value: float) -> None:
-        """Nothing: a trial that ends for another reason is no candidate for promotion."""
+        """Nothing: a trial that ends for another reason is not a candidate for promotion."""
 
     def recover(self, trial: int, values: Mapping[int, float], began: int, *, unfinished: bool, can_grow: bool) -> None:
         """Rank the trial at the rungs that it has reached, and pause it if its last epoch was one."""
@@ -118,7 +118,7 @@ class Stopping:
         asha = plan.spec.early_stopping.asha
         factor = asha.reduction_factor if asha is not None else 2.0
         self._asha = Asha(plan.rungs, factor, plan.spec.objective.mode == "max")
-        # In a study that was extended, trials that were complete at the shorter length go on by rank.
+        # In a study that was extended, trials that were complete at the shorter length continue by rank.
         self._extended = _promotions(plan)
 
     def decide(self, trial: int, epoch: int, rung: int, value: float) -> Decision:

@@ -1,4 +1,4 @@
-"""Suggestions made in a thread of their own: while a model computes, reports go on being stored and decided."""
+"""Suggestions made in a thread of their own: while a model computes, reports are still stored and decided."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def trial_log_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration to train, or to go on training."""
+    """One configuration to train, or whose training continues."""
 
     number: int
     """Counts the trials of a study from 0."""
@@ -76,7 +76,7 @@ class TrialRecord:
     ended_at: float | None = None
     """When it ended, in seconds since 1970."""
     continues: int | None = None
-    """The trial whose training it goes on with, in a study that was extended."""
+    """The trial whose training it continues, in a study that was extended."""
     began: int = 0
     """The epochs that that trial had done."""
     repeated: int = 0

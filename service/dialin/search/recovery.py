@@ -32,7 +32,7 @@ class TrialProgress:
     findings: tuple[Finding, ...] = ()
     """What the doctor has found in it so far."""
     began: int = 0
-    """Epochs that were done by the trial whose training it goes on with."""
+    """Epochs that were done by the trial whose training it continues."""
     repeated: int = 0
     """Epochs that were trained again after they had been reported."""
 
@@ -53,7 +53,7 @@ class StudyState:
     extendable: list[int] = field(default_factory=list)
     """The trials that were complete at a shorter length, in a study without rungs; they are handed out next."""
     continuations: int = 0
-    """Trials that go on with the training of another one; they do not count against the budget of new trials."""
+    """Trials that continue the training of another one; they do not count against the budget of new trials."""
     is_exhausted: bool = False
     """Whether the sampler has no configuration left that was not tried."""
 
@@ -106,7 +106,7 @@ def _take_over(state: StudyState, plan: Plan, record: TrialRecord, storage_id: i
 
 
 def _can_grow(plan: Plan, record: TrialRecord) -> bool:
-    """Whether a trial was complete at a shorter length than trials have now, and has a checkpoint to go on from."""
+    """Whether a trial was complete at a shorter length than trials have now, and has a checkpoint to continue from."""
     budget, mode = plan.spec.budget, plan.spec.objective.mode
     if record.state is not TrialState.COMPLETE or record.epochs_done >= budget.epochs or record.checkpoint is None:
         return False

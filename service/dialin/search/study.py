@@ -162,7 +162,7 @@ class Study:
     def report(self, trial: Trial, epoch: int, value: float) -> Decision:
         """Store the metric after `epoch` (from 1), then decide. What has returned is stored.
 
-        An epoch that was reported before keeps its first value: a trial that goes on from an older checkpoint trains
+        An epoch that was reported before keeps its first value: a trial that continues from an older checkpoint trains
         epochs again. Raises KeyError for a trial that is not being trained: not handed out by `ask`, paused, or ended.
         """
         number, state = trial.number, self._state
@@ -208,7 +208,7 @@ class Study:
         self._prepare()
 
     def interrupt(self, trial: Trial) -> None:
-        """Pause a trial that has not ended: it goes on, from its checkpoint, when the study is resumed."""
+        """Pause a trial that has not ended: it continues, from its checkpoint, when the study is resumed."""
         self.tell(trial, Decision("pause", "interrupted"))
 
     def put_back(self, trial: Trial) -> None:
@@ -318,7 +318,7 @@ class Study:
         return self._trial(number)
 
     def _continue_training(self, number: int) -> Trial:
-        """A new trial that goes on with the training of one that was complete at a shorter length: Optuna never changes
+        """A new trial that continues the training of one that was complete at a shorter length: Optuna never changes
         a trial that has ended."""
         observation, before = self._state.observations[number], self._state.progress[number]
         done = max(observation.values)

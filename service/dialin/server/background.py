@@ -42,7 +42,7 @@ class Repeater:
 
 @contextmanager
 def isolated(study_id: str, *common: type[Exception]) -> Iterator[None]:
-    """Log what goes wrong with one study in this block, so that the caller can go on to the next study.
+    """Log what goes wrong with one study in this block, so that the caller can continue with the next study.
 
     Errors of the types `common` concern all studies, such as a database that does not answer; they are raised.
     """

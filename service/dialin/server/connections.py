@@ -229,7 +229,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Count the body, and refuse one that goes on for long after the answer."""
+        """Count the body, and refuse one that is still being sent long after the answer."""
         self._fed += len(body)
         self.registry.mark_waiting(self)
         if self.cycle.response_complete and self._fed > MOST_DISCARDED_BYTES:
@@ -332,7 +332,7 @@ def protocol(limits: ConnectionLimits) -> type[LimitedProtocol]:
 def network_of(host: str) -> str:
     """The network that counts as one client: an IPv4 address, or the 64 bits of an IPv6 address that one customer gets.
 
-    A text that is no address stands for itself, cut to 64 characters: a proxy may send any text.
+    A text that is not an address stands for itself, cut to 64 characters: a proxy may send any text.
     """
     return _network_of(host[:64])
 

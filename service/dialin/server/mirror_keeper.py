@@ -1,4 +1,4 @@
-"""Has MLflow catch up with every study that nobody drives.
+"""Has MLflow catch up with every study that has no driver.
 
 A study may lack something there because MLflow was away when it ended, or because its recorder or the server was
 killed. Recorders are started as processes, a few at a time, and after longer and longer pauses while they fail.
@@ -172,7 +172,7 @@ class MirrorKeeper:
     def _is_complete(self, standing: Standing) -> bool:
         folder = self._out.study(standing.id).events
         if not has_log(folder):
-            return True  # it is another server's, or somebody removed it to save space; `dialin sync` makes it again
+            return True  # it is on another server, or was removed to save space; `dialin sync` makes it again
         position = read_cursor(folder)
         return position.ended and not position.damaged and count_events(folder, position.offset) == 0
 

@@ -57,7 +57,7 @@ _MLFLOW_CODES = {  # by status
     413: "INVALID_PARAMETER_VALUE",
     429: "REQUEST_LIMIT_EXCEEDED",
 }
-_NO_HARM = "studies go on, and it gets everything later"
+_NO_HARM = "studies continue, and it gets everything later"
 _LOG = logging.getLogger(__name__)
 
 

@@ -34,7 +34,7 @@ from dialin.store.submissions import ENDING, Submissions
 _LOG = logging.getLogger(__name__)
 
 LOST_SECONDS = 10.0  # a job that was claimed so long ago and does not exist was never started
-STEADY_SECONDS = 120.0  # a driver that lived so long is no failed start: the count of failures begins anew
+STEADY_SECONDS = 120.0  # a driver that lived so long did not fail to start: failures are counted from zero again
 LONGEST_PAUSE = 60.0
 # From a job's claim, its beginning or its study's end until its driver holds the lease or is gone: Ray may be busy, a
 # data set may be downloaded, MLflow may be slow. Whatever takes longer hangs.
@@ -202,7 +202,7 @@ class Reconciler:
             self._jobs.submit(submission.job, submission.study_id)
 
     def _finish_job(self, entry: Entry, submission: Submission, message: str) -> None:
-        """Do what follows when a job has ended and nobody drives its study. `message`: why it ended, if known."""
+        """Do what follows when a job has ended and its study has no driver. `message`: why it ended, if known."""
         if entry.study.state in (StudyState.COMPLETE, StudyState.FAILED):
             self._submissions.settle(submission)
         elif not submission.wanted:

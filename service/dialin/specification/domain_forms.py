@@ -337,7 +337,7 @@ def _is_numeric(knob: Knob) -> bool:
 
 
 def _kind(knob: Knob, *written: Any) -> str:
-    """A knob of one's own is whole where both ends of its range, and its step, are written as whole numbers."""
+    """A user-defined knob is whole where both ends of its range, and its step, are written as whole numbers."""
     if knob.kind != "any":
         return knob.kind
     return "int" if all(isinstance(part, int) for part in written if part is not None) else "float"

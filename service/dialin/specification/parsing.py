@@ -180,7 +180,7 @@ def _located(problem: Problem, document: Document, overridden: Sequence[str]) ->
 
 
 def _told(problems: Sequence[Problem]) -> list[Problem]:
-    """The problems in the order of the lines, those of none first; of very many, the first."""
+    """The problems in the order of the lines, those without a line first; of very many, only the first."""
     told = sorted(problems[:MOST_PROBLEMS], key=lambda problem: problem.line or 0)
     if len(problems) > MOST_PROBLEMS:
         told.append(Problem("", f"that is not all: more than {MOST_PROBLEMS} things are wrong"))

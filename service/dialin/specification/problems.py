@@ -14,7 +14,7 @@ from dialin.specification.study_spec import ObjectiveSpec, PythonSpec, StudySpec
 from dialin.texts import show_value
 
 MOST_PROBLEMS = 100
-"""So many are told: each costs a search for the name that was meant, and nobody reads more."""
+"""At most so many problems are reported: each costs a search for the nearest name, and more are not read."""
 
 _NAME = "1 to 64 of a-z, 0-9, - and _, a letter or digit first"
 _METRIC = "1 to 64 letters, digits and _, no digit first"

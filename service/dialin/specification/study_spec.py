@@ -226,7 +226,7 @@ class SearchSpec(Section):
 
 
 class AshaSpec(Section):
-    """Asynchronous successive halving (Li et al. 2020): one trial in `reduction_factor` goes on beyond each rung."""
+    """Asynchronous successive halving (Li et al. 2020): one trial in `reduction_factor` continues beyond each rung."""
 
     type: Literal["promotion", "stopping"] = Field(
         "promotion",
@@ -237,7 +237,10 @@ class AshaSpec(Section):
         None, ge=1, description="the epoch of the first rung; default: a twelfth of budget.epochs, at least 1"
     )
     reduction_factor: float = Field(
-        3.0, ge=LEAST_REDUCTION, le=100, description="one trial in this many goes on; also the ratio between two rungs"
+        3.0,
+        ge=LEAST_REDUCTION,
+        le=100,
+        description="one trial in this many continues; also the ratio of two rungs",
     )
     rungs: list[int] | None = Field(
         None, max_length=MOST_RUNGS, description="the epochs of all rungs, instead of grace_epochs"

@@ -191,7 +191,7 @@ class StudyDriver:
             self._study.put_back(trial)
             self._drop(trial)
             why = one_line(reason)
-            self._events.note(f"trial {trial.number} lost its worker and goes on from its checkpoint: {why}")
+            self._events.note(f"trial {trial.number} lost its worker and continues from its checkpoint: {why}")
 
     def interrupt(self) -> None:
         """Put back every running trial: a resumed study continues with them."""

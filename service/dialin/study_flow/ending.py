@@ -31,7 +31,7 @@ def end_of_error(error: BaseException) -> tuple[StudyState, str]:
 
 
 def on_error(handler: Callable[[BaseException], None]) -> AbstractContextManager[object]:
-    """Call `handler` with an error that leaves the block, Ctrl-C included, before the error goes on to the caller."""
+    """Call `handler` with an error that leaves the block, Ctrl-C included, before the caller gets it."""
     stack = ExitStack()
     stack.push(lambda _type, error, _traceback: None if error is None else handler(error))
     return stack

@@ -148,7 +148,7 @@ def open_session(row: StudyRow, prepared: Prepared, place: Place) -> Iterator[Se
 
 def _announce(plan: Plan, place: Place, events: Publisher) -> None:
     place.interrupts.announce = lambda: events.note(
-        "the study is ending; trials that are being trained can go on later"
+        "the study is ending; trials that are being trained can continue later"
     )
     if place.executor.is_inline and (plan.spec.budget.hours or plan.spec.budget.epoch_minutes):
         events.note(INLINE_LIMITS)

@@ -35,7 +35,7 @@ class FoundRun:
     id: MLflow's id of the run.
     trial: the trial's number; None for the run of the study.
     parent: MLflow's id of the study's run; None for that run itself.
-    active: whether nobody deleted it.
+    active: whether it exists and was not deleted.
     """
 
     id: str

@@ -14,7 +14,7 @@ class Sampler(Protocol):
 
     It is made by calling it with the plan, the encoding of the space and the trials of finished studies to learn from.
     One thread at a time calls it. A suggestion must depend on nothing but these, the study's seed and the arguments of
-    the call, so that a study that was restarted goes on as it would have.
+    the call, so that a study that was restarted continues as it would have.
     """
 
     repeats: bool = False

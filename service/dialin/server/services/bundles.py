@@ -46,7 +46,9 @@ class BundleService:
     def check_allowed(self) -> None:
         """Raise ForbiddenError where this server does not run callers' code."""
         if not self._is_allowed:
-            raise ForbiddenError("this server runs nobody's own code; who runs it can set DIALIN_ALLOW_CODE=1")
+            raise ForbiddenError(
+                "this server does not run users' code; its administrator can allow it with DIALIN_ALLOW_CODE=1"
+            )
 
     def receive(self, caller: Identity, data: bytes) -> schemas.Bundle:
         """Keep the files of a caller. Raises ForbiddenError, and as `add`."""
