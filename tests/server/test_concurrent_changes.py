@@ -88,7 +88,7 @@ def test_of_six_extensions_at_once_each_that_is_taken_counts(service, submission
         assert budget.trials == 4 + 4 * taken
         for text in refused:
             assert text.startswith(f"study {study} ")
-            assert "look at it and try again" in text or "stop it, or wait until it has ended" in text
+            assert "check its state and try again" in text or "stop it, or wait until it has ended" in text
         submissions.request_stop(study)
 
 
