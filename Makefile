@@ -1,6 +1,6 @@
 # make run      set up and run the main job: dialin run digits
 # make test     set up and pass the tests
-# make test-slow  the tests that wait for something to count as hung
+# make test-slow  the slowest tests: what waits until something counts as hung, and the slower faults
 # make lint     ruff and mypy
 # make wheel    build the wheel, install it into an empty environment elsewhere, and use it there
 # make bench    the benchmarks, with their tables

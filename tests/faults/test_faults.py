@@ -11,25 +11,13 @@ from tests.faults import injections
 from tests.faults.run import faults
 
 pytestmark = others.RAY
-NAMES = [
-    "driver",
-    "woken",
-    "writes",
-    "worker",
-    "node",
-    "checkpoint",
-    "storage",
-    "disk",
-    "mlflow",
-    "mlflow-down",
-    "mlflow-frozen",
-    "recorder",
-    "folder",
-]
+NAMES = ["woken", "worker", "checkpoint", "storage", "disk", "recorder", "folder"]
+# These take 15 to 40 seconds each.
+SLOW = ["driver", "writes", "node", "mlflow", "mlflow-down", "mlflow-frozen"]
 
 
 @pytest.mark.timeout(420)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_nothing_is_lost(name, tmp_path):
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # shown when it fails
