@@ -50,6 +50,7 @@ def check_mlflow(uri: str, study_id: str, trials: int) -> None:
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED", "FAILED"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_whatever_is_killed(tmp_path):
     """The API, the driver and MLflow are killed at different moments, and then all of it at once."""
