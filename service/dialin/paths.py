@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite file, as SQLAlchemy, Optuna and MLflow take it."""
+    return f"sqlite:///{path.resolve()}"
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """The paths of one study's files."""

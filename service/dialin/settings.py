@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from dialin.errors import UsageError
-from dialin.paths import OutputFolder
+from dialin.paths import OutputFolder, sqlite_url
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine can reach
 MLFLOW_SECRET = "DIALIN_MLFLOW_SECRET"
@@ -175,7 +175,7 @@ class Settings:
     @property
     def database(self) -> str:
         """The SQLAlchemy URL of the studies' database."""
-        return self.database_url or f"sqlite:///{OutputFolder(self.out).database.resolve()}"
+        return self.database_url or sqlite_url(OutputFolder(self.out).database)
 
     def command(self, words: str) -> str:
         """Return a dialin command that works from the current folder: with --out if the command would not find these

@@ -48,9 +48,10 @@ from dialin.events.types import (  # noqa: E402
     TrialEnded,
     TrialStarted,
 )
+from dialin.paths import sqlite_url  # noqa: E402
 from dialin.search.decision import Decision  # noqa: E402
 from dialin.tracking.cursor import read_cursor  # noqa: E402
-from dialin.tracking.mirror import Mirror, sqlite_uri  # noqa: E402
+from dialin.tracking.mirror import Mirror  # noqa: E402
 from dialin.tracking.mlflow_client import LazyClient  # noqa: E402
 from dialin.tracking.recorder import workers_for  # noqa: E402
 from dialin.tracking.replicate import Replicator  # noqa: E402
@@ -165,7 +166,7 @@ def serving(database: Path, folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", sqlite_uri(database)]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", sqlite_url(database)]
     command += ["--port", str(port), "--default-artifact-root", str(folder / "served")]
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -237,7 +238,7 @@ def rates(migrated: Path, over_http: bool, rounds: int, trials: int, epochs: int
                     with serving(database, folder) as uri:
                         seconds = write(uri, folder, count, epochs)
                 else:
-                    seconds = write(sqlite_uri(database), folder, count, epochs)
+                    seconds = write(sqlite_url(database), folder, count, epochs)
                 check(database, count, epochs)
             measured[way].append(count * epochs * len(NAMES) / seconds)
     return {way: statistics.median(values) for way, values in measured.items()}
@@ -261,7 +262,7 @@ def seconds_to_first_write() -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         log = EventLog(folder / "spool")
-        mirror = Mirror(folder / "spool", sqlite_uri(folder / "mlflow.db"), restore=log.restore)
+        mirror = Mirror(folder / "spool", sqlite_url(folder / "mlflow.db"), restore=log.restore)
         log.append(StudyStarted("bench-1", "bench", {}, {}))
         began = time.perf_counter()
         mirror.start()
@@ -278,7 +279,7 @@ def measure(rounds: int, trials: int, epochs: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as name:
         migrated = Path(name) / "mlflow.db"
-        MlflowClient(tracking_uri=sqlite_uri(migrated)).search_experiments()
+        MlflowClient(tracking_uri=sqlite_url(migrated)).search_experiments()
         points = {store: rates(migrated, store == "http", rounds, trials, epochs) for store in ("sqlite", "http")}
     return {
         "points_per_second": points,

@@ -16,10 +16,10 @@ from pathlib import Path
 from dialin.events.log import read_events
 from dialin.events.types import EpochReported
 from dialin.lifecycle import TrialState
-from dialin.paths import OutputFolder
+from dialin.paths import OutputFolder, sqlite_url
 from dialin.search.ranking import best_of
 from dialin.search.records import TrialRecord
-from dialin.search.storage import opened_storage, sqlite_url
+from dialin.search.storage import opened_storage
 from dialin.search.trial_rows import read_study
 from dialin.store.studies import Studies, StudyRow
 from dialin.tracking.lag import lag_of

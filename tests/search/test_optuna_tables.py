@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 from optuna.study import StudyDirection
 
+from dialin.paths import sqlite_url
 from dialin.search import optuna_tables
-from dialin.search.storage import open_storage, sqlite_url
+from dialin.search.storage import open_storage
 from dialin.search.trial_writer import OptunaTrialWriter, SqlTrialWriter, make_trial_writer
 
 

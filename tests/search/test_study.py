@@ -9,8 +9,9 @@ import pytest
 from optuna.trial import TrialState as OptunaState
 
 from dialin.lifecycle import TrialState
+from dialin.paths import sqlite_url
 from dialin.search.decision import Decision
-from dialin.search.storage import opened_storage, sqlite_url
+from dialin.search.storage import opened_storage
 from dialin.search.study import Study
 from dialin.search.trial_rows import read_finished
 from dialin.specification.findings import Finding

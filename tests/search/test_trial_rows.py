@@ -14,9 +14,10 @@ from optuna.trial import TrialState as OptunaState
 from optuna.trial import create_trial
 
 from dialin.lifecycle import TrialState
+from dialin.paths import sqlite_url
 from dialin.search import optuna_tables
 from dialin.search.decision import Decision
-from dialin.search.storage import open_storage, sqlite_url
+from dialin.search.storage import open_storage
 from dialin.search.study import Study
 from dialin.search.trial_rows import TrialReader, read_study, read_trials
 from dialin.specification.findings import Finding

@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from dialin.tracking.mirror import sqlite_uri
+from dialin.paths import sqlite_url
 from tests.events.conftest import close_logs  # noqa: F401  a fixture
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -23,7 +23,7 @@ def migrated(tmp_path_factory):
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=sqlite_uri(path)).search_experiments()
+    MlflowClient(tracking_uri=sqlite_url(path)).search_experiments()
     return path
 
 
@@ -50,7 +50,7 @@ def server(database, tmp_path):
             "mlflow",
             "server",
             "--backend-store-uri",
-            sqlite_uri(database),
+            sqlite_url(database),
             "--workers",
             "1",
         ]

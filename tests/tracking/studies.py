@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dialin.events.log import EventLog
 from dialin.events.types import EpochReported, StudyEnded, StudyStarted, TrialEnded, TrialStarted
-from dialin.tracking.mirror import Mirror, sqlite_uri
+from dialin.paths import sqlite_url
+from dialin.tracking.mirror import Mirror
 from dialin.tracking.recorder import Turn
 
 ENDS = {"complete": "FINISHED", "stopped": "KILLED", "diverged": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -17,7 +18,7 @@ ENDS = {"complete": "FINISHED", "stopped": "KILLED", "diverged": "KILLED", "fail
 def client_of(path):
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=sqlite_uri(path))
+    return MlflowClient(tracking_uri=sqlite_url(path))
 
 
 class Mirrored:

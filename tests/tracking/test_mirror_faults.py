@@ -13,8 +13,8 @@ import threading
 import pytest
 
 from dialin.events.log import FILE
+from dialin.paths import sqlite_url
 from dialin.tracking.cursor import read_cursor
-from dialin.tracking.mirror import sqlite_uri
 from dialin.tracking.recorder_process import recorder_command, sync
 from dialin.tracking.replicate import Replicator
 from tests import others
@@ -91,24 +91,24 @@ def test_no_server_keeps_it_all_for_sync(database, tmp_path):
         uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         fill(tmp_path / "spool")
         assert sync(tmp_path / "spool", uri, patience_seconds=0.5) == 5 * 5 + 2
-    assert sync(tmp_path / "spool", sqlite_uri(database)) == 0
+    assert sync(tmp_path / "spool", sqlite_url(database)) == 0
     contents(client_of(database), 5, 3)
 
 
 def test_a_wiped_store_is_filled_again(migrated, database, tmp_path):
     fill(tmp_path / "spool", trials=3)
-    assert sync(tmp_path / "spool", sqlite_uri(database)) == 0
+    assert sync(tmp_path / "spool", sqlite_url(database)) == 0
     database.write_bytes(migrated.read_bytes())
-    assert sync(tmp_path / "spool", sqlite_uri(database)) == 0
+    assert sync(tmp_path / "spool", sqlite_url(database)) == 0
     assert contents(client_of(database), 3, 3).info.status == "FINISHED"
 
 
 def test_another_store_gets_all_of_it(migrated, database, tmp_path):
     fill(tmp_path / "spool", trials=3)
-    assert sync(tmp_path / "spool", sqlite_uri(database)) == 0
+    assert sync(tmp_path / "spool", sqlite_url(database)) == 0
     other = tmp_path / "other.db"
     other.write_bytes(migrated.read_bytes())
-    assert sync(tmp_path / "spool", sqlite_uri(other)) == 0
+    assert sync(tmp_path / "spool", sqlite_url(other)) == 0
     contents(client_of(other), 3, 3)
 
 
@@ -162,7 +162,7 @@ def test_a_damaged_line_costs_no_other(database, tmp_path):
 def test_two_recorders_on_one_spool_take_turns(database, tmp_path):
     """An interrupted study's recorder is still writing when the study is resumed."""
     fill(tmp_path / "spool", trials=20)
-    processes = [start(tmp_path / "spool", sqlite_uri(database)) for _ in range(2)]
+    processes = [start(tmp_path / "spool", sqlite_url(database)) for _ in range(2)]
     assert [finish(process) for process in processes] == [0, 0]
     contents(client_of(database), 20, 3)
 
@@ -178,7 +178,7 @@ def test_recorders_of_several_studies_share_a_new_database(tmp_path):
             mirror.epoch(trial, 1, {"val_accuracy": trial})
             mirror.trial_ended(trial, "complete", "")
         mirror.study_ended("complete", "", {}, {}, [])
-    processes = [start(tmp_path / f"{study}", sqlite_uri(database)) for study in range(3)]
+    processes = [start(tmp_path / f"{study}", sqlite_url(database)) for study in range(3)]
     assert [finish(process) for process in processes] == [0, 0, 0]
     client = client_of(database)
     for study in range(3):
@@ -196,11 +196,11 @@ def test_a_driver_killed_in_a_trial_leaves_no_run_running_and_a_resumed_one_goes
         "mirror.trial_started(1, {'lr': 0.1, 'nesterov': True, 'optimizer': 'sgd'}); "
         "mirror.epoch(1, 1, {'val_accuracy': 1.1}); wait_for(lambda: mirror.lag() == 0); os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "spool"), sqlite_uri(database)], check=False)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "spool"), sqlite_url(database)], check=False)
     client = client_of(database)
     wait_for(lambda: read_cursor(tmp_path / "spool").ended)
     assert statuses(client) == ["FINISHED", "KILLED", "KILLED"]
-    mirror = Mirrored(tmp_path / "spool", sqlite_uri(database))
+    mirror = Mirrored(tmp_path / "spool", sqlite_url(database))
     mirror.study_started("digits-abc", "digits", {"sampler": "tpe", "seed": 0}, {})
     mirror.start()
     mirror.trial_started(1, PARAMS)
@@ -223,7 +223,7 @@ def test_a_study_that_ends_takes_its_open_trials_with_it(database, tmp_path):
 
 
 def test_a_recorder_that_was_killed_is_replaced_when_the_study_ends(database, tmp_path):
-    mirror = Mirrored(tmp_path / "spool", sqlite_uri(database))
+    mirror = Mirrored(tmp_path / "spool", sqlite_url(database))
     mirror.study_started("digits-abc", "digits", {"sampler": "tpe", "seed": 0}, {})
     mirror.start()
     wait_for(lambda: mirror.lag() == 0)
@@ -239,7 +239,7 @@ def test_a_recorder_that_was_killed_is_replaced_when_the_study_ends(database, tm
 def test_signals(database, tmp_path, number, ends):
     """SIGTERM: what is there is written, then it ends. Ctrl-C is the driver's to handle."""
     fill(tmp_path / "spool", trials=2, end=False)
-    process = start(tmp_path / "spool", sqlite_uri(database))
+    process = start(tmp_path / "spool", sqlite_url(database))
     wait_for(lambda: read_cursor(tmp_path / "spool").offset > 0)
     process.send_signal(number)
     if ends:
@@ -256,12 +256,12 @@ def test_a_folder_called_service_is_not_taken_for_ours(database, tmp_path, monke
     (tmp_path / "service" / "__init__.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "spool", trials=1)
-    assert sync(tmp_path / "spool", sqlite_uri(database)) == 0
+    assert sync(tmp_path / "spool", sqlite_url(database)) == 0
 
 
 def test_the_recorder_gives_way_to_training(database, tmp_path):
     fill(tmp_path / "spool", trials=0, end=False)
-    process = start(tmp_path / "spool", sqlite_uri(database))
+    process = start(tmp_path / "spool", sqlite_url(database))
     wait_for(lambda: read_cursor(tmp_path / "spool").offset > 0)
     assert os.getpriority(os.PRIO_PROCESS, process.pid) >= 10
     assert finish(process) == 0

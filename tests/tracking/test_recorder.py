@@ -14,8 +14,9 @@ import time
 import pytest
 
 from dialin.events.log import read_events
+from dialin.paths import sqlite_url
 from dialin.tracking import mlflow_runs, recorder
-from dialin.tracking.mirror import sqlite_uri, ui_command
+from dialin.tracking.mirror import ui_command
 from dialin.tracking.mlflow_runs import MOST_REFUSALS
 from dialin.tracking.recorder import Finishing, run
 from dialin.tracking.recorder_process import recorder_command
@@ -285,7 +286,7 @@ def test_it_gives_up_only_when_told_to_finish(tmp_path):
 
 def test_the_process_ends_by_itself_and_nothing_lags(database, tmp_path):
     mirror = fill(tmp_path / "spool", trials=0, end=False)
-    mirror = Mirrored(tmp_path / "spool", sqlite_uri(database), tmp_path / "artifacts")
+    mirror = Mirrored(tmp_path / "spool", sqlite_url(database), tmp_path / "artifacts")
     mirror.start()
     for trial in range(5):
         mirror.trial_started(trial, {"lr": 0.1, "nesterov": True, "optimizer": "sgd"})
@@ -301,7 +302,7 @@ def test_the_process_ends_by_itself_and_nothing_lags(database, tmp_path):
 
 def test_a_killed_recorder_leaves_nothing_that_the_next_does_not_mend(database, tmp_path):
     fill(tmp_path / "spool", trials=40, epochs=9)
-    command = recorder_command(tmp_path / "spool", sqlite_uri(database), None)
+    command = recorder_command(tmp_path / "spool", sqlite_url(database), None)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     client = client_of(database)
     deadline = time.monotonic() + 60
@@ -325,7 +326,7 @@ def test_a_dead_driver_lets_the_recorder_finish(database, tmp_path):
         "print(mirror._recorder._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     driver = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "spool"), sqlite_uri(database)], capture_output=True, text=True
+        [sys.executable, "-c", code, str(tmp_path / "spool"), sqlite_url(database)], capture_output=True, text=True
     )
     pid = int(driver.stdout)
     wait_for(lambda: not alive(pid))
@@ -415,7 +416,7 @@ def test_the_driver_tells_it_by_its_standard_input(told, is_near):
 
 def test_a_driver_hurries_a_recorder_that_is_no_more(database, tmp_path):
     fill(tmp_path / "spool", trials=1, end=False)
-    mirror = Mirrored(tmp_path / "spool", sqlite_uri(database))
+    mirror = Mirrored(tmp_path / "spool", sqlite_url(database))
     mirror.start()
     kill_recorder(mirror)
     mirror.hurry()

@@ -16,9 +16,9 @@ import pytest
 
 from dialin.events.log import FILE, EventLog
 from dialin.events.types import TrialStarted
+from dialin.paths import sqlite_url
 from dialin.tracking import recorder_process
 from dialin.tracking.lag import LOCK, read_lag, recorder_lock
-from dialin.tracking.mirror import sqlite_uri
 from dialin.tracking.recorder_process import RecorderSupervisor, recorder_command, start_recorder, sync
 from tests import others
 from tests.tracking.studies import Mirrored, alive, client_of, contents, fill, kill_recorder, wait_for
@@ -34,7 +34,7 @@ def started(mirror):
 
 
 def test_a_recorder_that_is_killed_is_replaced_while_its_study_runs(database, tmp_path):
-    mirror = started(Mirrored(tmp_path / "spool", sqlite_uri(database)))
+    mirror = started(Mirrored(tmp_path / "spool", sqlite_url(database)))
     killed = kill_recorder(mirror)
     mirror.trial_started(0, PARAMS)
     wait_for(lambda: mirror.lag() == 0)  # by another one: the study has not ended
@@ -78,7 +78,7 @@ def test_a_recorder_that_is_frozen_is_replaced(tmp_path, monkeypatch):
 
 
 def test_a_study_folder_that_is_deleted_while_it_runs_costs_mlflow_nothing(database, tmp_path):
-    mirror = started(Mirrored(tmp_path / "study" / "spool", sqlite_uri(database)))
+    mirror = started(Mirrored(tmp_path / "study" / "spool", sqlite_url(database)))
     for trial in range(3):
         mirror.trial_started(trial, PARAMS)
         for epoch in (1, 2, 3):
@@ -94,7 +94,7 @@ def test_a_study_folder_that_is_deleted_while_it_runs_costs_mlflow_nothing(datab
 
 def test_a_folder_that_is_deleted_when_all_was_said_is_there_again(database, tmp_path):
     fill(tmp_path / "study" / "spool", trials=2, end=False)
-    mirror = Mirrored(tmp_path / "study" / "spool", sqlite_uri(database))
+    mirror = Mirrored(tmp_path / "study" / "spool", sqlite_url(database))
     mirror.start()
     mirror.study_ended("complete", "", {}, {}, [])
     shutil.rmtree(tmp_path / "study")
@@ -104,7 +104,7 @@ def test_a_folder_that_is_deleted_when_all_was_said_is_there_again(database, tmp
 
 def test_a_recorder_whose_lock_was_deleted_ends_before_another_one_writes(database, tmp_path):
     fill(tmp_path / "spool", trials=1, end=False)
-    command = recorder_command(tmp_path / "spool", sqlite_uri(database), None)
+    command = recorder_command(tmp_path / "spool", sqlite_url(database), None)
     receiving, sending = os.pipe()
     first = start_recorder(tmp_path / "spool", command, receiving)
     wait_for(lambda: not read_lag(tmp_path / "spool"))
@@ -205,7 +205,7 @@ def test_what_is_no_database_is_named(tmp_path, what):
     else:
         (tmp_path / "mlflow.db").mkdir()
     fill(tmp_path / "spool", trials=1)
-    assert sync(tmp_path / "spool", sqlite_uri(tmp_path / "mlflow.db"), patience_seconds=0.0) == 7
+    assert sync(tmp_path / "spool", sqlite_url(tmp_path / "mlflow.db"), patience_seconds=0.0) == 7
     says = "file is not a database" if what == "noise" else "unable to open database file"
     assert says in read_lag(tmp_path / "spool").text()
     assert (tmp_path / "spool" / FILE).exists()

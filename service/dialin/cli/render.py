@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dialin.paths import sqlite_url
 from dialin.planning.plan import Plan
 from dialin.results.looks import Look, count_text
 from dialin.results.summary import epochs_text
@@ -23,7 +24,7 @@ from dialin.specification.range_tests import Calibration, Reading
 from dialin.specification.study_spec import ObjectiveSpec, StudySpec
 from dialin.specification.wording import domain_text, when_text
 from dialin.texts import metric_text, printable, scalar_text
-from dialin.tracking.mirror import sqlite_uri, ui_command
+from dialin.tracking.mirror import ui_command
 
 WIDE = 140  # columns from which the catalogue of knobs fits as a table
 MAX_SHOWN, BEST_SHOWN, NEWEST_SHOWN = 100, 40, 20  # trials of a study: nobody reads thousands of lines in a terminal
@@ -152,7 +153,7 @@ def show_result(console: Console, study: StudyInFull, best: Best | None, lag: st
         _print(console, lag)
     elif paths.get("mlflow"):
         place = str(paths["mlflow"])
-        _print(console, f"see every trial      {ui_command(place if '://' in place else sqlite_uri(Path(place)))}")
+        _print(console, f"see every trial      {ui_command(place if '://' in place else sqlite_url(Path(place)))}")
 
 
 def _show_best(console: Console, spec: StudySpec, best: Best) -> None:

@@ -85,11 +85,6 @@ def fence(storage: BaseStorage, check: Callable[[sqlalchemy.Connection], None]) 
         sqlalchemy.event.listen(storage.engine, "commit", check)
 
 
-def sqlite_url(path: Path) -> str:
-    """The SQLAlchemy URL of a SQLite file."""
-    return f"sqlite:///{path.resolve()}"
-
-
 def _open_file(url: str, database: str | None) -> RDBStorage:
     if database:
         _use_write_ahead_log(Path(database))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from dialin.errors import TooLargeError
-from dialin.store.database import connect
+from dialin.store.database import Tables
 from dialin.store.engine import serialized
 from dialin.store.tables import BUNDLES, STUDIES, SUBMISSIONS
 
@@ -20,22 +20,9 @@ _KEY = "bundles"
 _MIB = 2**20
 
 
-class Bundles:
+class Bundles(Tables):
     """The table of bundles in the database at an SQLAlchemy URL. Thread safe; a context manager, which closes its
     connections. Times are in seconds since 1970."""
-
-    def __init__(self, url: str) -> None:
-        self._engine = connect(url)
-
-    def __enter__(self) -> Bundles:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections. Later calls open new ones."""
-        self._engine.dispose()
 
     def add(self, owner: str, digest: str, size: int, now: float, *, most_of_owner: int, most_of_all: int) -> None:
         """Record that `owner` sent a bundle of `size` bytes at `now`, for the first time or again.

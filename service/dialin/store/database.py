@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import Self
 
 import sqlalchemy as sa
 
@@ -11,6 +12,31 @@ from dialin.store import migrate
 from dialin.store.database_errors import shown
 from dialin.store.engine import open_engine
 from dialin.store.schema import HEAD, UNVERSIONED, check_not_newer, create_tables, stored_version
+
+
+class Tables:
+    """Tables of the database at an SQLAlchemy URL. Thread safe; a context manager, which closes its connections.
+
+    Every method raises DatabaseError for a database that is damaged, gone or of another version.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = connect(url)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine of this database, for other tables in it."""
+        return self._engine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Later calls open new ones."""
+        self._engine.dispose()
 
 
 def connect(url: str) -> sa.Engine:

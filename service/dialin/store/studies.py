@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from dialin.errors import ConflictError, NotFoundError, did_you_mean
 from dialin.lifecycle import StudyState
-from dialin.store.database import connect
+from dialin.store.database import Tables
 from dialin.store.tables import STUDIES
 from dialin.texts import one_line
 
@@ -68,7 +68,7 @@ class Standing:
     """Seconds since 1970; None while the study has not ended."""
 
 
-class Studies:
+class Studies(Tables):
     """The table of studies behind an SQLAlchemy URL. Thread safe; a context manager, which closes its connections.
 
     `clock`: where the times of changes come from. Every method raises DatabaseError for a database that is damaged,
@@ -76,23 +76,8 @@ class Studies:
     """
 
     def __init__(self, url: str, clock: Clock = time.time) -> None:
-        self._engine = connect(url)
+        super().__init__(url)
         self._clock = clock
-
-    @property
-    def engine(self) -> sa.Engine:
-        """The engine of this database, for other tables in it."""
-        return self._engine
-
-    def __enter__(self) -> Studies:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections. Later calls open new ones."""
-        self._engine.dispose()
 
     def create(self, name: str, spec: str) -> StudyRow:
         """Add a study in state RUNNING, with an id made of its name and six random letters, and return it."""

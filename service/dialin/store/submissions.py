@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from dialin.errors import ConflictError, RateLimitedError
 from dialin.lifecycle import ACTIVE, ENDED, Action, StudyState, check_possible
-from dialin.store.database import connect
+from dialin.store.database import Tables
 from dialin.store.engine import serialized
 from dialin.store.entries import (
     Entry,
@@ -39,7 +39,7 @@ from dialin.texts import one_line
 ENDING = -1
 
 
-class Submissions:
+class Submissions(Tables):
     """The submissions behind an SQLAlchemy URL. Thread safe; a context manager, which closes its connections.
 
     `clock`: where the times of changes come from. Every method raises DatabaseError for a database that is damaged,
@@ -47,23 +47,8 @@ class Submissions:
     """
 
     def __init__(self, url: str, clock: Clock = time.time) -> None:
-        self._engine = connect(url)
+        super().__init__(url)
         self._clock = clock
-
-    @property
-    def engine(self) -> sa.Engine:
-        """The engine of this database, for other tables in it."""
-        return self._engine
-
-    def __enter__(self) -> Submissions:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections. Later calls open new ones."""
-        self._engine.dispose()
 
     def submit(
         self,

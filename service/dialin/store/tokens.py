@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from dialin.errors import ConflictError, NotFoundError, UsageError, did_you_mean
 from dialin.lifecycle import Role
-from dialin.store.database import connect
+from dialin.store.database import Tables
 from dialin.store.studies import Clock
 from dialin.store.tables import SESSIONS, TOKENS
 
@@ -36,7 +36,7 @@ class Identity:
         return self.role.includes(role)
 
 
-class Tokens:
+class Tokens(Tables):
     """The tokens and sessions in the database at an SQLAlchemy URL. Thread safe; a context manager, which closes its
     connections.
 
@@ -44,18 +44,8 @@ class Tokens:
     """
 
     def __init__(self, url: str, clock: Clock = time.time) -> None:
-        self._engine = connect(url)
+        super().__init__(url)
         self._clock = clock
-
-    def __enter__(self) -> Tokens:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections. Later calls open new ones."""
-        self._engine.dispose()
 
     def create(self, name: str, role: str) -> str:
         """Create a token for a name and return it; it cannot be read again.

@@ -17,7 +17,7 @@ from dialin.events.publisher import Listener, Publisher
 from dialin.events.rebuild import append, milliseconds, rebuild, survey
 from dialin.events.types import StudyEnded, StudyStarted
 from dialin.lifecycle import ENDED, StudyState
-from dialin.paths import OutputFolder, StudyFolder
+from dialin.paths import OutputFolder, StudyFolder, sqlite_url
 from dialin.planning.plan import Plan
 from dialin.results.claims import judge
 from dialin.results.leaderboard import describe
@@ -38,7 +38,7 @@ from dialin.study_flow.ending import end_of_error, on_error
 from dialin.study_flow.read_back import find_study, open_studies
 from dialin.study_flow.snapshot import result_of
 from dialin.tracking.lag import Lag, read_lag, recorder_lock
-from dialin.tracking.mirror import Mirror, sqlite_uri
+from dialin.tracking.mirror import Mirror
 from dialin.tracking.recorder_process import sync
 
 ABANDONED_SECONDS = 0.3  # a driver that ends on an error waits no longer for MLflow; the recorder continues by itself
@@ -49,7 +49,7 @@ def mlflow_target(settings: Settings) -> tuple[str, Path | None]:
     out = OutputFolder(settings.out)
     if settings.mlflow_uri is not None:
         return settings.mlflow_uri, None
-    return sqlite_uri(out.mlflow_database), out.mlflow_artifacts
+    return sqlite_url(out.mlflow_database), out.mlflow_artifacts
 
 
 @contextmanager

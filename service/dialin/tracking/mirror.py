@@ -73,11 +73,6 @@ def answers(uri: str, timeout_seconds: float = 2.0, secret: str | None = None) -
         return False
 
 
-def sqlite_uri(path: Path) -> str:
-    """MLflow's tracking URI of a SQLite file."""
-    return f"sqlite:///{path.resolve()}"
-
-
 def ui_command(uri: str) -> str:
     """The command that opens MLflow's pages on a store, run in the current folder; for a server, its address."""
     if uri.startswith(("http://", "https://")):

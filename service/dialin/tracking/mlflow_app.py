@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from dialin.paths import sqlite_url
 from dialin.tracking.local_artifacts import confine_artifacts
-from dialin.tracking.mirror import sqlite_uri
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -33,7 +33,7 @@ def open_mlflow(port: int, database: Path, artifacts: Path) -> App:
     artifacts.mkdir(exist_ok=True)
     from dialin.tracking.mlflow_client import sqlite_client
 
-    uri = sqlite_uri(database)
+    uri = sqlite_url(database)
     sqlite_client(uri, _make_store).search_experiments(max_results=1)
 
     from mlflow.server import constants, handlers
