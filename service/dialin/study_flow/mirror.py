@@ -53,11 +53,16 @@ def mlflow_target(settings: Settings) -> tuple[str, Path | None]:
 
 
 @contextmanager
-def mirrored(plan: Plan, row: StudyRow, settings: Settings, listener: Listener) -> Iterator[tuple[Publisher, Mirror]]:
+def mirrored(
+    plan: Plan, row: StudyRow, records: Sequence[TrialRecord], settings: Settings, listener: Listener
+) -> Iterator[tuple[Publisher, Mirror]]:
     """The study's open event log, which also tells `listener`, and its running mirror. An error that leaves the block
-    ends the study's run in MLflow too, unless another driver has taken the study over."""
+    ends the study's run in MLflow too, unless another driver has taken the study over.
+
+    `records`: the trials that the study has already.
+    """
     spec, folder = plan.spec, OutputFolder(settings.out).study(row.id).events
-    complete_log(settings, replace(row, state=StudyState.RUNNING), patience_seconds=0.0)
+    complete_log(settings, replace(row, state=StudyState.RUNNING), records, patience_seconds=0.0)
     rungs = ", ".join(map(str, plan.rungs)) or "none"
     params: dict[str, Scalar] = {**params_of(spec), "rungs": rungs, "concurrency": plan.concurrency}
     with EventLog(folder) as log:
@@ -99,20 +104,28 @@ def sync_study(settings: Settings, reference: str) -> Lag:
     return replace(read_lag(folder), events=left)
 
 
-def complete_log(settings: Settings, row: StudyRow, *, patience_seconds: float = 30.0) -> None:
+def complete_log(
+    settings: Settings,
+    row: StudyRow,
+    records: Sequence[TrialRecord] | None = None,
+    *,
+    patience_seconds: float = 30.0,
+) -> None:
     """Complete the event log of a study from its storage: lines that are damaged, a log that is gone, an end that
     nobody wrote down.
 
     Only the study's driver may call this, or anybody while there is no driver. A recorder that is at work is waited
-    for; after `patience_seconds` nothing is changed.
+    for; after `patience_seconds` nothing is changed. `records`: the study's trials, for a caller that has just read
+    them; None to read them if they are needed.
     """
     folder = OutputFolder(settings.out).study(row.id).events
     found = survey(folder)
     has_ended = row.state in ENDED
     if found.whole and (found.ended or not has_ended):
         return
-    with opened_storage(settings.database) as storage:
-        records = read_study(storage, row.id)
+    if records is None:
+        with opened_storage(settings.database) as storage:
+            records = read_study(storage, row.id)
     if found.empty and not records:
         return  # no driver has ever worked on it
     with suppress(Timeout), recorder_lock(folder, patience_seconds):

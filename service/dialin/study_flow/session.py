@@ -139,8 +139,9 @@ def open_session(row: StudyRow, prepared: Prepared, place: Place) -> Iterator[Se
         opened_storage(url) as storage,
     ):
         fence(storage, lease.check_within)
-        place.listener.planned(row.id, plan, read_study(storage, row.id))
-        with mirrored(plan, row, settings, place.listener) as (events, mirror):
+        records = read_study(storage, row.id)
+        place.listener.planned(row.id, plan, records)
+        with mirrored(plan, row, records, settings, place.listener) as (events, mirror):
             _announce(plan, place, events)
             trial_plan = _trial_plan(prepared, folder)
             yield Session(place, row, folder, lease, storage, events, mirror, trial_plan, started)
