@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dialin import objectives
@@ -29,5 +30,9 @@ def prepare(spec: StudySpec, settings: Settings, shape: ClusterShape, note: Call
     """
     plan = plan_study(spec, shape)
     objective = objectives.build(spec, settings.data_dir)
+    if settings.out in settings.data_dir.parents:
+        # Data that is prepared there would make the folder with the rights of any other, which are then taken from it.
+        with suppress(OSError):
+            settings.out.mkdir(mode=0o700, parents=True)
     objective.prepare(note)
     return Prepared(plan, objective)
