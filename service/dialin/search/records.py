@@ -102,6 +102,9 @@ class Observation:
     values: Mapping[int, float]
     """The reported values by epoch, from 1."""
     state: TrialState
+    others: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """The curves of what else was measured and matters to the search, by name: further metrics to optimize, and the
+    quantities that constraints bound."""
 
 
 Observations = Mapping[int, Observation]
