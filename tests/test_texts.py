@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialin.texts import log_text, mask_numbers, metric_text, one_line, printable, scalar_text, shorten
+from dialin.texts import log_text, mask_numbers, measure_text, metric_text, one_line, printable, scalar_text, shorten
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,12 @@ def test_the_value_of_a_knob_reads_as_yaml_writes_it(value, short, exact):
 )
 def test_the_value_of_a_metric_has_four_decimals_or_four_digits(value, text):
     assert metric_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12345.0, "12,345"), (650.0, "650"), (1.0, "1.0000"), (0.0, "0.0000"), (0.25, "0.2500"), (1234.5, "1234"),
+     (-20.0, "-20"), (1e16, "1e+16"), (float("inf"), "inf"), (float("nan"), "nan"), (None, "")],
+)  # fmt: skip
+def test_a_count_among_several_metrics_is_written_in_full(value, text):
+    assert measure_text(value) == text

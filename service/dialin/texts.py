@@ -107,6 +107,14 @@ def metric_text(value: float | None) -> str:
     return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.4g}"
 
 
+def measure_text(value: float | None) -> str:
+    """Return the value of one of several metrics, which may be a count: a whole number above 1 in full, with commas
+    (`12,345`); any other as `metric_text`."""
+    if value is not None and 1 < abs(value) < 1e15 and float(value).is_integer():
+        return f"{int(value):,}"
+    return metric_text(value)
+
+
 def show_value(value: object, most: int = 60) -> str:
     """Return a value of a specification for an error message: as `scalar_text`, but with quotes around text, and cut at
     `most` characters."""
