@@ -1,30 +1,46 @@
 """What is believed about good values of the knobs before any trial: the prior of a search. Pure.
 
-It comes from the catalogue's defaults, from the `prior` section of a specification, which has the last word, and from
-the best trials of the studies that a search starts from.
+It comes from the catalogue, from the best trials of the studies that a search starts from, which know more, and from
+the section `prior` of a specification, which has the last word. PriorBand (Mallik et al. 2023) and piBO (Hvarfner et
+al. 2022) are searches that use one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from dialin.specification import searched
+from dialin.planning.prior_cases import factor, holds_first, reduced, scaled_by_constant
+from dialin.planning.prior_examples import cases_of_examples, spread_of_examples
+from dialin.specification import active_params, searched
 from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.domains import Condition, Scalar
+from dialin.specification.catalogue.knob import Scaling as Scaling
+from dialin.specification.configuration import needed
+from dialin.specification.domains import (
+    ALWAYS,
+    Belief,
+    Choice,
+    Condition,
+    Domain,
+    Fixed,
+    FloatRange,
+    IntRange,
+    RangeTested,
+    Scalar,
+    holds,
+    is_number,
+    middle,
+    nearest,
+)
+from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import PythonSpec, StudySpec
 
+Searched = Choice | FloatRange | IntRange
 
-@dataclass(frozen=True)
-class Scaling:
-    """How a centre follows another knob: it is multiplied by (value / reference) ** exponent."""
-
-    knob: str
-    """The knob that it follows, such as batch_size."""
-    reference: float
-    """The value of that knob at which the centre is as stated."""
-    exponent: float
-    """1: in proportion; 0.5: with the square root."""
+MOST_DEFAULTS = 12
+"""At most so many configurations are made of defaults."""
+MIDDLE = 0.5
+"""The position of the rate that a range test found, between the bounds of its combination."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +48,17 @@ class KnobPrior:
     """The belief about one searched knob."""
 
     cases: tuple[tuple[Condition, Scalar], ...]
-    """The centre: the value beside the first condition that holds in a configuration; none holds: no belief there."""
+    """The centre: the value beside the first condition that holds in a configuration; none holds: no belief there. The
+    conditions name searched knobs only. A value is one of the knob's domain, but for a knob that follows another one:
+    there it is what it would be at the reference, and the centre is the nearest value of the domain (`centre`). Of a
+    learning rate with a range test it is a position from 0 to 1 between the bounds."""
     source: str
     """Where the belief comes from, for people: an article, the space, a range test, a study."""
     spread: float | None = None
     """One standard deviation about the centre: a factor above 1 on a log scale, a difference on a linear one. None: a
     quarter of the knob's range."""
     scaling: Scaling | None = None
-    """How the centre follows another knob; None: it does not."""
+    """How the centre follows another searched knob; None: it does not."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +66,225 @@ class Prior:
     """The beliefs about the knobs of one space, independent of each other but for their conditions."""
 
     knobs: Mapping[str, KnobPrior] = field(default_factory=dict)
-    """By the name of a searched knob; a knob that is not here has no prior. Empty: the search has none."""
+    """By the name of a searched knob, in the order of `order_of`; a knob that is not here has no prior. Empty: the
+    search has none."""
 
 
-def prior_of(spec: StudySpec) -> Prior:
-    """The prior of a search over this space: the catalogue's defaults. A person's own function has none."""
-    if isinstance(spec.objective, PythonSpec):
+def prior_of(
+    spec: StudySpec, calibration: Calibration | None = None, examples: Sequence[Mapping[str, Scalar]] = ()
+) -> Prior:
+    """The prior of a search over this space.
+
+    `calibration`: what the range tests found, if there are any. `examples`: the best configurations of the studies that
+    the search starts from, the best first. An example beats the catalogue, and the space beats both; a learning rate
+    with a range test keeps the rate that was found on this study's own data. With `prior: off` there is none, and
+    examples give none either. A person's own function has none but what the space or the examples say.
+    """
+    if spec.prior.off:
         return Prior()
-    return Prior({name: KnobPrior(CATALOGUE[name].defaults, "the catalogue") for name in searched(spec)})
+    dependencies = {name: needed(domain) for name, domain in spec.space.items()}
+    names, found = searched(spec), dict[str, KnobPrior]()
+    # What the space says was checked for circles with its conditions; what the catalogue says gives way to both.
+    for name in sorted(names, key=lambda name: name not in spec.prior.knobs):
+        belief = _belief(name, spec, calibration, examples)
+        belief = None if belief is None else _without_circles(name, belief, dependencies)
+        if belief is not None:
+            found[name] = belief
+            dependencies[name] = dependencies[name] | depends_on(belief)
+    prior = Prior(found)
+    return Prior({name: found[name] for name in order_of(spec, prior) if name in found})
+
+
+def centre(spec: StudySpec, prior: Prior, name: str, params: Mapping[str, Scalar]) -> Scalar:
+    """The centre of a knob's prior beside `params`, which are all active knobs before it; None where it has none.
+
+    It is a value of the knob's domain; a position from 0 to 1 of a learning rate with a range test.
+    """
+    belief = prior.knobs.get(name)
+    value = None if belief is None else holds_first(belief.cases, params)
+    if belief is None or value is None or belief.scaling is None or not is_number(value):
+        return value
+    domain = spec.space[name]
+    assert isinstance(domain, Searched)  # only such a knob follows another one
+    return nearest(domain, value * factor(belief.scaling, params), _is_logarithmic(name))
+
+
+def order_of(spec: StudySpec, prior: Prior) -> list[str]:
+    """The searched knobs, each after those that its condition and the centre of its prior name."""
+    before = {name: needed(domain) for name, domain in spec.space.items()}
+    for name, belief in prior.knobs.items():
+        before[name] = before[name] | depends_on(belief)
+    order: list[str] = []
+    while len(order) < len(before):  # ends, because there are no circles
+        undecided = before.keys() - set(order)
+        order += [name for name in before if name in undecided and not before[name] & undecided]
+    return [name for name in order if not isinstance(spec.space[name], Fixed)]
+
+
+def default_configuration(spec: StudySpec, prior: Prior, calibration: Calibration | None = None) -> dict[str, Scalar]:
+    """The configuration to try first: of each searched knob whose condition holds the centre of its prior; without one
+    the middle of its range or the first value of its choice.
+
+    A learning rate with a range test needs the `calibration`; without one it is left out.
+    """
+    return _configuration(spec, prior, calibration, {})
+
+
+def root_choices(spec: StudySpec, prior: Prior) -> list[str]:
+    """The searched choices without a condition on which other searched knobs depend: by their condition, or by the
+    centre of their prior."""
+    depended: set[str] = set()
+    for name, domain in spec.space.items():
+        depended |= needed(domain)
+        if name in prior.knobs:
+            depended |= {other for when, _ in prior.knobs[name].cases for other in when}
+    order = order_of(spec, prior)
+    return [name for name in order if name in depended and _is_root(spec.space[name])]
+
+
+def defaults_by_root(spec: StudySpec, prior: Prior, calibration: Calibration | None = None) -> list[dict[str, Scalar]]:
+    """The default configuration, then one for each other value of each root choice, in which the knobs that depend on
+    it have their centres beside that value. None twice, `MOST_DEFAULTS` at most."""
+    found = [default_configuration(spec, prior, calibration)]
+    for name in root_choices(spec, prior):
+        domain = spec.space[name]
+        for value in domain.values if isinstance(domain, Choice) else ():
+            configuration = _configuration(spec, prior, calibration, {name: value})
+            if configuration not in found:
+                found.append(configuration)
+    return found[:MOST_DEFAULTS]
+
+
+def depends_on(belief: KnobPrior) -> set[str]:
+    """The knobs that must be decided before the centre of a prior is known."""
+    names = {name for when, _ in belief.cases for name in when}
+    if belief.scaling is not None:
+        names |= {belief.scaling.knob, *(name for when, _ in belief.scaling.exponents for name in when)}
+    return names
+
+
+def _configuration(
+    spec: StudySpec, prior: Prior, calibration: Calibration | None, given: Mapping[str, Scalar]
+) -> dict[str, Scalar]:
+    chosen: dict[str, Scalar] = {}
+    for name in order_of(spec, prior):
+        domain, params = spec.space[name], active_params(spec, chosen)
+        if not holds(domain.when, params):
+            continue
+        value = given[name] if name in given else centre(spec, prior, name, params)
+        if isinstance(domain, RangeTested):
+            if calibration is None:
+                continue
+            position = value if is_number(value) else MIDDLE
+            chosen[name] = calibration.bounds_for(params).rate_at(position)
+        elif not isinstance(domain, Fixed):
+            chosen[name] = middle(domain) if value is None else value
+    return {name: chosen[name] for name in searched(spec) if name in chosen}
+
+
+def _is_root(domain: Domain) -> bool:
+    return isinstance(domain, Choice) and not domain.when
+
+
+def _belief(
+    name: str, spec: StudySpec, calibration: Calibration | None, examples: Sequence[Mapping[str, Scalar]]
+) -> KnobPrior | None:
+    """The belief about one searched knob: the space's, else the examples', else the catalogue's."""
+    domain, stated = spec.space[name], spec.prior.knobs.get(name)
+    if isinstance(domain, Fixed) or (stated is not None and not stated.cases):
+        return None
+    if isinstance(domain, RangeTested):
+        return KnobPrior(((ALWAYS, MIDDLE),), _source_of_test(calibration))
+    known = None if isinstance(spec.objective, PythonSpec) else _of_catalogue(name, spec, domain)
+    taught = _of_examples(name, domain, known, examples)
+    return taught if stated is None else _of_space(stated, spec, domain, taught)
+
+
+def _source_of_test(calibration: Calibration | None) -> str:
+    bounds = () if calibration is None else calibration.bounds
+    unclear = sum(one.reading is None or not one.reading.confident for one in bounds)
+    return f"the range test, unclear in {unclear} of {len(bounds)}" if unclear else "the range test"
+
+
+def _of_catalogue(name: str, spec: StudySpec, domain: Searched) -> KnobPrior | None:
+    """What the catalogue says; None where it says nothing, or no value that this space has."""
+    knob = CATALOGUE[name]
+    if knob.start is None:
+        return None
+    cases, scaling = knob.start_cases(), knob.start.scaling
+    if scaling is not None and _is_searched(scaling.knob, spec):
+        exponents = reduced(scaling.exponents, spec, domain.when)
+        return KnobPrior(
+            reduced(cases, spec, domain.when), knob.start.source, None, replace(scaling, exponents=exponents)
+        )
+    if scaling is not None:
+        cases = scaled_by_constant(cases, scaling, spec)
+    inside = tuple((when, _inside(name, domain, value)) for when, value in cases)
+    cases = reduced(inside, spec, domain.when)
+    return None if any(value is None for _, value in cases) else KnobPrior(cases, knob.start.source)
+
+
+def _inside(name: str, domain: Searched, value: Scalar) -> Scalar:
+    """The value of a domain that is nearest to the catalogue's, else the first of the next best ones; None: none."""
+    start = CATALOGUE[name].start
+    wanted = (value, *(() if start is None else start.then))
+    found = (nearest(domain, one, _is_logarithmic(name)) for one in wanted)
+    return next((one for one in found if one is not None), None)
+
+
+def _is_logarithmic(name: str) -> bool:
+    """Whether a knob acts by its order of magnitude."""
+    knob = CATALOGUE.get(name)
+    return knob is not None and knob.typical is not None and knob.typical.log
+
+
+def _of_examples(
+    name: str, domain: Searched, known: KnobPrior | None, examples: Sequence[Mapping[str, Scalar]]
+) -> KnobPrior | None:
+    """What the best configurations of earlier studies say, in place of the catalogue where they have the knob."""
+    cases, scaling = ((), None) if known is None else (known.cases, known.scaling)
+    taught = cases_of_examples(name, domain, cases, scaling, examples)
+    if not taught:
+        return known
+    if scaling is None:
+        taught = tuple((when, nearest(domain, value)) for when, value in taught)
+    spread = None if isinstance(domain, Choice) else spread_of_examples(name, domain, taught, scaling, examples)
+    return KnobPrior(taught, "the best trials of the studies of the warm start", spread, scaling)
+
+
+def _of_space(stated: Belief, spec: StudySpec, domain: Searched, known: KnobPrior | None) -> KnobPrior:
+    """What the space says; where none of its conditions holds, what is known otherwise."""
+    cases = reduced(stated.cases, spec, domain.when)
+    if not cases or (cases[-1][0] and known is not None):
+        other = known or KnobPrior((), "")
+        exponents = () if other.scaling is None else other.scaling.exponents
+        as_stated = tuple((when, 0.0) for when, _ in cases)  # a value that a person states follows nothing
+        scaling = None if other.scaling is None else replace(other.scaling, exponents=(*as_stated, *exponents))
+        source = f"this space; elsewhere {other.source}" if cases else other.source
+        return KnobPrior((*cases, *other.cases), source, stated.spread, scaling)
+    return KnobPrior(cases, "this space", stated.spread)
+
+
+def _is_searched(name: str, spec: StudySpec) -> bool:
+    return name in spec.space and not isinstance(spec.space[name], Fixed)
+
+
+def _without_circles(name: str, belief: KnobPrior, before: Mapping[str, set[str]]) -> KnobPrior | None:
+    """The belief without what depends on a knob that depends on this one; None: nothing is left of it."""
+    circular = {other for other in depends_on(belief) if name in _all_before(other, before)}
+    if not circular:
+        return belief
+    cases = tuple((when, value) for when, value in belief.cases if not circular & when.keys())
+    scaling = belief.scaling
+    if scaling is not None and circular & depends_on(replace(belief, cases=())):
+        scaling = None
+    return KnobPrior(cases, belief.source, belief.spread, scaling) if cases else None
+
+
+def _all_before(name: str, before: Mapping[str, set[str]]) -> set[str]:
+    """A knob, and all that must be decided before it."""
+    found, pending = {name}, [name]
+    for current in pending:  # grows inside the loop
+        pending += [other for other in before.get(current, set()) if other not in found]
+        found |= before.get(current, set())
+    return found

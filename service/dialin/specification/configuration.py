@@ -18,13 +18,13 @@ def ordered(spec: StudySpec) -> list[str]:
     pending = list(spec.space)
     while pending:  # ends, because the conditions of a specification form no circle
         undecided = set(pending)
-        ready = [name for name in pending if not _needed(spec.space[name]) & undecided]
+        ready = [name for name in pending if not needed(spec.space[name]) & undecided]
         order.extend(ready)
-        pending = [name for name in pending if _needed(spec.space[name]) & undecided]
+        pending = [name for name in pending if needed(spec.space[name]) & undecided]
     return order
 
 
-def _needed(domain: Domain) -> set[str]:
+def needed(domain: Domain) -> set[str]:
     """The knobs whose values must be known before this one's."""
     return {*domain.when, *(domain.per if isinstance(domain, RangeTested) else ())}
 

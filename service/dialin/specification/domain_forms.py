@@ -141,7 +141,7 @@ class Form(BaseModel):
     def condition(self, knobs: Knobs) -> Condition:
         """The condition, its values as their own knobs have them; a value that a knob cannot take is kept, and is
         refused once the whole space is known."""
-        return {name: tuple(_as_taken(name, value, knobs) for value in values) for name, values in self.when.items()}
+        return _as_condition(self.when, knobs)
 
 
 class FixedForm(Form):
@@ -312,6 +312,12 @@ def read_domain(data: Any, context: KnobContext) -> Domain:
     return _choice(written, ALWAYS) if isinstance(written, list) else Fixed(written)
 
 
+def read_condition(data: Any, knobs: Knobs) -> Condition:
+    """The condition that is written as `data`. Raises ValueError for what is none; whether its knobs can have its
+    values is another question."""
+    return _as_condition({name: _condition_values(values) for name, values in _condition(data).items()}, knobs)
+
+
 def last_step(low: float, high: float, step: float) -> float:
     """The largest low + k * step up to `high`, in decimal arithmetic as written: 0.1 + 0.2 reaches 0.3."""
     # In binary 0.1 + 2 * 0.1 is more than 0.3, and the last step would be lost.
@@ -322,6 +328,10 @@ def last_step(low: float, high: float, step: float) -> float:
 
 def _choice(values: Sequence[Scalar], when: Condition) -> Domain:
     return Fixed(values[0], when) if len(values) == 1 else Choice(tuple(values), when)
+
+
+def _as_condition(when: Mapping[str, Sequence[Any]], knobs: Knobs) -> Condition:
+    return {name: tuple(_as_taken(name, value, knobs) for value in values) for name, values in when.items()}
 
 
 # A condition on flip+crop must equal the value crop+flip, which is how the knob has it.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 Scalar = bool | int | float | str | None
 """One value of a knob."""
@@ -12,6 +14,34 @@ Condition = Mapping[str, tuple[Scalar, ...]]
 """The names of other knobs, each with the values under which the condition holds; all must hold. Empty: always."""
 
 ALWAYS: Condition = {}
+
+Cases = tuple[tuple[Condition, Scalar], ...]
+"""Values with conditions: the one beside the first condition that holds."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What a space says about good values of one knob.
+
+    cases: the centre of its prior; empty: the knob has no prior.
+    spread: one standard deviation about the centre: a factor above 1 on a log scale, a difference on a linear one;
+    None: the search decides.
+    """
+
+    cases: Cases
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class StatedPrior:
+    """The section `prior` of a specification.
+
+    knobs: what it says of each knob that it names; the catalogue's beliefs hold of the others.
+    off: the search has no prior at all.
+    """
+
+    knobs: Mapping[str, Belief] = field(default_factory=dict)
+    off: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +149,40 @@ def allows(domain: Domain, value: Scalar) -> bool:
             if isinstance(value, bool | str | None) or not domain.low <= value <= domain.high:
                 return False
             return not isinstance(domain, IntRange) or (value - domain.low) % domain.step == 0
+
+
+def nearest(domain: Choice | FloatRange | IntRange, value: Scalar, log: bool = False) -> Scalar:
+    """The value of a domain that is nearest to `value`: of a range by its bounds and steps, of a choice of numbers by
+    their difference, or with `log` by their ratio. None where there is none, such as in a choice of other words."""
+    if isinstance(domain, Choice):
+        equal = (one for one in domain.values if same(one, value))
+        return next(equal, _nearest_number(domain.values, value, log))
+    if not is_number(value):
+        return None
+    if domain.step is not None:
+        value = domain.low + domain.step * round((value - domain.low) / domain.step)
+    return min(domain.high, max(domain.low, value))
+
+
+def middle(domain: Choice | FloatRange | IntRange) -> Scalar:
+    """The middle of a range on its search scale; the first value of a choice."""
+    if isinstance(domain, Choice):
+        return domain.values[0]
+    return nearest(domain, math.sqrt(domain.low * domain.high) if domain.log else (domain.low + domain.high) / 2)
+
+
+def _nearest_number(values: Sequence[Scalar], value: Scalar, log: bool) -> Scalar:
+    numbers = [one for one in values if is_number(one)]
+    if not is_number(value) or len(numbers) < len(values):
+        return None
+    if log and value > 0:
+        return min(numbers, key=lambda one: max(one / value, value / one) if one > 0 else math.inf)
+    return min(numbers, key=lambda one: abs(one - value))
+
+
+def is_number(value: Scalar) -> TypeGuard[int | float]:
+    """Whether a value is a number; true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def same(one: Scalar, other: Scalar) -> bool:

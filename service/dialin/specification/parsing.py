@@ -14,8 +14,9 @@ from dialin.specification import shipped
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.checks import check_sections
 from dialin.specification.functions import check_function, resolve_function, split_function
+from dialin.specification.prior_section import SpaceContext, read_prior
 from dialin.specification.problems import MOST_PROBLEMS, spec_problems
-from dialin.specification.space import read_space
+from dialin.specification.space import knobs_of, read_space
 from dialin.specification.study_spec import PythonSpec, StudySpec
 from dialin.specification.versions import upgrade
 from dialin.specification.yaml_reader import MAX_BYTES, Document, read_value, read_yaml
@@ -107,7 +108,7 @@ def _build(data: dict[str, Any], problems: list[Problem], folder: Path | None = 
         problems.append(Problem("version", str(error)))  # and nothing else: another version has other keys
         return None
     if "space" in data:
-        data["space"] = read_space(data["space"], _is_own(data), problems)
+        data = {**data, **_with_knobs(data, problems)}
     try:
         spec = StudySpec.model_validate(data)
     except ValidationError as error:
@@ -118,6 +119,16 @@ def _build(data: dict[str, Any], problems: list[Problem], folder: Path | None = 
     if not problems:
         problems.extend(islice(check_sections(spec), MOST_PROBLEMS + 1))
     return spec
+
+
+def _with_knobs(data: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """The sections whose values depend on the knobs."""
+    own, written = _is_own(data), data["space"] if isinstance(data["space"], dict) else {}
+    space = read_space(data["space"], own, problems)
+    if "prior" not in data:
+        return {"space": space}
+    context = SpaceContext(space, knobs_of(written, own), frozenset(written))
+    return {"space": space, "prior": read_prior(data["prior"], context, problems)}
 
 
 def _is_own(data: Mapping[str, Any]) -> bool:

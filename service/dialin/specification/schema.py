@@ -14,16 +14,22 @@ from dialin.specification.catalogue.knob import Knob, any_knob
 from dialin.specification.domain_forms import WHEN_DESCRIPTION, ChoiceForm, FixedForm, Form, RangeForm, RangeTestForm
 from dialin.specification.space import OWN_NAME
 from dialin.specification.study_spec import DATASETS, PATH_PREFIXES, StudySpec
+from dialin.specification.wording import cases_text
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 
 _SCALAR: Schema = {"type": ["boolean", "number", "string"]}
+_OFF: Schema = {"enum": ["off", "none", False, None]}
 _CONDITION: Schema = {
     "description": WHEN_DESCRIPTION,
     "type": "object",
     "additionalProperties": {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}]},
     "minProperties": 1,
+}
+_SPREAD: Schema = {
+    "description": "one standard deviation about the centre: a factor such as 2x on a log scale, else a number",
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": "^[0-9.eE+-]+ ?x$"}],
 }
 
 
@@ -34,20 +40,35 @@ def json_schema(definitions: str = "#/$defs") -> Schema:
     there, as to `#/components/schemas` in OpenAPI.
     """
     condition: Schema = {"$ref": f"{definitions}/Condition"}
+    spread: Schema = {"$ref": f"{definitions}/Spread"}
     schema = _filled(StudySpec.model_json_schema(ref_template=f"{definitions}/{{model}}"), {}, {})
     named = {name: found for name, found in schema.pop("$defs").items() if name.endswith("Spec")}
     named["ObjectiveSpec"]["properties"]["dataset"] |= _dataset()
-    schema["properties"]["space"] = {"type": "object", "description": schema["properties"]["space"]["description"]}
+    sections = schema["properties"]
+    sections["space"] = {"type": "object", "description": sections["space"]["description"]}
+    sections["prior"] = {"anyOf": [_OFF, {"type": "object"}], "description": sections["prior"]["description"]}
     return {
         "$schema": DIALECT,
         "title": "A search space of dialin",
         **schema,
         # Whose knobs a space has depends on its objective; editors and validators both follow `if`.
         "if": {"properties": {"objective": {"required": ["python"]}}, "required": ["objective"]},
-        "then": {"properties": {"space": {"$ref": f"{definitions}/OwnSpace"}}},
-        "else": {"properties": {"space": {"$ref": f"{definitions}/Space"}}},
-        "$defs": {**named, "Space": _space(condition), "OwnSpace": _own_space(condition), "Condition": _CONDITION},
+        "then": _by_knobs({"$ref": f"{definitions}/OwnSpace"}, _own_prior(condition, spread)),
+        "else": _by_knobs({"$ref": f"{definitions}/Space"}, {"$ref": f"{definitions}/Prior"}),
+        "$defs": {
+            **named,
+            "Space": _space(condition),
+            "OwnSpace": _own_space(condition),
+            "Prior": _prior(condition, spread),
+            "Condition": _CONDITION,
+            "Spread": _SPREAD,
+        },
     }
+
+
+def _by_knobs(space: Schema, prior: Schema) -> Schema:
+    """The sections whose keys are knobs."""
+    return {"properties": {"space": space, "prior": {"anyOf": [_OFF, prior]}}}
 
 
 def _space(condition: Schema) -> Schema:
@@ -58,6 +79,31 @@ def _space(condition: Schema) -> Schema:
 def _own_space(condition: Schema) -> Schema:
     knob = _knob(any_knob("own"), condition)
     return {"type": "object", "patternProperties": {f"^{OWN_NAME}$": knob}, "additionalProperties": False}
+
+
+def _prior(condition: Schema, spread: Schema) -> Schema:
+    knobs = {name: _centre(knob, condition, spread) for name, knob in CATALOGUE.items()}
+    return {"type": "object", "properties": knobs, "additionalProperties": False}
+
+
+def _own_prior(condition: Schema, spread: Schema) -> Schema:
+    knob = _centre(any_knob("own"), condition, spread)
+    return {"type": "object", "patternProperties": {f"^{OWN_NAME}$": knob}, "additionalProperties": False}
+
+
+def _centre(knob: Knob, condition: Schema, spread: Schema) -> Schema:
+    """What a prior may say of one knob: off, a value, a mapping, or a list of mappings."""
+    value = _value(knob)
+    case = {
+        "type": "object",
+        "properties": {"around": value, "spread": spread, "when": condition},
+        "required": ["around"],
+        "additionalProperties": False,
+    }
+    schema: Schema = {"anyOf": [_OFF, value, case, {"type": "array", "items": case, "minItems": 1}]}
+    if knob.start is not None:
+        schema["description"] = f"without it: {cases_text(knob.start_cases())} ({knob.start.source})"
+    return schema
 
 
 def _knob(knob: Knob, condition: Schema) -> Schema:

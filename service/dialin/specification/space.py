@@ -29,7 +29,7 @@ def read_space(data: Any, own: bool, problems: list[Problem]) -> dict[str, Domai
     if not isinstance(data, dict):
         problems.append(Problem("space", f"{show_value(data)} is not a mapping of knobs to their values"))
         return {}
-    knobs = _own_knobs(data) if own else CATALOGUE
+    knobs = knobs_of(data, own)
     space: dict[str, Domain] = {}
     for name, written in data.items():
         # Every unknown name is compared with all known ones, so a hostile file must not have thousands of them.
@@ -49,8 +49,9 @@ def read_space(data: Any, own: bool, problems: list[Problem]) -> dict[str, Domai
     return space
 
 
-def _own_knobs(names: Iterable[str]) -> Knobs:
-    return {name: any_knob(name) for name in names if re.fullmatch(OWN_NAME, name)}
+def knobs_of(names: Iterable[str], own: bool) -> Knobs:
+    """The knobs that a space with these names may have: the catalogue's, or those of a person's own function."""
+    return {name: any_knob(name) for name in names if re.fullmatch(OWN_NAME, name)} if own else CATALOGUE
 
 
 def _unknown(name: str, own: bool) -> str:
@@ -68,16 +69,16 @@ def _condition_problems(space: Mapping[str, Domain], knobs: Knobs, named: set[st
         for other, values in domain.when.items():
             path = f"space.{name}.when.{other}"
             if other in space:
-                reasons = (_never(knobs[other], space[other], value) for value in values)
+                reasons = (why_never(knobs[other], space[other], value) for value in values)
                 yield from (Problem(path, reason) for reason in reasons if reason)
             elif other not in named:
                 near = did_you_mean(other, named - {name})
                 yield Problem(path, f"the condition names {other!r}, which is not a knob of this space; {near}")
-    if cycle := find_cycle(space):
+    if cycle := find_cycle({name: domain.when.keys() for name, domain in space.items()}):
         yield Problem(f"space.{cycle[0]}.when", f"the conditions form a circle: {' -> '.join(cycle)}")
 
 
-def _never(knob: Knob, domain: Domain, value: Scalar) -> str:
+def why_never(knob: Knob, domain: Domain, value: Scalar) -> str:
     """Why no search over this knob could ever have this value; empty when one could.
 
     A value that only this space leaves out is not a mistake, because `--set optimizer=adam` must not turn a condition
@@ -114,14 +115,14 @@ def _contradiction(name: str, space: Mapping[str, Domain]) -> str:
     return ""
 
 
-def find_cycle(space: Mapping[str, Domain]) -> list[str]:
-    """The knobs of one cycle of conditions, its first again at the end; empty when there is none."""
+def find_cycle(named: Mapping[str, Iterable[str]]) -> list[str]:
+    """The knobs of one circle, its first again at the end; empty when there is none. `named`: those that each names."""
     done: set[str] = set()
-    for start in space:
+    for start in named:
         trail = [start]
-        stack = [iter(space[start].when)]
+        stack = [iter(named[start])]
         while stack:
-            other = next((name for name in stack[-1] if name in space and name not in done), None)
+            other = next((name for name in stack[-1] if name in named and name not in done), None)
             if other is None:
                 done.add(trail.pop())
                 stack.pop()
@@ -129,5 +130,5 @@ def find_cycle(space: Mapping[str, Domain]) -> list[str]:
                 return [*trail[trail.index(other) :], other]
             else:
                 trail.append(other)
-                stack.append(iter(space[other].when))
+                stack.append(iter(named[other]))
     return []

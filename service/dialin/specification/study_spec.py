@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from dialin.errors import did_you_mean
-from dialin.specification.domains import Domain
+from dialin.specification.domains import Domain, StatedPrior
 from dialin.specification.functions import split_function
 from dialin.texts import show_value
 
@@ -336,6 +336,12 @@ class StudySpec(Section):
     # Read by `read_space`, which needs to know whose knobs they are; pydantic would copy the domains once more.
     space: SkipValidation[Mapping[str, Domain]] = Field(
         description="the knobs, each with its values, in the order in which they were written"
+    )
+    # Read by `read_prior`, for the same reason.
+    prior: SkipValidation[StatedPrior] = Field(
+        StatedPrior(),
+        description="where good values of the knobs are believed to lie, in place of what the catalogue says; off: no "
+        "belief",
     )
     search: SearchSpec = Field(SearchSpec(), description="how configurations are suggested")
     early_stopping: Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dialin.specification.catalogue import Knob
-from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
+from dialin.specification.domains import Cases, Choice, Condition, Domain, Fixed, FloatRange, IntRange, RangeTested
 from dialin.texts import scalar_text
 
 
@@ -24,9 +24,24 @@ def domain_text(domain: Domain) -> str:
 
 def when_text(domain: Domain) -> str:
     """The condition under which a knob is active: "when optimizer is sgd"; "" for a knob that always is."""
-    parts = (f"{name} is {' or '.join(map(scalar_text, values))}" for name, values in domain.when.items())
-    text = " and ".join(parts)
+    text = condition_text(domain.when)
     return f"when {text}" if text else ""
+
+
+def condition_text(when: Condition) -> str:
+    """A condition: "optimizer is sgd or nesterov and schedule is step"; "" for one that always holds."""
+    return " and ".join(f"{name} is {' or '.join(map(scalar_text, values))}" for name, values in when.items())
+
+
+def cases_text(cases: Cases) -> str:
+    """Values with conditions: "0.1 where optimizer is sgd, else 0.001"."""
+    texts = []
+    for index, (when, value) in enumerate(cases):
+        otherwise = "else " if index else ""
+        texts.append(
+            f"{scalar_text(value)} where {condition_text(when)}" if when else f"{otherwise}{scalar_text(value)}"
+        )
+    return ", ".join(texts)
 
 
 def knob_text(knob: Knob) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from dialin.errors import SpecError
-from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, RangeTested
+from dialin.specification.domains import Belief, Choice, Domain, Fixed, FloatRange, IntRange, RangeTested, StatedPrior
 from dialin.specification.study_spec import StudySpec
 from dialin.specification.yaml_reader import read_value
 
@@ -19,10 +19,12 @@ def to_data(spec: StudySpec) -> dict[str, Any]:
     So an older dialin reads what uses nothing new, and a default that changes is a new version of the language, whose
     step writes the old default in (`versions`).
     """
-    data = {"version": spec.version, **spec.model_dump(exclude={"space"}, exclude_defaults=True)}
+    data = {"version": spec.version, **spec.model_dump(exclude={"space", "prior"}, exclude_defaults=True)}
     # The mode's default depends on the metric, so that it can equal the field's default and still not be derived.
     data["objective"] = {**data["objective"], "mode": spec.objective.mode}
     data["space"] = {name: domain_data(domain) for name, domain in spec.space.items()}
+    if spec.prior != StatedPrior():
+        data["prior"] = _prior_data(spec)
     stopping = data.get("early_stopping", {})
     if "asha" in stopping and stopping["asha"] is None:
         data["early_stopping"] = {**stopping, "asha": "off"}
@@ -56,6 +58,29 @@ def domain_data(domain: Domain) -> Any:
             return {"range_test": {**options, **steps, "seeds": domain.seeds}, **when}
         case FloatRange() | IntRange():
             return {"min": domain.low, "max": domain.high, **_log_and_step(domain), **when}
+
+
+def _prior_data(spec: StudySpec) -> Any:
+    beliefs = spec.prior.knobs.items()
+    return "off" if spec.prior.off else {name: _belief_data(belief, spec.space[name]) for name, belief in beliefs}
+
+
+def _belief_data(belief: Belief, domain: Domain) -> Any:
+    """What is written of one knob's prior: off, a value, a mapping, or a list of mappings."""
+    spread: dict[str, Any] = {}
+    if belief.spread is not None:
+        is_log = isinstance(domain, FloatRange | IntRange) and domain.log
+        spread = {"spread": f"{belief.spread!r}x" if is_log else belief.spread}
+    cases = [
+        {"around": value, **spread, **({"when": {name: list(values) for name, values in when.items()}} if when else {})}
+        for when, value in belief.cases
+    ]
+    if len(cases) > 1:
+        return cases
+    if not cases:
+        return "off"
+    # A value that is the word off is written as a mapping, because the word alone means no prior.
+    return cases[0]["around"] if cases[0].keys() == {"around"} and cases[0]["around"] != "off" else cases[0]
 
 
 def _log_and_step(domain: FloatRange | IntRange) -> dict[str, Any]:

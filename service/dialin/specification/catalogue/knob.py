@@ -7,10 +7,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dialin.specification.domains import ALWAYS, Condition, FloatRange, IntRange, Scalar, holds
+from dialin.specification.domains import ALWAYS, Cases, Condition, FloatRange, IntRange, Scalar, holds
 
 Kind = Literal["float", "int", "bool", "choice", "parts", "any"]
 """What a knob's values are: numbers, whole numbers, true and false, words, words joined by "+", or anything."""
+
+EPOCHS, METRIC, DATASET = "budget.epochs", "objective.metric", "objective.dataset"
+"""What the conditions and the scaling of a `Start` may name beside knobs: constants of a study."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How a value follows another knob: it is multiplied by (other / reference) ** exponent."""
+
+    knob: str
+    """The knob that it follows, such as batch_size."""
+    reference: float
+    """The value of that knob at which the value is as stated."""
+    exponents: tuple[tuple[Condition, float], ...]
+    """1: in proportion; 0.5: with the square root. The one beside the first condition that holds; none holds: 0."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The value from which an expert would start a search over a knob: the centre of its prior."""
+
+    source: str
+    """Where the value comes from, and why it is not the default where it differs from it."""
+    cases: Cases = ()
+    """The values; empty: they are the defaults of the knob."""
+    then: tuple[Scalar, ...] = ()
+    """Of a choice, the next best values, for a space that does not have the best one."""
+    scaling: Scaling | None = None
+    """How the value follows another knob; None: it does not."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +56,10 @@ class Knob:
     """What it does, in a line."""
     source: str
     """The article or manual that describes it."""
-    defaults: tuple[tuple[Condition, Scalar], ...]
+    defaults: Cases
     """Its values where a space does not name it: the first whose condition holds."""
+    start: Start | None = None
+    """The value from which an expert would start to search it; None: only of a person's own function."""
     choices: tuple[Scalar, ...] = ()
     """The values of a knob of kind "choice" or "bool"."""
     parts: tuple[str, ...] = ()
@@ -50,6 +81,10 @@ class Knob:
         """The value that the knob takes beside `params` when a search space does not name it."""
         return next(value for when, value in self.defaults if holds(when, params))
 
+    def start_cases(self) -> Cases:
+        """The values from which an expert would start to search it; empty: none is known."""
+        return () if self.start is None else self.start.cases or self.defaults
+
     def within_bounds(self, value: float) -> bool:
         """Whether a number lies between the bounds; one that is excluded does not."""
         low = -math.inf if self.low is None else self.low
@@ -62,6 +97,6 @@ def any_knob(name: str) -> Knob:
     return Knob(name, "own", "any", "", "", ())
 
 
-def always(value: Scalar) -> tuple[tuple[Condition, Scalar], ...]:
+def always(value: Scalar) -> Cases:
     """The defaults of a knob whose default depends on no other knob."""
     return ((ALWAYS, value),)

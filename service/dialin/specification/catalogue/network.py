@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dialin.specification.catalogue.knob import Knob, always
+from dialin.specification.catalogue.knob import DATASET, Knob, Start, always
 from dialin.specification.domains import ALWAYS, Condition, FloatRange, IntRange
 
 PLAIN: Condition = {"model": ("small_cnn",)}
@@ -17,6 +17,11 @@ ARCHITECTURE = (
         "no max pool), or torchvision's MobileNetV3-Small or GoogLeNet with a stem for small images",
         "He et al. 2016, section 4.2; Howard et al. 2019; Szegedy et al. 2015",
         always("small_cnn"),
+        Start(
+            "He et al. 2016: ResNet-18 is the usual first baseline; the default is small so that a trial is short",
+            always("resnet18"),
+            then=("googlenet", "mobilenet_v3_small"),
+        ),
         choices=("small_cnn", "resnet18", "mobilenet_v3_small", "googlenet"),
     ),
     Knob(
@@ -26,6 +31,11 @@ ARCHITECTURE = (
         "channels of the first stage; later stages double them",
         "Zagoruyko and Komodakis 2016, Wide residual networks",
         (({"model": ("resnet18",)}, 64), (ALWAYS, 16)),
+        Start(
+            "the first layer of the MNIST examples of PyTorch and Keras has 32 channels, He et al. 2016 (section "
+            "3.4) has 64; the default of small_cnn is half of that so that a trial is short",
+            (({"model": ("resnet18",)}, 64), (ALWAYS, 32)),
+        ),
         low=1,
         high=1024,
         typical=IntRange(8, 64, log=True),
@@ -38,6 +48,7 @@ ARCHITECTURE = (
         "number of convolutional blocks",
         "Simonyan and Zisserman 2015, Very deep convolutional networks",
         always(3),
+        Start("He et al. 2016, section 4.2: three stages for images of 32 x 32; here a block each"),
         low=1,
         high=64,
         typical=IntRange(2, 6),
@@ -51,6 +62,10 @@ ARCHITECTURE = (
         "the channels, 3x3, and 1x1 back; 3x3 on each channel and 1x1 across them; 1x3 and 3x1",
         "Simonyan and Zisserman 2015; He et al. 2016; Howard et al. 2017; Szegedy et al. 2016",
         always("3x3"),
+        Start(
+            "Simonyan and Zisserman 2015, section 2.3",
+            then=("stacked_3x3", "5x5", "depthwise_separable", "bottleneck", "asymmetric"),
+        ),
         choices=("3x3", "5x5", "stacked_3x3", "bottleneck", "depthwise_separable", "asymmetric"),
         applies=PLAIN,
     ),
@@ -61,6 +76,7 @@ ARCHITECTURE = (
         "whether each block adds its output to its input, through a 1x1 convolution where the channels change",
         "He et al. 2016, Deep residual learning",
         always(False),
+        Start("He et al. 2016, section 4.1: a network of few layers trains as well without"),
         choices=(False, True),
         applies=PLAIN,
     ),
@@ -71,6 +87,7 @@ ARCHITECTURE = (
         "the 2x2 pooling at the end of the backbone",
         "Boureau et al. 2010, A theoretical analysis of feature pooling",
         always("average"),
+        Start("Lin et al. 2014; He et al. 2016: the average"),
         choices=("average", "max"),
         applies=OURS,
     ),
@@ -82,6 +99,7 @@ ARCHITECTURE = (
         "them, a hidden layer of 128 units, and one linear layer",
         "Lin et al. 2014, Network in network",
         always("global_average"),
+        Start("Lin et al. 2014, section 3.2: fewer weights, and less overfitting"),
         choices=("global_average", "fully_connected"),
         applies=OURS,
     ),
@@ -96,6 +114,12 @@ NETWORK = (
         "initialization_std, or scaled by the size of the layer; biases are zero except in torch's default",
         "Glorot and Bengio 2010; He et al. 2015, Delving deep into rectifiers; Saxe et al. 2014 (orthogonal)",
         always("default"),
+        Start(
+            "He et al. 2015, section 2.2: keeps the variance from layer to layer under relu, which torch's default "
+            "does not",
+            always("kaiming"),
+            then=("xavier", "orthogonal", "default", "truncated_normal", "normal"),
+        ),
         choices=("default", "zeros", "normal", "truncated_normal", "xavier", "kaiming", "orthogonal"),
     ),
     Knob(
@@ -105,6 +129,7 @@ NETWORK = (
         "standard deviation of the normal distribution; the truncated one ends at two standard deviations",
         "Krizhevsky et al. 2012, section 5",
         (({"initialization": ("truncated_normal",)}, 0.02), (ALWAYS, 0.01)),
+        Start("Krizhevsky et al. 2012, section 5; 0.02 for the truncated one as in Devlin et al. 2019, BERT"),
         low=0.0,
         low_open=True,
         high=10.0,
@@ -118,6 +143,7 @@ NETWORK = (
         "the distribution of xavier and kaiming; both have the same variance",
         "Glorot and Bengio 2010, equation 16; He et al. 2015, equation 10",
         (({"initialization": ("xavier",)}, "uniform"), (ALWAYS, "normal")),
+        Start("Glorot and Bengio 2010, equation 16; He et al. 2015, equation 10: as in the articles"),
         choices=("normal", "uniform"),
         applies={"initialization": ("xavier", "kaiming")},
     ),
@@ -129,6 +155,11 @@ NETWORK = (
         "the block starts as the identity",
         "Goyal et al. 2017, section 5.1",
         always(False),
+        Start(
+            "Goyal et al. 2017, section 5.1, and He et al. 2019, Bag of tricks, section 3.1: more accurate; the "
+            "default is torchvision's",
+            always(True),
+        ),
         choices=(False, True),
         applies=OURS,
     ),
@@ -139,6 +170,10 @@ NETWORK = (
         "what is normalized after each convolution",
         "Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016; Ulyanov et al. 2016",
         always("batch"),
+        Start(
+            "Ioffe and Szegedy 2015; Wu and He 2018, figure 5: best from 16 images a batch on",
+            then=("group", "layer", "instance"),
+        ),
         choices=("none", "batch", "group", "layer", "instance"),
         applies=OURS,
     ),
@@ -149,6 +184,9 @@ NETWORK = (
         "the number of groups, at most: the largest number up to it that divides the channels",
         "Wu and He 2018, Group normalization",
         always(8),
+        Start(
+            "Wu and He 2018, table 3: 16 channels a group do as well as 32 groups; here 8 groups of 8 to 16 channels"
+        ),
         low=1,
         high=1024,
         typical=IntRange(2, 32, log=True),
@@ -162,6 +200,7 @@ NETWORK = (
         "their sum (by softmax)",
         "Liu et al. 2015, ParseNet (l2)",
         always("none"),
+        Start("no network in common use has one", then=("l2",)),
         choices=("none", "l2", "softmax"),
         applies=OURS,
     ),
@@ -172,6 +211,10 @@ NETWORK = (
         "the nonlinearity",
         "Nair and Hinton 2010; Maas et al. 2013; He et al. 2015; Clevert et al. 2016; Hendrycks and Gimpel 2016",
         always("relu"),
+        Start(
+            "Nair and Hinton 2010; He et al. 2016",
+            then=("leaky_relu", "gelu", "silu", "elu", "prelu", "tanh"),
+        ),
         choices=("relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "tanh", "sigmoid"),
         applies=OURS,
     ),
@@ -182,6 +225,7 @@ NETWORK = (
         "slope of leaky_relu below 0",
         "Maas et al. 2013, section 2",
         always(0.01),
+        Start("Maas et al. 2013, section 2; torch's default"),
         low=0.0,
         high=1.0,
         typical=FloatRange(0.01, 0.3, log=True),
@@ -198,6 +242,10 @@ INPUT = (
         "channel's mean, of the training split; or minus the mean and divided by the deviation of each channel",
         "LeCun et al. 1998, Efficient backprop, section 4.3",
         always("standardize"),
+        Start(
+            "LeCun et al. 1998, section 4.3; He et al. 2016",
+            then=("minus_channel_mean", "minus_mean_image", "scale"),
+        ),
         choices=("none", "scale", "minus_mean_image", "minus_channel_mean", "standardize"),
     ),
     Knob(
@@ -209,6 +257,12 @@ INPUT = (
         "half the side erased",
         "Krizhevsky et al. 2012, section 4.1; DeVries and Taylor 2017 (cutout)",
         always("none"),
+        Start(
+            "He et al. 2016, section 4.2: shifts and flips, of digits shifts alone; the default is none so that a "
+            "space says what its images allow",
+            (({DATASET: ("digits", "mnist")}, "crop"), (ALWAYS, "crop+flip")),
+            then=("crop", "flip", "crop+flip+cutout"),
+        ),
         parts=("crop", "flip", "rotate", "brightness", "noise", "cutout"),
     ),
 )

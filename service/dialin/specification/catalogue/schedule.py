@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dialin.specification.catalogue.knob import Knob, always
+from dialin.specification.catalogue.knob import EPOCHS, Knob, Scaling, Start, always
 from dialin.specification.domains import ALWAYS, Condition, FloatRange, IntRange
 
 CYCLIC: Condition = {"schedule": ("sgdr", "cyclical")}
@@ -16,6 +16,21 @@ SCHEDULE = (
         "how the learning rate changes over the training; the other knobs of this group shape each schedule",
         "Loshchilov and Hutter 2017 (cosine, sgdr); Smith 2017 (cyclical); Smith and Topin 2018 (one_cycle)",
         always("cosine"),
+        Start(
+            "Loshchilov and Hutter 2017, without restarts; He et al. 2019, Bag of tricks, section 5.1",
+            then=(
+                "one_cycle",
+                "polynomial",
+                "multistep",
+                "step",
+                "exponential",
+                "sigmoid",
+                "plateau",
+                "inverse",
+                "sgdr",
+                "cyclical",
+            ),
+        ),
         choices=(
             "fixed",
             "step",
@@ -38,6 +53,7 @@ SCHEDULE = (
         "no schedule or warm-up goes below this rate",
         "Loshchilov and Hutter 2017, equation 5",
         always(0.0),
+        Start("Loshchilov and Hutter 2017, section 4: 0; in a log range the lowest value"),
         low=0.0,
         high=1.0,
         typical=FloatRange(1e-6, 1e-3, log=True),
@@ -49,6 +65,7 @@ SCHEDULE = (
         "the factor by which step, multistep and plateau multiply the rate each time",
         "He et al. 2016, section 4.2",
         always(0.1),
+        Start("He et al. 2016, section 4.2"),
         low=0.0,
         low_open=True,
         high=1.0,
@@ -63,6 +80,7 @@ SCHEDULE = (
         "fraction of the training between two decays of step",
         "Bengio 2012, Practical recommendations, section 3.1.1",
         always(1 / 3),
+        Start("He et al. 2016, section 3.4: 30 of 90 epochs, in the training of torchvision"),
         low=0.0,
         low_open=True,
         high=1.0,
@@ -76,6 +94,7 @@ SCHEDULE = (
         "the last rate of exponential and inverse, as a fraction of the first",
         "Bengio 2012, section 3.1.1; Robbins and Monro 1951 for the inverse",
         always(0.01),
+        Start("He et al. 2016, section 4.2: two decays by 10"),
         low=0.0,
         low_open=True,
         high=1.0,
@@ -89,6 +108,7 @@ SCHEDULE = (
         "exponent of polynomial, (1 - fraction of the training) ^ power",
         "Chen et al. 2017, DeepLab, section 4.1",
         always(0.9),
+        Start("Chen et al. 2017, section 4.1"),
         low=0.0,
         low_open=True,
         high=10.0,
@@ -102,6 +122,7 @@ SCHEDULE = (
         "epochs of the first cycle of sgdr, and of each cycle of cyclical (up and down)",
         "Loshchilov and Hutter 2017, SGDR, T_0; Smith 2017, twice the step size",
         always(4.0),
+        Start("Smith 2017, section 3.2: a cycle is twice a step of 2 to 10 epochs"),
         low=0.0,
         low_open=True,
         high=10000.0,
@@ -115,6 +136,10 @@ SCHEDULE = (
         "how many times longer each cycle of sgdr is than the one before",
         "Loshchilov and Hutter 2017, SGDR, T_mult",
         always(1.0),
+        Start(
+            "Loshchilov and Hutter 2017, section 4: 2 is the better one; the default repeats equal cycles",
+            always(2.0),
+        ),
         low=1.0,
         high=10.0,
         typical=FloatRange(1.0, 3.0),
@@ -127,6 +152,7 @@ SCHEDULE = (
         "the triangles of cyclical: all equal, each half as high as the one before, or shrinking exponentially",
         "Smith 2017, section 3.1",
         always("triangular"),
+        Start("Smith 2017, section 3.1", then=("triangular2", "exp_range")),
         choices=("triangular", "triangular2", "exp_range"),
         applies={"schedule": ("cyclical",)},
     ),
@@ -137,6 +163,7 @@ SCHEDULE = (
         "the lowest rate of a cyclical triangle, as a fraction of the highest",
         "Smith 2017, section 3.3: a third or a quarter of the maximum",
         always(0.25),
+        Start("Smith 2017, section 3.3: a third or a quarter of the maximum"),
         low=0.0,
         high=1.0,
         high_open=True,
@@ -150,6 +177,7 @@ SCHEDULE = (
         "the metric that plateau watches",
         "Bengio 2012, section 3.1.1",
         always("val_loss"),
+        Start("torch's example of ReduceLROnPlateau: the loss is less noisy"),
         choices=("val_loss", "val_accuracy"),
         applies={"schedule": ("plateau",)},
     ),
@@ -161,6 +189,7 @@ SCHEDULE = (
         "in one article (0.916 against 0.935)",
         "PyTorch, ReduceLROnPlateau",
         (({"plateau_metric": ("val_accuracy",)}, "max"), (ALWAYS, "min")),
+        Start("the direction in which the metric is better"),
         choices=("min", "max"),
         applies={"schedule": ("plateau",)},
     ),
@@ -171,6 +200,7 @@ SCHEDULE = (
         "epochs without improvement after which plateau decays the rate",
         "PyTorch, ReduceLROnPlateau",
         always(2),
+        Start("a fifth of PyTorch's 10, because a search trains for a fifth of its hundreds of epochs or less"),
         low=0,
         high=1000,
         typical=IntRange(1, 5),
@@ -183,6 +213,7 @@ SCHEDULE = (
         "how the rate rises at the start, over warmup_steps or, where that is 0, warmup_epochs",
         "Goyal et al. 2017, section 2.2",
         always("linear"),
+        Start("Goyal et al. 2017, section 2.2", then=("quadratic",)),
         choices=("none", "linear", "quadratic"),
     ),
     Knob(
@@ -192,6 +223,11 @@ SCHEDULE = (
         "length of the warm-up in epochs",
         "Goyal et al. 2017, section 2.2",
         always(0.0),
+        Start(
+            "Goyal et al. 2017, section 2.2: 5 of 90 epochs; the default is none",
+            always(5.0),
+            scaling=Scaling(EPOCHS, 90, ((ALWAYS, 1.0),)),
+        ),
         low=0.0,
         high=1000.0,
         typical=FloatRange(0.0, 2.0),
@@ -204,6 +240,11 @@ SCHEDULE = (
         "length of the warm-up in steps; 0: warmup_epochs is used",
         "Vaswani et al. 2017, section 5.3",
         always(0),
+        Start(
+            "a twentieth of 2,000 steps, which is the share of Goyal et al. 2017, section 2.2, in a short training; "
+            "the default is none",
+            always(100),
+        ),
         low=0,
         high=10_000_000,
         typical=IntRange(10, 1000, log=True),
