@@ -1,0 +1,83 @@
+"""One model for each noun of dialin: what the server answers with, the client returns and the commands print.
+
+They are built from what is stored by `dialin.study_flow.schema_builder` alone. Times are in seconds since 1970, and a
+number that is not finite is null. A reader ignores fields that it does not know: a newer server may have more.
+"""
+
+from __future__ import annotations
+
+from dialin.schemas.common import (
+    Mode,
+    Page,
+    Params,
+    Problem,
+    ProblemDocument,
+)
+from dialin.schemas.server import (
+    Bundle,
+    Event,
+    Extension,
+    Health,
+    Knob,
+    LintWarning,
+    Plan,
+    PlannedKnob,
+    PlannedResources,
+    Readiness,
+    SearchSpace,
+    Session,
+)
+from dialin.schemas.studies import (
+    EpochCounts,
+    Links,
+    LocalStudy,
+    Study,
+    StudyInFull,
+    StudyPage,
+    TestLook,
+    TestScores,
+    TrialCounts,
+)
+from dialin.schemas.trials import (
+    Best,
+    BestCurve,
+    CurvePoint,
+    Trial,
+    TrialFinding,
+    TrialPage,
+)
+
+__all__ = [
+    "Best",
+    "BestCurve",
+    "Bundle",
+    "CurvePoint",
+    "EpochCounts",
+    "Event",
+    "Extension",
+    "Health",
+    "Knob",
+    "Links",
+    "LintWarning",
+    "LocalStudy",
+    "Mode",
+    "Page",
+    "Params",
+    "Plan",
+    "PlannedKnob",
+    "PlannedResources",
+    "Problem",
+    "ProblemDocument",
+    "Readiness",
+    "SearchSpace",
+    "Session",
+    "Study",
+    "StudyInFull",
+    "StudyPage",
+    "TestLook",
+    "TestScores",
+    "Trial",
+    "TrialCounts",
+    "TrialFinding",
+    "TrialPage",
+]

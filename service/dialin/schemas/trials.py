@@ -1,0 +1,93 @@
+"""The models of a trial, of the best configuration and of the curve of the best value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dialin.lifecycle import StudyState, TrialState
+from dialin.schemas.common import Mode, Page, Params
+from dialin.schemas.studies import TestScores
+
+
+class TrialFinding(BaseModel):
+    """Something that the doctor saw in the training of a trial."""
+
+    code: str = Field(description="The doctor's rule.")
+    epoch: int
+    evidence: dict[str, Any] = Field(description="The figures that led to it.")
+    layer: str = Field("", description="The layer that it is about; empty if it is about all.")
+    severity: str
+    cause: str = Field(description="The likely cause.")
+    remedy: str = Field(description="What to try.")
+    source: str = Field(description="Where the rule comes from.")
+    text: str = Field(description="The finding in a sentence.")
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Trial(BaseModel):
+    """One configuration and how its training went."""
+
+    trial: int = Field(description="Its number in the study, from 0.")
+    state: TrialState
+    reason: str = Field(description="Why it ended; `decision` in words.")
+    decision: dict[str, Any] | None = Field(
+        None,
+        description="Why it ended, by the fields that apply: `action` and `cause`, and where ASHA decided `rung`, "
+        "`rank`, `of`, `quota`, `cutoff`; null while it has not ended.",
+    )
+    continues: int | None = Field(description="The trial whose training it continues, in a study that was extended.")
+    value: float | None = Field(description="Its best value of the metric.")
+    best_epoch: int | None = Field(description="The first epoch that reached `value`.")
+    loss: float | None = Field(description="val_loss after its last epoch, where it is measured; it breaks ties.")
+    epochs: int = Field(description="How many epochs it has trained.")
+    values: dict[str, float | None] = Field(description="The metric by epoch; null for a number that is not finite.")
+    params: Params
+    seed: int
+    started_at: float | None
+    ended_at: float | None
+    findings: list[TrialFinding]
+    link: str | None = Field(
+        None, description="Its run in MLflow, once it is there: a path of this server, or an address."
+    )
+
+
+class TrialPage(Page):
+    """A part of the trials of a study."""
+
+    trials: list[Trial]
+
+
+class Best(TestScores):
+    """The best configuration so far."""
+
+    trial: int
+    value: float
+    epoch: int = Field(description="The first epoch that reached `value`.")
+    params: Params
+    metric: str
+    mode: Mode
+    state: StudyState = Field(description="The study's state.")
+
+
+class CurvePoint(BaseModel):
+    """One report of a trial, on the curve of the best value."""
+
+    trial: int
+    epoch: int
+    epochs_total: int = Field(description="Epochs that all trials together had trained by then.")
+    trials_total: int = Field(description="Trials that had reported by then.")
+    seconds: float = Field(description="Since the first report.")
+    value: float
+    best: float = Field(description="The best value so far, this one included.")
+
+
+class BestCurve(BaseModel):
+    """How the best value grew: every report that improved it, from complete trials or not, and the last report."""
+
+    metric: str
+    mode: Mode
+    points: list[CurvePoint]
+    left_out: int = Field(0, description="How many improvements are not among the points, where there are thousands.")
