@@ -102,7 +102,7 @@ def test_without_a_folder_the_path_is_whole_and_nothing_is_looked_for():
     ("more", "expected"),
     [
         ("  dataset: digits\n", "line 4: objective.dataset: a function of your own brings its own data; name either dataset or python"),
-        ("  samples: 100\n", "line 4: objective.samples: unknown key 'samples'; allowed: metric, mode, python"),
+        ("  samples: 100\n", "line 4: objective.samples: unknown key 'samples'; allowed: metric, metrics, mode, python"),
         ("  metric: a b\n", "line 4: objective.metric: 'a b'; allowed: 1 to 64 letters, digits and _, no digit first"),
         ("  mode: most\n", "line 4: objective.mode: 'most'; allowed: 'max', 'min'"),
     ],

@@ -18,7 +18,7 @@ def build(spec: StudySpec, data_dir: Path) -> Objective:
     if isinstance(spec.objective, PythonSpec):
         from dialin.objectives.python_function import PythonFunction
 
-        return PythonFunction.from_spec(spec.objective, spec.budget.epochs)
+        return PythonFunction.from_spec(spec, spec.objective)
     if spec.objective.dataset == "synthetic":
         from dialin.objectives.synthetic import Synthetic
 

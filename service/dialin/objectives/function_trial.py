@@ -25,7 +25,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,10 +159,27 @@ class Checkpoint:
         self._reported = epoch
 
 
+@dataclass(frozen=True)
+class WantedValues:
+    """What each report of a function has to hold."""
+
+    metrics: tuple[str, ...]
+    """Names of the values that the study optimizes, one or several."""
+    bounded: tuple[str, ...] = ()
+    """Names of the values that constraints bound."""
+
+    @property
+    def text(self) -> str:
+        """The names of the metrics, as in a sentence."""
+        return " and ".join(filter(None, (", ".join(self.metrics[:-1]), self.metrics[-1])))
+
+
 class FunctionTrial:
     """The second argument of a user's training function."""
 
-    def __init__(self, seed: int, epochs: int, metric: str, checkpoint: Checkpoint, exchange: Exchange) -> None:
+    def __init__(
+        self, seed: int, epochs: int, wanted: WantedValues, checkpoint: Checkpoint, exchange: Exchange
+    ) -> None:
         self.seed = seed % 2**32
         """Seed of the trial, from 0 to 2**32 - 1, which every library accepts."""
         self.epoch = checkpoint.newest()[0]
@@ -171,15 +188,16 @@ class FunctionTrial:
         """The maximum number of epochs to train."""
         self.checkpoint = checkpoint
         """Saves and loads the state."""
-        self._metric = metric
+        self._wanted = wanted
         self._exchange = exchange
 
-    def report(self, epoch: int, value: float, **metrics: float) -> None:
-        """Report an epoch: the value that the study optimizes, and further metrics to show beside it.
+    def report(self, epoch: int, value: float | Mapping[str, float], **metrics: float) -> None:
+        """Report an epoch: the value that the study optimizes, and further metrics to show beside it. For several
+        metrics, `value` is a mapping with a number for each, by name; it may hold further metrics too.
 
         Epochs count from 1, and none may be left out. Returns when the study has decided whether the trial continues;
-        `should_stop` is the decision. Raises ValueError for an epoch that is not the next one and for a name that is
-        not allowed, and TypeError for a value that is not a number.
+        `should_stop` is the decision. Raises ValueError for an epoch that is not the next one, for a name that is not
+        allowed and for a value that the study needs and that is missing, and TypeError for what is not a number.
         """
         report = Report(_epoch(epoch), self._numbers(value, metrics))
         if (wanted := self.checkpoint.expected()) != report.epoch and not self.should_stop:
@@ -201,20 +219,50 @@ class FunctionTrial:
             return ", because no state was loaded: call trial.checkpoint.load()"
         return ""
 
-    def _numbers(self, value: float, metrics: Metrics) -> Metrics:
-        if self._metric in metrics:
-            raise ValueError(
-                f"trial.report: {self._metric!r} is the value that the study optimizes; pass it as the second "
-                "argument only"
-            )
-        wrong = next((name for name in metrics if not _METRIC_NAME.fullmatch(name)), None)
+    def _numbers(self, value: float | Mapping[str, float], metrics: Metrics) -> Metrics:
+        every = self._several(value, metrics) if len(self._wanted.metrics) > 1 else self._one(value, metrics)
+        wrong = next((name for name in every if not _is_metric_name(name)), None)
         if wrong is not None:
             raise ValueError(
                 f"trial.report: {wrong!r} cannot be the name of a metric; allowed: up to 250 letters, digits, spaces "
                 "and _ - . /, the first a letter, a digit or _"
             )
-        every = {self._metric: value, **metrics}
+        missing = [name for name in self._wanted.bounded if name not in every]
+        if missing:
+            raise ValueError(
+                f"trial.report: {missing[0]!r} is missing, which the study's constraints bound; report it as a further "
+                f"metric: trial.report(epoch, value, {missing[0]}=...)"
+            )
         return {name: number(name, given) for name, given in every.items()}
+
+    def _one(self, value: Any, metrics: Metrics) -> dict[str, Any]:
+        (metric,) = self._wanted.metrics
+        if metric in metrics:
+            raise ValueError(
+                f"trial.report: {metric!r} is the value that the study optimizes; pass it as the second argument only"
+            )
+        return {metric: value, **metrics}
+
+    def _several(self, value: Any, metrics: Metrics) -> dict[str, Any]:
+        wanted = self._wanted
+        example = "trial.report(epoch, {" + ", ".join(f'"{name}": ...' for name in wanted.metrics) + "})"
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                f"trial.report: {_short(value)} is not a mapping; the study optimizes {wanted.text}: call {example}"
+            )
+        twice = [name for name in value if name in metrics]
+        if twice:
+            raise ValueError(f"trial.report: {twice[0]!r} is reported twice; pass it in the mapping only")
+        missing = [name for name in wanted.metrics if name not in value]
+        if missing:
+            raise ValueError(
+                f"trial.report: {missing[0]!r} is missing; the study optimizes {wanted.text}: call {example}"
+            )
+        return {**value, **metrics}
+
+
+def _is_metric_name(name: object) -> bool:
+    return isinstance(name, str) and _METRIC_NAME.fullmatch(name) is not None
 
 
 def number(name: str, value: object) -> float:

@@ -15,6 +15,7 @@ from dialin.errors import DataError
 from dialin.objectives.base import Run
 from dialin.planning.plan import Resources
 from dialin.specification.domains import Scalar
+from dialin.specification.metrics import MEASURED
 from dialin.specification.range_tests import Curve, Sweep
 from dialin.specification.study_spec import StudySpec
 from dialin.training.configuration import Configuration, TrainingOptions
@@ -57,6 +58,7 @@ class ImageClassification:
                 doctor=spec.early_stopping.doctor != "off",
                 compile=asked.compile,
                 precision=asked.precision,
+                measured=tuple(name for name in spec.further if name in MEASURED),
             ),
         )
 

@@ -20,13 +20,20 @@ from typing import Any, NoReturn
 
 from dialin.errors import DataError, FunctionError, UsageError
 from dialin.objectives.base import Metrics, NoMoreEpochsError
-from dialin.objectives.function_trial import Checkpoint, Exchange, FunctionTrial, TrialStoppedError, number
+from dialin.objectives.function_trial import (
+    Checkpoint,
+    Exchange,
+    FunctionTrial,
+    TrialStoppedError,
+    WantedValues,
+    number,
+)
 from dialin.planning.plan import Resources
 from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding
 from dialin.specification.functions import check_function
 from dialin.specification.range_tests import Curve, Sweep
-from dialin.specification.study_spec import PythonSpec
+from dialin.specification.study_spec import PythonSpec, StudySpec
 from dialin.supervisor.scratch_dir import remove_scratch, scratch_folder
 from dialin.texts import log_text
 
@@ -49,11 +56,21 @@ class PythonFunction:
     """Name of the value that the function reports."""
     epochs: int
     """Epochs of a full trial."""
+    further: tuple[str, ...] = ()
+    """Names of the other metrics that the study optimizes."""
+    bounded: tuple[str, ...] = ()
+    """Names of the values that constraints bound."""
 
     @classmethod
-    def from_spec(cls, asked: PythonSpec, epochs: int) -> PythonFunction:
-        """Return the objective of a specification."""
-        return cls(asked.file, asked.function, asked.metric, epochs)
+    def from_spec(cls, spec: StudySpec, asked: PythonSpec) -> PythonFunction:
+        """Return the objective of a specification; `asked` is its section."""
+        further = tuple(metric.name for metric in spec.metrics[1:])
+        return cls(asked.file, asked.function, asked.metric, spec.budget.epochs, further, tuple(spec.constraints))
+
+    @property
+    def wanted(self) -> WantedValues:
+        """What each report of the function has to hold."""
+        return WantedValues((self.metric, *self.further), self.bounded)
 
     def prepare(self, progress: Callable[[str], None]) -> None:
         """Raise FunctionError if the file has no such function. The file is parsed and not executed."""
@@ -160,7 +177,7 @@ class FunctionRun:
 
     def _begin(self) -> threading.Thread:
         objective = self._objective
-        trial = FunctionTrial(self._seed, objective.epochs, objective.metric, self._checkpoint, self._exchange)
+        trial = FunctionTrial(self._seed, objective.epochs, objective.wanted, self._checkpoint, self._exchange)
         thread = threading.Thread(target=self._call, args=(trial,), name=objective.function, daemon=True)
         thread.start()
         return thread

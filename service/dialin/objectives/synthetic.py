@@ -21,6 +21,7 @@ from dialin.objectives.base import Metrics
 from dialin.planning.plan import Resources
 from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding
+from dialin.specification.metrics import MEASURED
 from dialin.specification.range_tests import Curve, Sweep
 from dialin.specification.study_spec import StudySpec
 
@@ -45,11 +46,14 @@ class Synthetic:
     """Epochs of a full trial."""
     epoch_seconds: float = 0.0
     """How long an epoch takes."""
+    measured: tuple[str, ...] = ()
+    """What a trial measures beside accuracy and loss: names of `specification.metrics.MEASURED`."""
 
     @classmethod
     def from_spec(cls, spec: StudySpec) -> Synthetic:
         """Return the objective of a specification."""
-        return cls(spec.budget.epochs, spec.data_objective.epoch_seconds)
+        measured = tuple(name for name in spec.further if name in MEASURED)
+        return cls(spec.budget.epochs, spec.data_objective.epoch_seconds, measured)
 
     def prepare(self, progress: Callable[[str], None]) -> None:
         """Do nothing."""
@@ -100,7 +104,7 @@ class SyntheticRun:
         seconds = time.monotonic() - began
         if self.excess() > _DIVERGES_BEYOND and self._epoch >= 2:
             return {"train_loss": math.nan, "train_accuracy": CHANCE, "val_loss": math.nan, "val_accuracy": CHANCE,
-                    "lr": lr, "seconds": seconds}  # fmt: skip
+                    "lr": lr, "seconds": seconds, **self._measures(seconds)}  # fmt: skip
         accuracy = self._accuracy(self._epoch)
         self._best = max(self._best, accuracy)
         gap = 0.02 * self._epoch / self._objective.epochs * (1 - self._number("dropout", 0.0))
@@ -111,6 +115,7 @@ class SyntheticRun:
             "val_accuracy": accuracy,
             "lr": lr,
             "seconds": seconds,
+            **self._measures(seconds),
         }
 
     def save(self, folder: Path) -> None:
@@ -137,6 +142,16 @@ class SyntheticRun:
 
     def close(self) -> None:
         """Do nothing."""
+
+    def _measures(self, seconds: float) -> Metrics:
+        """What the study wants to know of the trial's cost: that of a network of so many channels and blocks, each with
+        a normalization or without, whose activations take a mebibyte for each 8 images."""
+        width, depth = self._number("width", 16.0), self._number("depth", 3.0)
+        normalizes = self._params.get("normalization", "batch") != "none"
+        parameters = depth * (9 * width * width + (2 * width if normalizes else 0))
+        memory = 4 * parameters / 2**20 + self._number("batch_size", 128.0) / 8
+        found = {"parameters": parameters, "epoch_seconds": seconds, "memory": memory}
+        return {name: found[name] for name in self._objective.measured}
 
     def _accuracy(self, epoch: int) -> float:
         noise = float(np.random.default_rng([self._seed % 2**32, epoch]).normal(0, 0.004))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.planning.plan import rungs_for
 from dialin.results.looks import Look, count_text, look_at
+from dialin.search.front import PlacedTrial, front_of
+from dialin.search.goals import Goals
 from dialin.search.ranking import best_of, peak_of
 from dialin.search.records import TrialRecord
 from dialin.specification.domains import Scalar
+from dialin.specification.metrics import Metric
 from dialin.specification.study_spec import StudySpec
 
 
@@ -23,11 +26,26 @@ class BestTrial:
     trial: int
     """The trial's number."""
     value: float
-    """The metric at its best epoch."""
+    """The metric at its best epoch; with several metrics the first one."""
     epoch: int
     """The first epoch that reached this value."""
     params: Mapping[str, Scalar]
     """Every active knob, including those at their defaults."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """With several metrics: all of them after that epoch, by name; empty with one."""
+    bounded: Mapping[str, float] = field(default_factory=dict)
+    """What the study's constraints bound, after that epoch, by name; empty without constraints."""
+
+    def to_data(self) -> dict[str, Any]:
+        """Return plain data; what is empty is left out."""
+        several = {name: dict(found) for name in ("values", "bounded") if (found := getattr(self, name))}
+        return {
+            "trial": self.trial,
+            "value": self.value,
+            "epoch": self.epoch,
+            "params": dict(self.params),
+            **several,
+        }
 
 
 @dataclass(frozen=True)
@@ -43,7 +61,8 @@ class Result:
     mode: str
     """"max" or "min"."""
     best: BestTrial | None
-    """The best trial that has not failed; None while none has a finite value."""
+    """The best trial that has not failed; None while none has a finite value, or none meets the constraints. With
+    several metrics: that of the Pareto front which is best by the first one."""
     looks: Sequence[Look]
     """Every look at the test split, oldest first."""
     trials: Mapping[str, int]
@@ -56,6 +75,10 @@ class Result:
     """Absolute paths: `best_config`, `mlflow` (or a server's address), `storage`; None where there is no such file."""
     reason: str = field(default="", compare=False)
     """Why the study ended; empty for a study that used up its budget."""
+    metrics: Sequence[Metric] = ()
+    """What is optimized: one metric, or several."""
+    front: Sequence[BestTrial] = ()
+    """With several metrics: the Pareto front, from the best by the first metric to the worst; empty with one."""
 
     @property
     def test(self) -> Mapping[str, float] | None:
@@ -80,7 +103,8 @@ class Result:
             "state": self.state,
             "metric": self.metric,
             "mode": self.mode,
-            "best": None if self.best is None else {**asdict(self.best), "params": dict(self.best.params)},
+            "best": None if self.best is None else self.best.to_data(),
+            **({"front": [one.to_data() for one in self.front]} if self.front else {}),
             "test": None if self.test is None else dict(self.test),
             "test_trial": self.test_trial,
             "test_looks": [look.to_data() for look in self.looks],
@@ -106,16 +130,19 @@ def summarize(
     `range_tests`: the cost of the range tests, in epochs of training. `seconds`: how long drivers have worked on it.
     """
     counts = Counter(record.state for record in records)
+    front = find_front(spec, records)
     return Result(
         study_id=study_id,
         state=state,
         metric=spec.objective.metric,
         mode=spec.objective.mode,
-        best=find_best(spec, records),
+        best=front[0] if front else None,
         looks=tuple(looks),
         trials={end.value: counts[end] for end in TRIAL_ENDED},
         epochs=count_epochs(spec, records, range_tests),
         seconds=round(seconds, 3),
+        metrics=spec.metrics,
+        front=front if spec.has_front else (),
     )
 
 
@@ -166,11 +193,37 @@ def epochs_text(epochs: Mapping[str, float]) -> str:
 
 def find_best(spec: StudySpec, records: Sequence[TrialRecord]) -> BestTrial | None:
     """Return the best trial by `dialin.search.ranking`: a complete one, or while there is none, the best of the others.
+    With several metrics or constraints by `dialin.search.front`.
 
-    Failed trials do not count. None while no trial has a finite value.
+    Failed trials do not count. None while no trial has a finite value, or none meets the constraints.
     """
+    front = find_front(spec, records)
+    return front[0] if front else None
+
+
+def find_front(spec: StudySpec, records: Sequence[TrialRecord]) -> tuple[BestTrial, ...]:
+    """Return the Pareto front, from the best by the first metric to the worst; with one metric the best trial alone.
+
+    Of the complete trials, or while there is none, of the others that have not failed. Empty where there is none.
+    """
+    goals = Goals.of(spec)
+    if not goals.is_single:
+        return tuple(_of_point(one, goals) for one in front_of(records, goals))
     record = best_of(records, spec.objective.mode)
     peak = peak_of(record.values, spec.objective.mode == "max") if record is not None else None
     if record is None or peak is None:
-        return None
-    return BestTrial(record.number, peak.value, peak.epoch, dict(record.params))
+        return ()
+    return (BestTrial(record.number, peak.value, peak.epoch, dict(record.params)),)
+
+
+def _of_point(placed: PlacedTrial, goals: Goals) -> BestTrial:
+    record, point = placed.record, placed.point
+    values = {metric.name: value for metric, value in zip(goals.metrics, point.values, strict=True)}
+    return BestTrial(
+        record.number,
+        point.values[0],
+        point.epoch,
+        dict(record.params),
+        values if len(values) > 1 else {},
+        dict(point.bounded),
+    )

@@ -70,6 +70,15 @@ class Decision:
     """How many of these trials may train beyond the rung."""
     cutoff: float | None = None
     """The value that was needed at the rung, or the target that was reached."""
+    front: int | None = None
+    """With several metrics or constraints: the trial's front among the trials at the rung, from 1 for those that none
+    dominates. A trial that violates a constraint has no front."""
+    fronts: int | None = None
+    """How many fronts there are."""
+    others: Mapping[str, float] | None = None
+    """What decided beside `value`, by name: the further metrics, and the quantities that violate a constraint."""
+    violated: str = ""
+    """The names of the constraints that the trial violates, joined by ", "."""
     finding: str = ""
     """The code of the doctor's finding."""
     detail: str = ""
@@ -128,12 +137,19 @@ class Decision:
         for name in ("value", "cutoff"):
             if name in known:
                 known[name] = float(known[name])
+        if "others" in known:
+            known["others"] = {name: float(value) for name, value in known["others"].items()}
         return cls(**known)
 
     @classmethod
     def of_state(cls, state: TrialState, detail: str = "") -> Decision:
         """The decision of a trial of which only the state and a sentence are known."""
         return cls(_ACTIONS[state], "unknown", detail=detail)
+
+
+def json_numbers(values: Mapping[str, float]) -> dict[str, object]:
+    """Numbers by name as JSON knows them; `float` reads each back."""
+    return {name: _json_value(value) for name, value in values.items()}
 
 
 def _json_value(value: object) -> object:
@@ -181,5 +197,22 @@ def _rank_text(decision: Decision) -> str:
     start = {"continue": "promoted: ", "pause": "paused: "}.get(decision.action, "")
     value = math.nan if decision.value is None else decision.value
     ranked = f"{decision.metric} {value:.4g} ranks {decision.rank} of {decision.of} at rung {decision.rung}"
+    if decision.fronts is not None:
+        ranked = _placed_text(decision, value)
     end = f"; {decision.detail}" if decision.detail else ""
     return f"{start}{ranked}, where the best {decision.quota} continue{end}"
+
+
+def _placed_text(decision: Decision, value: float) -> str:
+    """The rank of a trial with several metrics, or under constraints."""
+    measured = {decision.metric: value, **(decision.others or {})}
+    shown = ", ".join(f"{name} {number:.4g}" for name, number in measured.items())
+    place = f"rank {decision.rank} of {decision.of} at rung {decision.rung}"
+    if decision.violated:
+        return f"{shown}: {_constraints_text(decision.violated)} violated, {place}"
+    return f"{shown}: front {decision.front} of {decision.fronts}, {place}"
+
+
+def _constraints_text(names: str) -> str:
+    is_one = ", " not in names
+    return f"the {'constraint' if is_one else 'constraints'} on {names} {'is' if is_one else 'are'}"

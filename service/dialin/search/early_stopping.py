@@ -1,7 +1,7 @@
 """Early stopping as a study uses it: one strategy, which decides at rungs and promotes paused trials.
 
-The arithmetic is in `asha`. `make_early_stopping` chooses the strategy that a plan asks for; a new one is a class here
-and a line there.
+The arithmetic is in `asha`; with several metrics or constraints, both are in `front_rungs`. `make_early_stopping`
+chooses the strategy that a plan asks for; a new one is a class here and a line there.
 """
 
 from __future__ import annotations
@@ -12,21 +12,40 @@ from typing import Protocol
 from dialin.planning.plan import Plan
 from dialin.search.asha import Asha, Promotions
 from dialin.search.decision import Action, Cause, Decision
+from dialin.search.front_rungs import NOTHING, Curves, FrontPromoting, FrontStopping
+from dialin.search.goals import Goals
 
 
 class EarlyStopping(Protocol):
-    """The rungs of one study. Knows no storage; values are finite. Not thread safe."""
+    """The rungs of one study. Knows no storage; values are finite. Not thread safe.
 
-    def decide(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+    `others`: what decides beside the first metric (`goals.Goals.further`), by name. With one metric and no constraint
+    it is not used.
+    """
+
+    def decide(
+        self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
+    ) -> Decision:
         """Record that a trial has reached a rung, at `epoch` with `value`, and decide whether it trains on."""
 
-    def decide_again(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+    def decide_again(
+        self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
+    ) -> Decision:
         """Decide for a trial that continues after a restart, and whose value at the rung was recorded before."""
 
-    def record(self, trial: int, rung: int, value: float) -> None:
+    def record(self, trial: int, rung: int, value: float, others: Mapping[str, float] = NOTHING) -> None:
         """Record that a trial has reached a rung and ends there for another reason."""
 
-    def recover(self, trial: int, values: Mapping[int, float], began: int, *, unfinished: bool, can_grow: bool) -> None:
+    def recover(
+        self,
+        trial: int,
+        values: Mapping[int, float],
+        began: int,
+        *,
+        unfinished: bool,
+        can_grow: bool,
+        others: Curves = NOTHING,
+    ) -> None:
         """Record a stored trial, which began after epoch `began`.
 
         `unfinished`: it has not ended; `can_grow`: it was complete at a shorter length than trials have now. The
@@ -52,6 +71,8 @@ class EarlyStopping(Protocol):
 def make_early_stopping(plan: Plan) -> EarlyStopping:
     """The strategy of a plan. Without early stopping there are no rungs, and it never decides."""
     asha = plan.spec.early_stopping.asha
+    if not Goals.of(plan.spec).is_single:
+        return FrontPromoting(plan) if asha is not None and asha.type == "promotion" else FrontStopping(plan)
     return Promoting(plan) if asha is not None and asha.type == "promotion" else Stopping(plan)
 
 
@@ -62,7 +83,9 @@ class Promoting:
         self._metric = plan.spec.objective.metric
         self._promotions = _promotions(plan)
 
-    def decide(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+    def decide(
+        self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
+    ) -> Decision:
         """Continue if the trial is among the first floor(n / reduction_factor) of the rung, else pause."""
         self._promotions.record(rung, trial, value)
         rank, _ = self._promotions.rank(rung, trial)
@@ -72,14 +95,25 @@ class Promoting:
             action = "continue"
         return self._ranked(action, "rung_rank", trial, epoch, rung, value)
 
-    def decide_again(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+    def decide_again(
+        self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
+    ) -> Decision:
         """Continue: `recover` pauses the trials whose last epoch was a rung; one that is asked here is past it."""
         return Decision("continue", "between_rungs", epoch)
 
-    def record(self, trial: int, rung: int, value: float) -> None:
+    def record(self, trial: int, rung: int, value: float, others: Mapping[str, float] = NOTHING) -> None:
         """Nothing: a trial that ends for another reason is not a candidate for promotion."""
 
-    def recover(self, trial: int, values: Mapping[int, float], began: int, *, unfinished: bool, can_grow: bool) -> None:
+    def recover(
+        self,
+        trial: int,
+        values: Mapping[int, float],
+        began: int,
+        *,
+        unfinished: bool,
+        can_grow: bool,
+        others: Curves = NOTHING,
+    ) -> None:
         """Rank the trial at the rungs that it has reached, and pause it if its last epoch was one."""
         self._promotions.replay(trial, values, began, unfinished or can_grow)
 
@@ -121,21 +155,34 @@ class Stopping:
         # In a study that was extended, trials that were complete at the shorter length continue by rank.
         self._extended = _promotions(plan)
 
-    def decide(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+    def decide(
+        self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
+    ) -> Decision:
         """Stop if the value is worse than the cutoff of the values before it; then record it."""
         decision = self._judge(epoch, rung, value, recorded=False)
         self._asha.record(rung, value)
         return decision
 
-    def decide_again(self, trial: int, epoch: int, rung: int, value: float) -> Decision:
+    def decide_again(
+        self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
+    ) -> Decision:
         """The same without the trial's own value, which `recover` has recorded."""
         return self._judge(epoch, rung, value, recorded=True)
 
-    def record(self, trial: int, rung: int, value: float) -> None:
+    def record(self, trial: int, rung: int, value: float, others: Mapping[str, float] = NOTHING) -> None:
         """Add the value to those of the rung."""
         self._asha.record(rung, value)
 
-    def recover(self, trial: int, values: Mapping[int, float], began: int, *, unfinished: bool, can_grow: bool) -> None:
+    def recover(
+        self,
+        trial: int,
+        values: Mapping[int, float],
+        began: int,
+        *,
+        unfinished: bool,
+        can_grow: bool,
+        others: Curves = NOTHING,
+    ) -> None:
         """Record the values; a trial of the shorter length is paused where its last epoch is a rung."""
         self._asha.replay(values, began)
         self._extended.replay(trial, values, began, can_grow)

@@ -26,6 +26,7 @@ COLUMNS = {
     "TrialModel": {"trial_id", "number", "study_id", "state", "datetime_start", "datetime_complete"},
     "TrialParamModel": {"param_id", "trial_id", "param_name", "param_value", "distribution_json"},
     "TrialUserAttributeModel": {"trial_user_attribute_id", "trial_id", "key", "value_json"},
+    "TrialSystemAttributeModel": {"trial_system_attribute_id", "trial_id", "key", "value_json"},
     "TrialValueModel": {"trial_value_id", "trial_id", "objective", "value", "value_type"},
     "TrialIntermediateValueModel": {
         "trial_intermediate_value_id",
@@ -43,6 +44,7 @@ def _table(name: str) -> Any:
 
 TRIALS, PARAMS = _table("TrialModel"), _table("TrialParamModel")
 ATTRIBUTES, FINAL = _table("TrialUserAttributeModel"), _table("TrialValueModel")
+SYSTEM_ATTRIBUTES = _table("TrialSystemAttributeModel")
 REPORTED = _table("TrialIntermediateValueModel")
 
 

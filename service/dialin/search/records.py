@@ -60,7 +60,8 @@ class TrialRecord:
     seed: int
     """The seed of its training."""
     values: Mapping[int, float] = field(default_factory=dict)
-    """The reported values of the study's metric, by epoch from 1; they may be NaN or infinite."""
+    """The reported values of the study's metric, by epoch from 1; they may be NaN or infinite. With several metrics:
+    those of the first."""
     decision: Decision | None = None
     """The decision that ended it; None while it has not ended."""
     checkpoint: str | None = None
@@ -81,6 +82,8 @@ class TrialRecord:
     """The epochs that that trial had done."""
     repeated: int = 0
     """Epochs that were trained again, from a checkpoint, after they had been reported."""
+    others: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """What else the search needs of each epoch, by name and epoch: further metrics, and what constraints bound."""
 
     @property
     def reason(self) -> str:
@@ -105,6 +108,10 @@ class Observation:
     others: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """The curves of what else was measured and matters to the search, by name: further metrics to optimize, and the
     quantities that constraints bound."""
+
+    def at(self, epoch: int) -> Mapping[str, float]:
+        """The values of `others` at an epoch, by name."""
+        return {name: curve[epoch] for name, curve in self.others.items() if epoch in curve}
 
 
 Observations = Mapping[int, Observation]

@@ -11,6 +11,7 @@ from dialin.errors import reading
 from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.planning.plan import Plan
 from dialin.search.early_stopping import EarlyStopping, make_early_stopping
+from dialin.search.goals import Goals
 from dialin.search.records import Observation, TrialRecord
 from dialin.search.trial_rows import read_trials
 from dialin.search.trial_writer import TrialWriter
@@ -82,7 +83,7 @@ def recover(plan: Plan, storage: BaseStorage, optuna_id: int, writer: TrialWrite
 def _take_over(state: StudyState, plan: Plan, record: TrialRecord, storage_id: int) -> None:
     number, has_ended = record.number, record.state in TRIAL_ENDED
     state.observations[number] = Observation(
-        record.params, dict(record.values), record.state if has_ended else TrialState.WAITING
+        record.params, dict(record.values), record.state if has_ended else TrialState.WAITING, record.others
     )
     state.progress[number] = TrialProgress(
         storage_id,
@@ -98,7 +99,9 @@ def _take_over(state: StudyState, plan: Plan, record: TrialRecord, storage_id: i
         state.early_stopping.remove(record.continues)
         state.extendable = [other for other in state.extendable if other != record.continues]
     can_grow = _can_grow(plan, record)
-    state.early_stopping.recover(number, record.values, record.began, unfinished=not has_ended, can_grow=can_grow)
+    state.early_stopping.recover(
+        number, record.values, record.began, unfinished=not has_ended, can_grow=can_grow, others=record.others
+    )
     if can_grow and not plan.rungs:
         state.extendable.append(number)
     if not has_ended and number not in state.early_stopping.paused:
@@ -107,8 +110,8 @@ def _take_over(state: StudyState, plan: Plan, record: TrialRecord, storage_id: i
 
 def _can_grow(plan: Plan, record: TrialRecord) -> bool:
     """Whether a trial was complete at a shorter length than trials have now, and has a checkpoint to continue from."""
-    budget, mode = plan.spec.budget, plan.spec.objective.mode
+    budget, goals = plan.spec.budget, Goals.of(plan.spec)
     if record.state is not TrialState.COMPLETE or record.epochs_done >= budget.epochs or record.checkpoint is None:
         return False
     ended_itself = record.decision is not None and record.decision.cause == "no_more_epochs"
-    return not ended_itself and not any(budget.reached(value, mode) for value in record.values.values())
+    return not ended_itself and not any(goals.reached(budget, record, epoch) for epoch in record.values)

@@ -31,10 +31,12 @@ from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.planning.plan import Plan
 from dialin.planning.seeds import seed_of_trial
 from dialin.search.asha import reached
-from dialin.search.decision import Decision
+from dialin.search.decision import Decision, json_numbers
 from dialin.search.distributions import OptunaSpace
+from dialin.search.front import PlacedTrial, best_of, front_of
+from dialin.search.front_rungs import NOTHING
+from dialin.search.goals import Goals
 from dialin.search.prefetch import Prefetcher
-from dialin.search.ranking import best_of, best_value
 from dialin.search.records import Observation, Trial, TrialRecord
 from dialin.search.recovery import TrialProgress, recover
 from dialin.search.suggester import Suggester
@@ -44,6 +46,7 @@ from dialin.search.trial_rows import (
     DECISION,
     FINDINGS,
     METRICS,
+    OTHERS,
     PARAMS,
     REPEATED,
     SEED,
@@ -53,6 +56,7 @@ from dialin.search.trial_writer import make_trial_writer
 from dialin.specification import active_params
 from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding
+from dialin.specification.metrics import Metric
 
 _OPTUNA_STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
@@ -96,7 +100,7 @@ class Study:
     ) -> None:
         self._plan = plan
         self._storage, self._id = storage, optuna_id
-        self._maximize = plan.spec.objective.mode == "max"
+        self._goals = Goals.of(plan.spec)
         self._writer = make_trial_writer(storage, optuna_id)
         self._suggester = Suggester(plan, others)
         self._space = OptunaSpace(plan.spec, self._suggester.encoding)
@@ -115,9 +119,8 @@ class Study:
     ) -> Study:
         """The study of that id; it is created when the storage has none. Raises UnreadableError for a study with rows
         that hold what no version has written."""
-        objective = plan.spec.objective
-        optuna_id = _find_or_create(storage, study_id, objective.mode)
-        _name_metric(storage, study_id, objective.metric)
+        optuna_id = _find_or_create(storage, study_id, plan.spec.metrics)
+        _name_metrics(storage, study_id, [metric.name for metric in plan.spec.metrics])
         return cls(plan, storage, optuna_id, others, prefetch)
 
     def close(self) -> None:
@@ -159,8 +162,11 @@ class Study:
         """Whether every configuration of the space has been tried, though the budget has more trials."""
         return self._state.is_exhausted
 
-    def report(self, trial: Trial, epoch: int, value: float) -> Decision:
+    def report(self, trial: Trial, epoch: int, value: float, others: Mapping[str, float] = NOTHING) -> Decision:
         """Store the metric after `epoch` (from 1), then decide. What has returned is stored.
+
+        `others`: with several metrics or constraints, the values of `Goals.further` by name; stored with the metric, in
+        one transaction. A value that is not finite ends the trial as diverged, whichever it is.
 
         An epoch that was reported before keeps its first value: a trial that continues from an older checkpoint trains
         epochs again. Raises KeyError for a trial that is not being trained: not handed out by `ask`, paused, or ended.
@@ -174,12 +180,26 @@ class Study:
             self._writer.set_attribute(progress.storage_id, REPEATED, progress.repeated)
             return Decision("continue", "reported_before", epoch)
         before = max(observation.values, default=progress.began)
-        self._writer.set_value(progress.storage_id, epoch, value)
-        values = {**observation.values, epoch: value}
-        state.observations[number] = Observation(observation.params, values, observation.state)
+        state.observations[number] = self._store(observation, progress.storage_id, epoch, value, others)
         self._reports += 1
         self._prepare()
-        return self._decide(number, before, epoch, value)
+        return self._decide(number, before, epoch)
+
+    def _store(
+        self, observation: Observation, storage_id: int, epoch: int, value: float, others: Mapping[str, float]
+    ) -> Observation:
+        """Store a report; the observation with it."""
+        values = {**observation.values, epoch: value}
+        further = self._goals.further
+        if not further:
+            self._writer.set_value(storage_id, epoch, value)
+            return Observation(observation.params, values, observation.state)
+        found = {name: others[name] for name in further}
+        with self._writer.batch():
+            self._writer.set_value(storage_id, epoch, value)
+            self._writer.set_attribute(storage_id, f"{OTHERS}{epoch}", json_numbers(found))
+        curves = {name: {**observation.others.get(name, {}), epoch: found[name]} for name in further}
+        return Observation(observation.params, values, observation.state, curves)
 
     def batch(self) -> AbstractContextManager[None]:
         """What is reported, recorded and told inside the block is stored in one transaction at its end: all of it or
@@ -198,12 +218,13 @@ class Study:
             self._set_state(number, TrialState.WAITING, OptunaState.WAITING)
             self._prepare()
             return
-        if decision.action == "complete" and best_value(state.observations[number].values, self._maximize) is None:
+        if decision.action == "complete" and self._goals.point_of(state.observations[number]) is None:
             decision = Decision("diverge", "no_finite_value")
         end = decision.state
         with self._writer.batch():
             self._writer.set_attribute(state.progress[number].storage_id, DECISION, decision.to_data())
-            self._set_state(number, end, _OPTUNA_STATES[end], self._final_value(number, end))
+            self._store_constraints(number)
+            self._set_state(number, end, _OPTUNA_STATES[end], self._final_values(number, end))
         state.early_stopping.remove(number)
         self._prepare()
 
@@ -254,8 +275,13 @@ class Study:
         return self._state.observations[trial.number].values
 
     def best(self) -> TrialRecord | None:
-        """The best of the complete trials, as `ranking` orders them; None while none is complete."""
-        return best_of(self.trials(), self._plan.spec.objective.mode, complete_only=True)
+        """The best of the complete trials, as `ranking` orders them, or `front` with several metrics or constraints;
+        None while none is complete, or while none meets the constraints."""
+        return best_of(self.trials(), self._goals, complete_only=True)
+
+    def front(self) -> list[PlacedTrial]:
+        """The Pareto front of the complete trials, as `front.front_of` returns it; with one metric the best one."""
+        return front_of(self.trials(), self._goals, complete_only=True)
 
     def trials(self) -> list[TrialRecord]:
         """Every trial as it is stored, by number."""
@@ -333,36 +359,41 @@ class Study:
     def _go_on(self, number: int) -> Trial | None:
         """A trial that an earlier driver left; None where its last report already was its end, which is told now."""
         self._set_state(number, TrialState.RUNNING, OptunaState.RUNNING)
-        trial, values = self._trial(number), self._state.observations[number].values
-        if not values:
+        trial, observation = self._trial(number), self._state.observations[number]
+        if not observation.values:
             return trial
-        last = max(values)
-        decision = self._end_of_training(last, values[last])
+        last = max(observation.values)
+        decision = self._end_of_training(observation, last)
         if decision is None and (rung := reached(self._plan.rungs, last - 1, last)) is not None:
-            decision = self._state.early_stopping.decide_again(number, last, rung, values[last])
+            value, others = observation.values[last], observation.at(last)
+            decision = self._state.early_stopping.decide_again(number, last, rung, value, others)
         if decision is None or decision.continues:
             return trial
         self.tell(trial, decision)
         return None
 
-    def _decide(self, number: int, before: int, epoch: int, value: float) -> Decision:
+    def _decide(self, number: int, before: int, epoch: int) -> Decision:
         """The decision after a report; `before`: the last epoch that was reported before it."""
-        decision = self._end_of_training(epoch, value)
+        observation = self._state.observations[number]
+        decision = self._end_of_training(observation, epoch)
         rung = reached(self._plan.rungs, before, epoch)
+        if rung is None:
+            return decision or _between_rungs(epoch)
+        value, others = observation.values[epoch], observation.at(epoch)
         if decision is None:
-            if rung is None:
-                return _between_rungs(epoch)
-            return self._state.early_stopping.decide(number, epoch, rung, value)
-        if rung is not None and math.isfinite(value):
-            self._state.early_stopping.record(number, rung, value)
+            return self._state.early_stopping.decide(number, epoch, rung, value, others)
+        if math.isfinite(value):
+            self._state.early_stopping.record(number, rung, value, others)
         return decision
 
-    def _end_of_training(self, epoch: int, value: float) -> Decision | None:
+    def _end_of_training(self, observation: Observation, epoch: int) -> Decision | None:
         """The decision that ends a trial whatever the others have reached; None: early stopping decides."""
-        budget, metric = self._plan.spec.budget, self._plan.spec.objective.metric
-        if not math.isfinite(value):
-            return Decision("diverge", "not_finite", epoch, metric, value)
-        if budget.reached(value, self._plan.spec.objective.mode):
+        budget, metric = self._plan.spec.budget, self._goals.metrics[0].name
+        value = observation.values[epoch]
+        for name, number in {metric: value, **observation.at(epoch)}.items():
+            if not math.isfinite(number):
+                return Decision("diverge", "not_finite", epoch, name, number)
+        if budget.target is not None and self._goals.reached(budget, observation, epoch):
             return Decision("complete", "target_reached", epoch, metric, value, cutoff=budget.target)
         if epoch >= budget.epochs:
             return Decision("complete", "all_epochs", budget.epochs)
@@ -373,19 +404,31 @@ class Study:
         params = self._state.observations[number].params
         return Trial(number, params, progress.seed, progress.checkpoint_epoch, progress.checkpoint)
 
-    def _set_state(self, number: int, state: TrialState, stored: OptunaState, value: float | None = None) -> None:
-        self._writer.set_state(self._state.progress[number].storage_id, stored, value)
+    def _set_state(self, number: int, state: TrialState, stored: OptunaState, values: Sequence[float] = ()) -> None:
+        self._writer.set_state(self._state.progress[number].storage_id, stored, *values)
         self._state.observations[number] = replace(self._state.observations[number], state=state)
         (self._state.running.add if state is TrialState.RUNNING else self._state.running.discard)(number)
 
-    def _final_value(self, number: int, end: TrialState) -> float | None:
-        """The value that Optuna's tables have of an ended trial: of a pruned one the last reported value, as Optuna
-        itself stores it; none where that is not finite, or the trial failed."""
-        values = self._state.observations[number].values
+    def _final_values(self, number: int, end: TrialState) -> tuple[float, ...]:
+        """The values that Optuna's tables have of an ended trial. Of a complete one: its point. Of a pruned one, with
+        one metric, the last reported value if it is finite, as Optuna itself stores it; with several, none, as Optuna
+        itself does then. Of a failed one none."""
+        observation = self._state.observations[number]
         if end is TrialState.COMPLETE:
-            return best_value(values, self._maximize)
-        last = values[max(values)] if values and end is not TrialState.FAILED else math.nan
-        return last if math.isfinite(last) else None
+            point = self._goals.point_of(observation)
+            return () if point is None else point.values
+        if end is TrialState.FAILED or not observation.values or len(self._goals.metrics) > 1:
+            return ()
+        last = observation.values[max(observation.values)]
+        return (last,) if math.isfinite(last) else ()
+
+    def _store_constraints(self, number: int) -> None:
+        """Store how far an ended trial violates each constraint, so that Optuna's own tools know it too."""
+        point = self._goals.point_of(self._state.observations[number]) if self._goals.constraints else None
+        if point is not None:
+            for name, bound in self._goals.constraints.items():
+                storage_id = self._state.progress[number].storage_id
+                self._writer.set_constraint(storage_id, name, bound.excess(point.bounded[name]))
 
 
 @cache
@@ -394,18 +437,18 @@ def _between_rungs(epoch: int) -> Decision:
     return Decision("continue", "between_rungs", epoch)
 
 
-def _find_or_create(storage: BaseStorage, study_id: str, mode: str) -> int:
+def _find_or_create(storage: BaseStorage, study_id: str, metrics: Sequence[Metric]) -> int:
     try:
         return storage.get_study_id_from_name(study_id)
     except KeyError:
-        direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
-        return storage.create_new_study([direction], study_id)
+        directions = [StudyDirection.MAXIMIZE if one.mode == "max" else StudyDirection.MINIMIZE for one in metrics]
+        return storage.create_new_study(directions, study_id)
 
 
-def _name_metric(storage: BaseStorage, study_id: str, metric: str) -> None:
-    """Give the values their name in Optuna's own tools."""
+def _name_metrics(storage: BaseStorage, study_id: str, metrics: list[str]) -> None:
+    """Give the values their names in Optuna's own tools."""
     study = optuna.load_study(study_name=study_id, storage=storage)
-    if study.metric_names != [metric]:
+    if study.metric_names != metrics:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([metric])
+            study.set_metric_names(metrics)

@@ -27,6 +27,9 @@ PARAMS, SEED, DECISION, CHECKPOINT, FINDINGS, METRICS, CONTINUES, REPEATED = (
     f"dialin:{key}"
     for key in ("params", "seed", "decision", "checkpoint", "findings", "metrics", "continues", "repeated")
 )
+OTHERS = "dialin:others:"
+"""The attribute of an epoch, whose number follows, with what the search needs of it beside the first metric. One row an
+epoch, as the first metric has, so that a report writes as much whatever the trial has reported before."""
 
 IDS_AT_ONCE = 500
 """Trials read by one statement: SQLite takes a limited number of parameters."""
@@ -61,7 +64,7 @@ def read_finished(storage: BaseStorage, study_ids: Sequence[str]) -> list[Observ
     records = [record for study_id in study_ids for record in read_study(storage, study_id)]
     ended = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
     return [
-        Observation(record.params, record.values, record.state)
+        Observation(record.params, record.values, record.state, record.others)
         for record in records
         if record.state in ended and record.values and record.params
     ]
@@ -118,7 +121,10 @@ def _bytes_of(record: TrialRecord) -> int:
     """An estimate of the memory of a record; each of the parts was measured."""
     text = len(record.decision.detail if record.decision is not None else "") + len(record.checkpoint or "")
     return (
-        900 + text + 64 * (len(record.params) + len(record.values) + len(record.metrics)) + 900 * len(record.findings)
+        900
+        + text
+        + 64 * (len(record.params) + len(record.values) * (1 + len(record.others)) + len(record.metrics))
+        + 900 * len(record.findings)
     )
 
 
@@ -276,7 +282,18 @@ def _record(
         continues=continues.get("trial"),
         began=continues.get("epochs", 0),
         repeated=stored.get(REPEATED, 0),
+        others=_others(stored),
     )
+
+
+def _others(stored: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """The curves of what was stored of each epoch beside the first metric, by name."""
+    curves: dict[str, dict[int, float]] = {}
+    epochs = sorted(int(key[len(OTHERS) :]) for key in stored if key.startswith(OTHERS))
+    for epoch in epochs:
+        for name, value in stored[f"{OTHERS}{epoch}"].items():
+            curves.setdefault(name, {})[epoch] = float(value)
+    return curves
 
 
 def _decision(state: OptunaState, stored: Mapping[str, Any]) -> Decision | None:

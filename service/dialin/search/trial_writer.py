@@ -7,7 +7,7 @@ is fifteen transactions. Here the same rows are written together, and Optuna rea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from dialin.search import optuna_tables as tables
 from dialin.search.optuna_tables import models
 
+CONSTRAINTS = "constraints:"
+"""How Optuna names the system attributes with a trial's constraints."""
 _ENDED = [state for state in TrialState if state.is_finished()]
 
 
@@ -39,9 +41,12 @@ class TrialWriter(Protocol):
     def set_attribute(self, trial_id: int, key: str, value: object) -> None:
         """Store an attribute, in place of the value that it had."""
 
-    def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
-        """Change the state of a trial; `value`: its final value. Raises Optuna's UpdateFinishedTrialError for a trial
-        that has ended."""
+    def set_state(self, trial_id: int, state: TrialState, *values: float) -> None:
+        """Change the state of a trial; `values`: its final values, one for each direction of the study. Raises Optuna's
+        UpdateFinishedTrialError for a trial that has ended."""
+
+    def set_constraint(self, trial_id: int, name: str, excess: float) -> None:
+        """Store by how much a trial violates a constraint, in the form that Optuna knows; at most 0: it holds."""
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -75,9 +80,13 @@ class OptunaTrialWriter:
         """Store the attribute in a transaction of its own."""
         self._storage.set_trial_user_attr(trial_id, key, value)
 
-    def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
+    def set_state(self, trial_id: int, state: TrialState, *values: float) -> None:
         """Change the state in a transaction of its own."""
-        self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+        self._storage.set_trial_state_values(trial_id, state, list(values) or None)
+
+    def set_constraint(self, trial_id: int, name: str, excess: float) -> None:
+        """Store the constraint in a transaction of its own."""
+        self._storage.set_trial_system_attr(trial_id, f"{CONSTRAINTS}{name}", excess)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -91,7 +100,8 @@ class _Changes:
 
     values: dict[tuple[int, int], float] = field(default_factory=dict)
     attributes: dict[tuple[int, str], object] = field(default_factory=dict)
-    states: list[tuple[int, TrialState, float | None]] = field(default_factory=list)
+    constraints: dict[tuple[int, str], float] = field(default_factory=dict)
+    states: list[tuple[int, TrialState, Sequence[float]]] = field(default_factory=list)
 
 
 class SqlTrialWriter:
@@ -136,10 +146,15 @@ class SqlTrialWriter:
         with self.batch():
             self._changes.attributes[trial_id, key] = value
 
-    def set_state(self, trial_id: int, state: TrialState, value: float | None = None) -> None:
+    def set_state(self, trial_id: int, state: TrialState, *values: float) -> None:
         """Change the state with the batch, after its values and attributes."""
         with self.batch():
-            self._changes.states.append((trial_id, state, value))
+            self._changes.states.append((trial_id, state, values))
+
+    def set_constraint(self, trial_id: int, name: str, excess: float) -> None:
+        """Insert the constraint with the batch."""
+        with self.batch():
+            self._changes.constraints[trial_id, f"{CONSTRAINTS}{name}"] = excess
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -157,7 +172,8 @@ class SqlTrialWriter:
     def _write(self, changes: _Changes) -> None:
         values = [_value(trial_id, epoch, value) for (trial_id, epoch), value in changes.values.items()]
         attributes = [_attribute(trial_id, key, value) for (trial_id, key), value in changes.attributes.items()]
-        if not (values or attributes or changes.states):
+        constraints = [_attribute(trial_id, key, value) for (trial_id, key), value in changes.constraints.items()]
+        if not (values or attributes or constraints or changes.states):
             return
         with self._engine.begin() as connection:
             if values:
@@ -169,11 +185,13 @@ class SqlTrialWriter:
                 before = [{"id": trial_id, "name": key} for trial_id, key in changes.attributes]
                 connection.execute(sa.delete(tables.ATTRIBUTES).where(same), before)
                 connection.execute(sa.insert(tables.ATTRIBUTES), attributes)
-            for trial_id, state, value in changes.states:
-                _set_state(connection, trial_id, state, value)
+            if constraints:
+                connection.execute(sa.insert(tables.SYSTEM_ATTRIBUTES), constraints)
+            for trial_id, state, final in changes.states:
+                _set_state(connection, trial_id, state, final)
 
 
-def _set_state(connection: sa.Connection, trial_id: int, state: TrialState, value: float | None) -> None:
+def _set_state(connection: sa.Connection, trial_id: int, state: TrialState, values: Sequence[float]) -> None:
     times = {"datetime_complete": _now()} if state.is_finished() else {}
     if state is TrialState.RUNNING:
         times = {"datetime_start": _now()}
@@ -181,9 +199,9 @@ def _set_state(connection: sa.Connection, trial_id: int, state: TrialState, valu
     changed = connection.execute(sa.update(tables.TRIALS).where(unfinished).values(state=state, **times))
     if changed.rowcount != 1:
         raise UpdateFinishedTrialError(f"the trial with id {trial_id} has ended already, or does not exist")
-    if value is not None:
+    for objective, value in enumerate(values):
         stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-        row = {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
+        row = {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
         connection.execute(sa.insert(tables.FINAL).values(**row))
 
 

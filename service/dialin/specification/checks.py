@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import chain
 
 from dialin.errors import Problem, did_you_mean
 from dialin.specification.domains import Choice, Fixed, allows
-from dialin.specification.study_spec import StudySpec
+from dialin.specification.metrics import MEASURED, METRIC_NAME, VALIDATION
+from dialin.specification.study_spec import PythonSpec, StudySpec
 from dialin.specification.writing import domain_data
 from dialin.texts import show_value
 
 
 def check_sections(spec: StudySpec) -> Iterator[Problem]:
     """Every contradiction between the sections of a specification, found as it is asked for."""
-    return chain(_grid(spec), _claim(spec), _enqueued(spec), _rungs(spec), _grace(spec))
+    return chain(
+        _grid(spec), _claim(spec), _enqueued(spec), _rungs(spec), _grace(spec), _constraints(spec), _target(spec)
+    )
 
 
 def _grid(spec: StudySpec) -> Iterator[Problem]:
@@ -58,3 +62,20 @@ def _grace(spec: StudySpec) -> Iterator[Problem]:
     if asha is not None and asha.grace_epochs is not None and asha.grace_epochs > epochs:
         message = f"{asha.grace_epochs} is more than the {epochs} epochs of a trial (budget.epochs)"
         yield Problem("early_stopping.asha.grace_epochs", message)
+
+
+def _constraints(spec: StudySpec) -> Iterator[Problem]:
+    own = isinstance(spec.objective, PythonSpec)
+    allowed = (*VALIDATION, *MEASURED)
+    for name in spec.constraints:
+        path = f"constraints.{name}"
+        if not own and name not in allowed:
+            yield Problem(path, f"{name!r} is not measured by a trial; {did_you_mean(name, allowed)}")
+        elif own and not re.fullmatch(METRIC_NAME, name):
+            yield Problem(path, f"{show_value(name)}; allowed: 1 to 64 letters, digits and _, no digit first")
+
+
+def _target(spec: StudySpec) -> Iterator[Problem]:
+    if spec.has_front and spec.budget.target is not None:
+        message = "several metrics have no one value to reach; leave it out, or bound a metric in constraints"
+        yield Problem("budget.target", message)

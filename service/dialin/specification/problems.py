@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from dialin.errors import Problem, did_you_mean
 from dialin.specification.domain_forms import FORMS, RangeForm
+from dialin.specification.metrics import BoundSpec, MetricSpec, OwnMetricSpec
 from dialin.specification.study_spec import ObjectiveSpec, PythonSpec, StudySpec
 from dialin.texts import show_value
 
@@ -92,6 +93,8 @@ def _model_at(model: type[BaseModel] | None, loc: Sequence[int | str]) -> type[B
             model = _TAGGED.get(str(part))
         elif model is not None and part in model.model_fields:
             model = _model_in(model.model_fields[str(part)].annotation)
+        elif model in _LISTED and (isinstance(part, int) or model is BoundSpec):
+            pass  # an entry of a list of such models, or of a mapping to them
         else:
             model = None
     return model
@@ -109,7 +112,7 @@ def _message(error: Error, keys: Sequence[str], holder: type[BaseModel] | None, 
     if kind == "extra_forbidden":
         return _unknown_key(keys[-1], holder)
     if kind == "string_pattern_mismatch":
-        return f"{shown}; allowed: {_METRIC if keys[-1] == 'metric' else _NAME}"
+        return f"{shown}; allowed: {_METRIC if keys[-1] == 'metric' or holder is OwnMetricSpec else _NAME}"
     if kind in ("model_type", "model_attributes_type"):
         return f"{shown} is not a mapping; keys: {', '.join(_keys(model))}"
     return _WORDS[kind](shown, error.get("ctx", {})) if kind in _WORDS else f"{shown}: {error['msg']}"
@@ -141,4 +144,5 @@ def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+_LISTED = (MetricSpec, OwnMetricSpec, BoundSpec)
 _TAGGED: Mapping[str, type[BaseModel]] = {**FORMS, "<dataset>": ObjectiveSpec, "<python>": PythonSpec}

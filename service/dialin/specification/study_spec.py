@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
@@ -28,6 +26,21 @@ from pydantic import (
 from dialin.errors import did_you_mean
 from dialin.specification.domains import Domain, StatedPrior
 from dialin.specification.functions import split_function
+from dialin.specification.metrics import (
+    METRIC_NAME,
+    VALIDATION,
+    BoundSpec,
+    Metric,
+    MetricSpec,
+    Mode,
+    OwnMetricSpec,
+    accept_metrics,
+    check_mode,
+    check_names,
+    is_loss,
+)
+from dialin.specification.section import Section as Section
+from dialin.specification.section import as_whole
 from dialin.texts import show_value
 
 VERSION: Final = 1
@@ -41,7 +54,6 @@ LEAST_REDUCTION, MOST_RUNGS = 1.1, 50  # every rung costs time in a plan and a r
 LEAST_SHARE = 1e-4  # Ray counts resources in ten thousandths
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Mode = Literal["max", "min"]
 WrittenScalar = str | int | float | bool
 _OFF = Literal["off", "none"] | Literal[False] | None
 
@@ -52,19 +64,12 @@ def is_off(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, str) and value in ("off", "none"))
 
 
-def _as_whole(value: Any) -> Any:
-    """A whole float as int: YAML reads 1e3 as a float. Beyond 2**53 a float does not hold every whole number."""
-    if isinstance(value, list):
-        return [_as_whole(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
-
-
 def _scalar(value: Any) -> WrittenScalar:
     if not isinstance(value, WrittenScalar):
         raise ValueError(f"{show_value(value)} is not a number, text, true or false")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number")
-    return _as_whole(value)  # type: ignore[no-any-return]
+    return as_whole(value)  # type: ignore[no-any-return]
 
 
 def _as_list(value: Any) -> Any:
@@ -86,8 +91,7 @@ def _no_limit(value: Any) -> Any:
 # The two defaults of `mode` are one function, so that a metric means the same to a network and to a function.
 def _mode_of(data: Mapping[str, Any]) -> Mode:
     """Losses are minimized, everything else is maximized."""
-    metric = data["metric"]
-    return "min" if metric == "loss" or metric.endswith("_loss") else "max"
+    return "min" if is_loss(data["metric"]) else "max"
 
 
 def _kind_of(objective: Any) -> str:
@@ -106,16 +110,10 @@ Minutes = Annotated[_Minutes, BeforeValidator(_no_limit, json_schema_input_type=
 """A time limit in minutes; `off` is 0."""
 
 
-class Section(BaseModel):
-    """A part of a specification: no unknown keys, no silent conversions, immutable."""
-
-    # Strict, because YAML has types already: "3" in quotes where a number belongs is a mistake, not a number.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_whole_floats(cls, data: Any) -> Any:
-        return {key: _as_whole(value) for key, value in data.items()} if isinstance(data, dict) else data
+_SEVERAL = (
+    "several metrics instead of `metric`, each with its name and mode; the study looks for the Pareto front, and a "
+    "trial counts with its metrics at the epoch that is best by the first of them"
+)
 
 
 class ObjectiveSpec(Section):
@@ -129,6 +127,7 @@ class ObjectiveSpec(Section):
         "val_accuracy", description="the metric of the validation split"
     )
     mode: Mode = Field(default_factory=_mode_of, description="follows from the metric when it is left out")
+    metrics: list[MetricSpec] = Field(default_factory=list, description=_SEVERAL)
     validation_fraction: float = Field(
         0.1,
         gt=0,
@@ -149,6 +148,16 @@ class ObjectiveSpec(Section):
         "with matrix units (AMX) for images of 12 pixels a side and more; otherwise float32",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_metrics(cls, data: Any) -> Any:
+        data = accept_metrics(data)
+        if isinstance(data, dict) and data.get("metrics"):
+            if data.get("metric") not in VALIDATION:
+                data.pop("metric", None)
+            data.pop("mode", None)
+        return data
+
     @field_validator("dataset")
     @classmethod
     def _is_known(cls, dataset: str) -> str:
@@ -162,9 +171,20 @@ class ObjectiveSpec(Section):
     @field_validator("mode")
     @classmethod
     def _suits_the_metric(cls, mode: Mode, info: ValidationInfo) -> Mode:
-        if "metric" in info.data and mode != (wanted := _mode_of(info.data)):
-            raise ValueError(f"{mode!r} of {info.data['metric']} finds the worst; use {wanted!r}")
+        if "metric" in info.data:
+            check_mode(info.data["metric"], mode)
         return mode
+
+    @field_validator("metrics")
+    @classmethod
+    def _begin_with_validation(cls, metrics: list[MetricSpec]) -> list[MetricSpec]:
+        check_names([metric.name for metric in metrics])
+        if metrics and metrics[0].name not in VALIDATION:
+            either = " or ".join(VALIDATION)
+            raise ValueError(
+                f"{metrics[0].name!r} comes first; the first one is {either}, which tells a trial's best epoch"
+            )
+        return metrics
 
     @property
     def subject(self) -> str:
@@ -178,12 +198,22 @@ class PythonSpec(Section):
     python: str = Field(
         description="the function as FILE.py:FUNCTION, the file relative to the specification; once read, absolute"
     )
-    metric: str = Field(
-        "value", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$", description="the name of the value that the function reports"
-    )
+    metric: str = Field("value", pattern=METRIC_NAME, description="the name of the value that the function reports")
     mode: Mode = Field(
         default_factory=_mode_of, description="min for `loss` and names that end in `_loss`, otherwise max"
     )
+    metrics: list[OwnMetricSpec] = Field(default_factory=list, description=_SEVERAL)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_metrics(cls, data: Any) -> Any:
+        return accept_metrics(data)
+
+    @field_validator("metrics")
+    @classmethod
+    def _differ(cls, metrics: list[OwnMetricSpec]) -> list[OwnMetricSpec]:
+        check_names([metric.name for metric in metrics])
+        return metrics
 
     @property
     def subject(self) -> str:
@@ -333,6 +363,11 @@ class StudySpec(Section):
         pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="a-z, 0-9, - and _; studies are called NAME-xxxxxx"
     )
     objective: Objective = Field(description="what is optimized: a classifier on `dataset`, or a function, `python`")
+    constraints: dict[str, BoundSpec] = Field(
+        default_factory=dict,
+        description="bounds of what trials measure, by name: a metric; parameters, epoch_seconds and memory (MiB) of a "
+        "classifier; any value that a function reports",
+    )
     # Read by `read_space`, which needs to know whose knobs they are; pydantic would copy the domains once more.
     space: SkipValidation[Mapping[str, Domain]] = Field(
         description="the knobs, each with its values, in the order in which they were written"
@@ -352,6 +387,24 @@ class StudySpec(Section):
     resources: ResourcesSpec = Field(ResourcesSpec(), description="what one trial takes")
     claim: ClaimSpec | None = Field(None, description="a claim that the study puts to the test")
     version: Literal[1] = Field(VERSION, description="the version of this language; the newest when it is left out")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is optimized: one metric, or several."""
+        objective = self.objective
+        several = tuple(Metric(metric.name, metric.mode) for metric in objective.metrics)
+        return several or (Metric(objective.metric, objective.mode),)
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """What the search needs of each epoch beside the first metric: the other metrics, then what is bounded."""
+        first, *others = (metric.name for metric in self.metrics)
+        return tuple(dict.fromkeys(name for name in (*others, *self.constraints) if name != first))
+
+    @property
+    def has_front(self) -> bool:
+        """Whether there are several metrics, so that the best is a Pareto front."""
+        return len(self.metrics) > 1
 
     @property
     def data_objective(self) -> ObjectiveSpec:

@@ -21,7 +21,7 @@ def to_data(spec: StudySpec) -> dict[str, Any]:
     """
     data = {"version": spec.version, **spec.model_dump(exclude={"space", "prior"}, exclude_defaults=True)}
     # The mode's default depends on the metric, so that it can equal the field's default and still not be derived.
-    data["objective"] = {**data["objective"], "mode": spec.objective.mode}
+    data["objective"] = _objective(spec, data["objective"])
     data["space"] = {name: domain_data(domain) for name, domain in spec.space.items()}
     if spec.prior != StatedPrior():
         data["prior"] = _prior_data(spec)
@@ -29,6 +29,13 @@ def to_data(spec: StudySpec) -> dict[str, Any]:
     if "asha" in stopping and stopping["asha"] is None:
         data["early_stopping"] = {**stopping, "asha": "off"}
     return {key: data[key] for key in _ORDER if key in data}
+
+
+def _objective(spec: StudySpec, written: Mapping[str, Any]) -> dict[str, Any]:
+    if not spec.has_front:
+        return {**written, "mode": spec.objective.mode}
+    metrics = [{"name": metric.name, "mode": metric.mode} for metric in spec.metrics]
+    return {**{key: value for key, value in written.items() if key not in ("metric", "mode")}, "metrics": metrics}
 
 
 _ORDER = ("version", *(name for name in StudySpec.model_fields if name != "version"))

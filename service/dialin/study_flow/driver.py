@@ -87,6 +87,7 @@ class StudyDriver:
         self._failures: list[str] = []
         self._ended = 0  # trials
         self._has_values = study.has_values
+        self._further = plan.spec.further
         self._losses: Counter[int] = Counter()
         self._restarted: set[int] = set()  # trials that train epochs again, as far as was published
 
@@ -234,14 +235,15 @@ class StudyDriver:
             self._study.record_findings(trial, report.findings)
         wrong = next((name for name, number in metrics.items() if not math.isfinite(number)), None)
         value = math.nan if wrong else metrics[self._plan.spec.objective.metric]
+        others = {name: metrics[name] for name in self._further}
         happened.append(EpochReported(trial.number, epoch, metrics, finite(value)))
-        decision = self._study.report(trial, epoch, value)
+        decision = self._study.report(trial, epoch, value, others)
         if report.checkpoint is not None:
             self._study.record_checkpoint(trial, epoch, report.checkpoint)
         self._has_values = True
         decision = self._overruled(decision, report, wrong)
         if decision.action not in _NOT_ENDED:
-            self._keep_last(trial, value, metrics)
+            self._keep_last(trial, decision, metrics)
         happened.append(TrialDecided(trial.number, epoch, decision))
         return decision
 
@@ -258,11 +260,11 @@ class StudyDriver:
             return Decision("stop", "study_ended", report.epoch, detail=self.over)
         return decision
 
-    def _keep_last(self, trial: Trial, value: float, metrics: Mapping[str, float]) -> None:
+    def _keep_last(self, trial: Trial, decision: Decision, metrics: Mapping[str, float]) -> None:
         """Store the other metrics of a trial's last epoch, and end the study if the trial reached its target."""
         self._study.record_metrics(trial, {name: number for name, number in metrics.items() if math.isfinite(number)})
         budget = self._plan.spec.budget
-        if budget.reached(value, self._plan.spec.objective.mode):
+        if decision.cause == "target_reached":
             self._over = f"budget.target: {budget.target:g} was reached by trial {trial.number}"
 
     def _note_lost_epochs(self, trial: Trial, epoch: int) -> None:

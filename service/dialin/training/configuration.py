@@ -202,6 +202,8 @@ class TrainingOptions:
     """Whether torch compiles the network."""
     precision: Precision = "auto"
     """Arithmetic of forward pass and loss; see `precision.resolve`."""
+    measured: tuple[str, ...] = ()
+    """What is measured beside accuracy and loss; see `measures.TrialMeasures`."""
 
 
 def _read_group(group: type[Group], params: Mapping[str, Scalar]) -> Group:

@@ -23,6 +23,7 @@ from dialin.training.compilation import compiled
 from dialin.training.configuration import Configuration, TrainingOptions
 from dialin.training.device_data import Split, Splits
 from dialin.training.doctor import Doctor
+from dialin.training.measures import TrialMeasures
 from dialin.training.network import build_network
 from dialin.training.optimizers import build_optimizer
 from dialin.training.precision import resolve
@@ -68,6 +69,7 @@ class ImageRun:
         self._params, self.splits, self._seed, self._options = dict(params), splits, seed, options
         self._configuration = configuration = Configuration.from_params(params)
         self._device = splits.train.images.device
+        self._measures = TrialMeasures(options.measured, self._device)
         with self._randomness(0):
             model = build_network(configuration, splits)
         # The compiled form shares the weights. It takes steps of a full batch that the doctor does not watch: other
@@ -108,6 +110,7 @@ class ImageRun:
             "lr": trained.lr,
             "seconds": time.perf_counter() - began,
         }
+        metrics |= self._measures.after_epoch(self.model, metrics["seconds"])
         if self._doctor is not None:
             self._findings, statistics = self._doctor.epoch_done(self._epoch, metrics, trained.batches)
             metrics |= statistics
@@ -128,6 +131,7 @@ class ImageRun:
             "plateau": asdict(self._plateau),
             "best": asdict(self._best),
             "doctor": self._doctor.state() if self._doctor is not None else None,
+            **({"measures": self._measures.state()} if self._options.measured else {}),
         }
         torch.save(state, folder / STATE_FILE)
 
@@ -142,6 +146,8 @@ class ImageRun:
         self._best = _Best(**state["best"])
         if self._doctor is not None and state["doctor"] is not None:
             self._doctor.load_state(state["doctor"])
+        if "measures" in state:
+            self._measures.load_state(state["measures"])
         # A trial that continues on another machine keeps its arithmetic, whatever "auto" would choose there. States of
         # earlier versions do not name it.
         self._step.precision = state.get("precision", self._step.precision)
