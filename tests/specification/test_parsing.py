@@ -351,7 +351,24 @@ def specs(draw):
         "search": {"seed": draw(st.integers(0, 2**31 - 1))},
         "early_stopping": draw(st.sampled_from(["off", {"asha": {"grace_epochs": 1}}, {}])),
     }
-    return spec_from_data(data)
+    spec = spec_from_data(data)
+    return spec_from_data({**data, "prior": draw(st.sampled_from(["off", {}]) | priors(spec))})
+
+
+def priors(spec):
+    """What a space may say about good values of the knobs that it searches."""
+    cases = {
+        name: _centres(domain) for name, domain in spec.space.items() if not isinstance(domain, Fixed | RangeTested)
+    }
+    return st.fixed_dictionaries({}, optional=cases)
+
+
+def _centres(domain):
+    values, spread = st.sampled_from(domain.values) if isinstance(domain, Choice) else None, {}
+    if values is None:
+        values = st.sampled_from([domain.low, domain.high])
+        spread = {"spread": st.sampled_from(["2x", "1.5 x", "1e1x"] if domain.log else [0.1, 3])}
+    return values | st.just("off") | st.fixed_dictionaries({"around": values}, optional=spread)
 
 
 @given(specs())
@@ -363,7 +380,7 @@ def test_what_is_written_reads_back_the_same(spec):
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
                         st.sampled_from(["name", "objective", "space", "lr", "optimizer", "when", "min", "max", "budget",
-                                         "dataset", "value", "choices", "asha", "early_stopping"]), inner, max_size=4),
+                                         "prior", "around", "spread", "dataset", "value", "choices", "asha", "early_stopping"]), inner, max_size=4),
                     max_leaves=12))  # fmt: skip
 def test_no_data_gives_anything_but_a_spec_error(data):
     base = {"name": "x", "objective": {"dataset": "digits"}, "space": {"lr": 1}}
@@ -373,7 +390,7 @@ def test_no_data_gives_anything_but_a_spec_error(data):
         pass
 
 
-@pytest.mark.parametrize("wrong", ["space: {%s}", "%s", "search: {enqueue: [%s]}"])
+@pytest.mark.parametrize("wrong", ["space: {%s}", "%s", "search: {enqueue: [%s]}", "prior: {%s}"])
 def test_of_very_many_problems_the_first_are_told(wrong):
     """Each costs a search for the name that was meant, which a server would do for whoever asks."""
     names = [f"learnin_rat{number}: 1" for number in range(2000)]

@@ -36,7 +36,7 @@ from dialin.specification.domains import (
 from dialin.specification.problems import MOST_PROBLEMS
 from dialin.specification.space import find_cycle, why_never
 from dialin.specification.study_spec import is_off
-from dialin.specification.writing import domain_data
+from dialin.specification.wording import domain_text
 from dialin.texts import show_value
 
 CASE_KEYS = ("around", "spread", "when")
@@ -84,7 +84,7 @@ def read_prior(data: Any, context: SpaceContext, problems: list[Problem]) -> Sta
             if (belief := _belief(name, written, context)) is not None:
                 beliefs[name] = belief
         except _MistakeError as error:
-            wrong.append(Problem(".".join(("prior", name, *error.path)), str(error)))
+            wrong.append(Problem(".".join(("prior", str(name), *error.path)), str(error)))
         if len(wrong) > MOST_PROBLEMS:  # each unknown name is compared with all known ones
             break
     problems += wrong or _circle(context.space, beliefs)
@@ -143,7 +143,7 @@ def _case(name: str, domain: Domain, written: Any, context: SpaceContext) -> tup
         return ALWAYS, _value(name, domain, written, context), None
     for key in written:
         if key not in CASE_KEYS:
-            raise _MistakeError(f"unknown key {key!r}; {did_you_mean(key, CASE_KEYS)}", str(key))
+            raise _MistakeError(f"unknown key {key!r}; {did_you_mean(str(key), CASE_KEYS)}", str(key))
     if "around" not in written:
         raise _MistakeError("'around' is missing: the value about which to search first")
     try:
@@ -161,8 +161,7 @@ def _value(name: str, domain: Domain, written: Any, context: SpaceContext) -> Sc
     except ValueError as error:
         raise _MistakeError(str(error)) from None
     if not allows(domain, value):
-        values = show_value(domain_data(domain))
-        raise _MistakeError(f"{show_value(value)} is not one of the values of {name} in this space: {values}")
+        raise _MistakeError(f"{show_value(value)} is not a value of {name} in this space: {domain_text(domain)}")
     return value
 
 
@@ -211,7 +210,7 @@ def _why_no_condition(name: str, other: str, values: Sequence[Scalar], context: 
 def _unknown(name: str, context: SpaceContext) -> str:
     if name in context.knobs:
         return f"{name} is not in this space, so that it is not searched; a prior is about a knob of `space`"
-    return f"unknown knob {name!r}; {did_you_mean(name, context.written)}"
+    return f"unknown knob {name!r}; {did_you_mean(str(name), context.written)}"
 
 
 def _check_is_searched(name: str, domain: Domain) -> None:
