@@ -4,7 +4,7 @@
 # make lint     ruff and mypy
 # make wheel    build the wheel, install it into an empty environment elsewhere, and use it there
 # make bench    the benchmarks, with their tables
-# make bench-search   how good the search is beside its peers, in an environment of its own (LCBench: DIALIN_LCBENCH)
+# make bench-search   how good the search is beside its peers, in an environment of its own (data: DIALIN_LCBENCH, DIALIN_CONDITIONAL)
 # make faults   kill -9 and the like, many times, with a table of what came of it
 PYTHON ?= python3
 VENV   := .venv
@@ -48,6 +48,7 @@ bench-search:
 	test -d .venv-bench || $(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --requirement tests/benchmarks/requirements.txt
 	.venv-bench/bin/python tests/benchmarks/search_quality.py
+	.venv-bench/bin/python tests/benchmarks/search_quality.py --table conditional
 
 faults: $(DEV_STAMP)
 	$(BIN)/python tests/faults/run.py

@@ -1,140 +1,66 @@
 """How good a search is: the real Study in simulated time over tables of real learning curves, beside its peers.
 
-    python tests/benchmarks/search_quality.py [--tasks T ...] [--seeds 4] [--budget 50] [--workers 8] [--json FILE]
-                                              [--searchers NAME ...] [--table lcbench] [--processes 2]
+    python tests/benchmarks/search_quality.py [--table lcbench|conditional] [--tasks T ...] [--judge] [--seeds 4]
+                                              [--searchers NAME ...] [--prior good|bad|none] [--budget 20]
+                                              [--workers 8] [--processes 2] [--json FILE] [--join FILE ...]
 
 `--workers` workers train at once, each epoch taking the seconds that the table says; a worker that is free asks at
-once. Normalized regret is (best known - best seen) / (best known - worst known) of a task: 0 is the best that a search
-of its own found there (random points, then steps around the best; no searcher sees it), and the best seen is the best
-value after any epoch trained so far. It is read off when so many full trainings' worth of epochs, and of seconds of all
-workers together, have been spent; a full training's worth of seconds is the mean over random configurations. The mean is
-over tasks and seeds, its standard error over seeds; ranks are over searchers within a task and a seed.
+once. Regret is (best known - best observed) / (best known - worst) of a task: 0 is the best that a search of its own
+found there (random points, then steps around the best; no searcher is told), and the best observed is the best value
+after any epoch trained so far. 1 is the worst known on LCBench, and the median random configuration in the conditional
+spaces. Regret is read off when so many full trainings' worth of epochs have been spent, and on LCBench of seconds of all
+workers together; a full training's worth of seconds is the mean over random configurations. A simulation that would
+need more than twice the budget's epochs to spend its seconds ends there, and the columns that it has not reached show
+the regret at that time: an upper bound. A line under the table counts such columns. The mean is over tasks and seeds,
+its standard error over seeds; ranks are over searchers within a task and a seed.
+
+`--judge` takes the tasks that nothing may be tuned on. `--prior` says what the searches that take a prior are told (a
+table's module says how it is found). With `--json` each simulation is kept in the file when it ends, and those that the
+file holds are not run again. `--join` prints the table of several such files, and simulates nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import importlib
 import json
 import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "service")]
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-from dialin.search.models.encoding import Encoding
-from dialin.specification import active_params, parse_spec
-from tests.benchmarks.searchers.base import Problem, Searcher
+from tests.benchmarks.curves.tasks import Task, load_task, module_of  # noqa: E402
+from tests.benchmarks.simulation import Course, simulate  # noqa: E402
 
 MODULES = ("dialin", "stock", "syne_tune")
-MARKS = (5, 10, 20, 50)
-RANDOM_POINTS, CLIMBS, KEPT, NEIGHBOURS = 4000, 14, 20, 20
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task with what regret is measured against."""
+class Setting(NamedTuple):
+    """What all simulations of one table have in common."""
 
-    problem: Problem
-    table: Any
-    worst: float
-    best: float
-    seconds: float  # of a full training, the mean over random configurations
+    table: str
+    prior: str
+    marks: tuple[float, ...]
+    workers: int
 
 
-@dataclass(frozen=True)
-class Course:
-    """Regret when so many trainings' worth of epochs, and of seconds, had been spent; how many trials; ask's seconds."""
+class Run(NamedTuple):
+    """One simulation."""
 
-    by_epochs: list[float]
-    by_seconds: list[float]
-    trials: int
-    ask_seconds: float
+    task: str
+    search: str
+    seed: int
 
 
-def load_task(table: str, task: str) -> Task:
-    module = importlib.import_module(f"tests.benchmarks.curves.{table}")
-    text = f"name: benchmark\nobjective: {{dataset: digits}}\nspace:{module.SPACE}\n"
-    problem = Problem(parse_spec(text), module.EPOCHS)
-    loaded = module.load(task)
-    return Task(problem, loaded, *_known(problem, loaded))
-
-
-def _known(problem: Problem, table: Any) -> tuple[float, float, float]:
-    """The worst and the best value known, and the mean seconds of a training: by random points, and steps around the
-    best of them. The same for every searcher and seed."""
-    encoding, generator = Encoding(problem.spec), np.random.default_rng(0)
-
-    def look(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        params = [active_params(problem.spec, encoding.decode(point)) for point in points]
-        values, seconds = table.curves(params)
-        return values.max(axis=1), seconds[:, -1]
-
-    points = generator.random((RANDOM_POINTS, len(encoding.names)))
-    parts = [look(part) for part in np.array_split(points, 8)]
-    tops, seconds = np.concatenate([top for top, _ in parts]), np.concatenate([part for _, part in parts])
-    worst, width = float(tops.min()), 0.15
-    for _ in range(CLIMBS):
-        order = np.argsort(-tops)[:KEPT]
-        steps = np.repeat(points[order], NEIGHBOURS, 0)
-        moved = generator.random(steps.shape) < 0.5
-        steps = np.clip(steps + moved * generator.normal(0, width, steps.shape), 0, 1)
-        points, tops = np.concatenate([points[order], steps]), np.concatenate([tops[order], look(steps)[0]])
-        width *= 0.8
-    return worst, float(tops.max()), float(seconds.mean())
-
-
-def simulate(task: Task, searcher: Searcher, budget: float, workers: int) -> Course:
-    """One search until `budget` trainings' worth of epochs and of seconds have been spent."""
-    epochs, marks = task.problem.epochs, [mark for mark in MARKS if mark <= budget]
-    curves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    running: list[tuple[float, int, int, int]] = []  # end of the epoch, order, key, epoch
-    best, spent_epochs, spent_seconds, order, ask_seconds = -np.inf, 0, 0.0, 0, 0.0
-    by_epochs: list[float] = []
-    by_seconds: list[float] = []
-
-    def fill(now: float) -> None:
-        nonlocal order, ask_seconds
-        while len(running) < workers:
-            began = time.perf_counter()
-            asked = searcher.ask()
-            ask_seconds += time.perf_counter() - began
-            if asked is None:
-                return
-            if asked.key not in curves:
-                values, seconds = task.table.curves([asked.params])
-                curves[asked.key] = values[0], np.diff(np.concatenate([[0.0], seconds[0]]))
-            order += 1
-            took = float(curves[asked.key][1][asked.epochs_done])
-            heapq.heappush(running, (now + took, order, asked.key, asked.epochs_done + 1))
-
-    fill(0.0)
-    while len(by_epochs) < len(marks) or len(by_seconds) < len(marks):
-        if not running:
-            raise RuntimeError("the searcher has nothing to do, and nothing runs")
-        now, _, key, epoch = heapq.heappop(running)
-        values, seconds = curves[key]
-        best = max(best, float(values[epoch - 1]))
-        spent_epochs += 1
-        spent_seconds += float(seconds[epoch - 1])
-        regret = (task.best - best) / (task.best - task.worst)
-        for spent, unit, into in ((spent_epochs, epochs, by_epochs), (spent_seconds, task.seconds, by_seconds)):
-            while len(into) < len(marks) and spent >= marks[len(into)] * unit:
-                into.append(regret)
-        if not searcher.report(key, epoch, float(values[epoch - 1])) and epoch < epochs:
-            order += 1
-            heapq.heappush(running, (now + float(seconds[epoch]), order, key, epoch + 1))
-        fill(now)
-    return Course(by_epochs, by_seconds, len(curves), ask_seconds)
+Courses = dict[Run, Course]
 
 
 def searchers(wanted: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
@@ -142,6 +68,8 @@ def searchers(wanted: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
     found: dict[str, Any] = {}
     missing = []
     for name in MODULES:
+        if wanted and set(wanted) <= set(found):
+            break
         try:
             found |= importlib.import_module(f"tests.benchmarks.searchers.{name}").SEARCHERS
         except ImportError as error:
@@ -154,106 +82,184 @@ def searchers(wanted: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
     return found, missing
 
 
-_tasks: dict[tuple[str, str], Task] = {}
+_tasks: dict[tuple[str, str, str, int], Task] = {}
 
 
-def _one(job: tuple[str, str, str, int, float, int]) -> Course:
-    table, name, searcher, seed, budget, workers = job
-    if (table, name) not in _tasks:
-        _tasks[table, name] = load_task(table, name)
-    task = _tasks[table, name]
-    made = searchers([searcher])[0][searcher](task.problem, seed)
-    return simulate(task, made, budget, workers)
+def _simulated(setting: Setting, run: Run) -> Course:
+    key = setting.table, run.task, setting.prior, run.seed
+    if key not in _tasks:
+        _tasks[key] = load_task(*key)
+    task = _tasks[key]
+    searcher = searchers([run.search])[0][run.search](task.problem, run.seed)
+    return simulate(task, searcher, setting.marks, module_of(setting.table).CLOCKS, setting.workers)
 
 
 def main() -> None:
+    arguments = _parser().parse_args()
+    if arguments.join:
+        print(text_of(*joined(arguments.join)))
+        return
+    module = module_of(arguments.table)
+    prior = arguments.prior or module.PRIORS[0]
+    if prior not in module.PRIORS:
+        raise SystemExit(f"no prior {prior!r} for {arguments.table}; there are: {', '.join(module.PRIORS)}")
+    marks = tuple(mark for mark in module.MARKS if mark <= (arguments.budget or max(module.MARKS)))
+    setting = Setting(arguments.table, prior, marks, arguments.workers)
+    tasks = arguments.tasks or (module.JUDGING if arguments.judge else module.TASKS)
+    found, missing = searchers(arguments.searchers)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    runs = [Run(task, name, seed) for name in found for task in tasks for seed in seeds]
+    courses = _read(arguments.json, setting) if arguments.json is not None and arguments.json.is_file() else {}
+    for run, course in _all_simulated(setting, [run for run in runs if run not in courses], arguments.processes):
+        courses[run] = course
+        if arguments.json is not None:
+            _write(arguments.json, setting, courses)
+    for line in missing:
+        print(line)
+    print(text_of(setting, {run: courses[run] for run in runs}))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", default="lcbench")
     parser.add_argument("--tasks", nargs="+")
+    parser.add_argument("--judge", action="store_true")
     parser.add_argument("--searchers", nargs="+")
+    parser.add_argument("--prior")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--budget", type=float, default=50)
+    parser.add_argument("--budget", type=float)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    tasks = arguments.tasks or importlib.import_module(f"tests.benchmarks.curves.{arguments.table}").TASKS
-    found, missing = searchers(arguments.searchers)
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    jobs = [
-        (arguments.table, task, name, seed, arguments.budget, arguments.workers)
-        for task in tasks
-        for name in found
-        for seed in seeds
-    ]
-    with ProcessPoolExecutor(arguments.processes) as pool:
-        courses = dict(zip(jobs, pool.map(_one, jobs), strict=True))
-    marks = [mark for mark in MARKS if mark <= arguments.budget]
-    table = {
-        name: summarize(
-            [[courses[job] for job in jobs if job[1] == task and job[2] == name] for task in tasks], len(marks)
-        )
-        for name in found
+    parser.add_argument("--join", nargs="+", type=Path)
+    return parser
+
+
+def _all_simulated(setting: Setting, runs: Sequence[Run], processes: int) -> Iterable[tuple[Run, Course]]:
+    """Each run with its course, as soon as those before it have ended."""
+    if processes == 1:
+        yield from ((run, _simulated(setting, run)) for run in runs)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from zip(runs, pool.map(_simulated, [setting] * len(runs), runs), strict=True)
+
+
+def _write(path: Path, setting: Setting, courses: Mapping[Run, Course]) -> None:
+    data = {
+        "setting": setting._asdict(),
+        "courses": [run._asdict() | asdict(course) for run, course in courses.items()],
+        "table": table_of(setting, courses),
     }
-    add_ranks(table, courses, jobs, list(found), len(marks))
-    for line in missing:
-        print(line)
-    print(text_of(table, marks, len(tasks), arguments))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"marks": marks, "tasks": list(tasks), "table": table}, indent=2))
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(data, indent=1))
+    part.replace(path)
 
 
-def summarize(courses: list[list[Course]], marks: int) -> dict[str, Any]:
-    """Of one searcher, courses by task and seed."""
+def _read(path: Path, setting: Setting | None = None) -> Courses:
+    """The courses of a file. SystemExit where they were simulated under another setting than this one."""
+    data = json.loads(path.read_text())
+    stored = _setting_of(data)
+    if setting is not None and stored != setting:
+        raise SystemExit(f"{path} was measured with {stored}, and this is {setting}")
+    fields = Run._fields
+    return {
+        Run(**{name: row[name] for name in fields}): Course(
+            **{name: value for name, value in row.items() if name not in fields}
+        )
+        for row in data["courses"]
+    }
+
+
+def _setting_of(data: Mapping[str, Any]) -> Setting:
+    return Setting(**{**data["setting"], "marks": tuple(data["setting"]["marks"])})
+
+
+def joined(paths: Sequence[Path]) -> tuple[Setting, Courses]:
+    """The courses of several files of one setting, on the tasks and seeds that all searches have."""
+    setting = _setting_of(json.loads(paths[0].read_text()))
+    courses: Courses = {}
+    for path in paths:
+        courses |= _read(path, setting)
+    places: dict[str, set[tuple[str, int]]] = {}
+    for run in courses:
+        places.setdefault(run.search, set()).add((run.task, run.seed))
+    common = set.intersection(*places.values())
+    if not common:
+        raise SystemExit("the files have no task and seed in common")
+    return setting, {run: course for run, course in courses.items() if (run.task, run.seed) in common}
+
+
+def table_of(setting: Setting, courses: Mapping[Run, Course]) -> dict[str, dict[str, Any]]:
+    """Search -> its row. A search that has not been simulated on each task with each seed has means over fewer."""
+    names = list(dict.fromkeys(run.search for run in courses))
+    rows = {name: summarize({run: course for run, course in courses.items() if run.search == name}) for name in names}
+    for name, rank in ranks(courses).items():
+        rows[name]["rank"] = rank
+    return rows
+
+
+def summarize(courses: Mapping[Run, Course]) -> dict[str, Any]:
+    """The row of one search."""
     row: dict[str, Any] = {}
+    tasks = list(dict.fromkeys(run.task for run in courses))
     for kind in ("by_epochs", "by_seconds"):
-        values = np.array([[getattr(course, kind)[:marks] for course in task] for task in courses])
-        by_seed = values.mean(axis=0)
-        error = by_seed.std(axis=0, ddof=1) / np.sqrt(len(by_seed)) if len(by_seed) > 1 else np.full(marks, np.nan)
+        values = {run: np.array(getattr(course, kind)) for run, course in courses.items()}
+        seeds = [[value for run, value in values.items() if run.seed == seed] for seed in {run.seed for run in courses}]
+        by_seed = np.array([np.mean(seed, axis=0) for seed in seeds])
+        error = by_seed.std(axis=0, ddof=1) / np.sqrt(len(by_seed)) if len(by_seed) > 1 else by_seed[0] * np.nan
+        by_task = [np.mean([value for run, value in values.items() if run.task == task], axis=0) for task in tasks]
         row[kind] = {"mean": by_seed.mean(axis=0).tolist(), "standard_error": error.tolist()}
-        row[kind]["by_task"] = values.mean(axis=1).tolist()
-    every = [course for task in courses for course in task]
+        row[kind]["by_task"] = {task: values.tolist() for task, values in zip(tasks, by_task, strict=True)}
+    every = list(courses.values())
+    row["unreached"] = sum(course.unreached for course in every)
     row["trials"] = float(np.mean([course.trials for course in every]))
     row["ask_milliseconds"] = 1000 * sum(course.ask_seconds for course in every) / sum(c.trials for c in every)
     return row
 
 
-def add_ranks(table: dict[str, Any], courses: dict[Any, Course], jobs: list[Any], names: list[str], marks: int) -> None:
-    """The mean rank at the last mark by epochs, 1 is best; ties share."""
-    groups: dict[tuple[str, int], list[float]] = {}
-    for name in names:
-        for job in (job for job in jobs if job[2] == name):
-            groups.setdefault((job[1], job[3]), []).append(courses[job].by_epochs[marks - 1])
-    values = np.array(list(groups.values()))
-    ranks = (values[:, None, :] < values[:, :, None]).sum(2) + (
-        (values[:, None, :] == values[:, :, None]).sum(2) + 1
-    ) / 2
-    for name, rank in zip(names, ranks.mean(axis=0), strict=True):
-        table[name]["rank"] = float(rank)
+def ranks(courses: Mapping[Run, Course]) -> dict[str, float]:
+    """The mean rank of each search at the last mark by epochs, 1 is best; ties share."""
+    groups: dict[tuple[str, int], dict[str, float]] = {}
+    for run, course in courses.items():
+        groups.setdefault((run.task, run.seed), {})[run.search] = course.by_epochs[-1]
+    found: dict[str, list[float]] = {}
+    for group in groups.values():
+        values = list(group.values())
+        for name, own in group.items():
+            rank = sum(value < own for value in values) + (values.count(own) + 1) / 2
+            found.setdefault(name, []).append(rank)
+    return {name: float(np.mean(each)) for name, each in found.items()}
 
 
-def text_of(table: dict[str, Any], marks: Sequence[int], tasks: int, arguments: argparse.Namespace) -> str:
+def text_of(setting: Setting, courses: Mapping[Run, Course]) -> str:
     """The table as Markdown, the best at the last mark first."""
+    clocks = module_of(setting.table).CLOCKS
+    tasks, seeds = len({run.task for run in courses}), len({run.seed for run in courses})
+    columns = [f"{mark:g} {clock[:2]}." for clock in clocks for mark in setting.marks]
     lines = [
-        f"mean normalized regret (standard error over {arguments.seeds} seeds), {tasks} tasks of {arguments.table}, "
-        f"{arguments.workers} workers; after so many full trainings' worth of epochs | of seconds",
+        f"mean normalized regret (standard error over {seeds} seeds), {tasks} tasks of {setting.table}, prior: "
+        f"{setting.prior}, {setting.workers} workers; after so many full trainings' worth of {' | of '.join(clocks)}",
         "",
-        "| search | "
-        + " | ".join(f"{mark} ep." for mark in marks)
-        + " | "
-        + " | ".join(f"{mark} sec." for mark in marks)
-        + " | rank | trials | ms an ask |",
-        "|---|" + "--:|" * (2 * len(marks) + 3),
+        "| search | " + " | ".join(columns) + " | rank | trials | ms an ask |",
+        "|---|" + "--:|" * (len(columns) + 3),
     ]
-    for name, row in sorted(table.items(), key=lambda entry: entry[1]["by_epochs"]["mean"][-1]):
+    rows = table_of(setting, courses)
+    for name, row in sorted(rows.items(), key=lambda entry: entry[1]["by_epochs"]["mean"][-1]):
         cells = [
             f"{mean:.3f} ({error:.3f})"
-            for kind in ("by_epochs", "by_seconds")
-            for mean, error in zip(row[kind]["mean"], row[kind]["standard_error"], strict=True)
+            for clock in clocks
+            for mean, error in zip(row[f"by_{clock}"]["mean"], row[f"by_{clock}"]["standard_error"], strict=True)
         ]
-        cells += [f"{row['rank']:.1f}", f"{row['trials']:.0f}", f"{row['ask_milliseconds']:.0f}"]
+        cells += [f"{row['rank']:.1f}", f"{row['trials']:.0f}", f"{row['ask_milliseconds']:.1f}"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    cut = {name: row["unreached"] for name, row in rows.items() if row["unreached"]}
+    if cut:
+        counts = ", ".join(f"{name} {count}" for name, count in cut.items())
+        lines += [
+            "",
+            f"Columns by seconds that show the regret at twice the budget's epochs, summed over runs: {counts}.",
+        ]
     return "\n".join(lines)
 
 

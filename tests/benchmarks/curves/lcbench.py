@@ -15,9 +15,33 @@ import numpy as np
 
 from tests.benchmarks.curves.base import Params
 
-EPOCHS = 52
 TASKS = ("3945", "189908", "126026", "146212", "167104", "167161", "168331", "189354")
-SPACE = """
+"""To develop on."""
+
+JUDGING = (
+    "7593",
+    "126025",
+    "167083",
+    "167152",
+    "167181",
+    "167185",
+    "167200",
+    "168329",
+    "168335",
+    "168908",
+    "189862",
+    "189866",
+)
+"""To judge by: every second one of the others."""
+
+OBJECTIVE = "{dataset: digits}"  # the knobs are those of the catalogue
+MARKS = (5, 10, 20, 50)
+CLOCKS = ("epochs", "seconds")
+WORST = 0.0  # regret 1 is the worst random configuration
+CLIMBS, MOVED = 14, (0.5,)
+PRIORS = ("catalogue", "none")
+_EPOCHS = 52
+_SPACE = """
   batch_size: {min: 16, max: 512, log: true}
   lr: {min: 1e-4, max: 0.1, log: true}
   momentum: {min: 0.1, max: 0.99}
@@ -31,6 +55,14 @@ _INPUTS = ("batch_size", "lr", "momentum", "weight_decay", "depth", "width", "dr
 
 def folder() -> Path:
     return Path(os.environ.get("DIALIN_LCBENCH") or Path(__file__).parents[4] / "shared" / "data" / "lcbench")
+
+
+def epochs(task: str) -> int:
+    return _EPOCHS
+
+
+def space(task: str) -> str:
+    return _SPACE
 
 
 def load(task: str) -> LcBench:
@@ -57,11 +89,11 @@ class LcBench:
 
     def curves(self, configurations: Sequence[Params]) -> tuple[np.ndarray, np.ndarray]:
         knobs = np.array([[params[name] for name in _INPUTS] for params in configurations], np.float32)
-        epochs = np.tile(np.arange(1, EPOCHS + 1, dtype=np.float32), len(configurations))[:, None]
+        epochs = np.tile(np.arange(1, _EPOCHS + 1, dtype=np.float32), len(configurations))[:, None]
         inputs = {
             "x_cat": np.full((len(epochs), 1), self._code, np.int32),
-            "x_cont": np.concatenate([epochs, np.repeat(knobs, EPOCHS, axis=0)], axis=1),
+            "x_cont": np.concatenate([epochs, np.repeat(knobs, _EPOCHS, axis=0)], axis=1),
         }
-        output = self._session.run(None, inputs)[0].reshape(len(configurations), EPOCHS, -1)
+        output = self._session.run(None, inputs)[0].reshape(len(configurations), _EPOCHS, -1)
         seconds = np.maximum.accumulate(np.maximum(output[:, :, 0], 1e-3), axis=1)
         return output[:, :, 1].astype(float), seconds.astype(float)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from dialin.specification.domains import Scalar
 from dialin.specification.study_spec import StudySpec
 
 
@@ -16,6 +17,8 @@ class Problem:
 
     spec: StudySpec
     epochs: int
+    prior: Mapping[str, Scalar] | None = None
+    """A value for each knob about which a search is told to expect good configurations; None: it is told nothing."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Asked:
     """A trial to train from epoch `epochs_done` on. `key` tells trials apart, and is the same for one that goes on."""
 
     key: int
-    params: Mapping[str, float]
+    params: Mapping[str, Any]
     epochs_done: int = 0
 
 
