@@ -23,6 +23,11 @@ class StudyFolder:
         return self.root / "best_config.yaml"
 
     @property
+    def pareto(self) -> Path:
+        """With several metrics: the configurations of the Pareto front, and their index."""
+        return self.root / "pareto"
+
+    @property
     def events(self) -> Path:
         """The folder of the study's event log and of the files of its recorder, which copies the log to MLflow."""
         return self.root / "spool"  # the name of the first release, so that its folders can still be read

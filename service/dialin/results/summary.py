@@ -72,7 +72,8 @@ class Result:
     seconds: float
     """How long drivers have worked on the study."""
     paths: Mapping[str, str | None] = field(default_factory=dict)
-    """Absolute paths: `best_config`, `mlflow` (or a server's address), `storage`; None where there is no such file."""
+    """Absolute paths: `best_config`, `mlflow` (or a server's address), `storage`; None where there is no such file.
+    With several metrics `pareto`, the folder of the Pareto front's configurations, in place of `best_config`."""
     reason: str = field(default="", compare=False)
     """Why the study ended; empty for a study that used up its budget."""
     metrics: Sequence[Metric] = ()

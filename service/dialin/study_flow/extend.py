@@ -28,11 +28,10 @@ def resolve_warm_start(spec: StudySpec, settings: Settings) -> StudySpec:
         rows = [studies.find(reference) for reference in spec.search.warm_start]
     problems = []
     for index, row in enumerate(rows):
-        path, metric = f"search.warm_start.{index}", spec_of_study(row.id, row.spec).objective.metric
-        if metric != spec.objective.metric:
-            text = (
-                f"study {row.id} optimized {metric}, this one optimizes {spec.objective.metric}; they must be the same"
-            )
+        path, other = f"search.warm_start.{index}", spec_of_study(row.id, row.spec)
+        theirs, ours = (", ".join(metric.name for metric in one.metrics) for one in (other, spec))
+        if theirs != ours:
+            text = f"study {row.id} optimized {theirs}, this one optimizes {ours}; they must be the same"
             problems.append(Problem(path, text))
         if row.state is StudyState.RUNNING:
             problems.append(Problem(path, f"study {row.id} is still running; wait until it has ended"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dialin.lifecycle import StudyState, TrialState
 from dialin.planning.plan import Plan
-from dialin.results.export import write_best_config
+from dialin.results.export import write_best_config, write_pareto
 from dialin.results.summary import Result, summarize
 from dialin.search.records import TrialRecord
 from dialin.specification import to_yaml
@@ -67,7 +67,7 @@ def _remove_checkpoints(records: Sequence[TrialRecord], session: Session) -> Non
 
 
 def _result(ending: Ending, plan: Plan, session: Session) -> Result:
-    """Return the result of the study, and write the file of its best configuration."""
+    """Return the result of the study, and write the file of its best configuration, or those of its Pareto front."""
     paths = paths_of(session.place.settings)
     result = summarize(
         plan.spec,
@@ -79,7 +79,10 @@ def _result(ending: Ending, plan: Plan, session: Session) -> Result:
         seconds=time.monotonic() - session.started,
     )
     result = replace(result, paths=paths, reason=ending.reason)
-    if (best := result.best) is not None:
+    if result.front:
+        result = replace(result, paths={**paths, "pareto": str(session.folder.pareto)})
+        write_pareto(session.folder.pareto, plan.spec, ending.trials, result)
+    elif (best := result.best) is not None:
         file = session.folder.best_config
         result = replace(result, paths={**paths, "best_config": str(file)})
         write_best_config(file, plan.spec, ending.trials[best.trial], result)

@@ -68,7 +68,7 @@ def result_of(
     calibration: Calibration | UnreadableCalibration | None,
 ) -> Result:
     """Return the result of a stored study."""
-    best_config = OutputFolder(settings.out).study(row.id).best_config
+    folder = OutputFolder(settings.out).study(row.id)
     result = summarize(
         spec,
         row.id,
@@ -78,7 +78,10 @@ def result_of(
         range_tests=calibration.epochs if calibration is not None else 0.0,
         seconds=row.summary.get("seconds", 0.0),
     )
+    best_config = folder.best_config
     paths = {**paths_of(settings), "best_config": str(best_config) if best_config.exists() else None}
+    if spec.has_front and folder.pareto.exists():
+        paths["pareto"] = str(folder.pareto)
     return replace(result, paths=paths, reason=row.reason)
 
 

@@ -45,7 +45,7 @@ def train(plan: Plan, session: Session) -> Ending:
                     driver, session.trial_plan, concurrency=plan.concurrency, folder=session.folder.root / "ray"
                 )
             driver.finish()
-            state, reason, looks = _ending(driver, study, looks, session)
+            state, reason, looks = _ending(plan, driver, study, looks, session)
         except KeyboardInterrupt:
             driver.interrupt()
             state, reason = StudyState.INTERRUPTED, "interrupted"
@@ -69,30 +69,43 @@ def _watched(session: Session) -> AbstractContextManager[None]:
 
 
 def _ending(
-    driver: StudyDriver, study: Study, looks: Sequence[Look], session: Session
+    plan: Plan, driver: StudyDriver, study: Study, looks: Sequence[Look], session: Session
 ) -> tuple[StudyState, str, Sequence[Look]]:
     """The state, the reason and the evaluations on the test split of a study that was not interrupted."""
     if driver.broken is not None:
         return StudyState.FAILED, driver.broken, looks
     best = study.best()
     if best is None:
-        return StudyState.FAILED, _joined(driver.over, _why_no_best(study.trials())), looks
-    untested = ""
-    if look_at(looks, best.number) is None:
-        metrics, untested = _test(best, session)
-        looks = [*looks, Look(best.number, metrics)] if metrics else looks
+        return StudyState.FAILED, _joined(driver.over, _why_no_best(plan, study.trials())), looks
+    front = [placed.record for placed in study.front()] if plan.spec.has_front else [best]
+    looks, untested = _test_all(front, looks, session)
     exhausted = "every configuration of the space has been tried" if study.exhausted else ""
     return StudyState.COMPLETE, _joined(driver.over, exhausted, untested), looks
+
+
+def _test_all(records: Sequence[TrialRecord], looks: Sequence[Look], session: Session) -> tuple[Sequence[Look], str]:
+    """The looks, with one for each of these trials that had none; and the reason if one could not be evaluated. Every
+    point of a Pareto front is evaluated: which of them a person takes is not known here."""
+    untested = ""
+    for record in records:
+        if look_at(looks, record.number) is None:
+            metrics, untested = _test(record, session)
+            looks = [*looks, Look(record.number, metrics)] if metrics else looks
+    return looks, untested
 
 
 def _joined(*reasons: str | None) -> str:
     return "; ".join(filter(None, reasons))
 
 
-def _why_no_best(records: Sequence[TrialRecord]) -> str:
-    """Why no trial was trained to its full length: the cause of the failures, if there were any."""
+def _why_no_best(plan: Plan, records: Sequence[TrialRecord]) -> str:
+    """Why there is no best trial: the cause of the failures, if there were any; else that no trial was trained to its
+    full length, or that none of those meets the constraints."""
     ended = [record for record in records if record.state is not TrialState.WAITING]
     failed = [record.reason for record in ended if record.state is TrialState.FAILED]
+    if any(record.state is TrialState.COMPLETE for record in ended) and plan.spec.constraints:
+        names = ", ".join(plan.spec.constraints)
+        return f"no trial that was trained to its full length meets the constraints ({names})"
     return failures_text(failed, len(ended)) or "no trial was trained to its full length"
 
 

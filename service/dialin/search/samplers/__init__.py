@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dialin.planning.plan import Plan
+from dialin.search.goals import Goals
 from dialin.search.models.encoding import Encoding
 from dialin.search.records import Observation
 from dialin.search.samplers.base import Sampler as Sampler
@@ -21,6 +22,10 @@ SAMPLERS = {
     "tpe": "dialin.search.samplers.tpe:TPESampler",
     "gp": "dialin.search.samplers.learning_curve_gp:LearningCurveGPSampler",
 }
+SEVERAL = {
+    "tpe": "dialin.search.samplers.front_tpe:FrontTPESampler",
+}
+"""Those that are others with several metrics, or with constraints."""
 
 
 def make_sampler(name: str, plan: Plan, encoding: Encoding, others: Sequence[Observation]) -> Sampler:
@@ -29,6 +34,7 @@ def make_sampler(name: str, plan: Plan, encoding: Encoding, others: Sequence[Obs
     `others`: trials of finished studies, all of which are configurations of this space. Raises KeyError for a name that
     is not in `SAMPLERS`.
     """
-    module, _, made = SAMPLERS[name].partition(":")
+    wanted = SAMPLERS[name] if Goals.of(plan.spec).is_single else SEVERAL.get(name, SAMPLERS[name])
+    module, _, made = wanted.partition(":")
     sampler: Sampler = getattr(import_module(module), made)(plan, encoding, others)
     return sampler

@@ -53,11 +53,11 @@ class TPESampler(Sampler):
         self._spec, self._space = plan.spec, OptunaSpace(plan.spec, encoding)
         self._names = searched(plan.spec)
         self._maximize = plan.spec.objective.mode == "max"
-        self._empty = _History(StudyDirection.MAXIMIZE if self._maximize else StudyDirection.MINIMIZE)
+        self._empty = History(StudyDirection.MAXIMIZE if self._maximize else StudyDirection.MINIMIZE)
         # Older than every trial of this study: TPE weighs trials by their age.
         converted = (self._convert(index - len(others), one) for index, one in enumerate(others))
         self._others = [trial for trial in converted if trial is not None]
-        self._converted: dict[int, _Converted | None] = {}  # by trial number; None: the trial teaches nothing
+        self._converted: dict[int, Converted | None] = {}  # by trial number; None: the trial teaches nothing
         self._stamps: dict[int, tuple[TrialState, int]] = {}  # state and number of values that it was converted from
 
     def suggest(self, number: int, observations: Observations, tried: Set[Key], attempt: int = 0) -> Chosen:
@@ -87,15 +87,19 @@ class TPESampler(Sampler):
             if self._stamps.get(number) != stamp:
                 self._stamps[number] = stamp
                 self._converted[number] = self._convert(number, observation)
-        known = [*self._others, *(self._converted[number] for number in sorted(self._converted))]
-        history = [converted for converted in known if converted is not None]
+        history = self._known()
         if len(history) > MOST_TRIALS:
             order = np.argsort([-converted.rank_value for converted in history], kind="stable")
             others = np.random.default_rng(seed).permutation(order[BEST_TRIALS:])[: MOST_TRIALS - BEST_TRIALS]
             history = [history[index] for index in sorted([*order[:BEST_TRIALS], *others])]
         return [converted.trial for converted in history]
 
-    def _convert(self, number: int, observation: Observation) -> _Converted | None:
+    def _known(self) -> list[Converted]:
+        """Everything that teaches something, by number, each with its rank value."""
+        known = [*self._others, *(self._converted[number] for number in sorted(self._converted))]
+        return [converted for converted in known if converted is not None]
+
+    def _convert(self, number: int, observation: Observation) -> Converted | None:
         """A trial in Optuna's terms; None for one that failed, is being trained, or has reported nothing."""
         best = best_value(observation.values, self._maximize)
         is_complete = observation.state is TrialState.COMPLETE
@@ -112,18 +116,18 @@ class TPESampler(Sampler):
             intermediate_values=dict(observation.values),
         )
         trial.number = number
-        return _Converted(trial, _rank_value(trial, self._maximize))
+        return Converted(trial, _rank_value(trial, self._maximize))
 
 
 @dataclass(frozen=True)
-class _Converted:
+class Converted:
     """A trial of ours as Optuna's."""
 
     trial: FrozenTrial
     rank_value: float  # higher is better
 
 
-class _History(InMemoryStorage):
+class History(InMemoryStorage):
     """A storage whose trials are the history of a suggestion; the trial that is asked for is kept beside them."""
 
     def __init__(self, direction: StudyDirection) -> None:
@@ -131,7 +135,7 @@ class _History(InMemoryStorage):
         self._history: Sequence[FrozenTrial] = ()
         self.create_new_study([direction], _NAME)
 
-    def filled(self, history: Sequence[FrozenTrial]) -> _History:
+    def filled(self, history: Sequence[FrozenTrial]) -> History:
         """A copy of this storage with a history. Making a new one instead would have Optuna log the creation of a study
         at every suggestion."""
         copied = copy.deepcopy(self)
