@@ -42,7 +42,7 @@ class FrontPromotions:
     """The rungs of one study, the trials that have reached each with their points, and which of them are paused there.
 
     At a rung that n trials have reached, floor(n / reduction_factor) may be promoted, or the ceiling of that with
-    `round_up`. On a tie the trial that has reached the rung earlier is the better one.
+    `round_up`. On a tie the earlier trial is the better one.
     """
 
     def __init__(self, rungs: Sequence[int], reduction_factor: float, goals: Goals) -> None:
@@ -104,7 +104,7 @@ class FrontPromotions:
 
     def _placed(self, rung: int) -> Mapping[int, Place]:
         if rung not in self._places:
-            trials = list(self._at[rung])
+            trials = sorted(self._at[rung])  # not as they came, which a restarted study would not know
             points = [self._at[rung][trial] for trial in trials]
             values = np.array([self._goals.signed(point) for point in points])
             order, fronts = order_of(values, np.array([point.violation for point in points]))

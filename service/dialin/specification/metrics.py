@@ -123,6 +123,8 @@ def accept_metrics(data: Any) -> Any:
     list of one entry becomes these two. Raises ValueError where both are written."""
     if not isinstance(data, dict) or data.get("metrics") in (None, []):
         return {key: value for key, value in data.items() if key != "metrics"} if isinstance(data, dict) else data
+    # `--set objective.metric=null` takes the file's one metric away.
+    data = {key: value for key, value in data.items() if key not in ("metric", "mode") or value is not None}
     if both := [key for key in ("metric", "mode") if key in data]:
         raise ValueError(f"{' and '.join(both)} beside metrics; name either one metric, or all of them in metrics")
     metrics = data["metrics"]

@@ -44,6 +44,9 @@ def json_schema(definitions: str = "#/$defs") -> Schema:
     schema = _filled(StudySpec.model_json_schema(ref_template=f"{definitions}/{{model}}"), {}, {})
     named = {name: found for name, found in schema.pop("$defs").items() if name.endswith("Spec")}
     named["ObjectiveSpec"]["properties"]["dataset"] |= _dataset()
+    for objective, metric in (("ObjectiveSpec", "MetricSpec"), ("PythonSpec", "OwnMetricSpec")):
+        several = named[objective]["properties"]["metrics"]  # a name alone is an entry too
+        several["items"] = {"anyOf": [named[metric]["properties"]["name"], several["items"]]}
     sections = schema["properties"]
     sections["space"] = {"type": "object", "description": sections["space"]["description"]}
     sections["prior"] = {"anyOf": [_OFF, {"type": "object"}], "description": sections["prior"]["description"]}
