@@ -206,7 +206,9 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add a search to a file, in place of a last line that was cut off."""
     with path.open("ab+") as file:
         file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+        written = file.read()
+        if not written.endswith(b"\n"):
+            file.truncate(written.rfind(b"\n") + 1)
         file.write(json.dumps(row).encode() + b"\n")
 
 
@@ -221,25 +223,25 @@ def _job(job: tuple[str, Path, str, int, int]) -> dict[str, Any]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run what the file does not have yet, one seed of every searcher after another."""
-    space = open_space(arguments.space, arguments.data_dir)
-    have = {(row["digest"], row["searcher"], row["seed"]) for row in read_rows(arguments.json)}
+    """Run what the file does not have yet, one seed of every searcher after another. Two runs may share a file."""
+    digest = open_space(arguments.space, arguments.data_dir).digest
     names = arguments.searchers or [*REFERENCES, *SEARCHERS]
     for name in names:
         name in REFERENCES or maker_of(name)  # a wrong name is an error before anything is trained
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    jobs = [
+    jobs = (
         (arguments.space, arguments.data_dir, name, seed, arguments.fresh)
         for seed in seeds
         for name in names
-        if (space.digest, name, seed) not in have
-    ]
+        # Read anew for each search: another run may have added to the file.
+        if (digest, name, seed)
+        not in {(row["digest"], row["searcher"], row["seed"]) for row in read_rows(arguments.json)}
+    )
     with ProcessPoolExecutor(arguments.processes) as pool:
         for row in pool.map(_job, jobs) if arguments.processes > 1 else map(_job, jobs):
             append_row(arguments.json, row)
-            print(
-                f"{row['searcher']}, seed {row['seed']}: {_mean(row['test']):.4f}, {row['seconds']:.0f} s", flush=True
-            )
+            name, accuracy = row["searcher"], _mean(row["test"])
+            print(f"{name}, seed {row['seed']}: {accuracy:.4f}, {row['seconds']:.0f} s", flush=True)
 
 
 def summarize(rows: Sequence[Mapping[str, Any]], of: str) -> str:
