@@ -93,6 +93,43 @@ def test_plan_says_which_sampler_and_where_the_data_lies(dialin, spec_file):
     assert (done.returncode, done.stderr) == (1, "error: nothere.npz: no such file\n")
 
 
+def test_plan_says_where_the_search_begins(dialin, spec_file):
+    shown = dialin("plan", "mine.yaml", check=True).stdout.splitlines()
+    begins = shown.index(next(line for line in shown if line.startswith("prior")))
+    assert [line.rstrip() for line in shown[begins : begins + 3]] == [
+        "prior         optimizer sgd",
+        "              lr 0.1 where optimizer is sgd, else 0.001",
+        "first trials  these values, then the same with optimizer adam",
+    ]
+    data = json.loads(dialin("plan", "mine.yaml", "--json", check=True).stdout)
+    assert data["prior"]["lr"]["centre"] == "0.1 where optimizer is sgd, else 0.001"
+    assert data["prior"]["lr"]["source"].startswith("sgd: He et al. 2016")
+    assert data["first_trials"] == [{"lr": 0.1, "optimizer": "sgd"}, {"lr": 0.001, "optimizer": "adam"}]
+    stated = dialin(
+        "plan",
+        "mine.yaml",
+        "--set",
+        "prior.lr={around: 0.01, spread: 3x}",
+        "--set",
+        "search.enqueue=[{lr: 0.2}]",
+        check=True,
+    ).stdout
+    assert "lr 0.01, spread 3x (this space)" in stated
+    assert "first trials  after the 1 of search.enqueue: these values" in stated
+    assert (
+        "prior         none, as the space says" in dialin("plan", "mine.yaml", "--set", "prior=off", check=True).stdout
+    )
+    unused = dialin("plan", "mine.yaml", "--set", "search.sampler=random", "--json", check=True).stdout
+    assert (json.loads(unused)["prior"], json.loads(unused)["first_trials"]) == ({}, [])
+
+
+def test_a_mistake_in_a_prior_is_told_with_its_line(dialin, spec_file):
+    spec_file.write_text(SPACE + "prior: {lr: 3}\n")
+    done = dialin("plan", "mine.yaml")
+    told = "error: mine.yaml: line 8: prior.lr: 3.0 is not a value of lr in this space: 0.0001 to 1, log\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
 def test_without_a_command(dialin):
     done = dialin()
     assert (done.returncode, done.stderr) == (0, "")
@@ -104,6 +141,8 @@ def test_one_knob(dialin):
     shown = dialin("knobs", "lr", check=True).stdout
     assert "the learning rate; the highest one of its schedule" in shown
     assert "Smith" in shown
+    assert "search begins at 0.1 where optimizer is sgd or nesterov" in shown
+    assert "because          sgd: He et al. 2016" in shown
     assert json.loads(dialin("knobs", "lr", "--json", check=True).stdout)["name"] == "lr"
     assert "did you mean 'momentum'?" in dialin("knobs", "momentun").stderr
     widest = max(len(line) for line in dialin("knobs", check=True).stdout.splitlines())

@@ -29,6 +29,10 @@ from tests.factories import make_spec
         ("warmup_epochs: {min: 0, max: 20}", (), "space.warmup_epochs: up to 20 epochs of warm-up in a trial of 9"),
         ("dropout: {min: 0, max: 0.5}", ("budget.epochs=60", "early_stopping.asha.grace_epochs=1"),
          "early_stopping.asha.grace_epochs: after 1 of 60 epochs trials cannot be told apart well; 5 or more is better"),
+        ("dropout: {min: 0, max: 0.5}", ("search.sampler=random", "prior.dropout=0.1"),
+         "prior: the sampler random does not use it; write search.sampler: gp"),
+        ("{optimizer: adam, dropout: {min: 0, max: 0.5}}", ("prior.dropout={around: 0.1, when: {optimizer: sgd}}",),
+         "prior.dropout: never holds in this space: optimizer would have to be sgd"),
         ("dropout: {min: 0, max: 0.5}", ("budget.trials=10",), "budget.trials: the first 8 of 10 trials are drawn at random"),
     ],
 )  # fmt: skip
@@ -39,6 +43,13 @@ def test_doubts(space, overrides, expected):
 
 def test_a_guarded_knob_is_no_doubt():
     assert [w for w in lint(make_spec()) if w.path.startswith("space.")] == []
+
+
+@pytest.mark.parametrize("override", ["prior=off", "prior.lr=off", "prior.lr=0.1"])
+def test_a_prior_that_is_used_or_switched_off_is_no_doubt(override):
+    sampler = "gp" if override.endswith("1") else "random"
+    found = lint(make_spec(override, f"search.sampler={sampler}"))
+    assert [w for w in found if w.path.startswith("prior")] == []
 
 
 @pytest.mark.parametrize("name", shipped.names())

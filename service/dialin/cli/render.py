@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dialin.cli.prior_lines import prior_lines
 from dialin.paths import sqlite_url
 from dialin.planning.plan import Plan
 from dialin.results.looks import Look, count_text
@@ -261,6 +262,11 @@ def show_plan(console: Console, plan: Plan, data: str = "") -> None:
     _print(console, f"epochs        up to {spec.budget.epochs} a trial; {rungs}")
     _print(console, f"in all        {plan.most_epochs} epochs at most, about {plan.likely_epochs} likely")
     _print(console, f"sampler       {sampler_of(spec)}{' (chosen by auto)' if spec.search.sampler == 'auto' else ''}")
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(min_width=12)
+    for title, text in prior_lines(plan):
+        _add_row(lines, title, text)
+    console.print(lines)
     if data:
         _print(console, f"data          {data}")
     for warning in lint(spec):
@@ -305,14 +311,17 @@ def show_knob(console: Console, knob: Knob) -> None:
     lines = {
         "what it does": knob.summary,
         "values": knob.values,
+        "default": knob.default,
         "typical range": knob.typical,
+        "search begins at": knob.start,
+        "because": knob.start_source,
         "applies when": applies,
         "source": knob.source,
     }
     _print(console, f"{knob.name} ({knob.group})")
     for title, text in lines.items():
         if text:
-            _print(console, f"  {title:<15} {text}")
+            _print(console, f"  {title:<16} {text}")
 
 
 def show_knobs(console: Console, knobs: Sequence[Knob]) -> None:
@@ -322,10 +331,10 @@ def show_knobs(console: Console, knobs: Sequence[Knob]) -> None:
             _print(console, f"{knob.name:<22} {knob.summary}")
         _print(console, "dialin knobs KNOB shows a knob's values, when it applies, and its source")
         return
-    table = _table("knob", "values", "typical range", "when", "what it does", "source")
+    table = _table("knob", "values", "typical range", "search begins at", "when", "what it does", "source")
     for knob in knobs:
         when = ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in knob.applies.items())
-        _add_row(table, knob.name, knob.values, knob.typical or "", when, knob.summary, knob.source)
+        _add_row(table, knob.name, knob.values, knob.typical or "", knob.start, when, knob.summary, knob.source)
     console.print(table)
 
 

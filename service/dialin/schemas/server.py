@@ -24,6 +24,14 @@ class PlannedKnob(BaseModel):
     when: str = Field(description="The condition under which it applies; empty if it always does.")
 
 
+class PlannedPrior(BaseModel):
+    """Where good values of a knob are believed to lie, in words."""
+
+    centre: str = Field(description="The value about which the search begins; it may depend on other knobs.")
+    spread: str = Field(description="One standard deviation: a factor or a difference; empty: a quarter of the range.")
+    source: str = Field(description="Where the belief comes from.")
+
+
 class PlannedResources(BaseModel):
     """What one trial takes of the cluster."""
 
@@ -49,6 +57,14 @@ class Plan(BaseModel):
     rungs: list[int] = Field(description="The epochs after which trials are compared.")
     concurrency: int = Field(description="How many trials would run at a time.")
     sampler: str
+    prior: dict[str, PlannedPrior] = Field(
+        {}, description="By knob; empty: the search has none, or its sampler uses none."
+    )
+    first_trials: list[dict[str, Any]] = Field(
+        [],
+        description="The searched knobs of the first trials after those that are enqueued: the centres of the prior, "
+        "then the same beside other values of the choices on which knobs depend.",
+    )
     resources: PlannedResources
     most_epochs: int = Field(description="Epochs of all trials if none were stopped early.")
     likely_epochs: int = Field(description="Epochs of all trials with early stopping, estimated.")
@@ -89,6 +105,9 @@ class Knob(BaseModel):
     applies: dict[str, list[Any]] = Field(description="Values of other knobs, one of which is needed for this one.")
     summary: str
     source: str
+    default: str = Field("", description="The value that it takes where a search space does not name it, in words.")
+    start: str = Field("", description="The value about which a search over it begins, in words.")
+    start_source: str = Field("", description="Where that value comes from.")
 
 
 class Session(BaseModel):

@@ -11,6 +11,9 @@ from dialin.specification.study_spec import PythonSpec, StudySpec
 MOST_GP_DIMENSIONS = 12
 """Above this many dimensions `auto` takes TPE instead of the Gaussian process."""
 
+PRIOR_SAMPLERS = ("gp",)
+"""The samplers that begin about the centres of the prior. The others are uniform over the space."""
+
 
 def ordered(spec: StudySpec) -> list[str]:
     """The knobs of the space, each after those that it depends on; otherwise as written."""
@@ -45,6 +48,11 @@ def sampler_of(spec: StudySpec) -> str:
     domains = [spec.space[name] for name in searched(spec)]
     dimensions = sum(len(domain.values) if isinstance(domain, Choice) else 1 for domain in domains)
     return "gp" if dimensions <= MOST_GP_DIMENSIONS else "tpe"
+
+
+def uses_prior(spec: StudySpec) -> bool:
+    """Whether the sampler of a study begins about the centres of its prior."""
+    return sampler_of(spec) in PRIOR_SAMPLERS
 
 
 def active_params(spec: StudySpec, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:

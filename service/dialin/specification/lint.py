@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.configuration import sampler_of, searched
+from dialin.specification.configuration import PRIOR_SAMPLERS, sampler_of, searched, uses_prior
 from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, Scalar
 from dialin.specification.study_spec import ObjectiveSpec, StudySpec
 
@@ -102,6 +102,18 @@ def _target(spec: StudySpec) -> Iterator[LintWarning]:
         yield LintWarning("budget.target", f"{target:g} is never reached: accuracy is a fraction, at most 1")
 
 
+def _prior(spec: StudySpec) -> Iterator[LintWarning]:
+    stated = {name: belief for name, belief in spec.prior.knobs.items() if belief.cases}
+    if stated and not uses_prior(spec):
+        samplers = " or ".join(PRIOR_SAMPLERS)
+        yield LintWarning("prior", f"the sampler {sampler_of(spec)} does not use it; write search.sampler: {samplers}")
+    for name, belief in stated.items():
+        for other, wanted in ((other, values) for when, _ in belief.cases for other, values in when.items()):
+            possible = _values_of(spec, other)
+            if possible and not set(possible) & set(wanted):
+                yield LintWarning(f"prior.{name}", f"never holds in this space: {other} would have to be {_or(wanted)}")
+
+
 def _trials(spec: StudySpec) -> Iterator[LintWarning]:
     trials, domains = spec.budget.trials, [spec.space[name] for name in searched(spec)]
     if not domains:
@@ -167,5 +179,6 @@ _CHECKS: Sequence[Callable[[StudySpec], Iterator[LintWarning]]] = (
     _batch_size,
     _early_stopping,
     _target,
+    _prior,
     _trials,
 )

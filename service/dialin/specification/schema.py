@@ -14,7 +14,7 @@ from dialin.specification.catalogue.knob import Knob, any_knob
 from dialin.specification.domain_forms import WHEN_DESCRIPTION, ChoiceForm, FixedForm, Form, RangeForm, RangeTestForm
 from dialin.specification.space import OWN_NAME
 from dialin.specification.study_spec import DATASETS, PATH_PREFIXES, StudySpec
-from dialin.specification.wording import cases_text
+from dialin.specification.wording import start_text
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -105,7 +105,7 @@ def _centre(knob: Knob, condition: Schema, spread: Schema) -> Schema:
     }
     schema: Schema = {"anyOf": [_OFF, value, case, {"type": "array", "items": case, "minItems": 1}]}
     if knob.start is not None:
-        schema["description"] = f"without it: {cases_text(knob.start_cases())} ({knob.start.source})"
+        schema["description"] = f"without it: {start_text(knob)} ({knob.start.source})"
     return schema
 
 

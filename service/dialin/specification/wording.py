@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from dialin.specification.catalogue import Knob
-from dialin.specification.domains import Cases, Choice, Condition, Domain, Fixed, FloatRange, IntRange, RangeTested
+from dialin.specification.catalogue.knob import Scaling
+from dialin.specification.domains import (
+    Cases,
+    Choice,
+    Condition,
+    Domain,
+    Fixed,
+    FloatRange,
+    IntRange,
+    RangeTested,
+    Scalar,
+)
 from dialin.texts import scalar_text
 
 
@@ -33,15 +47,40 @@ def condition_text(when: Condition) -> str:
     return " and ".join(f"{name} is {' or '.join(map(scalar_text, values))}" for name, values in when.items())
 
 
-def cases_text(cases: Cases) -> str:
+def cases_text(cases: Sequence[tuple[Condition, Scalar]]) -> str:
     """Values with conditions: "0.1 where optimizer is sgd, else 0.001"."""
     texts = []
     for index, (when, value) in enumerate(cases):
-        otherwise = "else " if index else ""
-        texts.append(
-            f"{scalar_text(value)} where {condition_text(when)}" if when else f"{otherwise}{scalar_text(value)}"
-        )
+        text = scalar_text(value)
+        texts.append(f"{text} where {condition_text(when)}" if when else f"else {text}" if index else text)
     return ", ".join(texts)
+
+
+def centre_text(cases: Cases, scaling: Scaling | None = None) -> str:
+    """The centre of a prior: "0.1 at batch_size 128, in proportion to it"."""
+    text = cases_text(cases)
+    if scaling is None:
+        return text
+    follows = cases_text([(when, _power_text(exponent)) for when, exponent in scaling.exponents])
+    comma = ", " if (cases and cases[-1][0]) or len(cases) > 1 else " "
+    return f"{text}{comma}at {scaling.knob} {scaling.reference:g}; {follows}"
+
+
+def start_text(knob: Knob) -> str:
+    """The value about which a search over a knob of the catalogue begins; "" where none is known."""
+    if knob.start is None:
+        return ""
+    scaling = knob.start.scaling
+    if scaling is not None:
+        # What lr_scaling takes off the power would make it unreadable; the source of the value says it.
+        plain = tuple((when, exponent) for when, exponent in scaling.exponents if "lr_scaling" not in when)
+        scaling = replace(scaling, exponents=plain)
+    return centre_text(knob.start_cases(), scaling)
+
+
+def _power_text(exponent: float) -> str:
+    words = {1.0: "in proportion to it", 0.5: "with its square root", 0.0: "the same at any other"}
+    return words.get(exponent, f"with its power of {exponent:g}")
 
 
 def knob_text(knob: Knob) -> str:

@@ -15,16 +15,17 @@ from dialin import schemas
 from dialin.errors import NoResultError
 from dialin.lifecycle import ACTIVE, StudyState, TrialState
 from dialin.planning.plan import Plan
+from dialin.planning.prior import KnobPrior, Prior, defaults_by_root, prior_of
 from dialin.results.summary import Result, find_best
 from dialin.search.ranking import LOSS, best_value, peak_of
 from dialin.search.records import TrialRecord
-from dialin.specification import damage_of, lint, sampler_of, stored_spec
+from dialin.specification import damage_of, lint, sampler_of, stored_spec, uses_prior
 from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.domains import Scalar
+from dialin.specification.domains import Domain, FloatRange, IntRange, Scalar
 from dialin.specification.findings import Finding
 from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import StudySpec
-from dialin.specification.wording import domain_text, knob_text, when_text
+from dialin.specification.wording import cases_text, centre_text, domain_text, knob_text, start_text, when_text
 from dialin.store.entries import Entry
 from dialin.store.studies import StudyRow
 from dialin.study_flow.snapshot import StudySnapshot
@@ -243,6 +244,7 @@ TRIAL_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
 def plan(planned: Plan) -> schemas.Plan:
     """Return what a specification would do."""
     spec = planned.spec
+    prior = prior_of(spec, planned.calibration) if uses_prior(spec) else Prior()
     return schemas.Plan(
         name=spec.name,
         objective=spec.objective.model_dump(),
@@ -255,11 +257,19 @@ def plan(planned: Plan) -> schemas.Plan:
         rungs=list(planned.rungs),
         concurrency=planned.concurrency,
         sampler=sampler_of(spec),
+        prior={name: _planned_prior(belief, spec.space[name]) for name, belief in prior.knobs.items()},
+        first_trials=defaults_by_root(spec, prior, planned.calibration) if prior.knobs else [],
         resources=schemas.PlannedResources(cpus=planned.resources.cpus, gpus=planned.resources.gpus),
         most_epochs=planned.most_epochs,
         likely_epochs=planned.likely_epochs,
         warnings=[schemas.LintWarning(path=each.path, message=each.message) for each in lint(spec)],
     )
+
+
+def _planned_prior(belief: KnobPrior, domain: Domain) -> schemas.PlannedPrior:
+    is_log = isinstance(domain, FloatRange | IntRange) and domain.log
+    spread = "" if belief.spread is None else f"{belief.spread:.3g}{'x' if is_log else ''}"
+    return schemas.PlannedPrior(centre=centre_text(belief.cases, belief.scaling), spread=spread, source=belief.source)
 
 
 def knobs() -> list[schemas.Knob]:
@@ -273,6 +283,9 @@ def knobs() -> list[schemas.Knob]:
             applies={name: list(values) for name, values in knob.applies.items()},
             summary=knob.summary,
             source=knob.source,
+            default=cases_text(knob.defaults),
+            start=start_text(knob),
+            start_source="" if knob.start is None else knob.start.source,
         )
         for knob in CATALOGUE.values()
     ]

@@ -42,7 +42,7 @@ OPTIMIZER = (
         Start(
             "sgd: He et al. 2016, section 4.2, in proportion to the batch (Goyal et al. 2017, section 2.1); adagrad: "
             "torch; others: Kingma and Ba 2015, with its square root (Krizhevsky 2014, section 5; Malladi et al. "
-            "2022)",
+            "2022); less what lr_scaling does already",
             scaling=Scaling("batch_size", 128, LR_EXPONENTS),
         ),
         low=0.0,

@@ -88,6 +88,7 @@ export class Editor {
       ["Epochs", `up to ${plan.epochs} a trial; ${rungs}`],
       ["In all", `about ${plan.likely_epochs} epochs likely, ${plan.most_epochs} at most`],
       ["Knobs", Object.keys(plan.knobs).join(", ")],
+      ["Prior", priorText(plan)],
     ];
     const rows = facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)));
     const warnings = plan.warnings.map(({ path, message }) => make("li", {}, `${path}: ${message}`));
@@ -126,6 +127,14 @@ export class Editor {
     this.area.setSelectionRange(start, start);
     this.area.scrollTop = Math.max(0, (line - 4) * parseFloat(getComputedStyle(this.area).lineHeight));
   }
+}
+
+// Where the search begins, a centre for each knob; "none" for a sampler or a space without a prior.
+function priorText(plan) {
+  const centres = Object.entries(plan.prior).map(([name, { centre, spread }]) =>
+    spread ? `${name} ${centre}, spread ${spread}` : `${name} ${centre}`,
+  );
+  return centres.length ? `the search begins at ${centres.join("; ")}` : `none for the sampler ${plan.sampler}`;
 }
 
 function make(name, attributes, ...children) {

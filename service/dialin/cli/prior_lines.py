@@ -1,0 +1,75 @@
+"""The prior of a study and its first trials, as lines of `dialin plan`."""
+
+from __future__ import annotations
+
+from dialin.planning.plan import Plan
+from dialin.planning.prior import KnobPrior, Prior, default_configuration, defaults_by_root, prior_of, root_choices
+from dialin.specification import sampler_of, searched, uses_prior
+from dialin.specification.catalogue import CATALOGUE
+from dialin.specification.domains import FloatRange, IntRange
+from dialin.specification.study_spec import StudySpec
+from dialin.specification.wording import centre_text
+from dialin.texts import scalar_text
+
+
+def prior_lines(plan: Plan) -> list[tuple[str, str]]:
+    """The lines about the prior, each with its title: where good values are believed to lie, and the first trials.
+
+    Centres that are one value share a line; one that depends on other knobs, or is not the catalogue's, has its own.
+    """
+    spec = plan.spec
+    if not uses_prior(spec):
+        return [("prior", f"none: the sampler {sampler_of(spec)} uses none")]
+    prior = prior_of(spec, plan.calibration)
+    if not prior.knobs:
+        return [("prior", "none, as the space says" if spec.prior.off else "none; the space can state one")]
+    names = [name for name in searched(spec) if name in prior.knobs]
+    plain = [name for name in names if _is_plain(name, prior.knobs[name])]
+    texts = {name: _belief_text(name, prior.knobs[name], spec) for name in names}
+    lines = [", ".join(texts[name] for name in plain)] if plain else []
+    lines += [texts[name] for name in names if name not in plain]
+    without = [name for name in searched(spec) if name not in prior.knobs]
+    if without:
+        lines.append(f"none for {', '.join(without)}")
+    if spec.search.warm_start:
+        lines.append("the best trials of the studies of search.warm_start take the place of the catalogue's values")
+    titled = [("prior" if index == 0 else "", line) for index, line in enumerate(lines)]
+    return [*titled, ("first trials", _first_trials(spec, prior, plan))]
+
+
+def _is_plain(name: str, belief: KnobPrior) -> bool:
+    is_single = len(belief.cases) == 1 and not belief.cases[0][0] and belief.scaling is None
+    return is_single and belief.spread is None and _is_catalogues(name, belief)
+
+
+def _is_catalogues(name: str, belief: KnobPrior) -> bool:
+    start = CATALOGUE[name].start if name in CATALOGUE else None
+    return start is not None and start.source == belief.source
+
+
+def _belief_text(name: str, belief: KnobPrior, spec: StudySpec) -> str:
+    domain = spec.space[name]
+    text = f"{name} {centre_text(belief.cases, belief.scaling)}"
+    if belief.source.startswith("the range test"):
+        text = f"{name} in the middle of the bounds that are tested"
+    if belief.spread is not None:
+        is_log = isinstance(domain, FloatRange | IntRange) and domain.log
+        text += f", spread {belief.spread:.3g}{'x' if is_log else ''}"
+    source = belief.source.partition(";")[0]
+    return text if _is_catalogues(name, belief) else f"{text} ({source})"
+
+
+def _first_trials(spec: StudySpec, prior: Prior, plan: Plan) -> str:
+    """What the first trials are, without the values that the lines above have already."""
+    default = default_configuration(spec, prior, plan.calibration)
+    others = defaults_by_root(spec, prior, plan.calibration)[1:]
+    parts = []
+    for name in root_choices(spec, prior):
+        values = dict.fromkeys(
+            scalar_text(one[name]) for one in others if name in one and one[name] != default.get(name)
+        )
+        if values:
+            parts.append(f"{name} {', '.join(values)}")
+    enqueued = len(spec.search.enqueue)
+    before = f"after the {enqueued} of search.enqueue: " if enqueued else ""
+    return f"{before}these values{', then the same with ' if parts else ''}{'; with '.join(parts)}"

@@ -1,0 +1,46 @@
+"""Domains, conditions and centres in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from dialin.specification.catalogue import CATALOGUE
+from dialin.specification.catalogue.knob import Scaling
+from dialin.specification.wording import cases_text, centre_text, start_text
+
+SGD = {"optimizer": ("sgd", "nesterov")}
+
+
+@pytest.mark.parametrize(
+    ("cases", "text"),
+    [
+        ((({}, 0.1),), "0.1"),
+        (((SGD, 0.1), ({}, 1e-3)), "0.1 where optimizer is sgd or nesterov, else 0.001"),
+        ((({**SGD, "nesterov": (True,)}, 1 / 3),), "0.3333 where optimizer is sgd or nesterov and nesterov is true"),
+        ((({}, True),), "true"),
+    ],
+)
+def test_values_with_conditions(cases, text):
+    assert cases_text(cases) == text
+
+
+@pytest.mark.parametrize(
+    ("cases", "exponents", "text"),
+    [
+        ((({}, 0.1),), (({}, 1.0),), "0.1 at batch_size 128; in proportion to it"),
+        (((SGD, 0.1), ({}, 1e-3)), ((SGD, 1.0), ({}, 0.5)),
+         "0.1 where optimizer is sgd or nesterov, else 0.001, at batch_size 128; in proportion to it where optimizer is "
+         "sgd or nesterov, else with its square root"),
+        ((({}, 0.1),), (({}, -0.5),), "0.1 at batch_size 128; with its power of -0.5"),
+        ((({}, 0.1),), (({}, 0.0),), "0.1 at batch_size 128; the same at any other"),
+    ],
+)  # fmt: skip
+def test_a_centre_that_follows_another_knob(cases, exponents, text):
+    assert centre_text(cases, Scaling("batch_size", 128, exponents)) == text
+
+
+@pytest.mark.parametrize("knob", CATALOGUE.values(), ids=lambda knob: knob.name)
+def test_every_knob_says_where_a_search_begins(knob):
+    text = start_text(knob)
+    assert text
+    assert "lr_scaling" not in text
