@@ -51,6 +51,16 @@ def test_one_seed_gives_one_curve(digits):
     assert len(one.rates) == len(one.losses) == len(one.accuracies) == 20
 
 
+def test_the_rates_are_values_of_the_knob_which_lr_scaling_multiplies(digits):
+    plain = range_test(params(batch_size=256), digits, 1, Sweep(1e-3, 1, 12))
+    scaled = range_test(params(batch_size=256, lr_scaling="linear"), digits, 1, Sweep(0.5e-3, 0.5, 12))
+    assert scaled.rates == pytest.approx([rate / 2 for rate in plain.rates])
+    assert scaled.losses == pytest.approx(plain.losses, rel=1e-4)
+    assert scaled.losses != pytest.approx(
+        range_test(params(batch_size=256), digits, 1, Sweep(0.5e-3, 0.5, 12)).losses, rel=1e-4
+    )
+
+
 def test_it_ends_where_training_diverges(digits):
     curve = range_test(params(normalization="none", momentum=0.99), digits, 1, Sweep(1e-3, 1e3, 100))
     assert curve.diverged_at is not None

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from dialin.training.device_data import Split, Splits
 from dialin.training.network import build_network
 from dialin.training.optimizers import build_optimizer
 from dialin.training.precision import resolve
+from dialin.training.schedules import base_rate
 from dialin.training.step import TrainingStep
 
 DIVERGED = 4.0
@@ -135,8 +136,12 @@ class _StepAndLook:
         images, labels = self._draw(self._splits.train, self._configuration.optimizer.batch_size)
         images = augment(images, self._configuration.images.augmentation, self._generator)
         self._step.model.train()
-        loss = self._step.take(images, labels, lr).loss
+        loss = self._step.take(images, labels, self._scaled(lr)).loss
         return float(loss.detach()), *self._look()
+
+    def _scaled(self, lr: float) -> float:
+        """The rate of a step whose knob `lr` has this value: as in a trial, it follows the batch size."""
+        return base_rate(replace(self._configuration.optimizer, lr=lr))
 
     @torch.no_grad()
     def _look(self) -> tuple[float, float]:
