@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,11 @@ def rate_bounds(combination, doubts=(), low=1e-3, high=0.1):
         Curve(rates[:4], (2.0,) * 4, (0.1, 0.2, 0.7, 0.8), diverged_at=0.2),
     )
     return RateBounds(combination, low, high, Reading(low, high, high, None, None, None, low, high, doubts), curves)
+
+
+def rate_about(rate, doubts=()):
+    old = rate_bounds({"optimizer": "sgd"}, doubts, rate / 10, rate * 10)
+    return replace(old, rate=rate, reading=replace(old.reading, rate=rate))
 
 
 def of_class(tree, name):
@@ -45,6 +51,21 @@ def test_the_bounds_lie_on_the_axis_where_the_curve_has_them():
     rates = [float(pair.partition(",")[0]) for pair in of_class(tree, "seed0")[0].get("points").split()]
     assert float(band.get("x")) == pytest.approx(rates[1])
     assert float(band.get("x")) + float(band.get("width")) == pytest.approx(rates[3])
+
+
+def test_a_line_marks_the_rate_in_the_middle_of_its_band():
+    tree = ET.fromstring(str(draw_range_tests(Calibration((rate_about(0.01), rate_about(0.02, ("noisy",))), 3.0))))
+    texts = [text.text for text in tree.iter(f"{SVG}text")]
+    assert "rate: 0.01 (searched from 0.001 to 0.1)" in texts
+    assert "rate: 0.02 (searched from 0.002 to 0.2) (low confidence)" in texts
+    for line, band, is_unsure in zip(of_class(tree, "rate"), of_class(tree, "bounds"), (False, True), strict=True):
+        assert float(line.get("x1")) == pytest.approx(float(band.get("x")) + float(band.get("width")) / 2, abs=0.02)
+        assert ("unsure" in line.get("class")) is is_unsure
+
+
+def test_what_an_older_version_stored_has_no_such_line():
+    tree = ET.fromstring(str(draw_range_tests(Calibration((rate_bounds({}),), 3.0))))
+    assert not of_class(tree, "rate")
 
 
 def test_many_combinations_stand_in_rows(tmp_path):

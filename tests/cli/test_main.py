@@ -160,13 +160,15 @@ def test_the_range_test_of_one_configuration(dialin, tmp_path):
     done = dialin(
         "lr-range-test", "synthetic", "--set", "optimizer=sgd", "--set", "batch_size=128", "--plot", "a.svg", check=True
     )
+    assert "suggested rate" in done.stdout
     assert "suggested bounds" in done.stdout
     assert "confidence high" in done.stdout
     assert (tmp_path / "a.svg").read_text().startswith("<svg ")
     found = json.loads(
         dialin("lr-range-test", "synthetic", "--json", "--method", "third", "--seeds", "2", check=True).stdout
     )
-    assert found["bounds"]["high"] == pytest.approx(3 * found["bounds"]["low"])
+    assert found["rate"] == pytest.approx(found["reading"]["loss_minimum"] / 3)
+    assert found["bounds"] == {"low": pytest.approx(found["rate"] / 10), "high": pytest.approx(found["rate"] * 10)}
     assert len(found["curves"]) == 2
     assert "lr" not in found["params"]
     assert dialin("lr-range-test", "synthetic", "--max", "1e-9").returncode == 2

@@ -1,4 +1,4 @@
-"""The points, the bounds and the doubts that are read off curves of a range test, on curves made by hand."""
+"""The points, the rate, the bounds and the doubts that are read off curves of a range test, on curves made by hand."""
 
 from __future__ import annotations
 
@@ -35,12 +35,62 @@ def test_the_points_of_a_clean_curve():
     assert -3 < math.log10(reading.steepest) < -1
     assert reading.loss_minimum == reading.peak
     assert (reading.low, reading.high) == (reading.rises, reading.falls)
+    assert reading.rate == pytest.approx(math.sqrt(reading.rises * reading.falls))
     assert reading.confident
 
 
-def test_the_third_method():
-    reading = read_curves([made()], "third")
-    assert (reading.low, reading.high) == (pytest.approx(reading.peak / 3), reading.peak)
+def of_losses(losses, diverged_at=None):
+    rates = RATES[: len(losses)]
+    return Curve(rates, tuple(losses), (0.1,) * len(losses), diverged_at)
+
+
+@pytest.mark.parametrize(
+    ("curves", "rate"),
+    [
+        ([made()], 1e-1 / 3),
+        ([made(noise=0.02)], 1e-1 / 3),
+        ([made(rises=-5.0, peak=-2.0, falls=-1.0)], 1e-2 / 3),
+        ([made(peak=-1.2), made(peak=-0.8)], 1e-1 / 3),
+        ([made(falls=2.0, diverges=0.2)], 1e-1 / 3),
+        # The loss still falls where training diverges: the highest rate that was trained is the lowest loss.
+        ([made(peak=0.5, falls=2.0, diverges=-0.5)], 10**-0.55 / 3),
+        # A seed whose loss did not fall has no say.
+        ([made(), of_losses([2.3] * 141)], 1e-1 / 3),
+    ],
+)
+def test_the_rate_is_a_third_of_that_of_the_lowest_loss(curves, rate):
+    reading = read_curves(curves, "third")
+    assert math.log10(reading.rate) == pytest.approx(math.log10(rate), abs=0.11)
+    assert reading.rate == pytest.approx(reading.loss_minimum / 3)
+    assert (reading.low, reading.high) == (pytest.approx(reading.rate / 10), pytest.approx(reading.rate * 10))
+    assert reading.confident, reading.doubts
+
+
+@pytest.mark.parametrize(
+    ("curves", "doubt"),
+    [
+        ([of_losses([2.3] * 141)], "the loss did not fall: it is lowest within the first quarter of the rates"),
+        ([of_losses([2.3 + index / 1e3 for index in range(141)])], "the loss did not fall: it is lowest within the"),
+        ([made(peak=2.0, falls=3.0)], "the loss still fell at the highest rate"),
+        ([made(), made(peak=-2.2)], "seeds disagree by 1.2 decades on where the loss is lowest"),
+    ],
+)
+def test_doubts_about_the_lowest_loss(curves, doubt):
+    reading = read_curves(curves, "third")
+    assert not reading.confident
+    assert any(text.startswith(doubt) for text in reading.doubts), reading.doubts
+
+
+def test_without_a_fall_of_the_loss_there_is_no_rate():
+    reading = read_curves([of_losses([2.3] * 141), of_losses([2.3] * 30, 1e-4)], "third")
+    assert (reading.rate, reading.low, reading.high, reading.loss_minimum) == (None, None, None, None)
+    assert reading.diverges == pytest.approx(1e-4)
+
+
+def test_three_points_are_enough():
+    reading = read_curves([of_losses([2.3, 2.2, 2.1], 1e-5), of_losses([2.3], 2e-6)], "third")
+    assert reading.rate == pytest.approx(RATES[2] / 3)
+    assert reading.confident
 
 
 def test_divergence_bounds_what_never_falls():

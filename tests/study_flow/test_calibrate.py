@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -23,12 +24,18 @@ SPACE = """
 """
 
 
+OLD = """{"bounds": [{"combination": {"optimizer": "sgd"}, "low": 0.002, "high": 0.8, "reading": {"rises": 0.002,
+ "falls": 0.8, "peak": 0.1, "steepest": 0.01, "loss_minimum": 0.1, "diverges": 1.5, "low": 0.002, "high": 0.8,
+ "doubts": []}, "curves": [{"rates": [0.001, 0.1, 1.0], "losses": [2.3, 1.0, 2.0], "accuracies": [0.1, 0.8, 0.2],
+ "diverged_at": 1.5}]}], "epochs": 3.5, "warnings": []}"""
+
+
 def fake_tests(jobs, sweep):
     """sgd's curve lies two decades above adam's; at batch size 256 nothing can be seen."""
     shift = {"sgd": 0.0, "adam": -2.0}
     return [
         made(-3 + shift[p["optimizer"]], -1 + shift[p["optimizer"]], shift[p["optimizer"]],
-             height=0.01 if p["batch_size"] == 256 else 0.8)
+             height=0.0 if p["batch_size"] == 256 else 0.8)
         for p, _ in jobs
     ]  # fmt: skip
 
@@ -74,11 +81,55 @@ def test_a_test_takes_as_many_steps_as_a_twentieth_of_the_study_pays_for(tmp_pat
 
 def test_low_confidence_falls_back_with_a_warning(plan):
     by_combination = {tuple(b.combination.values()): b for b in plan.calibration.bounds}
-    low, high = (math.log10(value) for value in (by_combination["sgd", 64].low, by_combination["sgd", 64].high))
-    assert (low, high) == (pytest.approx(-2.8, abs=0.1), pytest.approx(0.1, abs=0.1))
-    assert (by_combination["sgd", 256].low, by_combination["sgd", 256].high) == (1e-4, 1.0)
-    assert len(plan.calibration.warnings) == 2
-    assert "optimizer sgd, batch_size 256: the curve is flat" in plan.calibration.warnings[0]
+    trusted = by_combination["sgd", 64]
+    low, rate, high = (math.log10(value) for value in (trusted.low, trusted.rate, trusted.high))
+    assert rate == pytest.approx(math.log10(0.1 / 3), abs=0.1)
+    assert (low, high) == (pytest.approx(rate - 1), pytest.approx(rate + 1))
+    for optimizer, default in (("sgd", 0.1), ("adam", 1e-3)):
+        unclear = by_combination[optimizer, 256]
+        assert unclear.rate == default
+        assert (unclear.low, unclear.high) == (pytest.approx(default / 100), pytest.approx(default * 100))
+    assert plan.calibration.warnings == (
+        "range test of optimizer sgd, batch_size 256: the loss did not fall: it is lowest within the first quarter of "
+        "the rates; the search starts from the default 0.1 instead",
+        "range test of optimizer adam, batch_size 256: the loss did not fall: it is lowest within the first quarter of "
+        "the rates; the search starts from the default 0.001 instead",
+    )
+
+
+def test_the_rate_is_in_the_middle_of_its_bounds(plan):
+    for bounds in plan.calibration.bounds:
+        assert bounds.rate_at(0.5) == pytest.approx(bounds.rate)
+    assert "  0.037 (searched from 0.0037 to 0.37)  optimizer sgd, batch_size 16" in plan.calibration.lines()
+
+
+def test_the_knees_are_kept_as_bounds(tmp_path):
+    plan = make_plan(space=SPACE.replace("seeds: 2", "seeds: 2, method: knees"))
+    found = calibrate(plan, fake_tests, lambda params, steps: 0.0, tmp_path / "c.json").calibration.bounds[0]
+    assert math.log10(found.low) == pytest.approx(-2.8, abs=0.1)
+    assert math.log10(found.high) == pytest.approx(0.1, abs=0.1)
+    assert found.rate_at(0.5) == pytest.approx(found.rate)
+
+
+def test_no_bound_is_above_what_is_allowed(tmp_path):
+    plan = make_plan(space="\n  lr: {range_test: {max: 100}}\n")
+    high = Curve(tuple(10.0**n for n in range(-4, 3)), (2.3, 2.3, 2.2, 2.1, 2.0, 1.0, 2.0), (0.1,) * 7)
+    far = replace(high, losses=(2.3, 2.3, 2.2, 2.1, 2.0, 1.0, 0.5), diverged_at=200.0)
+    found = calibrate(plan, lambda jobs, _: [far for _ in jobs], lambda *_: 0.0, tmp_path / "c.json").calibration
+    (bounds,) = found.bounds
+    assert (bounds.rate, bounds.high) == (pytest.approx(100 / 3), pytest.approx(100))
+    assert bounds.rate_at(0.5) == pytest.approx(bounds.rate)
+
+
+def test_what_an_older_version_stored_keeps_its_bounds(tmp_path):
+    """Positions between them are stored as `lr_share`: other bounds would make other rates of them."""
+    file = tmp_path / "calibration.json"
+    file.write_text(OLD)
+    plan = calibrate(make_plan(space=SPACE), lambda *_: pytest.fail("tested"), lambda *_: 0.0, file)
+    (bounds,) = plan.calibration.bounds
+    assert (bounds.low, bounds.high, bounds.rate, bounds.reading.rate) == (0.002, 0.8, None, None)
+    assert bounds.rate_at(0.5) == pytest.approx(0.04)
+    assert plan.calibration.lines()[-1] == "  0.002 to 0.8  optimizer sgd"
 
 
 def test_too_many_combinations_are_capped_with_a_warning():
@@ -136,5 +187,6 @@ def test_curves_that_break_down_at_once(tmp_path):
         lambda params, steps: 0.0,
         tmp_path / "c.json",
     )
-    assert (plan.calibration.bounds[0].low, plan.calibration.bounds[0].reading) == (1e-4, None)
+    assert (plan.calibration.bounds[0].rate, plan.calibration.bounds[0].reading) == (0.1, None)
+    assert plan.calibration.bounds[0].low == pytest.approx(1e-3)
     assert "training diverged within the first three steps for every seed" in plan.calibration.warnings[0]

@@ -11,7 +11,7 @@ from dialin.charts.svg import Scale, points, scale_over, tag
 from dialin.specification.range_tests import Calibration, Curve, RateBounds
 
 COLUMNS = 3
-HEAD = 44  # height above each chart, for the combination and its bounds
+HEAD = 44  # height above each chart, for the combination, its rate and its bounds
 SEED_COLOURS = ("#2f6fde", "#d9730d", "#2e8b57", "#8a4fc7", "#c2385a", "#0f8b8d")
 # MLflow and image viewers show the file without the page's style sheet.
 STYLE = f"""
@@ -23,6 +23,7 @@ text {{ font: 11.5px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", 
 .bounds {{ fill: #2e8b57; opacity: 0.14; }} .bounds.unsure {{ fill: #d9730d; }}
 .curve {{ fill: none; stroke-width: 1.5; stroke-linejoin: round; }}
 .diverged {{ stroke: #9aa3b2; stroke-dasharray: 2 4; }}
+.rate {{ stroke: #1f6b41; stroke-width: 1.5; }} .rate.unsure {{ stroke: #a34f00; }}
 {"".join(f".seed{index} {{ stroke: {colour}; }} " for index, colour in enumerate(SEED_COLOURS))}
 """
 
@@ -36,8 +37,9 @@ def write_range_tests(calibration: Calibration, path: Path) -> None:
 def draw_range_tests(calibration: Calibration) -> Markup:
     """Return charts of accuracy over the learning rate: one for each combination of knobs, with a curve for each seed.
 
-    The band is the range of learning rates that is searched; it is orange where the test gave no reading with high
-    confidence. A dotted line marks the rate at which the training diverged.
+    The band is the range of learning rates that is searched, and the line in its middle the rate that the search starts
+    from; both are orange where the test gave no reading with high confidence. A dotted line marks the rate at which the
+    training diverged.
     """
     columns = min(COLUMNS, len(calibration.bounds))
     rows = -(-len(calibration.bounds) // COLUMNS)
@@ -62,23 +64,33 @@ def _chart(tested: RateBounds, index: int) -> Markup:
     up = Scale(0.0, 1.0, BOTTOM, TOP)
     is_confident = tested.reading is not None and tested.reading.confident
     name = ", ".join(f"{knob} {value}" for knob, value in tested.combination.items()) or "all configurations"
-    bounds = f"bounds: {tested.low:.2g} to {tested.high:.2g}{'' if is_confident else ' (low confidence)'}"
+    label = "bounds" if tested.rate is None else "rate"
+    found = f"{label}: {tested.text()}{'' if is_confident else ' (low confidence)'}"
+    unsure = "" if is_confident else " unsure"
     left, right = across(tested.low), across(tested.high)
     return tag(
         "g",
         tag("text", name, class_="name", x=6, y=20),
-        tag("text", bounds, x=6, y=36),
+        tag("text", found, x=6, y=36),
         tag(
             "g",
-            tag("rect", tag("title", bounds), class_="bounds" if is_confident else "bounds unsure", x=left, y=TOP,
-                width=right - left, height=BOTTOM - TOP),
+            tag("rect", tag("title", found), class_=f"bounds{unsure}", x=left, y=TOP, width=right - left,
+                height=BOTTOM - TOP),
             y_axis(up, "accuracy on held-out images"),
             x_axis(across, "learning rate"),
+            *_rate(tested, f"rate{unsure}", across),
             *(mark for seed, curve in enumerate(tested.curves) for mark in _curve(curve, seed, across, up)),
             transform=f"translate(0 {HEAD})",
         ),
         transform=f"translate({index % COLUMNS * WIDTH} {index // COLUMNS * (HEIGHT + HEAD)})",
     )  # fmt: skip
+
+
+def _rate(tested: RateBounds, kind: str, across: Scale) -> list[Markup]:
+    if tested.rate is None:
+        return []
+    x = across(tested.rate)
+    return [tag("line", tag("title", f"rate: {tested.text()}"), class_=kind, x1=x, x2=x, y1=TOP, y2=BOTTOM)]
 
 
 def _curve(curve: Curve, seed: int, across: Scale, up: Scale) -> list[Markup]:

@@ -274,7 +274,7 @@ def show_plan(console: Console, plan: Plan, data: str = "") -> None:
 
 
 def show_range_test(console: Console, params: Mapping[str, Any], calibration: Calibration) -> None:
-    """The points of a range test's curve, the suggested bounds, and how certain they are."""
+    """The points of a range test's curve, the suggested rate, and how certain it is."""
     tested = calibration.bounds[0]
     shown = ("model", "optimizer", "batch_size", "normalization", "activation", "initialization")
     _print(console, ", ".join(f"{name} {params[name]}" for name in shown if name in params))
@@ -282,10 +282,13 @@ def show_range_test(console: Console, params: Mapping[str, Any], calibration: Ca
     if reading is not None:
         _show_points(console, reading)
     confidence = "high" if reading is not None and reading.confident else "low"
-    _print(console, f"suggested bounds           {tested.low:.3g} to {tested.high:.3g}, confidence {confidence}")
+    rate = "" if tested.rate is None else f"{tested.rate:.3g}"
+    _print(console, f"suggested rate             {rate}, confidence {confidence}")
     for doubt in reading.doubts if reading is not None else calibration.warnings:
         _print(console, f"  because {doubt}")
+    _print(console, f"suggested bounds           {tested.low:.3g} to {tested.high:.3g}")
     _print(console, f"in a space                 lr: {{min: {tested.low:.3g}, max: {tested.high:.3g}, log: true}}")
+    _print(console, f"  and for its prior        prior: {{lr: {rate}}}")
     runs = len(tested.curves)
     cost = f"{calibration.epochs:.1f} epochs of training, {runs} run{'s' * (runs != 1)}"
     _print(console, f"cost                       {cost}")
@@ -295,7 +298,6 @@ def _show_points(console: Console, reading: Reading) -> None:
     points = {
         "accuracy starts to rise": reading.rises,
         "loss falls fastest": reading.steepest,
-        "a third of the peak": None if reading.peak is None else reading.peak / 3,
         "accuracy is highest": reading.peak,
         "loss is lowest": reading.loss_minimum,
         "accuracy starts to fall": reading.falls,

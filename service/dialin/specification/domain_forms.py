@@ -217,12 +217,12 @@ class RangeForm(Form):
 
 
 class RangeTestOptions(Section):
-    """How the bounds of the learning rate are tested."""
+    """How the learning rate to search about is tested."""
 
     method: Literal["knees", "third"] = Field(
-        "knees",
-        description="knees: from where accuracy starts to rise to where it falls; third: from a third of the rate with "
-        "the highest accuracy to that rate",
+        "third",
+        description="third: a third of the rate at which the loss is lowest, with a factor 10 to both sides; knees: "
+        "the middle of the range from where accuracy starts to rise to where it falls",
     )
     per: list[str] = Field([], description="test each combination of these knobs apart, 24 at most")
     min: KnobBound = Field(1e-5, description="the first rate of the test")
@@ -252,9 +252,9 @@ class RangeTestOptions(Section):
 
 
 class RangeTestForm(Form):
-    """A learning rate whose bounds are tested before the search."""
+    """A learning rate that a range test finds before the search."""
 
-    range_test: RangeTestOptions = Field(description="the test that finds the bounds before the search begins")
+    range_test: RangeTestOptions = Field(description="the test that finds the rate before the search begins")
 
     @field_validator("range_test", mode="before", json_schema_input_type=RangeTestOptions | None)
     @classmethod

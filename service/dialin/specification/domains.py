@@ -106,11 +106,12 @@ class IntRange:
 
 @dataclass(frozen=True)
 class RangeTested:
-    """A learning rate whose bounds a range test finds before the search, once for each combination of other knobs.
+    """A learning rate that a range test finds before the search, once for each combination of other knobs.
 
-    The search then moves on a log scale from 0 to 1 between the bounds of its combination.
+    The search then moves on a log scale from 0 to 1 between bounds about the rate of its combination, which is at 0.5.
 
-    method: "knees" (from where accuracy starts to rise to where it falls) or "third" (of the best rate, to that rate).
+    method: "third" (a third of the rate at which the loss is lowest, and a factor 10 to both sides) or "knees" (from
+    where accuracy starts to rise to where it falls, and the middle of that).
     per: the knobs whose combinations are tested apart; empty: one test.
     low: the first rate of the test.
     high: the last rate of the test.
@@ -119,7 +120,7 @@ class RangeTested:
     when: the condition under which the knob exists.
     """
 
-    method: str = "knees"
+    method: str = "third"
     per: tuple[str, ...] = ()
     low: float = 1e-5
     high: float = 10.0

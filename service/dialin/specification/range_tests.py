@@ -1,4 +1,4 @@
-"""Records of the learning-rate range test: the sweep asked for, its curves, what was read off them, and the bounds."""
+"""Records of the learning-rate range test: the sweep asked for, its curves, the rate read off them, and the bounds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 from dialin.specification.domains import Scalar
 
 Method = Literal["knees", "third"]
+"""How a rate is read off the curves; `planning.range_test_reading` describes both."""
 _NO_NUMBERS = 1e6
 
 
@@ -58,9 +59,11 @@ class Reading:
     steepest: where the loss falls fastest over the logarithm of the rate.
     loss_minimum: where the loss is lowest.
     diverges: where training diverged.
-    low: the suggested lower bound of the search.
-    high: the suggested upper bound of the search.
-    doubts: why the bounds may be wrong, a sentence each; empty at high confidence.
+    low: the suggested lower bound of the search; None where no rate was read.
+    high: the suggested upper bound of the search; likewise.
+    doubts: why the rate may be wrong, a sentence each; empty at high confidence.
+    rate: the learning rate to search about, at the middle of the bounds on a log scale; None where the curves show
+    none, and in what versions before 2026-11-26 stored, which read bounds only.
     """
 
     rises: float | None
@@ -69,13 +72,14 @@ class Reading:
     steepest: float | None
     loss_minimum: float | None
     diverges: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     doubts: tuple[str, ...]
+    rate: float | None = None
 
     @property
     def confident(self) -> bool:
-        """Whether nothing speaks against the suggested bounds."""
+        """Whether nothing speaks against the rate."""
         return not self.doubts
 
 
@@ -84,10 +88,13 @@ class RateBounds:
     """The bounds of the learning rate for one combination of knobs.
 
     combination: the knobs that the test was made for, with their values; empty: every trial.
-    low: the lower bound, as read off the curves or, at low confidence, the catalogue's.
-    high: the upper bound, likewise.
+    low: the lower bound of the search.
+    high: the upper bound.
     reading: what the curves show; None when there was no curve to read.
     curves: the curves, one for each seed.
+    rate: the rate that the search starts from, at the middle of the bounds on a log scale: as read off the curves or,
+    at low confidence, the catalogue's default. None in what versions before 2026-11-26 stored: their bounds are not
+    about a rate.
     """
 
     combination: Mapping[str, Scalar]
@@ -95,6 +102,7 @@ class RateBounds:
     high: float
     reading: Reading | None
     curves: tuple[Curve, ...]
+    rate: float | None = None
 
     def rate_at(self, unit: float) -> float:
         """The rate at `unit`, from 0 (the lower bound) to 1 (the upper bound) on a log scale."""
@@ -103,6 +111,11 @@ class RateBounds:
     def unit_of(self, rate: float) -> float:
         """The inverse of `rate_at`; 0 or 1 for a rate beyond the bounds."""
         return min(1.0, max(0.0, math.log(rate / self.low) / math.log(self.high / self.low)))
+
+    def text(self) -> str:
+        """The rate and the bounds: "0.012 (searched from 0.0012 to 0.12)"; only the bounds where there is no rate."""
+        bounds = f"{self.low:.2g} to {self.high:.2g}"
+        return bounds if self.rate is None else f"{self.rate:.2g} (searched from {bounds})"
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,7 @@ class Calibration:
         found.append(f"the range tests cost as much as {self.epochs:.1f} epochs of training; learning rates to search:")
         for tested in self.bounds:
             name = ", ".join(f"{knob} {value}" for knob, value in tested.combination.items()) or "every trial"
-            found.append(f"  {tested.low:.2g} to {tested.high:.2g}  {name}")
+            found.append(f"  {tested.text()}  {name}")
         return found
 
     def bounds_for(self, params: Mapping[str, Scalar]) -> RateBounds:

@@ -30,7 +30,7 @@ def domain_text(domain: Domain) -> str:
             return "one of " + ", ".join(scalar_text(value) for value in values)
         case RangeTested(method=method, per=per):
             each = f", for each {', '.join(per)}" if per else ""
-            return f"between the bounds of a range test ({method}{each})"
+            return f"about the rate of a range test ({method}{each})"
         case FloatRange() | IntRange():
             step = f", step {domain.step:g}" if domain.step not in (None, 1) else ""
             return f"{scalar_text(domain.low)} to {scalar_text(domain.high)}{', log' if domain.log else ''}{step}"

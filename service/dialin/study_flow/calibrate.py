@@ -1,4 +1,4 @@
-"""The stage before the search: runs the range tests that a space asks for, and reads the bounds of `lr` from them."""
+"""The stage before the search: runs the range tests that a space asks for, and reads the rates of `lr` from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dialin.planning.seeds import seed_of_trial
 from dialin.settings import Settings
 from dialin.specification import active_params, searched
 from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.domains import Choice, Fixed, FloatRange, IntRange, RangeTested, Scalar
+from dialin.specification.domains import Choice, Fixed, FloatRange, IntRange, RangeTested, Scalar, is_number
 from dialin.specification.range_tests import Calibration, Curve, Method, RateBounds, Reading, Sweep
 from dialin.specification.study_spec import StudySpec
 from dialin.study_flow.calibration_file import read_calibration, write_calibration
@@ -25,6 +25,7 @@ from dialin.study_flow.session import Session
 MOST_COMBINATIONS = 24  # combinations of knobs that are tested
 MOST_COST = 1 / 20  # cost of all tests as a fraction of the study's epochs, where the space sets no number of steps
 FEWEST_STEPS, MOST_STEPS = 40, 200  # steps of a test, where the space sets no number of steps
+ABOUT_DEFAULT = 100.0  # bounds about the catalogue's default, where a test is not trusted: rate / this to rate * this
 # Seeds are numbered like trials. Trials are numbered from 0, so numbers below 0 give the tests seeds of their own.
 FIRST_SEED_NUMBER = -1000
 
@@ -38,7 +39,7 @@ CostInEpochs = Callable[[Params, int], float]
 def run_range_tests(plan: Plan, session: Session) -> Plan:
     """Run the range tests that the plan's space asks for on the session's executor; return the plan with the results.
 
-    The bounds are added to the event log, and a chart of the curves is written to the study's folder.
+    The rates are added to the event log, and a chart of the curves is written to the study's folder.
     """
 
     def run_tests(jobs: Sequence[tuple[Params, int]], sweep: Sweep) -> Sequence[Curve]:
@@ -71,7 +72,7 @@ def run_one_range_test(
 
 
 def calibrate(plan: Plan, run_tests: RunTests, cost_in_epochs: CostInEpochs, file: Path) -> Plan:
-    """Return the plan with the bounds that its range tests found; unchanged when its space asks for no range test.
+    """Return the plan with the rates that its range tests found; unchanged when its space asks for no range test.
 
     The results are written to `file`, and a resumed study reads them from there. When the file is damaged, the tests
     are run again and a warning says so.
@@ -97,7 +98,7 @@ def _calibrate(plan: Plan, domain: RangeTested, run_tests: RunTests, cost_in_epo
     curves_by_configuration = _curves(plan.spec, configurations, domain, steps, run_tests)
     bounds, epochs = [], 0.0
     for combination, params, curves in zip(combinations, configurations, curves_by_configuration, strict=True):
-        tested, doubts = _read_bounds(combination, curves, domain)
+        tested, doubts = _read_rate(combination, params, curves, domain)
         bounds.append(tested)
         warnings += doubts
         epochs += sum(cost_in_epochs(params, len(curve.rates)) for curve in curves)
@@ -109,14 +110,14 @@ def calibrate_one(
 ) -> tuple[dict[str, Scalar], Calibration]:
     """Test the configuration with every searched knob at the middle of its values; return it and the result.
 
-    Unlike in `calibrate`, the bounds are those that were read from the curves even if the confidence is low: a person
-    looks at them, and no study depends on them.
+    Unlike in `calibrate`, the rate is the one that was read from the curves even if the confidence is low: a person
+    looks at it, and no study depends on it.
     """
     params = _configuration(spec, {})
     (curves,) = _curves(spec, [params], domain, domain.steps or MOST_STEPS, run_tests)
-    tested, warnings = _read_bounds({}, curves, domain)
+    tested, warnings = _read_rate({}, params, curves, domain)
     if tested.reading is not None:
-        tested = replace(tested, low=tested.reading.low, high=tested.reading.high)
+        tested = _as_read({}, tested.reading, curves) or tested
     epochs = sum(cost_in_epochs(params, len(curve.rates)) for curve in curves)
     return params, Calibration((tested,), epochs, tuple(warnings))
 
@@ -185,24 +186,44 @@ def _configuration(spec: StudySpec, combination: Params) -> dict[str, Scalar]:
     return active_params(spec, chosen)
 
 
-def _read_bounds(combination: Params, curves: tuple[Curve, ...], domain: RangeTested) -> tuple[RateBounds, list[str]]:
-    """The bounds that the curves of a combination give, and a warning where they are not used.
+def _read_rate(
+    combination: Params, params: Params, curves: tuple[Curve, ...], domain: RangeTested
+) -> tuple[RateBounds, list[str]]:
+    """The rate that the curves of a combination give, with its bounds, and a warning where it is not used.
 
-    Without a reading of high confidence the bounds are the typical range of the learning rate: a search in a range that
-    is too wide costs trials, one in a wrong range misses the best value.
+    `params`: the configuration that was tested. Without a reading of high confidence the rate is the catalogue's
+    default beside these params, and its bounds are wider: a search in a range that is too wide costs trials, one in a
+    wrong range misses the best value.
     """
-    method: Method = "third" if domain.method == "third" else "knees"
-    typical = CATALOGUE["lr"].typical
-    low, high = (float(typical.low), float(typical.high)) if typical is not None else (domain.low, domain.high)
+    method: Method = "knees" if domain.method == "knees" else "third"
     reading: Reading | None = None
     try:
         reading = read_curves(curves, method)
     except ValueError as error:
         doubts = str(error)
     else:
-        if reading.confident:
-            return RateBounds(combination, reading.low, reading.high, reading, curves), []
+        found = _as_read(combination, reading, curves)
+        if reading.confident and found is not None:
+            return found, []
         doubts = "; ".join(reading.doubts)
+    rate = CATALOGUE["lr"].default(params)
+    assert is_number(rate)  # of every row of `lr`
+    low, high = _bounds_about(rate, ABOUT_DEFAULT)
     name = ", ".join(f"{knob} {value}" for knob, value in combination.items()) or "this space"
-    warning = f"range test of {name}: {doubts}; {low:g} to {high:g} is searched instead"
-    return RateBounds(combination, low, high, reading, curves), [warning]
+    warning = f"range test of {name}: {doubts}; the search starts from the default {rate:g} instead"
+    return RateBounds(combination, low, high, reading, curves, rate), [warning]
+
+
+def _as_read(combination: Params, reading: Reading, curves: tuple[Curve, ...]) -> RateBounds | None:
+    """The rate of a reading with its bounds, which stay below the highest rate that is allowed; None: it has none."""
+    if reading.rate is None or reading.high is None:
+        return None
+    low, high = _bounds_about(reading.rate, reading.high / reading.rate)
+    return RateBounds(combination, low, high, reading, curves, reading.rate)
+
+
+def _bounds_about(rate: float, factor: float) -> tuple[float, float]:
+    """The bounds a factor below and above a rate. The factor is less where the upper one would not be allowed."""
+    highest = CATALOGUE["lr"].high
+    factor = factor if highest is None else min(factor, highest / rate)
+    return rate / factor, rate * factor

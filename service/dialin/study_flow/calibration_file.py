@@ -57,6 +57,7 @@ def _calibration(data: Mapping[str, Any]) -> Calibration:
             if entry["reading"]
             else None,
             curves=tuple(Curve(**{key: _tupled(value) for key, value in curve.items()}) for curve in entry["curves"]),
+            rate=entry.get("rate"),  # versions before 2026-11-26 stored bounds only
         )
         for entry in data["bounds"]
     ]

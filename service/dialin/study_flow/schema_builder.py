@@ -300,6 +300,7 @@ def range_test(params: Mapping[str, Any], calibration: Calibration) -> dict[str,
     reading = None if tested.reading is None else asdict(tested.reading)
     return {
         "params": {name: value for name, value in params.items() if name != "lr"},
+        "rate": tested.rate,
         "bounds": {"low": tested.low, "high": tested.high},
         "confident": tested.reading is not None and tested.reading.confident,
         "reading": reading,

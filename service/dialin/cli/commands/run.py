@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     add_spec(plan)
     add_data_dir(plan)
     test = add_command(
-        commands, "lr-range-test", _lr_range_test, "find the bounds of the learning rate for one configuration"
+        commands, "lr-range-test", _lr_range_test, "find the learning rate to search about for one configuration"
     )
     add_spec(test)
     _add_range_test(test)
@@ -59,10 +59,10 @@ def _add_range_test(parser: Parser) -> None:
     parser.add_argument(
         "--method",
         type=one_of("--method", _METHODS),
-        default="knees",
+        default="third",
         metavar="|".join(_METHODS),
-        help="how bounds are read off the curves: knees (the default), where accuracy starts to rise and to fall; "
-        "third, a third of the rate of the highest accuracy, and that rate",
+        help="how the rate is read off the curves: third (the default), a third of the rate at which the loss is "
+        "lowest; knees, the middle between the rates at which accuracy starts to rise and to fall",
     )
     parser.add_argument("--plot", metavar="FILE", help="draw the curves to this SVG file")
 
