@@ -40,7 +40,7 @@ import numpy as np  # noqa: E402
 from tests.benchmarks.curves.tasks import Task, load_task, module_of  # noqa: E402
 from tests.benchmarks.simulation import Course, simulate  # noqa: E402
 
-MODULES = ("dialin", "stock", "syne_tune")
+MODULES = ("dialin", "stock", "syne_tune", "optuna_gp", "smac", "neps")
 
 
 class Setting(NamedTuple):
