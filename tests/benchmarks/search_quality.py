@@ -3,6 +3,7 @@
     python tests/benchmarks/search_quality.py [--table lcbench|conditional] [--tasks T ...] [--judge] [--seeds 4]
                                               [--searchers NAME ...] [--prior good|bad|none] [--budget 20]
                                               [--workers 8] [--processes 2] [--json FILE] [--join FILE ...]
+                                              [--from MODULE ...]
 
 `--workers` workers train at once, each epoch taking the seconds that the table says; a worker that is free asks at
 once. Regret is (best known - best observed) / (best known - worst) of a task: 0 is the best that a search of its own
@@ -14,7 +15,8 @@ need more than twice the budget's epochs to spend its seconds ends there, and th
 the regret at that time: an upper bound. A line under the table counts such columns. The mean is over tasks and seeds,
 its standard error over seeds; ranks are over searchers within a task and a seed.
 
-`--judge` takes the tasks that nothing may be tuned on. `--prior` says what the searches that take a prior are told (a
+`--from` takes only the searches of these modules of `searchers/`: the peers do not go into one environment (see the
+Makefile). `--judge` takes the tasks that nothing may be tuned on. `--prior` says what the searches that take a prior are told (a
 table's module says how it is found). With `--json` each simulation is kept in the file when it ends, and those that the
 file holds are not run again. `--join` prints the table of several such files, and simulates nothing.
 """
@@ -63,11 +65,11 @@ class Run(NamedTuple):
 Courses = dict[Run, Course]
 
 
-def searchers(wanted: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+def searchers(wanted: Sequence[str] | None, modules: Sequence[str] = MODULES) -> tuple[dict[str, Any], list[str]]:
     """Name -> what makes one; and a line for each module that cannot be had here."""
     found: dict[str, Any] = {}
     missing = []
-    for name in MODULES:
+    for name in modules:
         if wanted and set(wanted) <= set(found):
             break
         try:
@@ -106,7 +108,7 @@ def main() -> None:
     marks = tuple(mark for mark in module.MARKS if mark <= (arguments.budget or max(module.MARKS)))
     setting = Setting(arguments.table, prior, marks, arguments.workers)
     tasks = arguments.tasks or (module.JUDGING if arguments.judge else module.TASKS)
-    found, missing = searchers(arguments.searchers)
+    found, missing = searchers(arguments.searchers, arguments.modules)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     runs = [Run(task, name, seed) for name in found for task in tasks for seed in seeds]
     courses = _read(arguments.json, setting) if arguments.json is not None and arguments.json.is_file() else {}
@@ -125,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", nargs="+")
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--searchers", nargs="+")
+    parser.add_argument("--from", dest="modules", nargs="+", choices=MODULES, default=MODULES)
     parser.add_argument("--prior")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--first-seed", type=int, default=0)

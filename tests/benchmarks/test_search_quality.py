@@ -282,7 +282,7 @@ def test_what_a_file_holds_is_not_simulated_again(tmp_path: Path, monkeypatch: p
         return course(0.5, 0.4, 0.3, 0.2)
 
     monkeypatch.setattr(search_quality, "_simulated", simulated)
-    monkeypatch.setattr(search_quality, "searchers", lambda wanted: ({"one": None}, []))
+    monkeypatch.setattr(search_quality, "searchers", lambda wanted, modules: ({"one": None}, []))
     file = tmp_path / "a.json"
     command = ["search_quality.py", "--table", "conditional", "--tasks", "fair_super:31", "--processes", "1"]
     for seeds in ("1", "3"):
