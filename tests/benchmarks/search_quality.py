@@ -18,7 +18,8 @@ its standard error over seeds; ranks are over searchers within a task and a seed
 `--from` takes only the searches of these modules of `searchers/`: the peers do not go into one environment (see the
 Makefile). `--judge` takes the tasks that nothing may be tuned on. `--prior` says what the searches that take a prior are told (a
 table's module says how it is found). With `--json` each simulation is kept in the file when it ends, and those that the
-file holds are not run again. `--join` prints the table of several such files, and simulates nothing.
+file holds are not run again. `--join` prints the table of several such files, and simulates nothing;
+a search with another prior than the first file's has it in its name.
 """
 
 from __future__ import annotations
@@ -159,11 +160,11 @@ def _write(path: Path, setting: Setting, courses: Mapping[Run, Course]) -> None:
     part.replace(path)
 
 
-def _read(path: Path, setting: Setting | None = None) -> Courses:
+def _read(path: Path, setting: Setting) -> Courses:
     """The courses of a file. SystemExit where they were simulated under another setting than this one."""
     data = json.loads(path.read_text())
     stored = _setting_of(data)
-    if setting is not None and stored != setting:
+    if stored != setting:
         raise SystemExit(f"{path} was measured with {stored}, and this is {setting}")
     fields = Run._fields
     return {
@@ -179,11 +180,15 @@ def _setting_of(data: Mapping[str, Any]) -> Setting:
 
 
 def joined(paths: Sequence[Path]) -> tuple[Setting, Courses]:
-    """The courses of several files of one setting, on the tasks and seeds that all searches have."""
+    """The courses of several files, on the tasks and seeds that all searches have. Their setting may differ in the prior:
+    a search with another prior than that of the first file has it in its name."""
     setting = _setting_of(json.loads(paths[0].read_text()))
     courses: Courses = {}
     for path in paths:
-        courses |= _read(path, setting)
+        prior = _setting_of(json.loads(path.read_text())).prior
+        note = "" if prior == setting.prior else f", prior: {prior}"
+        read = _read(path, setting._replace(prior=prior))
+        courses |= {run._replace(search=run.search + note): course for run, course in read.items()}
     places: dict[str, set[tuple[str, int]]] = {}
     for run in courses:
         places.setdefault(run.search, set()).add((run.task, run.seed))

@@ -268,6 +268,14 @@ def test_files_are_joined_on_the_tasks_and_seeds_that_all_searches_have(tmp_path
     assert text.index("| two |") < text.index("| one |")
 
 
+def test_a_joined_search_with_another_prior_has_it_in_its_name(tmp_path: Path) -> None:
+    run = Run("a", "one", 0)
+    search_quality._write(tmp_path / "good.json", SETTING, {run: course(0.5, 0.4)})
+    search_quality._write(tmp_path / "bad.json", SETTING._replace(prior="bad"), {run: course(0.6, 0.5)})
+    _, courses = search_quality.joined([tmp_path / "good.json", tmp_path / "bad.json"])
+    assert list(courses) == [run, run._replace(search="one, prior: bad")]
+
+
 def test_files_of_another_setting_are_refused(tmp_path: Path) -> None:
     search_quality._write(tmp_path / "a.json", SETTING, {Run("a", "one", 0): course(0.5, 0.4)})
     with pytest.raises(SystemExit, match="prior='bad'"):
