@@ -28,6 +28,10 @@ class StudyFolder:
         return self.root / "pareto"
 
     @property
+    def pareto_plot(self) -> Path:
+        return self.root / "pareto.svg"
+
+    @property
     def events(self) -> Path:
         """The folder of the study's event log and of the files of its recorder, which copies the log to MLflow."""
         return self.root / "spool"  # the name of the first release, so that its folders can still be read

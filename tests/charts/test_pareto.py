@@ -9,7 +9,16 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from dialin.charts.frame import BOTTOM, LEFT, RIGHT, TOP
-from dialin.charts.pareto import MOST_DOTS, Mark, MetricAxis, draw_pareto, legend, pairs, pareto_charts, write_pareto
+from dialin.charts.pareto import (
+    MOST_DOTS,
+    Mark,
+    MetricAxis,
+    draw_pareto,
+    legend,
+    pairs,
+    pareto_charts,
+    write_pareto_chart,
+)
 
 ERROR, SIZE = MetricAxis("error", "min"), MetricAxis("parameters", "min")
 ACCURACY, SECONDS = MetricAxis("accuracy", "max"), MetricAxis("epoch_seconds", "min", "s")
@@ -46,7 +55,7 @@ def test_each_kind_of_trial_has_a_shape_of_its_own_and_says_what_it_is():
     assert cross.find("title").text == "trial 3: complete, error 0.0500, parameters 900, violates a constraint"
     assert tree.get("role") == "img"
     about = tree.find("desc").text
-    assert "2 on the Pareto front, 1 dominated, 1 violates a constraint" in about
+    assert "2 on the Pareto front, 1 not on the front, 1 violates a constraint" in about
     assert "error 0.1000 (trial 0) and parameters 100 (trial 1)" in about
     assert {element.text for element in of_class(tree, "axis-title")} == {
         "error, lower is better",
@@ -136,11 +145,11 @@ def test_what_is_shown_is_text_and_never_markup():
 
 def test_the_file_has_its_own_colours_for_light_and_dark_and_a_legend(tmp_path):
     path = tmp_path / "charts" / "pareto.svg"
-    write_pareto(MARKS, [ERROR, SIZE], path)
+    write_pareto_chart(MARKS, [ERROR, SIZE], path)
     tree = ET.parse(path).getroot()
     text = "".join(tree.itertext())
     assert "prefers-color-scheme: dark" in text
-    assert "dominated" in text
+    assert "not on the front" in text
     assert "Pareto front of error and parameters" in text
     assert len(read(draw_pareto(MARKS, [ERROR, SIZE, ACCURACY])).findall("{http://www.w3.org/2000/svg}svg")) == 3
     assert len(read(legend()).findall("li")) == 3

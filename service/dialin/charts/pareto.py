@@ -1,27 +1,30 @@
 """The trials of a study of several metrics as scatter plots of two metrics each, with the Pareto front as a staircase.
 
 Pure functions. A trial's kind is told by the shape of its mark as well as by its colour: a diamond lies on the front, a
-circle is dominated, a cross violates a constraint. For three metrics and more there is a plot for each pair of them.
+circle does not, a cross violates a constraint. For three metrics and more there is a plot for each pair of them.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from dialin.charts.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, chart, empty_chart, x_axis, y_axis
 from dialin.charts.svg import Scale, points, scale_over, tag
+from dialin.specification.study_spec import PythonSpec, StudySpec
 from dialin.texts import measure_text
 
 MOST_DOTS = 400  # trials that are drawn apart from the front, which is drawn whole; a browser draws more too slowly
 MOST_PAIRED = 4  # of more metrics, each is drawn against the first alone: every pair would be too many plots
 ROOM = 0.06  # of an axis beyond its outermost marks
-KINDS = {"front": "on the Pareto front", "dominated": "dominated", "infeasible": "violates a constraint"}
+KINDS = {"front": "on the Pareto front", "dominated": "not on the front", "infeasible": "violates a constraint"}
+UNITS = {"epoch_seconds": "s", "memory": "MiB"}  # of what trials over a data set measure
 COLUMNS, HEAD = 3, 30  # of the file: plots in a row, height above them for the legend
 # MLflow and image viewers show the file without the page's style sheet.
 STYLE = """
@@ -72,6 +75,26 @@ class Mark:
     """One of KINDS."""
 
 
+def axes_of(spec: StudySpec) -> list[MetricAxis]:
+    """Return the metrics of a study as axes. The unit of a value that a person's own function reports is unknown."""
+    units = {} if isinstance(spec.objective, PythonSpec) else UNITS
+    return [MetricAxis(metric.name, metric.mode, units.get(metric.name, "")) for metric in spec.metrics]
+
+
+def marks_of(trials: Iterable[Mapping[str, Any]], front: Collection[int]) -> list[Mark]:
+    """Return the marks of the trials that have a value. `trials`: mappings with the fields of `schemas.Trial`; `front`:
+    the numbers of those on the Pareto front."""
+    return [
+        Mark(trial["trial"], trial["state"], trial["metrics"], _kind(trial, front))
+        for trial in trials
+        if trial["metrics"] is not None
+    ]
+
+
+def _kind(trial: Mapping[str, Any], front: Collection[int]) -> str:
+    return "front" if trial["trial"] in front else "infeasible" if trial["violated"] else "dominated"
+
+
 def pareto_charts(marks: Sequence[Mark], axes: Sequence[MetricAxis]) -> list[Markup]:
     """Return a plot for each pair of metrics: the first of the pair up, the second across.
 
@@ -97,7 +120,7 @@ def legend() -> Markup:
     return tag("ul", *items, class_="legend shapes", aria_hidden="true")
 
 
-def write_pareto(marks: Sequence[Mark], axes: Sequence[MetricAxis], path: Path) -> None:
+def write_pareto_chart(marks: Sequence[Mark], axes: Sequence[MetricAxis], path: Path) -> None:
     """Write the plots to one SVG file, which has its own colours and size, and create its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{draw_pareto(marks, axes)}\n", encoding="utf-8")

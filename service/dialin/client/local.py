@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from dialin import schemas
-from dialin.errors import ConflictError, NoResultError, UnreadableError
-from dialin.events.best_value_curve import BestValueCurve
+from dialin.errors import ConflictError, UnreadableError
+from dialin.events.best_value_curve import curve_of
 from dialin.events.log import metric_of, read_events
 from dialin.events.served import served_data
 from dialin.events.types import StudyStarted
@@ -24,6 +24,7 @@ from dialin.paths import OutputFolder
 from dialin.results.claims import judge
 from dialin.results.diagnosis import diagnose
 from dialin.results.export import best_config
+from dialin.search.goals import Goals
 from dialin.search.records import TrialRecord
 from dialin.settings import Settings
 from dialin.specification import damage_of, stored_spec
@@ -103,30 +104,29 @@ class LocalStudies:
         snapshot = self._read(reference)
         return _trial(snapshot, snapshot.find_trial(number))
 
-    def best(self, reference: str) -> schemas.Best:
-        """The best configuration so far. Raises NoResultError while no trial has reported a finite value."""
-        return schema_builder.best(self._read(reference))
+    def best(self, reference: str, trial: int | None = None) -> schemas.Best:
+        """The best configuration so far; with several metrics that of the Pareto front which is best by the first.
 
-    def best_yaml(self, reference: str) -> str:
-        """The best configuration as a specification that trains it again. Raises NoResultError as `best`."""
+        `trial`: the trial of the front that is wanted. Raises NoResultError while no trial has reported a finite value
+        or none meets the constraints, and UsageError for a trial that is not on the front.
+        """
+        return schema_builder.best(self._read(reference), trial)
+
+    def pareto(self, reference: str) -> list[schemas.ParetoPoint]:
+        """The Pareto front; with one metric the best trial alone. Empty while there is none."""
+        return schema_builder.pareto(self._read(reference))
+
+    def best_yaml(self, reference: str, trial: int | None = None) -> str:
+        """The configuration of `best` as a specification that trains it again. Raises as that method."""
         snapshot = self._read(reference)
-        best = snapshot.result.best
-        if best is None:
-            raise NoResultError(f"study {snapshot.row.id} has no best configuration yet: no trial has a finite value")
-        return best_config(snapshot.spec, snapshot.trials[best.trial], snapshot.result)
+        found = schema_builder.best_trial(snapshot, trial)
+        return best_config(snapshot.spec, snapshot.trials[found.trial], snapshot.result)
 
     def curve(self, reference: str) -> schemas.BestCurve:
         """How the best value improved over epochs, trials and seconds."""
         snapshot = self._read(reference)
-        objective = snapshot.spec.objective
-        collected = BestValueCurve(objective.mode == "max").read_on(self._out.study(snapshot.row.id).events)
-        points, left_out = collected.shown()
-        return schemas.BestCurve(
-            metric=objective.metric,
-            mode=objective.mode,
-            points=[schemas.CurvePoint(**vars(point)) for point in points],
-            left_out=left_out,
-        )
+        curve = curve_of(Goals.of(snapshot.spec)).read_on(self._out.study(snapshot.row.id).events)
+        return schema_builder.best_curve(curve.shown())
 
     def logs(self, reference: str, tail: int, trial: int | None = None) -> Mapping[str, str]:
         """The last `tail` lines of each log, by the log's name: the driver's first, then those of trials that have
@@ -257,7 +257,7 @@ class LocalStudies:
 
 
 def _trial(snapshot: StudySnapshot, record: TrialRecord) -> schemas.Trial:
-    return schema_builder.trial(record, snapshot.spec.objective.mode == "max")
+    return schema_builder.trial(record, Goals.of(snapshot.spec))
 
 
 def _log_files(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,8 @@
 """Rebuilds a study's event log from the storage of its search, where lines of the log are lost or damaged.
 
-The storage has every trial's parameters and state, and the study's metric of every epoch; the other metrics it has of
-the last epoch only. Rebuilt events follow the lines that exist, and the recorder leaves out what MLflow has already.
+The storage has every trial's parameters and state, and of every epoch the study's metrics and what its constraints
+bound; the other metrics it has of the last epoch only. Rebuilt events follow the lines that exist, and the recorder
+leaves out what MLflow has already.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def rebuilt_events(started: StudyStarted, metric: str, records: Sequence[TrialRe
         ended = max(began, milliseconds(record.ended_at, began + len(record.values)))
         yield TrialStarted(record.number, record.params, record.began, time=began)
         for place, (epoch, value) in enumerate(sorted(record.values.items()), 1):
-            metrics = {**(record.metrics if epoch == record.epochs_done else {}), metric: value}
+            others = {name: curve[epoch] for name, curve in record.others.items() if epoch in curve}
+            metrics = {**(record.metrics if epoch == record.epochs_done else {}), **others, metric: value}
             time = began + (ended - began) * place // len(record.values)
             yield EpochReported(record.number, epoch, metrics, finite(value), time)
         if record.state in _ENDS:

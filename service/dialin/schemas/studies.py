@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from dialin.lifecycle import ENDED, TRIAL_ENDED, StudyState, TrialState
-from dialin.schemas.common import Mode, Page
+from dialin.schemas.common import Mode, Page, Params
 
 
 class TrialCounts(BaseModel):
@@ -45,6 +45,20 @@ class Links(BaseModel):
     )
 
 
+class Metric(BaseModel):
+    """One of several metrics that a study optimizes."""
+
+    name: str
+    mode: Mode
+
+
+class Bound(BaseModel):
+    """A constraint on what trials measure."""
+
+    min: float | None = None
+    max: float | None = None
+
+
 class Study(BaseModel):
     """A study in short."""
 
@@ -55,9 +69,19 @@ class Study(BaseModel):
     unreadable: str = Field("", description="Which stored parts cannot be read, and why; empty if all can be read.")
     owner: str | None = Field(description="Whose token submitted it; null for a study that was run without a server.")
     priority: int = Field(description="Studies of a higher priority start first.")
-    metric: str = Field(description="The metric that is optimized.")
+    metric: str = Field(description="The metric that is optimized; of several, the first.")
     mode: Mode = Field(description="Whether the metric is maximized or minimized.")
-    best: float | None = Field(description="The best value among complete trials; among all while none is complete.")
+    metrics: list[Metric] | None = Field(None, description="All metrics, where it optimizes several; null for one.")
+    constraints: dict[str, Bound] | None = Field(
+        None, description="What trials must keep to, by the name of what they measure; null where there is nothing."
+    )
+    best: float | None = Field(
+        description="The best value of the metric among complete trials; among all while none is complete. Only trials "
+        "that meet the constraints count."
+    )
+    front: int | None = Field(
+        None, description="How many trials are on the Pareto front of several metrics; null for one metric."
+    )
     trials: TrialCounts
     seconds: float = Field(description="How long it has been driven so far, over all attempts.")
     created_at: float
@@ -123,6 +147,8 @@ class Study(BaseModel):
     def line(self) -> str:
         """Where the study stands, in one line for a terminal or a log."""
         parts = [f"{self.trials.ended}/{self.trials.budget} trials", f"{self.trials.running} running"]
+        if self.front is not None:
+            parts.append(f"{self.front} on the Pareto front")
         if self.best is not None:
             parts.append(f"best {self.metric} {self.best:.4g}")
         if self.ended:
@@ -163,10 +189,35 @@ class TestScores(BaseModel):
     )
 
 
+class ParetoPoint(BaseModel):
+    """A trial of the Pareto front: no other trial is at least as good in every metric and better in one."""
+
+    trial: int
+    values: dict[str, float] = Field(description="Each metric after `epoch`, by name.")
+    bounded: dict[str, float] | None = Field(
+        None, description="What the constraints bound, after `epoch`, by name; null without constraints."
+    )
+    epoch: int = Field(description="The epoch that counts: the first that was best by the first metric.")
+    params: Params
+    link: str | None = Field(
+        None,
+        description="The configuration: a path of the server, which answers with JSON, or with the specification that "
+        "trains it again for `Accept: application/yaml`.",
+    )
+
+
 class StudyInFull(Study, TestScores):
     """A study with its specification and what was found out about it."""
 
     spec: str = Field(description="The specification, as YAML.")
+    pareto: list[ParetoPoint] | None = Field(
+        None,
+        description="The Pareto front of several metrics, from the best by the first one to the worst: of the complete "
+        "trials that meet the constraints, or while there is none, of the others; null for one metric.",
+    )
+    violations: dict[str, int] | None = Field(
+        None, description="How many trials violate each constraint, by its name; null without constraints."
+    )
     epochs: EpochCounts = Field(default_factory=EpochCounts)
     seconds_left: float | None = Field(None, description="An estimate for a running study; null while there is none.")
     claim: str | None = Field(None, description="How the claim that the study puts to the test was judged.")

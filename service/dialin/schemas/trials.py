@@ -39,11 +39,24 @@ class Trial(BaseModel):
         "`rank`, `of`, `quota`, `cutoff`; null while it has not ended.",
     )
     continues: int | None = Field(description="The trial whose training it continues, in a study that was extended.")
-    value: float | None = Field(description="Its best value of the metric.")
+    value: float | None = Field(description="Its best value of the metric; of several metrics, of the first.")
     best_epoch: int | None = Field(description="The first epoch that reached `value`.")
+    metrics: dict[str, float] | None = Field(
+        None,
+        description="With several metrics or with constraints: each metric, and what the constraints bound, after "
+        "`best_epoch`, by name; null otherwise, and while there is no value.",
+    )
+    violated: list[str] | None = Field(
+        None, description="The constraints that it violates, by name; null without constraints or without a value."
+    )
     loss: float | None = Field(description="val_loss after its last epoch, where it is measured; it breaks ties.")
     epochs: int = Field(description="How many epochs it has trained.")
-    values: dict[str, float | None] = Field(description="The metric by epoch; null for a number that is not finite.")
+    values: dict[str, float | None] = Field(
+        description="The metric by epoch, of several the first; null for a number that is not finite."
+    )
+    others: dict[str, dict[str, float | None]] | None = Field(
+        None, description="The further metrics, and what constraints bound, by name and epoch; null without any."
+    )
     params: Params
     seed: int
     started_at: float | None
@@ -53,6 +66,11 @@ class Trial(BaseModel):
         None, description="Its run in MLflow, once it is there: a path of this server, or an address."
     )
 
+    @property
+    def is_feasible(self) -> bool | None:
+        """Whether it meets the constraints; None without constraints, or before it has a value."""
+        return None if self.violated is None else not self.violated
+
 
 class TrialPage(Page):
     """A part of the trials of a study."""
@@ -61,14 +79,20 @@ class TrialPage(Page):
 
 
 class Best(TestScores):
-    """The best configuration so far."""
+    """The best configuration so far; with several metrics one of the Pareto front."""
 
     trial: int
-    value: float
+    value: float = Field(description="The metric; of several, the first.")
     epoch: int = Field(description="The first epoch that reached `value`.")
     params: Params
     metric: str
     mode: Mode
+    values: dict[str, float] | None = Field(
+        None, description="With several metrics: each of them after `epoch`, by name; null for one."
+    )
+    bounded: dict[str, float] | None = Field(
+        None, description="What the constraints bound, after `epoch`, by name; null without constraints."
+    )
     state: StudyState = Field(description="The study's state.")
 
 
@@ -85,9 +109,18 @@ class CurvePoint(BaseModel):
 
 
 class BestCurve(BaseModel):
-    """How the best value grew: every report that improved it, from complete trials or not, and the last report."""
+    """How the best value grew: every report that improved it, from complete trials or not, and the last report.
+
+    With several metrics it is the hypervolume of what was reported so far: `metric` is `hypervolume`, and the `value`
+    of a point is the study's first metric in that report.
+    """
 
     metric: str
     mode: Mode
+    reference: dict[str, float] | None = Field(
+        None,
+        description="With several metrics: the hypervolume is the dominated share of the box from this point to the "
+        "best value of each metric. The point lies beyond the worst of the front, by a tenth of the front's range.",
+    )
     points: list[CurvePoint]
     left_out: int = Field(0, description="How many improvements are not among the points, where there are thousands.")

@@ -16,15 +16,17 @@ from typing import Any, TypeVar
 from cachetools import LRUCache
 
 from dialin.errors import reading
-from dialin.events.best_value_curve import BestValueCurve, CurvePoint
+from dialin.events.best_value_curve import Curve, ShownCurve, curve_of
 from dialin.lifecycle import ACTIVE, StudyState
 from dialin.paths import OutputFolder
+from dialin.search.goals import Goals
 from dialin.search.records import TrialRecord
 from dialin.search.storage import close_storage, open_storage
 from dialin.search.trial_rows import TrialReader
 from dialin.server.trial_view import TrialView
 from dialin.settings import Settings
 from dialin.specification import damage_of, stored_spec
+from dialin.specification.metrics import Metric
 from dialin.store.studies import StudyRow
 from dialin.study_flow.calibration_file import read_calibration
 from dialin.study_flow.snapshot import StudySnapshot, mirror_lag_of, result_of
@@ -36,6 +38,7 @@ MOST_STUDIES = 1024  # in memory
 
 T = TypeVar("T")
 _Stamp = tuple[StudyState, float | None]
+_UNKNOWN = Goals((Metric("", "max"),), {})
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class _Kept:
         self.reader = reader
         self.view: TrialView | None = None
         self.stamp: _Stamp | None = None  # of the study when `view` was made
-        self.curve: BestValueCurve | None = None
+        self.curve: Curve | None = None
 
     @property
     def bytes(self) -> int:
@@ -135,12 +138,12 @@ class SharedStudyReader:
         lag = self.lag(row)
         return StudySnapshot(row, spec, view.records, result, calibration, lag.events, mirror_note=lag.text())
 
-    def best_values(self, row: StudyRow, maximize: bool) -> tuple[Sequence[CurvePoint], int]:
-        """Every report that improved the best value, and the last report; and how many were left out."""
+    def curve(self, row: StudyRow, goals: Goals) -> ShownCurve:
+        """How the best value grew: every report that improved it, and the last report."""
         folder = self._out.study(row.id).events
         with self._exclusive(row) as kept:
-            if kept.curve is None or kept.curve.maximize is not maximize:
-                kept.curve = BestValueCurve(maximize)
+            if kept.curve is None or kept.curve.goals != goals:
+                kept.curve = curve_of(goals)
             return kept.curve.read_on(folder).shown()
 
     def lag(self, row: StudyRow) -> Lag:
@@ -176,10 +179,10 @@ class SharedStudyReader:
 
 def _view_of(row: StudyRow, records: Sequence[TrialRecord], before: TrialView | None) -> TrialView:
     # Without a readable specification it is not known which value is better; the trials are counted all the same.
-    maximize = bool(damage_of(row.spec)) or stored_spec(row.spec).objective.mode == "max"
-    if before is not None and before.records is records and before.maximize is maximize:
+    goals = _UNKNOWN if damage_of(row.spec) else Goals.of(stored_spec(row.spec))
+    if before is not None and before.records is records and before.goals == goals:
         return before
-    return TrialView(records, maximize)
+    return TrialView(records, goals)
 
 
 def _stamp(row: StudyRow) -> _Stamp:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast, overload
 from cachetools import LRUCache
 
 from dialin import schemas
+from dialin.search.goals import Goals
 from dialin.search.records import TrialRecord
 from dialin.study_flow import schema_builder
 from dialin.study_flow.schema_builder import TRIAL_FIELDS
@@ -21,11 +22,11 @@ T = TypeVar("T")
 class TrialView:
     """Trials that do not change any more. What is computed for one caller is there for the next. Thread safe."""
 
-    def __init__(self, records: Sequence[TrialRecord], maximize: bool) -> None:
+    def __init__(self, records: Sequence[TrialRecord], goals: Goals) -> None:
         self.records = records
         """The trials, by number."""
-        self.maximize = maximize
-        """Whether a larger value is better."""
+        self.goals = goals
+        """The metrics, and whether a larger value is better; the constraints."""
         self._lock = threading.RLock()
         self._derived: LRUCache[Hashable, Any] = LRUCache(MOST_DERIVED)
         self._columns: dict[str, Sequence[Any]] = {}
@@ -48,7 +49,7 @@ class TrialView:
 
     def trial(self, index: int, link: str | None) -> schemas.Trial:
         """The trial at that place of `records`. `link`: its run in MLflow."""
-        return schema_builder.trial(self.records[index], self.maximize, link)
+        return schema_builder.trial(self.records[index], self.goals, link)
 
     def column(self, name: str) -> Sequence[Any]:
         """One field of `schemas.Trial`, of all trials."""
@@ -56,21 +57,23 @@ class TrialView:
         if found is None:
             read = TRIAL_FIELDS[name]
             with self._lock:
-                found = self._columns.setdefault(name, [read(record, self.maximize) for record in self.records])
+                found = self._columns.setdefault(name, [read(record, self.goals) for record in self.records])
         return found
 
-    def ordered(self, field: str, reverse: bool, states: Collection[str]) -> Sequence[int]:
+    def ordered(self, field: str, reverse: bool, states: Collection[str], metric: str | None = None) -> Sequence[int]:
         """Places in `records`, sorted by a field; of equal trials the earlier one first, and those without a value last
-        in both directions. `states`: only trials in these; empty: all."""
+        in both directions. `states`: only trials in these; empty: all. `metric`: which of the `metrics` to sort by."""
 
         def order() -> Sequence[int]:
             values, state_of = self.column(field), self.column("state")
+            if metric is not None:
+                values = [None if named is None else named.get(metric) for named in values]
             wanted = [index for index in range(len(self)) if not states or state_of[index] in states]
             known = [index for index in wanted if values[index] is not None]
             known.sort(key=values.__getitem__, reverse=reverse)
             return [*known, *(index for index in wanted if values[index] is None)]
 
-        return self.derived(("order", field, reverse, frozenset(states)), order)
+        return self.derived(("order", field, metric, reverse, frozenset(states)), order)
 
     def rows(self, link: Callable[[int], str | None]) -> TrialRows:
         """All trials as mappings. `link`: the run in MLflow of a trial, by its number."""
@@ -94,7 +97,7 @@ class TrialRow(Mapping[str, Any]):
             return self._link(record.number)
         if name in _COLUMNS:
             return self._view.column(name)[self._index]
-        return TRIAL_FIELDS[name](record, self._view.maximize)
+        return TRIAL_FIELDS[name](record, self._view.goals)
 
     def __iter__(self) -> Iterator[str]:
         return iter((*TRIAL_FIELDS, "link"))
@@ -127,7 +130,7 @@ class TrialRows(Sequence[TrialRow]):
 
 
 # Fields that are asked of all trials at once, to sort or to count them.
-_COLUMNS = frozenset({"trial", "state", "value", "best_epoch", "loss", "epochs"})
+_COLUMNS = frozenset({"trial", "state", "value", "best_epoch", "loss", "epochs", "metrics", "violated"})
 
 
 def _size_of(value: object) -> int:

@@ -18,7 +18,8 @@ from dialin.specification.domains import (
     RangeTested,
     Scalar,
 )
-from dialin.texts import scalar_text
+from dialin.specification.metrics import BoundSpec
+from dialin.texts import measure_text, scalar_text
 
 
 def domain_text(domain: Domain) -> str:
@@ -45,6 +46,13 @@ def when_text(domain: Domain) -> str:
 def condition_text(when: Condition) -> str:
     """A condition: "optimizer is sgd or nesterov and schedule is step"; "" for one that always holds."""
     return " and ".join(f"{name} is {' or '.join(map(scalar_text, values))}" for name, values in when.items())
+
+
+def bound_text(name: str, bound: BoundSpec) -> str:
+    """A constraint: "parameters at most 1,000,000", "accuracy at least 0.9"."""
+    low = f"at least {measure_text(bound.min)}" if bound.min is not None else ""
+    high = f"at most {measure_text(bound.max)}" if bound.max is not None else ""
+    return f"{name} {' and '.join(filter(None, (low, high)))}"
 
 
 def cases_text(cases: Sequence[tuple[Condition, Scalar]]) -> str:

@@ -15,6 +15,7 @@ from dialin.search.records import TrialRecord
 from dialin.specification import to_yaml
 from dialin.study_flow.ending import Ending
 from dialin.study_flow.mirror import ending_event
+from dialin.study_flow.result_files import draw_front
 from dialin.study_flow.session import Session
 from dialin.study_flow.snapshot import StudySnapshot, paths_of
 from dialin.texts import one_line
@@ -82,6 +83,7 @@ def _result(ending: Ending, plan: Plan, session: Session) -> Result:
     if result.front:
         result = replace(result, paths={**paths, "pareto": str(session.folder.pareto)})
         write_pareto(session.folder.pareto, plan.spec, ending.trials, result)
+        draw_front(plan.spec, result, ending.trials, session.folder.pareto_plot)
     elif (best := result.best) is not None:
         file = session.folder.best_config
         result = replace(result, paths={**paths, "best_config": str(file)})

@@ -22,13 +22,16 @@ from dialin.planning.plan import Plan
 from dialin.results.claims import judge
 from dialin.results.leaderboard import describe
 from dialin.results.summary import Result
+from dialin.search.goals import Goals
 from dialin.search.records import TrialRecord
 from dialin.search.storage import opened_storage
 from dialin.search.trial_rows import read_study
 from dialin.settings import Settings
 from dialin.specification import damage_of, sampler_of, searched, spec_of_study, to_yaml
 from dialin.specification.domains import Scalar
+from dialin.specification.metrics import Metric
 from dialin.specification.study_spec import PythonSpec, StudySpec
+from dialin.specification.wording import bound_text
 from dialin.store.database_errors import check_mlflow_file
 from dialin.store.leases import holder
 from dialin.store.storage_errors import is_disk_full
@@ -36,6 +39,7 @@ from dialin.store.studies import StudyRow
 from dialin.study_flow.calibration_file import read_calibration
 from dialin.study_flow.ending import end_of_error, on_error
 from dialin.study_flow.read_back import find_study, open_studies
+from dialin.study_flow.result_files import files_for_mlflow
 from dialin.study_flow.snapshot import result_of
 from dialin.tracking.lag import Lag, read_lag, recorder_lock
 from dialin.tracking.mirror import Mirror
@@ -157,12 +161,20 @@ def params_of(spec: StudySpec) -> dict[str, Scalar]:
         **subject,
         "metric": objective.metric,
         "mode": objective.mode,
+        **_several(spec),
         "sampler": sampler_of(spec),
         "seed": spec.search.seed,
         "trials": spec.budget.trials,
         "epochs": spec.budget.epochs,
         "searched": ", ".join(searched(spec)),
     }
+
+
+def _several(spec: StudySpec) -> dict[str, Scalar]:
+    """The parameters that only a study of several metrics or with constraints has."""
+    metrics = ", ".join(f"{metric.name} ({metric.mode})" for metric in spec.metrics) if spec.has_front else ""
+    bounds = ", ".join(bound_text(name, bound) for name, bound in spec.constraints.items())
+    return {name: text for name, text in (("metrics", metrics), ("constraints", bounds)) if text}
 
 
 def ending_event(
@@ -172,13 +184,19 @@ def ending_event(
     None: now."""
     claim = judge(spec, spec.claim, records).text() if spec.claim is not None else ""
     # MLflow shows the note, in Markdown, on the page of the run.
-    tags = {"mlflow.note.content": describe(result, records, claim)}
+    tags = {"mlflow.note.content": describe(result, records, claim, Goals.of(spec))}
+    if result.front:
+        tags["dialin.front_trials"] = ", ".join(str(one.trial) for one in result.front)
     if result.best is not None:
         tags["dialin.best_trial"] = str(result.best.trial)
         tags["dialin.test_trial"] = "none" if result.test_trial is None else str(result.test_trial)
-    files = [str(file) for file in (folder.best_config, folder.calibration, folder.range_tests_plot) if file.exists()]
+    files = [str(file) for file in files_for_mlflow(folder, result)]
     at = time.time() if ended_at is None else ended_at
     return StudyEnded(result.state, result.reason, _metrics(result), tags, tuple(files), milliseconds(at))
+
+
+def _best_on_front(result: Result, metric: Metric) -> float:
+    return max((one.values[metric.name] for one in result.front), key=lambda value: metric.sign * value)
 
 
 def _metrics(result: Result) -> dict[str, float]:
@@ -188,6 +206,9 @@ def _metrics(result: Result) -> dict[str, float]:
     metrics["seconds"] = result.seconds
     if result.best is not None:
         metrics[f"best_{result.metric}"] = result.best.value
+    if result.front:
+        metrics |= {f"best_{metric.name}": _best_on_front(result, metric) for metric in result.metrics}
+        metrics["front_trials"] = float(len(result.front))
     # MLflow never forgets a metric: NaN replaces the score of an earlier look, which belonged to another best trial.
     metrics |= {f"test_{name}": math.nan for look in result.looks for name in look.values}
     metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}

@@ -1,4 +1,4 @@
-"""Builds the models of `dialin.schemas` from stored studies and trials, and from plans.
+"""Builds the models of `dialin.schemas` from stored studies and trials.
 
 The server, its page and the commands all build them here, so that each model is filled in one way.
 """
@@ -8,24 +8,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from dialin import schemas
-from dialin.errors import NoResultError
+from dialin.errors import NoResultError, UsageError
+from dialin.events.best_value_curve import ShownCurve
 from dialin.lifecycle import ACTIVE, StudyState, TrialState
-from dialin.planning.plan import Plan
-from dialin.planning.prior import KnobPrior, Prior, defaults_by_root, prior_of
-from dialin.results.summary import Result, find_best
-from dialin.search.ranking import LOSS, best_value, peak_of
+from dialin.results.looks import look_at
+from dialin.results.summary import BestTrial, Result, find_front
+from dialin.search.goals import Goals
+from dialin.search.ranking import LOSS, Peak, peak_of
 from dialin.search.records import TrialRecord
-from dialin.specification import damage_of, lint, sampler_of, stored_spec, uses_prior
-from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.domains import Domain, FloatRange, IntRange, Scalar
+from dialin.specification import damage_of, stored_spec
+from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding
-from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import StudySpec
-from dialin.specification.wording import cases_text, centre_text, domain_text, knob_text, start_text, when_text
 from dialin.store.entries import Entry
 from dialin.store.studies import StudyRow
 from dialin.study_flow.snapshot import StudySnapshot
@@ -41,6 +39,8 @@ class Outcome:
     """The number of trials in each state."""
     best: float | None
     """The best value so far; None while no trial has reported a finite one."""
+    front: int | None = None
+    """How many trials are on the Pareto front; None with one metric."""
 
 
 # The outcome of a study without trials.
@@ -54,14 +54,20 @@ def outcome_in_summary(row: StudyRow) -> Outcome | None:
     """
     if row.state is not StudyState.COMPLETE or "trials" not in row.summary:
         return None
-    return Outcome({**NO_OUTCOME.counts, **row.summary["trials"]}, (row.summary.get("best") or {}).get("value"))
+    front = row.summary.get("front")
+    best = (row.summary.get("best") or {}).get("value")
+    return Outcome({**NO_OUTCOME.counts, **row.summary["trials"]}, best, None if front is None else len(front))
 
 
 def outcome_of_trials(spec: StudySpec | None, records: Sequence[TrialRecord]) -> Outcome:
     """Return the outcome of these trials. `spec`: None if it cannot be read; then the best value is unknown."""
     counted = Counter(record.state for record in records)
-    best = find_best(spec, records) if spec is not None else None
-    return Outcome({state.value: counted[state] for state in TrialState}, None if best is None else best.value)
+    front = find_front(spec, records) if spec is not None else ()
+    return Outcome(
+        {state.value: counted[state] for state in TrialState},
+        front[0].value if front else None,
+        len(front) if spec is not None and spec.has_front else None,
+    )
 
 
 def study(
@@ -91,7 +97,10 @@ def study(
         unreadable="; ".join(filter(None, (row.damage, unreadable, *damage))),
         metric=str(row.summary.get("metric", "")) if spec is None else spec.objective.metric,
         mode="max" if spec is None else spec.objective.mode,
+        metrics=_metrics(spec),
+        constraints=_constraints(spec),
         best=outcome.best,
+        front=outcome.front,
         trials=schemas.TrialCounts.model_validate({**outcome.counts, "budget": budget}),
         seconds=driven_seconds(entry, now),
         created_at=row.created_at,
@@ -101,6 +110,18 @@ def study(
         links=links or schemas.Links(),
         **_submission_fields(entry),
     )
+
+
+def _metrics(spec: StudySpec | None) -> list[schemas.Metric] | None:
+    if spec is None or not spec.has_front:
+        return None
+    return [schemas.Metric(name=metric.name, mode=metric.mode) for metric in spec.metrics]
+
+
+def _constraints(spec: StudySpec | None) -> dict[str, schemas.Bound] | None:
+    if spec is None or not spec.constraints:
+        return None
+    return {name: schemas.Bound(min=bound.min, max=bound.max) for name, bound in spec.constraints.items()}
 
 
 def _submission_fields(entry: Entry) -> dict[str, Any]:
@@ -147,7 +168,9 @@ def study_in_full(
     more: dict[str, Any] = {"spec": row.spec, "history": row.history()}
     if snapshot is not None:
         more |= {
-            **test_scores(snapshot.result),
+            **test_scores(snapshot.result, None),
+            "pareto": pareto(snapshot, short.links.best) if snapshot.spec.has_front else None,
+            "violations": violations(snapshot.spec, snapshot.trials),
             "epochs": schemas.EpochCounts.model_validate(snapshot.result.epochs),
             "seconds_left": seconds_left,
             "claim": claim,
@@ -157,42 +180,104 @@ def study_in_full(
     return schemas.StudyInFull.model_validate({**dict(short), **more})
 
 
-def best(snapshot: StudySnapshot) -> schemas.Best:
-    """Return the best configuration so far. Raises NoResultError, with the reason, while there is none."""
-    found = snapshot.result.best
-    if found is None:
-        raise NoResultError(_why_no_result(snapshot.row))
+def pareto(snapshot: StudySnapshot, link: str | None = None) -> list[schemas.ParetoPoint]:
+    """Return the Pareto front; with one metric the best trial alone. Empty while there is none.
+
+    `link`: the server's path of the best configuration, if it is a server's.
+    """
+    result = snapshot.result
+    front = result.front if snapshot.spec.has_front else filter(None, [result.best])
+    return [
+        schemas.ParetoPoint(
+            trial=one.trial,
+            values=dict(one.values) or {result.metric: one.value},
+            bounded=dict(one.bounded) or None,
+            epoch=one.epoch,
+            params=dict(one.params),
+            link=f"{link}?trial={one.trial}" if link is not None else None,
+        )
+        for one in front
+    ]
+
+
+def violations(spec: StudySpec, records: Sequence[TrialRecord]) -> dict[str, int] | None:
+    """Return how many trials violate each constraint; None for a study without constraints."""
+    if not spec.constraints:
+        return None
+    goals = Goals.of(spec)
+    points = filter(None, map(goals.point_of, records))
+    counted = Counter(name for point in points for name in goals.violated(point))
+    return {name: counted[name] for name in spec.constraints}
+
+
+def best(snapshot: StudySnapshot, number: int | None = None) -> schemas.Best:
+    """Return the best configuration so far; with several metrics that of the Pareto front which is best by the first.
+
+    `number`: the trial of the front that is wanted. Raises NoResultError, with the reason, while there is none, and
+    UsageError for a trial that is not on the front.
+    """
+    found, result = best_trial(snapshot, number), snapshot.result
     return schemas.Best(
         trial=found.trial,
         value=found.value,
         epoch=found.epoch,
         params=dict(found.params),
-        metric=snapshot.result.metric,
+        metric=result.metric,
         mode=snapshot.spec.objective.mode,
+        values=dict(found.values) or None,
+        bounded=dict(found.bounded) or None,
         state=snapshot.row.state,
-        **test_scores(snapshot.result),
+        **test_scores(result, found.trial),
     )
 
 
-def test_scores(result: Result) -> dict[str, Any]:
-    """Return the fields of `schemas.TestScores`."""
+def best_trial(snapshot: StudySnapshot, number: int | None = None) -> BestTrial:
+    """Return the trial of `best`. Raises as that function."""
+    result = snapshot.result
+    if result.best is None:
+        raise NoResultError(_why_no_result(snapshot))
+    front = result.front or [result.best]
+    found = result.best if number is None else next((one for one in front if one.trial == number), None)
+    if found is None:
+        numbers = ", ".join(str(one.trial) for one in front)
+        what = "on the Pareto front" if result.front else "the best one"
+        raise UsageError(f"trial {number} is not {what} of study {snapshot.row.id}; allowed: {numbers}")
+    return found
+
+
+def test_scores(result: Result, trial: int | None) -> dict[str, Any]:
+    """Return the fields of `schemas.TestScores`. `trial`: the trial that is asked about; None: the best one."""
+    number = result.best.trial if trial is None and result.best is not None else trial
+    look = look_at(result.looks, number)
     return {
-        "test": None if result.test is None else dict(result.test),
-        "test_trial": result.test_trial,
+        "test": None if look is None else dict(look.values),
+        "test_trial": None if look is None else look.trial,
         "test_looks": [schemas.TestLook(trial=look.trial, values=dict(look.values)) for look in result.looks],
     }
 
 
-def _why_no_result(row: StudyRow) -> str:
+def _why_no_result(snapshot: StudySnapshot) -> str:
+    row = snapshot.row
+    what = why_no_best(snapshot.spec, snapshot.trials)
     if row.state in ACTIVE:
-        return f"study {row.id} is {row.state.value}, and no trial has reported a finite value yet"
+        return f"study {row.id} is {row.state.value}, and {what} yet"
     why = f": {row.reason}" if row.reason else ""
-    return f"study {row.id} is {row.state.value}{why}; no trial has reported a finite value"
+    return f"study {row.id} is {row.state.value}{why}; {what}"
 
 
-def trial(record: TrialRecord, maximize: bool, link: str | None = None) -> schemas.Trial:
-    """Return a trial. `maximize`: whether the metric is maximized. `link`: the address of its run in MLflow."""
-    fields = {name: read(record, maximize) for name, read in TRIAL_FIELDS.items()}
+def why_no_best(spec: StudySpec, records: Sequence[TrialRecord]) -> str:
+    """Return why a study has no best configuration: "no trial has reported a finite value", or that none meets the
+    constraints, with how many violate each."""
+    violated = violations(spec, records)
+    if violated and any(violated.values()):
+        counts = ", ".join(f"{count} violate{'s' * (count == 1)} {name}" for name, count in violated.items() if count)
+        return f"no trial that has not failed meets the constraints ({counts})"
+    return "no trial has reported a finite value"
+
+
+def trial(record: TrialRecord, goals: Goals, link: str | None = None) -> schemas.Trial:
+    """Return a trial. `goals`: the study's. `link`: the address of its run in MLflow."""
+    fields = {name: read(record, goals) for name, read in TRIAL_FIELDS.items()}
     return schemas.Trial.model_validate({**fields, "link": link})
 
 
@@ -200,9 +285,46 @@ def _values(record: TrialRecord) -> dict[str, float | None]:
     return {str(epoch): _finite(value) for epoch, value in record.values.items()}
 
 
-def _best_epoch(record: TrialRecord, maximize: bool) -> int | None:
-    peak = peak_of(record.values, maximize)
+def _others(record: TrialRecord, goals: Goals) -> dict[str, dict[str, float | None]] | None:
+    """The curves of what counts beside the first metric."""
+    if not goals.further:
+        return None
+    return {
+        name: {str(epoch): _finite(value) for epoch, value in record.others.get(name, {}).items()}
+        for name in goals.further
+    }
+
+
+def _peak(record: TrialRecord, goals: Goals) -> Peak | None:
+    """The best value of the first metric, and its epoch."""
+    if goals.is_single:
+        return peak_of(record.values, goals.metrics[0].mode == "max")
+    point = goals.point_of(record)
+    return None if point is None else Peak(point.values[0], point.epoch)
+
+
+def _best_value(record: TrialRecord, goals: Goals) -> float | None:
+    peak = _peak(record, goals)
+    return None if peak is None else peak.value
+
+
+def _best_epoch(record: TrialRecord, goals: Goals) -> int | None:
+    peak = _peak(record, goals)
     return None if peak is None else peak.epoch
+
+
+def _metrics_of(record: TrialRecord, goals: Goals) -> dict[str, float] | None:
+    """Every metric and every bounded quantity at the point of a trial; None with one metric and no constraint."""
+    point = None if goals.is_single else goals.point_of(record)
+    if point is None:
+        return None
+    named = {metric.name: value for metric, value in zip(goals.metrics, point.values, strict=True)}
+    return {**named, **point.bounded}
+
+
+def _violated(record: TrialRecord, goals: Goals) -> list[str] | None:
+    point = goals.point_of(record) if goals.constraints else None
+    return None if point is None else list(goals.violated(point))
 
 
 def _finite(value: float | None) -> float | None:
@@ -222,17 +344,20 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 # Each field of `schemas.Trial` has its own function, so that the page computes only those of thousands of trials that
 # it shows.
-TRIAL_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
+TRIAL_FIELDS: Mapping[str, Callable[[TrialRecord, Goals], Any]] = {
     "trial": lambda record, _: record.number,
     "state": lambda record, _: record.state.value,
     "reason": lambda record, _: record.reason,
     "decision": lambda record, _: None if record.decision is None else record.decision.to_data(),
     "continues": lambda record, _: record.continues,
-    "value": lambda record, maximize: best_value(record.values, maximize),
+    "value": _best_value,
     "best_epoch": _best_epoch,
+    "metrics": _metrics_of,
+    "violated": _violated,
     "loss": lambda record, _: _finite(record.metrics.get(LOSS)),
     "epochs": lambda record, _: record.epochs_done,
     "values": lambda record, _: _values(record),
+    "others": _others,
     "params": lambda record, _: {name: _shown(value) for name, value in record.params.items()},
     "seed": lambda record, _: record.seed,
     "started_at": lambda record, _: record.started_at,
@@ -241,69 +366,13 @@ TRIAL_FIELDS: Mapping[str, Callable[[TrialRecord, bool], Any]] = {
 }
 
 
-def plan(planned: Plan) -> schemas.Plan:
-    """Return what a specification would do."""
-    spec = planned.spec
-    prior = prior_of(spec, planned.calibration) if uses_prior(spec) else Prior()
-    return schemas.Plan(
-        name=spec.name,
-        objective=spec.objective.model_dump(),
-        knobs={
-            name: schemas.PlannedKnob(domain=domain_text(domain), when=when_text(domain))
-            for name, domain in spec.space.items()
-        },
-        trials=spec.budget.trials,
-        epochs=spec.budget.epochs,
-        rungs=list(planned.rungs),
-        concurrency=planned.concurrency,
-        sampler=sampler_of(spec),
-        prior={name: _planned_prior(belief, spec.space[name]) for name, belief in prior.knobs.items()},
-        first_trials=defaults_by_root(spec, prior, planned.calibration) if prior.knobs else [],
-        resources=schemas.PlannedResources(cpus=planned.resources.cpus, gpus=planned.resources.gpus),
-        most_epochs=planned.most_epochs,
-        likely_epochs=planned.likely_epochs,
-        warnings=[schemas.LintWarning(path=each.path, message=each.message) for each in lint(spec)],
+def best_curve(curve: ShownCurve) -> schemas.BestCurve:
+    """Return how the best value, or the hypervolume of several metrics, grew."""
+    points = [schemas.CurvePoint.model_construct(**vars(point)) for point in curve.points]  # thousands, and ours
+    return schemas.BestCurve(
+        metric=curve.metric,
+        mode="min" if curve.mode == "min" else "max",
+        points=points,
+        left_out=curve.left_out,
+        reference=curve.reference,
     )
-
-
-def _planned_prior(belief: KnobPrior, domain: Domain) -> schemas.PlannedPrior:
-    is_log = isinstance(domain, FloatRange | IntRange) and domain.log
-    spread = "" if belief.spread is None else f"{belief.spread:.3g}{'x' if is_log else ''}"
-    return schemas.PlannedPrior(centre=centre_text(belief.cases, belief.scaling), spread=spread, source=belief.source)
-
-
-def knobs() -> list[schemas.Knob]:
-    """Return every knob of the catalogue."""
-    return [
-        schemas.Knob(
-            name=knob.name,
-            group=knob.group,
-            values=knob_text(knob),
-            typical=None if knob.typical is None else domain_text(knob.typical),
-            applies={name: list(values) for name, values in knob.applies.items()},
-            summary=knob.summary,
-            source=knob.source,
-            default=cases_text(knob.defaults),
-            start=start_text(knob),
-            start_source="" if knob.start is None else knob.start.source,
-        )
-        for knob in CATALOGUE.values()
-    ]
-
-
-def range_test(params: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
-    """Return the range test of one configuration, as `dialin lr-range-test --json` prints it.
-
-    `params`: every knob of the configuration.
-    """
-    tested = calibration.bounds[0]
-    reading = None if tested.reading is None else asdict(tested.reading)
-    return {
-        "params": {name: value for name, value in params.items() if name != "lr"},
-        "rate": tested.rate,
-        "bounds": {"low": tested.low, "high": tested.high},
-        "confident": tested.reading is not None and tested.reading.confident,
-        "reading": reading,
-        "epochs": calibration.epochs,
-        "curves": [asdict(curve) for curve in tested.curves],
-    }

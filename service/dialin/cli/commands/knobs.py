@@ -27,9 +27,9 @@ def add(commands: Commands) -> None:
 
 def _knobs(arguments: argparse.Namespace) -> None:
     from dialin.cli.render import show_knob, show_knobs
-    from dialin.study_flow import schema_builder
+    from dialin.study_flow import plan_builder
 
-    knobs = {knob.name: knob for knob in schema_builder.knobs()}
+    knobs = {knob.name: knob for knob in plan_builder.knobs()}
     name = arguments.knob
     if name is not None and name not in knobs:
         raise UsageError(f"knob {name!r}: {did_you_mean(name, knobs)}")

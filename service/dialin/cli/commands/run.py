@@ -81,12 +81,12 @@ def _plan(arguments: argparse.Namespace) -> None:
     from dialin.execution.local_cluster import local_shape
     from dialin.objectives import look_for_data
     from dialin.planning.plan import plan_study
-    from dialin.study_flow import schema_builder
+    from dialin.study_flow import plan_builder
 
     plan = plan_study(_spec(arguments), local_shape())
     data = look_for_data(plan.spec, _settings(arguments).data_dir)
     if arguments.json:
-        print_json({**schema_builder.plan(plan).model_dump(mode="json"), "data": data})
+        print_json({**plan_builder.plan(plan).model_dump(mode="json"), "data": data})
     else:
         show_plan(console(), plan, data)
 
@@ -95,7 +95,7 @@ def _lr_range_test(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from dialin.cli.render import show_range_test
-    from dialin.study_flow import schema_builder
+    from dialin.study_flow import plan_builder
     from dialin.study_flow.calibrate import run_one_range_test
 
     screen = console(stderr=arguments.json)
@@ -107,7 +107,7 @@ def _lr_range_test(arguments: argparse.Namespace) -> None:
 
         write_range_tests(calibration, Path(arguments.plot))
     if arguments.json:
-        print_json(schema_builder.range_test(params, calibration))
+        print_json(plan_builder.range_test(params, calibration))
     else:
         show_range_test(screen, params, calibration)
 

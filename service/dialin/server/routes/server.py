@@ -9,7 +9,7 @@ from starlette.responses import Response
 from dialin import schemas
 from dialin.server.routes.dependencies import Caller, caller_of, errors, state_of
 from dialin.specification import shipped
-from dialin.study_flow import schema_builder
+from dialin.study_flow import plan_builder
 
 router = APIRouter(dependencies=[Depends(caller_of)])
 health = APIRouter()
@@ -26,7 +26,7 @@ def list_search_spaces() -> list[schemas.SearchSpace]:
 @router.get("/knobs", responses=errors(), summary="The knobs of the catalogue")
 def list_knobs() -> list[schemas.Knob]:
     """The knobs of the catalogue."""
-    return schema_builder.knobs()
+    return plan_builder.knobs()
 
 
 @router.get("/session", responses=errors(), summary="The caller")

@@ -13,6 +13,7 @@ from dialin.paths import OutputFolder, StudyFolder
 from dialin.results.claims import judge
 from dialin.results.diagnosis import diagnose
 from dialin.results.export import best_config
+from dialin.search.goals import Goals
 from dialin.server.services.mlflow_links import MlflowLinks
 from dialin.server.services.pagination import decode_position, encode_cursor
 from dialin.server.services.queue_position import waits_for
@@ -119,33 +120,31 @@ class StudyService:
             seconds_left=self._seconds_left(entry, snapshot.spec, view),
         )
 
-    def best(self, study_id: str) -> schemas.Best:
-        """The best configuration so far. Raises NoResultError, with the reason, while there is none."""
-        return schema_builder.best(self._reader.snapshot(self.readable_row(study_id)))
+    def best(self, study_id: str, trial: int | None = None) -> schemas.Best:
+        """The best configuration so far, or that of a trial of the Pareto front. Raises NoResultError, with the reason,
+        while there is none, and UsageError for a trial that is not on the front."""
+        return schema_builder.best(self._reader.snapshot(self.readable_row(study_id)), trial)
 
-    def best_yaml(self, study_id: str) -> str:
-        """The best configuration as a specification that trains it again. Raises NoResultError."""
+    def best_yaml(self, study_id: str, trial: int | None = None) -> str:
+        """The configuration of `best` as a specification that trains it again. Raises as that method."""
         row = self.readable_row(study_id)
         view = self._reader.view(row)
         snapshot = self._reader.snapshot(row, view)
-        number, result = schema_builder.best(snapshot).trial, snapshot.result
-        key = ("yaml", row.spec, str(result.best), str(result.test))
-        return view.derived(key, lambda: best_config(snapshot.spec, snapshot.trials[number], result))
+        found, result = schema_builder.best_trial(snapshot, trial), snapshot.result
+        key = ("yaml", row.spec, str(found), str(result.looks))
+        return view.derived(key, lambda: best_config(snapshot.spec, snapshot.trials[found.trial], result))
 
-    def find_best_yaml(self, study_id: str) -> str | None:
-        """As `best_yaml`; None while there is no best configuration."""
+    def find_best_yaml(self, study_id: str, trial: int | None = None) -> str | None:
+        """As `best_yaml`; None while there is no best configuration, and for a trial that is not on the front."""
         try:
-            return self.best_yaml(study_id)
-        except NoResultError:
+            return self.best_yaml(study_id, trial)
+        except (NoResultError, UsageError):
             return None
 
     def curve(self, study_id: str) -> schemas.BestCurve:
         """How the best value grew."""
         row = self.readable_row(study_id)
-        objective = stored_spec(row.spec).objective
-        points, left_out = self._reader.best_values(row, objective.mode == "max")
-        shown = [schemas.CurvePoint.model_construct(**vars(point)) for point in points]  # thousands, and ours
-        return schemas.BestCurve(metric=objective.metric, mode=objective.mode, points=shown, left_out=left_out)
+        return schema_builder.best_curve(self._reader.curve(row, Goals.of(stored_spec(row.spec))))
 
     def driver_log(self, study_id: str, tail: int) -> str:
         """The last lines of the driver's log; empty while there is none."""

@@ -20,7 +20,7 @@ from dialin.specification.yaml_reader import read_yaml
 from dialin.store.entries import Entry
 from dialin.store.submissions import Submissions, not_submitted
 from dialin.store.tokens import Identity
-from dialin.study_flow import schema_builder
+from dialin.study_flow import plan_builder
 from dialin.study_flow.extend import extend_budget, resolve_warm_start
 
 
@@ -89,7 +89,7 @@ class SubmissionService:
 
     def plan(self, text: bytes | str, bundle: str | None = None) -> schemas.Plan:
         """What a specification would do; nothing is kept. Raises SpecError."""
-        return schema_builder.plan(plan_study(self._checker.read(text, bundle), self._cluster_shape()))
+        return plan_builder.plan(plan_study(self._checker.read(text, bundle), self._cluster_shape()))
 
     def submit(
         self,
