@@ -258,10 +258,10 @@ INPUT = (
         "Krizhevsky et al. 2012, section 4.1; DeVries and Taylor 2017 (cutout)",
         always("none"),
         Start(
-            "He et al. 2016, section 4.2: shifts and flips, of digits shifts alone; the default is none so that a "
-            "space says what its images allow",
+            "He et al. 2016, section 4.2: shifts and flips, of digits shifts alone, or the rotations of Simard et al. "
+            "2003; the default is none so that a space says what its images allow",
             (({DATASET: ("digits", "mnist")}, "crop"), (ALWAYS, "crop+flip")),
-            then=("crop", "flip", "crop+flip+cutout"),
+            then=("crop", "flip", "crop+flip+cutout", "rotate"),
         ),
         parts=("crop", "flip", "rotate", "brightness", "noise", "cutout"),
     ),
