@@ -215,10 +215,14 @@ class Conditional:
 
     def curves(self, configurations: Sequence[Params]) -> tuple[np.ndarray, np.ndarray]:
         steps = self._about.epochs
-        output = self._outputs(*self.inputs(configurations, np.arange(1, steps + 1) / steps))
-        output = output.reshape(len(configurations), steps, -1).astype(float)
+        output = self.outputs(configurations, np.arange(1, steps + 1) / steps)
         seconds = np.maximum.accumulate(np.maximum(output[:, :, self._about.seconds], 1e-3), axis=1)
         return 1 - output[:, :, 0], seconds
+
+    def outputs(self, configurations: Sequence[Params], fractions: np.ndarray) -> np.ndarray:
+        """(n, fractions, outputs) All that the surrogate says with these fractions of the training data."""
+        found = self._outputs(*self.inputs(configurations, fractions))
+        return found.reshape(len(configurations), len(fractions), -1).astype(float)
 
     def finals(self, choices: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """(n,) The accuracy of what `inputs` made."""
