@@ -155,7 +155,7 @@ def test_the_nearest_value_that_a_space_has(knob, value):
 
 
 def test_constants_of_the_study_are_looked_up():
-    space = "\n  warmup_epochs: {min: 0, max: 9}\n  label_smoothing: {min: 0, max: 0.2}\n  augmentation: [none, crop, crop+flip]"
+    space = "\n  warmup_epochs: {min: 0, max: 9}\n  label_smoothing: {min: 0, max: 0.2}\n  augmentation: [none, crop, flip, rotate, crop+flip]"
     of = {
         dataset: default_configuration(spec, prior_of(spec))
         for dataset in ("digits", "cifar10")

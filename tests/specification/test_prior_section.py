@@ -110,7 +110,7 @@ def test_a_function_of_ones_own(text, stated):
          "prior.optimizer.spread: optimizer is a choice, which has no spread; leave it out"),
         ("{optimizer: nadam}", "prior.optimizer: 'nadam' is not a value of optimizer in this space: one of sgd, adam, rmsprop"),
         ("{batch_size: 48}", "prior.batch_size: 48 is not a value of batch_size in this space: one of 32, 64"),
-        ("{lr: []}", "prior.lr: 0 cases; allowed: 1 to 100"),
+        ("{lr: []}", "prior.lr: 0 cases; allowed: 1 to 20"),
         ("{lr: [0.1]}", "prior.lr.0: 0.1 is not a case; write one value without a list, or cases such as {around: VALUE, "
                         "when: {KNOB: VALUE}}"),
         ("{lr: [{around: 0.1}, {around: 0.2}]}", "prior.lr.1: never holds, because the case before it has no `when`"),

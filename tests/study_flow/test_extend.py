@@ -24,6 +24,12 @@ def test_more_trials_leave_the_rest_alone():
     assert extend_budget(spec, "32", None) == longer
 
 
+def test_an_extension_keeps_the_prior():
+    spec = make_spec("prior.lr={around: 0.1, spread: 2x}")
+    assert extend_budget(spec, "+4", None).prior == spec.prior
+    assert extend_budget(make_spec("prior=off"), None, "+4").prior.off
+
+
 def test_longer_trials_keep_their_rungs_and_the_old_length_becomes_one():
     assert rungs_for(extend_budget(make_spec(), None, "27")) == (1, 3, 9)
     assert rungs_for(extend_budget(make_spec(), None, "+21")) == (1, 3, 9, 27)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
 
 from dialin.planning.prior_cases import factor, holds_first, reduced, scaled_by_constant
 from dialin.planning.prior_examples import cases_of_examples, spread_of_examples
@@ -111,14 +112,7 @@ def centre(spec: StudySpec, prior: Prior, name: str, params: Mapping[str, Scalar
 
 def order_of(spec: StudySpec, prior: Prior) -> list[str]:
     """The searched knobs, each after those that its condition and the centre of its prior name."""
-    before = {name: needed(domain) for name, domain in spec.space.items()}
-    for name, belief in prior.knobs.items():
-        before[name] = before[name] | depends_on(belief)
-    order: list[str] = []
-    while len(order) < len(before):  # ends, because there are no circles
-        undecided = before.keys() - set(order)
-        order += [name for name in before if name in undecided and not before[name] & undecided]
-    return [name for name in order if not isinstance(spec.space[name], Fixed)]
+    return [name for name in _order(spec, prior) if not isinstance(spec.space[name], Fixed)]
 
 
 def default_configuration(spec: StudySpec, prior: Prior, calibration: Calibration | None = None) -> dict[str, Scalar]:
@@ -127,7 +121,7 @@ def default_configuration(spec: StudySpec, prior: Prior, calibration: Calibratio
 
     A learning rate with a range test needs the `calibration`; without one it is left out.
     """
-    return _configuration(spec, prior, calibration, {})
+    return _configuration(spec, prior, _order(spec, prior), calibration, {})
 
 
 def root_choices(spec: StudySpec, prior: Prior) -> list[str]:
@@ -138,21 +132,23 @@ def root_choices(spec: StudySpec, prior: Prior) -> list[str]:
         depended |= needed(domain)
         if name in prior.knobs:
             depended |= {other for when, _ in prior.knobs[name].cases for other in when}
-    order = order_of(spec, prior)
-    return [name for name in order if name in depended and _is_root(spec.space[name])]
+    return [name for name in searched(spec) if name in depended and _is_root(spec.space[name])]
 
 
 def defaults_by_root(spec: StudySpec, prior: Prior, calibration: Calibration | None = None) -> list[dict[str, Scalar]]:
     """The default configuration, then one for each other value of each root choice, in which the knobs that depend on
     it have their centres beside that value. None twice, `MOST_DEFAULTS` at most."""
-    found = [default_configuration(spec, prior, calibration)]
-    for name in root_choices(spec, prior):
-        domain = spec.space[name]
-        for value in domain.values if isinstance(domain, Choice) else ():
-            configuration = _configuration(spec, prior, calibration, {name: value})
-            if configuration not in found:
-                found.append(configuration)
-    return found[:MOST_DEFAULTS]
+    order = _order(spec, prior)
+    roots = root_choices(spec, prior)
+    found: list[dict[str, Scalar]] = []
+    given = [{}, *({name: value} for name in roots for value in _values(spec.space[name]))]
+    for one in given:
+        configuration = _configuration(spec, prior, order, calibration, one)
+        if configuration not in found:
+            found.append(configuration)
+        if len(found) == MOST_DEFAULTS:
+            break
+    return found
 
 
 def depends_on(belief: KnobPrior) -> set[str]:
@@ -163,23 +159,39 @@ def depends_on(belief: KnobPrior) -> set[str]:
     return names
 
 
+def _order(spec: StudySpec, prior: Prior) -> list[str]:
+    """All knobs of the space in the order of `order_of`."""
+    before = {name: needed(domain) & spec.space.keys() for name, domain in spec.space.items()}
+    for name, belief in prior.knobs.items():
+        before[name] = before[name] | depends_on(belief)
+    # Sorted, because the order of a set differs from process to process, and a resumed study goes on as it would have.
+    return list(TopologicalSorter({name: sorted(others) for name, others in before.items()}).static_order())
+
+
 def _configuration(
-    spec: StudySpec, prior: Prior, calibration: Calibration | None, given: Mapping[str, Scalar]
+    spec: StudySpec, prior: Prior, order: Sequence[str], calibration: Calibration | None, given: Mapping[str, Scalar]
 ) -> dict[str, Scalar]:
-    chosen: dict[str, Scalar] = {}
-    for name in order_of(spec, prior):
-        domain, params = spec.space[name], active_params(spec, chosen)
-        if not holds(domain.when, params):
-            continue
-        value = given[name] if name in given else centre(spec, prior, name, params)
-        if isinstance(domain, RangeTested):
-            if calibration is None:
-                continue
-            position = value if is_number(value) else MIDDLE
-            chosen[name] = calibration.bounds_for(params).rate_at(position)
-        elif not isinstance(domain, Fixed):
-            chosen[name] = middle(domain) if value is None else value
-    return {name: chosen[name] for name in searched(spec) if name in chosen}
+    params: dict[str, Scalar] = {}
+    for name in order:
+        domain = spec.space[name]
+        if holds(domain.when, params):
+            value = domain.value if isinstance(domain, Fixed) else given.get(name, centre(spec, prior, name, params))
+            params[name] = middle(domain) if value is None and isinstance(domain, Searched) else value
+    return {name: value for name in searched(spec) if (value := _rated(name, params, spec, calibration)) is not None}
+
+
+def _rated(name: str, params: Mapping[str, Scalar], spec: StudySpec, calibration: Calibration | None) -> Scalar:
+    """The value of a knob; of a learning rate with a range test the rate at its position. None: it has none."""
+    if name not in params or not isinstance(spec.space[name], RangeTested):
+        return params.get(name)
+    if calibration is None:
+        return None
+    position, others = params[name], {other: value for other, value in params.items() if other != name}
+    return calibration.bounds_for(active_params(spec, others)).rate_at(position if is_number(position) else MIDDLE)
+
+
+def _values(domain: Domain) -> Sequence[Scalar]:
+    return domain.values if isinstance(domain, Choice) else ()
 
 
 def _is_root(domain: Domain) -> bool:

@@ -83,16 +83,30 @@ def _values_of(name: str, spec: StudySpec) -> Cases:
 
 def _without(pairs: Pairs[T], name: str, values: Cases) -> Pairs[T]:
     """The values with the conditions on `name` replaced by those under which it has each of its values."""
+    if len(values) < 2:
+        return tuple(replaced for pair in pairs for replaced in _with_one_value(pair, name, values))
     found: list[tuple[Condition, T]] = []
     for exists, value in values:
         for when, one in pairs:
-            rest = {other: allowed for other, allowed in when.items() if other != name}
-            both = _both(exists, rest)
+            both = _both(exists, _rest(when, name))
             if both is not None and (name not in when or value in when[name]):
                 found.append((both, one))
     # Where the knob does not exist, no condition on it holds.
     found += [(when, one) for when, one in pairs if name not in when]
     return tuple(found)
+
+
+def _with_one_value(pair: tuple[Condition, T], name: str, values: Cases) -> Pairs[T]:
+    """One value with its condition, where `name` has one value or none: it stays, or goes, where it stands."""
+    when, one = pair
+    if name not in when:
+        return (pair,)
+    found = ((_both(exists, _rest(when, name)), one) for exists, value in values if value in when[name])
+    return tuple((both, one) for both, one in found if both is not None)
+
+
+def _rest(when: Condition, name: str) -> Condition:
+    return {other: allowed for other, allowed in when.items() if other != name}
 
 
 def _both(one: Condition, two: Condition) -> Condition | None:

@@ -41,7 +41,7 @@ from dialin.texts import show_value
 
 CASE_KEYS = ("around", "spread", "when")
 """The keys of a centre that is written as a mapping."""
-MOST_CASES = 100
+MOST_CASES = 20
 """A knob has at most so many cases."""
 _FACTOR = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?) ?x")
 
