@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage as BaseStorage
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 
 from dialin.errors import DatabaseError
+from dialin.specification.metrics import Metric
 from dialin.store.database_errors import explain_errors, explained, other_schema
 
 SQLITE_BUSY_SECONDS = 60
@@ -76,6 +79,24 @@ def close_storage(storage: BaseStorage) -> None:
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
+
+
+def find_or_create_study(storage: BaseStorage, study_id: str, metrics: Sequence[Metric]) -> int:
+    """Optuna's id of the study of that name; it is created, with a direction a metric, when there is none."""
+    try:
+        return storage.get_study_id_from_name(study_id)
+    except KeyError:
+        directions = [StudyDirection.MAXIMIZE if one.mode == "max" else StudyDirection.MINIMIZE for one in metrics]
+        return storage.create_new_study(directions, study_id)
+
+
+def name_metrics(storage: BaseStorage, study_id: str, metrics: list[str]) -> None:
+    """Give the values their names in Optuna's own tools."""
+    study = optuna.load_study(study_name=study_id, storage=storage)
+    if study.metric_names != metrics:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(metrics)
 
 
 def fence(storage: BaseStorage, check: Callable[[sqlalchemy.Connection], None]) -> None:

@@ -14,16 +14,13 @@ A trial that is paused comes back from a later `ask`, with the epochs it has don
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
 
-import optuna
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import TrialState as OptunaState
 from optuna.trial import create_trial
 
@@ -39,6 +36,7 @@ from dialin.search.goals import Goals
 from dialin.search.prefetch import Prefetcher
 from dialin.search.records import Observation, Trial, TrialRecord
 from dialin.search.recovery import TrialProgress, recover
+from dialin.search.storage import find_or_create_study, name_metrics
 from dialin.search.suggester import Suggester
 from dialin.search.trial_rows import (
     CHECKPOINT,
@@ -56,7 +54,6 @@ from dialin.search.trial_writer import make_trial_writer
 from dialin.specification import active_params
 from dialin.specification.domains import Scalar
 from dialin.specification.findings import Finding
-from dialin.specification.metrics import Metric
 
 _OPTUNA_STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
@@ -119,8 +116,8 @@ class Study:
     ) -> Study:
         """The study of that id; it is created when the storage has none. Raises UnreadableError for a study with rows
         that hold what no version has written."""
-        optuna_id = _find_or_create(storage, study_id, plan.spec.metrics)
-        _name_metrics(storage, study_id, [metric.name for metric in plan.spec.metrics])
+        optuna_id = find_or_create_study(storage, study_id, plan.spec.metrics)
+        name_metrics(storage, study_id, [metric.name for metric in plan.spec.metrics])
         return cls(plan, storage, optuna_id, others, prefetch)
 
     def close(self) -> None:
@@ -435,20 +432,3 @@ class Study:
 def _between_rungs(epoch: int) -> Decision:
     # Most reports end here, and making a record of so many fields takes longer than deciding.
     return Decision("continue", "between_rungs", epoch)
-
-
-def _find_or_create(storage: BaseStorage, study_id: str, metrics: Sequence[Metric]) -> int:
-    try:
-        return storage.get_study_id_from_name(study_id)
-    except KeyError:
-        directions = [StudyDirection.MAXIMIZE if one.mode == "max" else StudyDirection.MINIMIZE for one in metrics]
-        return storage.create_new_study(directions, study_id)
-
-
-def _name_metrics(storage: BaseStorage, study_id: str, metrics: list[str]) -> None:
-    """Give the values their names in Optuna's own tools."""
-    study = optuna.load_study(study_name=study_id, storage=storage)
-    if study.metric_names != metrics:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(metrics)
