@@ -66,7 +66,7 @@ def test_the_object_for_machines():
         "seconds",
         "paths",
     ]
-    assert data["best"] == {"trial": 1, "value": 0.9, "epoch": 4, "params": PARAMS}
+    assert data["best"] == {"trial": 1, "value": 0.9, "epoch": 4, "params": PARAMS, "expected": 0.9}
     assert data["trials"] == {"complete": 2, "stopped": 1, "diverged": 1, "failed": 1}
     assert data["test"] == {"accuracy": 0.88, "loss": 0.4}
     assert data["test_trial"] == 1

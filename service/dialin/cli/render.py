@@ -16,7 +16,7 @@ from dialin.cli.prior_lines import prior_lines
 from dialin.paths import sqlite_url
 from dialin.planning.plan import Plan
 from dialin.results.looks import Look, count_text
-from dialin.results.summary import epochs_text
+from dialin.results.summary import epochs_text, expected_text, is_lucky
 from dialin.schemas import Best, Knob, LocalStudy, Study, StudyInFull, Trial
 from dialin.search.ranking import rank_key
 from dialin.specification import lint, sampler_of, spec_of_study
@@ -81,13 +81,17 @@ def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], be
         _print(console, f"{'earlier driver':<20} {line}")
     for line in study.doctor:
         _print(console, f"doctor: {line}")
-    shown = _selection(trials, study.mode == "max")
+    marked = best.trial if best is not None and is_lucky(best.value, best.expected) else None
+    shown = _selection(trials, study.mode == "max", marked)
     table = _table("trial", "state", "epochs", spec.objective.metric, "why it ended")
     for trial in shown:
         value = "" if trial.value is None else metric_text(trial.value)
-        _add_row(table, str(trial.trial), trial.state.value, str(trial.epochs), value, why(trial))
+        number = f"{trial.trial} *" if trial.trial == marked else str(trial.trial)
+        _add_row(table, number, trial.state.value, str(trial.epochs), value, why(trial))
     _print(console, "")
     console.print(table)
+    if marked is not None:
+        _print(console, "* the best by its estimate; the values are those of each trial's best epoch")
     if study.unreadable:
         _print(console, f"this part of its row in the database cannot be read: {study.unreadable}")
     if len(shown) < len(trials):
@@ -95,8 +99,9 @@ def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], be
         _print(console, f"{text}; all of them: dialin show {study.id} --json")
 
 
-def _selection(trials: Sequence[Trial], maximize: bool) -> Sequence[Trial]:
-    """The trials that are shown: all in the order of their numbers, or of many the best ones and the newest."""
+def _selection(trials: Sequence[Trial], maximize: bool, marked: int | None) -> Sequence[Trial]:
+    """The trials that are shown: all in the order of their numbers, or of many the best ones and the newest, and the
+    one that is `marked`."""
     if len(trials) <= MAX_SHOWN:
         return trials
 
@@ -106,6 +111,8 @@ def _selection(trials: Sequence[Trial], maximize: bool) -> Sequence[Trial]:
 
     best = sorted((trial for trial in trials if trial.value is not None), key=rank)[:BEST_SHOWN]
     taken = {trial.trial for trial in best}
+    best += [trial for trial in trials if trial.trial == marked and trial.trial not in taken]
+    taken.add(-1 if marked is None else marked)
     return [*best, *[trial for trial in trials if trial.trial not in taken][-NEWEST_SHOWN:]]
 
 
@@ -166,7 +173,8 @@ def _show_best(console: Console, spec: StudySpec, best: Best) -> None:
     console.print(table)
     if len(named) < len(best.params):
         _print(console, f"  and {len(best.params) - len(named)} knobs that the space does not name, at their defaults")
-    _print(console, f"\n{_metric_name(best.metric):<20} {metric_text(best.value)}")
+    value = expected_text(best.value, best.epoch, best.expected)
+    _print(console, f"\n{_metric_name(best.metric):<20} {value}")
     if best.test is not None and best.test_trial is not None and "accuracy" in best.test:
         looks = [Look(look.trial, look.values) for look in best.test_looks]
         about = f"trial {best.test_trial} on images that the search never saw, {count_text(looks, best.test_trial)}"
@@ -208,7 +216,7 @@ def mirror_line(study: Study, *, is_here: bool = True) -> str:
 
 def result_data(study: StudyInFull, best: Best | None) -> dict[str, Any]:
     """What came out of a study, as `--json` prints it."""
-    found = {"trial", "value", "epoch", "params"}
+    found = {"trial", "value", "epoch", "expected", "params"}
     paths = study.paths if isinstance(study, LocalStudy) else dict.fromkeys(("best_config", "mlflow", "storage"))
     return {
         "study_id": study.id,

@@ -27,7 +27,6 @@ from dialin.results.export import best_config
 from dialin.search.goals import Goals
 from dialin.search.records import TrialRecord
 from dialin.settings import Settings
-from dialin.specification import damage_of, stored_spec
 from dialin.store.entries import Entry
 from dialin.store.leases import Owner, holder
 from dialin.store.studies import StudyRow
@@ -221,9 +220,8 @@ class LocalStudies:
         return schema_builder.study(Entry(row, None), outcome, lag, damage=damage, now=time.time())
 
     def _outcome(self, row: StudyRow, snapshot: StudySnapshot | None) -> schema_builder.Outcome:
-        spec = None if damage_of(row.spec) else stored_spec(row.spec)
         records = self._open(row.id).trials(row.id) if snapshot is None else snapshot.trials
-        return schema_builder.outcome_of_trials(spec, records)
+        return schema_builder.outcome_of_trials(row, records)
 
     def _concurrency(self, row: StudyRow) -> int | None:
         """How many trials of a running study are trained at a time, as its event log says it; None where it does not.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dialin.results.looks import look_at
-from dialin.results.summary import BestTrial, Result
+from dialin.results.summary import BestTrial, Result, is_lucky
 from dialin.search.records import TrialRecord
 from dialin.specification import searched, to_block_yaml, to_data
 from dialin.specification.domains import Fixed, Scalar
@@ -98,6 +98,8 @@ def _header(record: TrialRecord, result: Result, best: BestTrial) -> Iterator[st
     values = best.values or {result.metric: best.value}
     shown = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
     yield f"# {which} study {result.study_id}: trial {best.trial}, {shown}, epoch {best.epoch}.\n"
+    if is_lucky(best.value, best.expected):
+        yield f"# Of the complete trials it has the best estimate: {result.metric} {best.value_text()}.\n"
     if bounded := ", ".join(f"{name} {value:.6g}" for name, value in best.bounded.items() if name not in values):
         yield f"# Under constraints: {bounded}.\n"
     look = look_at(result.looks, best.trial)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dialin.results.diagnosis import diagnose
-from dialin.results.summary import Result, epochs_text
+from dialin.results.summary import BestTrial, Result, epochs_text, is_lucky
 from dialin.search.front import placed
 from dialin.search.goals import Goals
 from dialin.search.ranking import ranked
@@ -24,10 +24,19 @@ def describe(result: Result, records: Sequence[TrialRecord], claim: str = "", go
     lines = [*_summary(result, claim), *_findings(records), *_test_score(result)]
     if goals is not None and not goals.is_single:
         return "\n".join([*lines, *_front(result, goals), *_placed_table(records, goals)])
+    marked = result.best if result.best is not None and is_lucky(result.best.value, result.best.expected) else None
+    lines += _chosen(result, marked)
     lines += [f"| trial | {result.metric} | epochs | ended | why |", "|--:|--:|--:|---|---|"]
     for record, value in ranked(records, result.mode)[:SHOWN]:
         reason = record.reason.replace("|", "\\|")
-        cells = (record.number, metric_text(value), record.epochs_done, record.state.value, reason)
+        is_best = marked is not None and record.number == marked.trial
+        cells = (
+            f"**{record.number}**" if is_best else record.number,
+            metric_text(value),
+            record.epochs_done,
+            record.state.value,
+            reason,
+        )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -42,6 +51,14 @@ def _summary(result: Result, claim: str) -> list[str]:
 def _findings(records: Sequence[TrialRecord]) -> list[str]:
     lines = [f"- {diagnosis.text(len(records))}" for diagnosis in diagnose(records)]
     return [*lines, ""] if lines else []
+
+
+def _chosen(result: Result, marked: BestTrial | None) -> list[str]:
+    """How the best trial was chosen, where the order of the table does not say it."""
+    if marked is None:
+        return []
+    about = f"Trial {marked.trial} is the best by its estimate: {result.metric} {marked.value_text()}."
+    return [f"{about} The table is in the order of the best value of any epoch, complete trials first.", ""]
 
 
 def _test_score(result: Result) -> list[str]:

@@ -12,11 +12,12 @@ from dialin.planning.plan import rungs_for
 from dialin.results.looks import Look, count_text, look_at
 from dialin.search.front import PlacedTrial, front_of
 from dialin.search.goals import Goals
-from dialin.search.ranking import best_of, peak_of
+from dialin.search.incumbent import incumbent_of
 from dialin.search.records import TrialRecord
 from dialin.specification.domains import Scalar
 from dialin.specification.metrics import Metric
 from dialin.specification.study_spec import StudySpec
+from dialin.texts import metric_text
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class BestTrial:
     """With several metrics: all of them after that epoch, by name; empty with one."""
     bounded: Mapping[str, float] = field(default_factory=dict)
     """What the study's constraints bound, after that epoch, by name; empty without constraints."""
+    expected: float | None = None
+    """What the metric is expected to be: `value` without the luck that noise explains (`dialin.search.incumbent`). None
+    while no trial is complete, for few epochs, and for several metrics."""
+
+    def value_text(self) -> str:
+        """Return the metric as people read it: "0.9738 expected (0.9826 at its luckiest epoch, 7)"; the value alone
+        where nothing else is expected."""
+        return expected_text(self.value, self.epoch, self.expected)
 
     def to_data(self) -> dict[str, Any]:
         """Return plain data; what is empty is left out."""
@@ -44,8 +53,22 @@ class BestTrial:
             "value": self.value,
             "epoch": self.epoch,
             "params": dict(self.params),
+            "expected": self.expected,
             **several,
         }
+
+
+def is_lucky(value: float, expected: float | None) -> bool:
+    """Whether another value is expected than the observed one, with the digits that people see."""
+    return expected is not None and metric_text(expected) != metric_text(value)
+
+
+def expected_text(value: float, epoch: int, expected: float | None) -> str:
+    """Return `BestTrial.value_text` of these fields."""
+    observed = metric_text(value)
+    if not is_lucky(value, expected):
+        return observed
+    return f"{metric_text(expected)} expected ({observed} at its luckiest epoch, {epoch})"
 
 
 @dataclass(frozen=True)
@@ -125,13 +148,15 @@ def summarize(
     looks: Sequence[Look] = (),
     range_tests: float = 0.0,
     seconds: float = 0.0,
+    luckiest: bool = False,
 ) -> Result:
     """Return the result of a study from its stored trials, without `paths` and `reason`.
 
     `range_tests`: the cost of the range tests, in epochs of training. `seconds`: how long drivers have worked on it.
+    `luckiest`: the best trial is chosen as in older versions, see `is_of_luckiest`.
     """
     counts = Counter(record.state for record in records)
-    front = find_front(spec, records)
+    front = find_front(spec, records, luckiest=luckiest)
     return Result(
         study_id=study_id,
         state=state,
@@ -192,17 +217,24 @@ def epochs_text(epochs: Mapping[str, float]) -> str:
     return ", ".join([f"{epochs['trained']:g} of {epochs['full']:g}", *(f"and {text}" for text in extra), *saved])
 
 
-def find_best(spec: StudySpec, records: Sequence[TrialRecord]) -> BestTrial | None:
-    """Return the best trial by `dialin.search.ranking`: a complete one, or while there is none, the best of the others.
-    With several metrics or constraints by `dialin.search.front`.
+def is_of_luckiest(summary: Mapping[str, Any]) -> bool:
+    """Whether a stored summary is of a version that took the trial with the best value of any epoch. Its answer stays
+    until the study is extended: the file of its best configuration and its test score belong to that trial."""
+    best = summary.get("best")
+    return best is not None and "expected" not in best
+
+
+def find_best(spec: StudySpec, records: Sequence[TrialRecord], *, luckiest: bool = False) -> BestTrial | None:
+    """Return the best trial by `dialin.search.incumbent`: a complete one, or while there is none, the best of the
+    others. `luckiest`: as in older versions, see `is_of_luckiest`.
 
     Failed trials do not count. None while no trial has a finite value, or none meets the constraints.
     """
-    front = find_front(spec, records)
+    front = find_front(spec, records, luckiest=luckiest)
     return front[0] if front else None
 
 
-def find_front(spec: StudySpec, records: Sequence[TrialRecord]) -> tuple[BestTrial, ...]:
+def find_front(spec: StudySpec, records: Sequence[TrialRecord], *, luckiest: bool = False) -> tuple[BestTrial, ...]:
     """Return the Pareto front, from the best by the first metric to the worst; with one metric the best trial alone.
 
     Of the complete trials, or while there is none, of the others that have not failed. Empty where there is none.
@@ -210,11 +242,10 @@ def find_front(spec: StudySpec, records: Sequence[TrialRecord]) -> tuple[BestTri
     goals = Goals.of(spec)
     if not goals.is_single:
         return tuple(_of_point(one, goals) for one in front_of(records, goals))
-    record = best_of(records, spec.objective.mode)
-    peak = peak_of(record.values, spec.objective.mode == "max") if record is not None else None
-    if record is None or peak is None:
+    found = incumbent_of(records, spec, luckiest=luckiest)
+    if found is None:
         return ()
-    return (BestTrial(record.number, peak.value, peak.epoch, dict(record.params)),)
+    return (BestTrial(found.record.number, *found.peak, dict(found.record.params), expected=found.expected),)
 
 
 def _of_point(placed: PlacedTrial, goals: Goals) -> BestTrial:

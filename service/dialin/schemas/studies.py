@@ -76,7 +76,7 @@ class Study(BaseModel):
         None, description="What trials must keep to, by the name of what they measure; null where there is nothing."
     )
     best: float | None = Field(
-        description="The best value of the metric among complete trials; among all while none is complete. Only trials "
+        description="The observed value of the best trial: a complete one, or any while none is complete. Only trials "
         "that meet the constraints count."
     )
     front: int | None = Field(
@@ -217,6 +217,10 @@ class StudyInFull(Study, TestScores):
     )
     violations: dict[str, int] | None = Field(
         None, description="How many trials violate each constraint, by its name; null without constraints."
+    )
+    best_trial: int | None = Field(None, description="The number of the best trial; null while there is none.")
+    expected: float | None = Field(
+        None, description="What the best trial's metric is expected to be, without the luck that noise explains."
     )
     epochs: EpochCounts = Field(default_factory=EpochCounts)
     seconds_left: float | None = Field(None, description="An estimate for a running study; null while there is none.")

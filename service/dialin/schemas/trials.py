@@ -84,6 +84,11 @@ class Best(TestScores):
     trial: int
     value: float = Field(description="The metric; of several, the first.")
     epoch: int = Field(description="The first epoch that reached `value`.")
+    expected: float | None = Field(
+        None,
+        description="What the metric is expected to be, without the luck that noise explains; null while no trial is "
+        "complete, for few epochs, and for several metrics.",
+    )
     params: Params
     metric: str
     mode: Mode

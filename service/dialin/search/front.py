@@ -68,8 +68,8 @@ def front_of(records: Iterable[TrialRecord], goals: Goals, *, complete_only: boo
 
 
 def best_of(records: Iterable[TrialRecord], goals: Goals, *, complete_only: bool = False) -> TrialRecord | None:
-    """The best trial; with several metrics that of the Pareto front which is best by the first metric. None where there
-    is none."""
+    """The first trial of the order; with several metrics that of the Pareto front which is best by the first metric.
+    None where there is none."""
     if goals.is_single:
         return ranking.best_of(records, goals.metrics[0].mode, complete_only=complete_only)
     front = front_of(records, goals, complete_only=complete_only)

@@ -30,9 +30,10 @@ from dialin.planning.seeds import seed_of_trial
 from dialin.search.asha import reached
 from dialin.search.decision import Decision, json_numbers
 from dialin.search.distributions import OptunaSpace
-from dialin.search.front import PlacedTrial, best_of, front_of
+from dialin.search.front import PlacedTrial, front_of
 from dialin.search.front_rungs import NOTHING
 from dialin.search.goals import Goals
+from dialin.search.incumbent import incumbent_of
 from dialin.search.prefetch import Prefetcher
 from dialin.search.records import Observation, Trial, TrialRecord
 from dialin.search.recovery import TrialProgress, recover
@@ -272,9 +273,10 @@ class Study:
         return self._state.observations[trial.number].values
 
     def best(self) -> TrialRecord | None:
-        """The best of the complete trials, as `ranking` orders them, or `front` with several metrics or constraints;
+        """The best of the complete trials, as `incumbent` estimates it, or `front` with several metrics or constraints;
         None while none is complete, or while none meets the constraints."""
-        return best_of(self.trials(), self._goals, complete_only=True)
+        found = incumbent_of(self.trials(), self._plan.spec, complete_only=True)
+        return None if found is None else found.record
 
     def front(self) -> list[PlacedTrial]:
         """The Pareto front of the complete trials, as `front.front_of` returns it; with one metric the best one."""

@@ -189,6 +189,7 @@ def ending_event(
         tags["dialin.front_trials"] = ", ".join(str(one.trial) for one in result.front)
     if result.best is not None:
         tags["dialin.best_trial"] = str(result.best.trial)
+        tags["dialin.best_value"] = f"{result.metric} {result.best.value_text()}"
         tags["dialin.test_trial"] = "none" if result.test_trial is None else str(result.test_trial)
     files = [str(file) for file in files_for_mlflow(folder, result)]
     at = time.time() if ended_at is None else ended_at
@@ -206,6 +207,8 @@ def _metrics(result: Result) -> dict[str, float]:
     metrics["seconds"] = result.seconds
     if result.best is not None:
         metrics[f"best_{result.metric}"] = result.best.value
+        if result.best.expected is not None:
+            metrics[f"expected_{result.metric}"] = result.best.expected
     if result.front:
         metrics |= {f"best_{metric.name}": _best_on_front(result, metric) for metric in result.metrics}
         metrics["front_trials"] = float(len(result.front))

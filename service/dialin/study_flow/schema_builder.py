@@ -14,9 +14,9 @@ from typing import Any
 from dialin import schemas
 from dialin.errors import NoResultError, UsageError
 from dialin.events.best_value_curve import ShownCurve
-from dialin.lifecycle import ACTIVE, StudyState, TrialState
+from dialin.lifecycle import ACTIVE, ENDED, StudyState, TrialState
 from dialin.results.looks import look_at
-from dialin.results.summary import BestTrial, Result, find_front
+from dialin.results.summary import BestTrial, Result, find_front, is_of_luckiest
 from dialin.search.goals import Goals
 from dialin.search.ranking import LOSS, Peak, peak_of
 from dialin.search.records import TrialRecord
@@ -59,10 +59,12 @@ def outcome_in_summary(row: StudyRow) -> Outcome | None:
     return Outcome({**NO_OUTCOME.counts, **row.summary["trials"]}, best, None if front is None else len(front))
 
 
-def outcome_of_trials(spec: StudySpec | None, records: Sequence[TrialRecord]) -> Outcome:
-    """Return the outcome of these trials. `spec`: None if it cannot be read; then the best value is unknown."""
+def outcome_of_trials(row: StudyRow, records: Sequence[TrialRecord]) -> Outcome:
+    """Return the outcome of these trials of a study. Without a readable specification the best value is unknown."""
     counted = Counter(record.state for record in records)
-    front = find_front(spec, records) if spec is not None else ()
+    spec = None if damage_of(row.spec) else stored_spec(row.spec)
+    luckiest = row.state in ENDED and is_of_luckiest(row.summary)
+    front = find_front(spec, records, luckiest=luckiest) if spec is not None else ()
     return Outcome(
         {state.value: counted[state] for state in TrialState},
         front[0].value if front else None,
@@ -167,10 +169,13 @@ def study_in_full(
     """Return a study with everything that is known about it. `snapshot`: None if its trials could not be read."""
     more: dict[str, Any] = {"spec": row.spec, "history": row.history()}
     if snapshot is not None:
+        best = snapshot.result.best
         more |= {
             **test_scores(snapshot.result, None),
             "pareto": pareto(snapshot, short.links.best) if snapshot.spec.has_front else None,
             "violations": violations(snapshot.spec, snapshot.trials),
+            "best_trial": None if best is None else best.trial,
+            "expected": None if best is None else best.expected,
             "epochs": schemas.EpochCounts.model_validate(snapshot.result.epochs),
             "seconds_left": seconds_left,
             "claim": claim,
@@ -221,6 +226,7 @@ def best(snapshot: StudySnapshot, number: int | None = None) -> schemas.Best:
         trial=found.trial,
         value=found.value,
         epoch=found.epoch,
+        expected=found.expected,
         params=dict(found.params),
         metric=result.metric,
         mode=snapshot.spec.objective.mode,

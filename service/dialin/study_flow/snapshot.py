@@ -11,7 +11,7 @@ from dialin.events.log import has_log
 from dialin.lifecycle import ENDED
 from dialin.paths import OutputFolder
 from dialin.results.looks import looks_of
-from dialin.results.summary import Result, summarize
+from dialin.results.summary import Result, is_of_luckiest, summarize
 from dialin.search.records import TrialRecord
 from dialin.settings import Settings
 from dialin.specification.range_tests import Calibration
@@ -77,6 +77,7 @@ def result_of(
         looks=looks_of(row.summary),
         range_tests=calibration.epochs if calibration is not None else 0.0,
         seconds=row.summary.get("seconds", 0.0),
+        luckiest=row.state in ENDED and is_of_luckiest(row.summary),
     )
     best_config = folder.best_config
     paths = {**paths_of(settings), "best_config": str(best_config) if best_config.exists() else None}

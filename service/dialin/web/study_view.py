@@ -15,11 +15,13 @@ from dialin.charts.words import why_ended
 from dialin.errors import UnreadableError
 from dialin.lifecycle import TrialState, allowed_actions
 from dialin.planning.plan import rungs_for
+from dialin.results.summary import is_lucky
 from dialin.schemas import BestCurve, StudyInFull
 from dialin.search.ranking import rank_key
 from dialin.specification import damage_of, stored_spec
 from dialin.specification.domains import Fixed, FloatRange, IntRange, RangeTested
 from dialin.specification.study_spec import StudySpec
+from dialin.texts import metric_text
 from dialin.web.backend import Backend, Caller, Data
 
 T = TypeVar("T")
@@ -45,12 +47,13 @@ def study_context(
     knobs = _knobs(spec)
     chosen = next((known for known in knobs if known.name == knob), _first_choice(knobs))
     leaders = _leaders(backend, study, trials)
-    best = _best(leaders)
+    best = next((trial for trial in leaders if trial["trial"] == study.best_trial), None)
     number = None if best is None else best["trial"]
     return {
         "study": study,
         "best": best,
         "best_epoch": None if best is None else best["best_epoch"],
+        "expected": _expected(study, best),
         "leaders": leaders,
         "columns": [known.name for known in knobs],
         "knobs": knobs,
@@ -109,7 +112,8 @@ _RANGES = FloatRange | IntRange | RangeTested
 
 
 def _leaders(backend: Backend, study: StudyInFull, trials: Sequence[Data]) -> list[Data]:
-    """The best trials, best first."""
+    """The trials with the best values, the best first; and the best trial, where its estimate and not its value makes
+    it the best."""
 
     def key(index: int) -> tuple[int, float, float, int, int]:
         trial = trials[index]
@@ -119,17 +123,20 @@ def _leaders(backend: Backend, study: StudyInFull, trials: Sequence[Data]) -> li
     def find() -> list[int]:
         return heapq.nsmallest(LEADERS, (i for i, trial in enumerate(trials) if trial["value"] is not None), key=key)
 
-    return [trials[index] for index in backend.derived(trials, ("leaders", study.mode), find)]
+    indices = backend.derived(trials, ("leaders", study.mode), find)
+    if study.best_trial is not None and study.best_trial < len(trials) and study.best_trial not in indices:
+        indices = [*indices[: LEADERS - 1], study.best_trial]
+    return [trials[index] for index in indices]
+
+
+def _expected(study: StudyInFull, best: Data | None) -> str:
+    """The expected value of the best trial as text; empty where it is the observed one."""
+    return metric_text(study.expected) if best is not None and is_lucky(best["value"], study.expected) else ""
 
 
 def _failed(trials: Sequence[Data]) -> Sequence[Data]:
     """The first failed trials only, since later ones usually fail for the same reason."""
     return list(itertools.islice((trial for trial in trials if trial["state"] == TrialState.FAILED), FAILED_SHOWN))
-
-
-def _best(leaders: Sequence[Data]) -> Data | None:
-    """The first leader that has not failed: a failed trial is never the best."""
-    return next((trial for trial in leaders if trial["state"] != TrialState.FAILED), None)
 
 
 def _charts(

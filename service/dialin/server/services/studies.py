@@ -21,7 +21,7 @@ from dialin.server.services.time_left import seconds_left
 from dialin.server.study_reader import MlflowRuns, SharedStudyReader
 from dialin.server.trial_view import TrialView
 from dialin.settings import Settings
-from dialin.specification import damage_of, spec_of_study, stored_spec
+from dialin.specification import spec_of_study, stored_spec
 from dialin.specification.study_spec import StudySpec
 from dialin.store.entries import Entry
 from dialin.store.studies import StudyRow
@@ -151,11 +151,10 @@ class StudyService:
         return read_tail(self.folder(study_id).logs / "driver.log", tail)
 
     def _outcome(self, row: StudyRow) -> schema_builder.Outcome:
-        spec = None if damage_of(row.spec) else stored_spec(row.spec)
         return schema_builder.outcome_in_summary(row) or self._reader.outcome(
             row,
             lambda view: view.derived(
-                ("outcome", row.spec), lambda: schema_builder.outcome_of_trials(spec, view.records)
+                ("outcome", row.spec, row.state), lambda: schema_builder.outcome_of_trials(row, view.records)
             ),
         )
 
