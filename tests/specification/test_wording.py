@@ -6,7 +6,8 @@ import pytest
 
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.catalogue.knob import Scaling
-from dialin.specification.wording import cases_text, centre_text, start_text
+from dialin.specification.domains import FloatRange, IntRange, RangeTested
+from dialin.specification.wording import cases_text, centre_text, spread_text, start_text
 
 SGD = {"optimizer": ("sgd", "nesterov")}
 
@@ -36,7 +37,25 @@ def test_values_with_conditions(cases, text):
     ],
 )  # fmt: skip
 def test_a_centre_that_follows_another_knob(cases, exponents, text):
-    assert centre_text(cases, Scaling("batch_size", 128, exponents)) == text
+    assert centre_text(FloatRange(1e-4, 1.0, log=True), cases, Scaling("batch_size", 128, exponents)) == text
+
+
+def test_the_centre_of_a_range_test_is_no_position():
+    assert centre_text(RangeTested(), (({}, 0.5),)) == "the rate that the range test finds"
+
+
+@pytest.mark.parametrize(
+    ("spread", "domain", "text"),
+    [
+        (None, FloatRange(1.0, 2.0), ""),
+        (2.0, FloatRange(1.0, 2.0, log=True), "2x"),
+        (1.0 / 3, FloatRange(0.0, 1.0), "0.333"),
+        (16.0, IntRange(1, 99), "16"),
+        (1.5, IntRange(1, 99, log=True), "1.5x"),
+    ],
+)
+def test_spreads(spread, domain, text):
+    assert spread_text(spread, domain) == text
 
 
 @pytest.mark.parametrize("knob", CATALOGUE.values(), ids=lambda knob: knob.name)

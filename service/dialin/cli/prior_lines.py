@@ -6,9 +6,9 @@ from dialin.planning.plan import Plan
 from dialin.planning.prior import KnobPrior, Prior, default_configuration, defaults_by_root, prior_of, root_choices
 from dialin.specification import sampler_of, searched, uses_prior
 from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.domains import FloatRange, IntRange
+from dialin.specification.domains import RangeTested
 from dialin.specification.study_spec import StudySpec
-from dialin.specification.wording import centre_text
+from dialin.specification.wording import centre_text, spread_text
 from dialin.texts import scalar_text
 
 
@@ -49,14 +49,11 @@ def _is_catalogues(name: str, belief: KnobPrior) -> bool:
 
 def _belief_text(name: str, belief: KnobPrior, spec: StudySpec) -> str:
     domain = spec.space[name]
-    text = f"{name} {centre_text(belief.cases, belief.scaling)}"
-    if belief.source.startswith("the range test"):
-        text = f"{name} in the middle of the bounds that are tested"
-    if belief.spread is not None:
-        is_log = isinstance(domain, FloatRange | IntRange) and domain.log
-        text += f", spread {belief.spread:.3g}{'x' if is_log else ''}"
-    source = belief.source.partition(";")[0]
-    return text if _is_catalogues(name, belief) else f"{text} ({source})"
+    spread = f", spread {spread_text(belief.spread, domain)}" if belief.spread is not None else ""
+    text = f"{name} {centre_text(domain, belief.cases, belief.scaling)}{spread}"
+    # The catalogue's sources are told by `dialin knobs`; a range test is told by the text.
+    is_told = _is_catalogues(name, belief) or isinstance(domain, RangeTested)
+    return text if is_told else f"{text} ({belief.source.partition(';')[0]})"
 
 
 def _first_trials(spec: StudySpec, prior: Prior, plan: Plan) -> str:
@@ -65,11 +62,9 @@ def _first_trials(spec: StudySpec, prior: Prior, plan: Plan) -> str:
     others = defaults_by_root(spec, prior, plan.calibration)[1:]
     parts = []
     for name in root_choices(spec, prior):
-        values = dict.fromkeys(
-            scalar_text(one[name]) for one in others if name in one and one[name] != default.get(name)
-        )
-        if values:
-            parts.append(f"{name} {', '.join(values)}")
+        changed = [one[name] for one in others if one[name] != default[name]]
+        if changed:
+            parts.append(f"{name} {', '.join(dict.fromkeys(map(scalar_text, changed)))}")
     enqueued = len(spec.search.enqueue)
     before = f"after the {enqueued} of search.enqueue: " if enqueued else ""
     return f"{before}these values{', then the same with ' if parts else ''}{'; with '.join(parts)}"

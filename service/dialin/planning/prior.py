@@ -264,17 +264,19 @@ def _of_examples(
     return KnobPrior(taught, "the best trials of the studies of the warm start", spread, scaling)
 
 
-def _of_space(stated: Belief, spec: StudySpec, domain: Searched, known: KnobPrior | None) -> KnobPrior:
+def _of_space(stated: Belief, spec: StudySpec, domain: Searched, known: KnobPrior | None) -> KnobPrior | None:
     """What the space says; where none of its conditions holds, what is known otherwise."""
     cases = reduced(stated.cases, spec, domain.when)
-    if not cases or (cases[-1][0] and known is not None):
-        other = known or KnobPrior((), "")
-        exponents = () if other.scaling is None else other.scaling.exponents
+    if not cases:
+        return known
+    if not cases[-1][0] or known is None:
+        return KnobPrior(cases, "this space", stated.spread)
+    scaling = known.scaling
+    if scaling is not None:
         as_stated = tuple((when, 0.0) for when, _ in cases)  # a value that a person states follows nothing
-        scaling = None if other.scaling is None else replace(other.scaling, exponents=(*as_stated, *exponents))
-        source = f"this space; elsewhere {other.source}" if cases else other.source
-        return KnobPrior((*cases, *other.cases), source, stated.spread, scaling)
-    return KnobPrior(cases, "this space", stated.spread)
+        scaling = replace(scaling, exponents=(*as_stated, *scaling.exponents))
+    spread = known.spread if stated.spread is None else stated.spread
+    return KnobPrior((*cases, *known.cases), f"this space; elsewhere {known.source}", spread, scaling)
 
 
 def _is_searched(name: str, spec: StudySpec) -> bool:

@@ -86,14 +86,12 @@ def _without(pairs: Pairs[T], name: str, values: Cases) -> Pairs[T]:
     if len(values) < 2:
         return tuple(replaced for pair in pairs for replaced in _with_one_value(pair, name, values))
     found: list[tuple[Condition, T]] = []
-    for exists, value in values:
-        for when, one in pairs:
-            both = _both(exists, _rest(when, name))
-            if both is not None and (name not in when or value in when[name]):
-                found.append((both, one))
+    for (exists, value), (when, one) in itertools.product(values, pairs):
+        both = _both(exists, _rest(when, name))
+        if both is not None and value in when.get(name, (value,)):
+            found.append((both, one))
     # Where the knob does not exist, no condition on it holds.
-    found += [(when, one) for when, one in pairs if name not in when]
-    return tuple(found)
+    return (*found, *((when, one) for when, one in pairs if name not in when))
 
 
 def _with_one_value(pair: tuple[Condition, T], name: str, values: Cases) -> Pairs[T]:

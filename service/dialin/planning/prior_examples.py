@@ -22,6 +22,8 @@ from dialin.specification.domains import (
 
 MOST_EXAMPLES = 5
 """The best so many configurations speak for each case of a centre."""
+LEAST_FREEDOM = 2
+"""Degrees of freedom from which a scatter is a spread: three examples about one centre."""
 LEAST_SPREAD, MOST_SPREAD = 0.1, 0.25
 """Of a range: the bounds of the spread that is taken from the scatter of examples. A few examples lie close together by
 chance too; and a spread is no wider than where nothing is known."""
@@ -58,21 +60,22 @@ def spread_of_examples(
 ) -> float | None:
     """The scatter of the examples about their centres, as the spread of a prior; None where it is as wide as that of a
     knob of which nothing is known, or the examples are fewer than three."""
-    groups = _groups(name, cases, scaling, examples)
-    logs = domain.log
-    squares, freedom = 0.0, 0
-    for group in groups:
-        points = [math.log(value) if logs else value for value in group if is_number(value) and (value > 0 or not logs)]
-        if len(points) > 1:
-            squares += sum((point - statistics.fmean(points)) ** 2 for point in points)
-            freedom += len(points) - 1
-    if freedom < 2:
+    groups = [_points(domain, group) for group in _groups(name, cases, scaling, examples)]
+    freedom = sum(len(group) - 1 for group in groups if group)
+    if freedom < LEAST_FREEDOM:
         return None
-    width = math.log(domain.high / domain.low) if logs else float(domain.high - domain.low)
+    squares = sum((point - statistics.fmean(group)) ** 2 for group in groups for point in group)
+    width = math.log(domain.high / domain.low) if domain.log else float(domain.high - domain.low)
     deviation = max(LEAST_SPREAD * width, math.sqrt(squares / freedom))
     if deviation >= MOST_SPREAD * width:
         return None
-    return math.exp(deviation) if logs else deviation
+    return math.exp(deviation) if domain.log else deviation
+
+
+def _points(domain: FloatRange | IntRange, values: Sequence[Scalar]) -> list[float]:
+    """Values on the scale on which a range is searched."""
+    numbers = [float(value) for value in values if is_number(value)]
+    return [math.log(number) for number in numbers if number > 0] if domain.log else numbers
 
 
 def _groups(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.configuration import PRIOR_SAMPLERS, sampler_of, searched, uses_prior
-from dialin.specification.domains import Choice, Domain, Fixed, FloatRange, IntRange, Scalar
+from dialin.specification.domains import Choice, Condition, Domain, Fixed, FloatRange, IntRange, Scalar
 from dialin.specification.study_spec import ObjectiveSpec, StudySpec
 
 
@@ -108,10 +108,16 @@ def _prior(spec: StudySpec) -> Iterator[LintWarning]:
         samplers = " or ".join(PRIOR_SAMPLERS)
         yield LintWarning("prior", f"the sampler {sampler_of(spec)} does not use it; write search.sampler: {samplers}")
     for name, belief in stated.items():
-        for other, wanted in ((other, values) for when, _ in belief.cases for other, values in when.items()):
-            possible = _values_of(spec, other)
-            if possible and not set(possible) & set(wanted):
-                yield LintWarning(f"prior.{name}", f"never holds in this space: {other} would have to be {_or(wanted)}")
+        for when, _ in belief.cases:
+            yield from _never_holds(spec, name, when)
+
+
+def _never_holds(spec: StudySpec, name: str, when: Condition) -> Iterator[LintWarning]:
+    """Of a centre whose condition wants values that the space never gives."""
+    for other, wanted in when.items():
+        possible = _values_of(spec, other)
+        if possible and not set(possible) & set(wanted):
+            yield LintWarning(f"prior.{name}", f"never holds in this space: {other} would have to be {_or(wanted)}")
 
 
 def _trials(spec: StudySpec) -> Iterator[LintWarning]:

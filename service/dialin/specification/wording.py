@@ -64,8 +64,21 @@ def cases_text(cases: Sequence[tuple[Condition, Scalar]]) -> str:
     return ", ".join(texts)
 
 
-def centre_text(cases: Cases, scaling: Scaling | None = None) -> str:
-    """The centre of a prior: "0.1 at batch_size 128, in proportion to it"."""
+def centre_text(domain: Domain, cases: Cases, scaling: Scaling | None = None) -> str:
+    """The centre of the prior of a knob with this domain: "0.1 at batch_size 128; in proportion to it"."""
+    if isinstance(domain, RangeTested):  # a position between bounds says nothing to a reader
+        return "the rate that the range test finds"
+    return _followed_text(cases, scaling)
+
+
+def spread_text(spread: float | None, domain: Domain) -> str:
+    """The spread of a prior: "2x" on a log scale, "0.1" on a linear one; "" for one that is not stated."""
+    if spread is None:
+        return ""
+    return f"{spread:.3g}x" if isinstance(domain, FloatRange | IntRange) and domain.log else f"{spread:.3g}"
+
+
+def _followed_text(cases: Cases, scaling: Scaling | None) -> str:
     text = cases_text(cases)
     if scaling is None:
         return text
@@ -83,7 +96,7 @@ def start_text(knob: Knob) -> str:
         # What lr_scaling takes off the power would make it unreadable; the source of the value says it.
         plain = tuple((when, exponent) for when, exponent in scaling.exponents if "lr_scaling" not in when)
         scaling = replace(scaling, exponents=plain)
-    return centre_text(knob.start_cases(), scaling)
+    return _followed_text(knob.start_cases(), scaling)
 
 
 def _power_text(exponent: float) -> str:

@@ -8,7 +8,17 @@ from typing import Any
 import yaml
 
 from dialin.errors import SpecError
-from dialin.specification.domains import Belief, Choice, Domain, Fixed, FloatRange, IntRange, RangeTested, StatedPrior
+from dialin.specification.domains import (
+    Belief,
+    Choice,
+    Condition,
+    Domain,
+    Fixed,
+    FloatRange,
+    IntRange,
+    RangeTested,
+    StatedPrior,
+)
 from dialin.specification.study_spec import StudySpec
 from dialin.specification.yaml_reader import read_value
 
@@ -53,7 +63,7 @@ def to_block_yaml(data: Mapping[str, Any]) -> str:
 
 def domain_data(domain: Domain) -> Any:
     """Plain data that reads back as the same domain."""
-    when = {"when": {name: list(values) for name, values in domain.when.items()}} if domain.when else {}
+    when = _when_data(domain.when)
     match domain:
         case Fixed(value=value):
             return {"value": value, **when} if when else value
@@ -67,6 +77,10 @@ def domain_data(domain: Domain) -> Any:
             return {"min": domain.low, "max": domain.high, **_log_and_step(domain), **when}
 
 
+def _when_data(when: Condition) -> dict[str, Any]:
+    return {"when": {name: list(values) for name, values in when.items()}} if when else {}
+
+
 def _prior_data(spec: StudySpec) -> Any:
     beliefs = spec.prior.knobs.items()
     return "off" if spec.prior.off else {name: _belief_data(belief, spec.space[name]) for name, belief in beliefs}
@@ -74,20 +88,16 @@ def _prior_data(spec: StudySpec) -> Any:
 
 def _belief_data(belief: Belief, domain: Domain) -> Any:
     """What is written of one knob's prior: off, a value, a mapping, or a list of mappings."""
-    spread: dict[str, Any] = {}
-    if belief.spread is not None:
-        is_log = isinstance(domain, FloatRange | IntRange) and domain.log
-        spread = {"spread": f"{belief.spread!r}x" if is_log else belief.spread}
-    cases = [
-        {"around": value, **spread, **({"when": {name: list(values) for name, values in when.items()}} if when else {})}
-        for when, value in belief.cases
-    ]
+    if not belief.cases:
+        return "off"
+    is_factor = isinstance(domain, FloatRange | IntRange) and domain.log
+    spread = {} if belief.spread is None else {"spread": f"{belief.spread!r}x" if is_factor else belief.spread}
+    cases = [{"around": value, **spread, **_when_data(when)} for when, value in belief.cases]
     if len(cases) > 1:
         return cases
-    if not cases:
-        return "off"
+    only = cases[0]
     # A value that is the word off is written as a mapping, because the word alone means no prior.
-    return cases[0]["around"] if cases[0].keys() == {"around"} and cases[0]["around"] != "off" else cases[0]
+    return only["around"] if only.keys() == {"around"} and only["around"] != "off" else only
 
 
 def _log_and_step(domain: FloatRange | IntRange) -> dict[str, Any]:

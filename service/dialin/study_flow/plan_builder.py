@@ -11,10 +11,18 @@ from dialin.planning.plan import Plan
 from dialin.planning.prior import KnobPrior, Prior, defaults_by_root, prior_of
 from dialin.specification import lint, sampler_of, uses_prior
 from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.domains import Domain, FloatRange, IntRange
+from dialin.specification.domains import Domain
 from dialin.specification.range_tests import Calibration
 from dialin.specification.study_spec import StudySpec
-from dialin.specification.wording import cases_text, centre_text, domain_text, knob_text, start_text, when_text
+from dialin.specification.wording import (
+    cases_text,
+    centre_text,
+    domain_text,
+    knob_text,
+    spread_text,
+    start_text,
+    when_text,
+)
 
 
 def plan(planned: Plan) -> schemas.Plan:
@@ -48,9 +56,11 @@ def _objective(spec: StudySpec) -> dict[str, Any]:
 
 
 def _planned_prior(belief: KnobPrior, domain: Domain) -> schemas.PlannedPrior:
-    is_log = isinstance(domain, FloatRange | IntRange) and domain.log
-    spread = "" if belief.spread is None else f"{belief.spread:.3g}{'x' if is_log else ''}"
-    return schemas.PlannedPrior(centre=centre_text(belief.cases, belief.scaling), spread=spread, source=belief.source)
+    return schemas.PlannedPrior(
+        centre=centre_text(domain, belief.cases, belief.scaling),
+        spread=spread_text(belief.spread, domain),
+        source=belief.source,
+    )
 
 
 def knobs() -> list[schemas.Knob]:

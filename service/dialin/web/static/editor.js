@@ -129,12 +129,12 @@ export class Editor {
   }
 }
 
-// Where the search begins, a centre for each knob; "none" for a sampler or a space without a prior.
+// Where the search begins, a centre for each knob; "none" where the space has no prior or the sampler uses none.
 function priorText(plan) {
   const centres = Object.entries(plan.prior).map(([name, { centre, spread }]) =>
     spread ? `${name} ${centre}, spread ${spread}` : `${name} ${centre}`,
   );
-  return centres.length ? `the search begins at ${centres.join("; ")}` : `none for the sampler ${plan.sampler}`;
+  return centres.length ? `the search begins at ${centres.join("; ")}` : "none";
 }
 
 function make(name, attributes, ...children) {
