@@ -4,7 +4,7 @@
 # make lint     ruff and mypy
 # make wheel    build the wheel, install it into an empty environment elsewhere, and use it there
 # make bench    the benchmarks, with their tables
-# make bench-search   how good the search is beside its peers, in an environment of its own (data: DIALIN_LCBENCH, DIALIN_CONDITIONAL)
+# make bench-search   how good the search is beside its peers, in environments of its own (data: DIALIN_LCBENCH, DIALIN_CONDITIONAL)
 # make faults   kill -9 and the like, many times, with a table of what came of it
 PYTHON ?= python3
 VENV   := .venv
@@ -43,12 +43,19 @@ bench: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/doctor.py
 	$(BIN)/python tests/benchmarks/range_test.py
 
-# Peers want older packages than we do: their own environment, without torch.
+# Peers want older packages than we do, and others newer ones: two environments of their own.
 bench-search:
 	test -d .venv-bench || $(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --requirement tests/benchmarks/requirements.txt
-	.venv-bench/bin/python tests/benchmarks/search_quality.py
-	.venv-bench/bin/python tests/benchmarks/search_quality.py --table conditional
+	test -d .venv-peers || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement tests/benchmarks/requirements-peers.txt
+	mkdir -p build && rm -f build/search-*.json
+	set -e; for table in lcbench conditional; do \
+	  search="tests/benchmarks/search_quality.py --table $$table"; \
+	  .venv-bench/bin/python $$search --from dialin stock syne_tune --json build/search-$$table.json; \
+	  .venv-peers/bin/python $$search --from optuna_gp smac neps --json build/search-$$table-peers.json; \
+	  .venv-bench/bin/python $$search --join build/search-$$table.json build/search-$$table-peers.json; \
+	done
 
 faults: $(DEV_STAMP)
 	$(BIN)/python tests/faults/run.py
@@ -70,4 +77,4 @@ $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@ $(RUN_STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-bench build dist
+	rm -rf $(VENV) .venv-bench .venv-peers build dist

@@ -3,6 +3,7 @@
     python tests/benchmarks/search_quality.py [--table lcbench|conditional] [--tasks T ...] [--judge] [--seeds 4]
                                               [--searchers NAME ...] [--prior good|bad|none] [--budget 20]
                                               [--workers 8] [--processes 2] [--json FILE] [--join FILE ...]
+                                              [--from MODULE ...]
 
 `--workers` workers train at once, each epoch taking the seconds that the table says; a worker that is free asks at
 once. Regret is (best known - best observed) / (best known - worst) of a task: 0 is the best that a search of its own
@@ -14,9 +15,11 @@ need more than twice the budget's epochs to spend its seconds ends there, and th
 the regret at that time: an upper bound. A line under the table counts such columns. The mean is over tasks and seeds,
 its standard error over seeds; ranks are over searchers within a task and a seed.
 
-`--judge` takes the tasks that nothing may be tuned on. `--prior` says what the searches that take a prior are told (a
+`--from` takes only the searches of these modules of `searchers/`: the peers do not go into one environment (see the
+Makefile). `--judge` takes the tasks that nothing may be tuned on. `--prior` says what the searches that take a prior are told (a
 table's module says how it is found). With `--json` each simulation is kept in the file when it ends, and those that the
-file holds are not run again. `--join` prints the table of several such files, and simulates nothing.
+file holds are not run again. `--join` prints the table of several such files, and simulates nothing;
+a search with another prior than the first file's has it in its name.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ import numpy as np  # noqa: E402
 from tests.benchmarks.curves.tasks import Task, load_task, module_of  # noqa: E402
 from tests.benchmarks.simulation import Course, simulate  # noqa: E402
 
-MODULES = ("dialin", "stock", "syne_tune")
+MODULES = ("dialin", "stock", "syne_tune", "optuna_gp", "smac", "neps")
 
 
 class Setting(NamedTuple):
@@ -63,11 +66,11 @@ class Run(NamedTuple):
 Courses = dict[Run, Course]
 
 
-def searchers(wanted: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+def searchers(wanted: Sequence[str] | None, modules: Sequence[str] = MODULES) -> tuple[dict[str, Any], list[str]]:
     """Name -> what makes one; and a line for each module that cannot be had here."""
     found: dict[str, Any] = {}
     missing = []
-    for name in MODULES:
+    for name in modules:
         if wanted and set(wanted) <= set(found):
             break
         try:
@@ -106,7 +109,7 @@ def main() -> None:
     marks = tuple(mark for mark in module.MARKS if mark <= (arguments.budget or max(module.MARKS)))
     setting = Setting(arguments.table, prior, marks, arguments.workers)
     tasks = arguments.tasks or (module.JUDGING if arguments.judge else module.TASKS)
-    found, missing = searchers(arguments.searchers)
+    found, missing = searchers(arguments.searchers, arguments.modules)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     runs = [Run(task, name, seed) for name in found for task in tasks for seed in seeds]
     courses = _read(arguments.json, setting) if arguments.json is not None and arguments.json.is_file() else {}
@@ -125,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", nargs="+")
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--searchers", nargs="+")
+    parser.add_argument("--from", dest="modules", nargs="+", choices=MODULES, default=MODULES)
     parser.add_argument("--prior")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -156,11 +160,11 @@ def _write(path: Path, setting: Setting, courses: Mapping[Run, Course]) -> None:
     part.replace(path)
 
 
-def _read(path: Path, setting: Setting | None = None) -> Courses:
+def _read(path: Path, setting: Setting) -> Courses:
     """The courses of a file. SystemExit where they were simulated under another setting than this one."""
     data = json.loads(path.read_text())
     stored = _setting_of(data)
-    if setting is not None and stored != setting:
+    if stored != setting:
         raise SystemExit(f"{path} was measured with {stored}, and this is {setting}")
     fields = Run._fields
     return {
@@ -176,11 +180,15 @@ def _setting_of(data: Mapping[str, Any]) -> Setting:
 
 
 def joined(paths: Sequence[Path]) -> tuple[Setting, Courses]:
-    """The courses of several files of one setting, on the tasks and seeds that all searches have."""
+    """The courses of several files, on the tasks and seeds that all searches have. Their setting may differ in the prior:
+    a search with another prior than that of the first file has it in its name."""
     setting = _setting_of(json.loads(paths[0].read_text()))
     courses: Courses = {}
     for path in paths:
-        courses |= _read(path, setting)
+        prior = _setting_of(json.loads(path.read_text())).prior
+        note = "" if prior == setting.prior else f", prior: {prior}"
+        read = _read(path, setting._replace(prior=prior))
+        courses |= {run._replace(search=run.search + note): course for run, course in read.items()}
     places: dict[str, set[tuple[str, int]]] = {}
     for run in courses:
         places.setdefault(run.search, set()).add((run.task, run.seed))

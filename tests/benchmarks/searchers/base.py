@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dialin.specification.domains import Scalar
+from dialin.specification import searched
+from dialin.specification.domains import Scalar, holds
 from dialin.specification.study_spec import StudySpec
 
 
@@ -28,6 +29,15 @@ class Asked:
     key: int
     params: Mapping[str, Any]
     epochs_done: int = 0
+
+
+def existing(problem: Problem, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a value for every knob those of the knobs that exist: for searches that know no conditions."""
+    found: dict[str, Any] = {}
+    for name in searched(problem.spec):
+        if holds(problem.spec.space[name].when, found):
+            found[name] = params[name]
+    return found
 
 
 class Searcher(Protocol):

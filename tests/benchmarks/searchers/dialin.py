@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import optuna
 from optuna.storages import InMemoryStorage
 
 from dialin.planning.plan import ClusterShape, plan_study
@@ -11,6 +12,8 @@ from dialin.search.records import Trial
 from dialin.search.study import Study
 from dialin.specification import spec_from_data, to_data
 from tests.benchmarks.searchers.base import Asked, Problem, Searcher
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class StudySearcher:
