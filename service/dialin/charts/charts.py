@@ -21,7 +21,7 @@ from dialin.charts.svg import Scale, points, scale_over, tag
 from dialin.charts.words import duration
 from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.specification.domains import Choice, Domain, FloatRange, IntRange, RangeTested
-from dialin.texts import metric_text, scalar_text
+from dialin.texts import measure_text, metric_text, scalar_text
 
 Trial = Mapping[str, Any]
 XOfTrial = Callable[[Trial], float]
@@ -40,8 +40,10 @@ def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
     values.
     """
     metric, reports = curve["metric"], [point for point in curve["points"] if point["best"] is not None]
+    reference = curve.get("reference")
+    title = "Hypervolume so far" if reference else "Best so far"
     if not reports:
-        return empty_chart("best-curve", "Best so far", "no finite value has been reported yet")
+        return empty_chart("best-curve", title, "no finite value has been reported yet")
     last = reports[-1]
     across = Scale(0, max(point["epochs_total"] for point in reports) * 1.02 or 1, LEFT, RIGHT)
     up = _value_scale([point["best"] for point in reports], curve["mode"], zoom)
@@ -55,8 +57,13 @@ def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
     marks = [tag("polygon", class_="under", points=points(under)), tag("polyline", class_="best", points=points(line))]
     improved = len(improvements) - 1 + curve.get("left_out", 0)  # the first value improves on nothing
     reached = f"to {metric_text(last['best'])}, in {last['epochs_total']} epochs"
-    about = f"{metric} improved {improved} times {reached}{_zoom_text(zoom)}"
-    return chart("best-curve", "Best so far", about, axes(across, up, "epochs trained in all", metric), *marks, *dots)
+    from_point = f"; the reference point is {_values_text(reference)}" if reference else ""
+    about = f"{metric} improved {improved} times {reached}{from_point}{_zoom_text(zoom)}"
+    return chart("best-curve", title, about, axes(across, up, "epochs trained in all", metric), *marks, *dots)
+
+
+def _values_text(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {measure_text(value)}" for name, value in values.items())
 
 
 def _improvements(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -90,6 +97,7 @@ def learning_curves(
     best: int | None,
     mode: str,
     zoom: bool = False,
+    title: str = "Learning curves",
 ) -> Markup:
     """Return each trial's values by epoch: stopped trials in grey, the best one bold, the rungs as vertical lines.
 
@@ -98,7 +106,7 @@ def learning_curves(
     """
     with_values = [trial for trial in trials if trial["value"] is not None]
     if not with_values:
-        return empty_chart("learning-curves", "Learning curves", "no epoch has been reported yet")
+        return empty_chart("learning-curves", title, "no epoch has been reported yet")
     shown = _most_informative(with_values, best, mode)
     across = Scale(0, max(epochs, *(max(_finite_values(trial)) for trial in shown)), LEFT, RIGHT)
     up = _value_scale(_best_values(with_values) if zoom else _all_values(shown), mode, zoom)
@@ -106,7 +114,7 @@ def learning_curves(
     shown.sort(key=lambda trial: (*_layer(trial, best), trial["trial"]))
     marks += [_learning_curve(trial, across, up, trial["trial"] == best) for trial in shown]
     about = f"{metric} by epoch of {_count_text(len(shown), len(with_values))}{rung_text}{_zoom_text(zoom)}"
-    return chart("learning-curves", "Learning curves", about, axes(across, up, "epoch", metric), *marks)
+    return chart("learning-curves", title, about, axes(across, up, "epoch", metric), *marks)
 
 
 def _layer(trial: Trial, best: int | None) -> tuple[bool, int]:

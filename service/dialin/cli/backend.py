@@ -54,11 +54,12 @@ class Backend(Protocol):
     def trial(self, reference: str, number: int) -> Trial:
         """One trial."""
 
-    def best(self, reference: str) -> Best:
-        """The best configuration so far. Raises NoResultError while there is none."""
+    def best(self, reference: str, trial: int | None = None) -> Best:
+        """The best configuration so far, or that of a trial of the Pareto front. Raises NoResultError while there is
+        none, and UsageError for a trial that is not on the front."""
 
-    def best_yaml(self, reference: str) -> str:
-        """The best configuration as a specification that trains it again. Raises NoResultError."""
+    def best_yaml(self, reference: str, trial: int | None = None) -> str:
+        """The configuration of `best` as a specification that trains it again. Raises as that method."""
 
     def logs(self, reference: str, tail: int, trial: int | None) -> Mapping[str, str]:
         """The last `tail` lines of each log, by the log's name; or of the log of one trial."""
@@ -175,13 +176,14 @@ class RemoteBackend:
         """One trial."""
         return self._handle(reference).trial(number)
 
-    def best(self, reference: str) -> Best:
-        """The best configuration so far. Raises NoResultError while there is none."""
-        return self._handle(reference).best()
+    def best(self, reference: str, trial: int | None = None) -> Best:
+        """The best configuration so far, or that of a trial of the Pareto front. Raises NoResultError while there is
+        none, and UsageError for a trial that is not on the front."""
+        return self._handle(reference).best(trial)
 
-    def best_yaml(self, reference: str) -> str:
-        """The best configuration as a specification. Raises NoResultError while there is none."""
-        return self._handle(reference).best_yaml()
+    def best_yaml(self, reference: str, trial: int | None = None) -> str:
+        """The configuration of `best` as a specification. Raises as that method."""
+        return self._handle(reference).best_yaml(trial)
 
     def logs(self, reference: str, tail: int, trial: int | None) -> Mapping[str, str]:
         """The driver's log, or that of one trial: a server does not send the logs of all trials at once."""

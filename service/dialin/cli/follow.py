@@ -68,7 +68,8 @@ class Replay:
                 self._clock.run()
             case "epoch":
                 value = math.nan if data["value"] is None else float(data["value"])
-                self._progress.epoch_done(self._trial(data), int(data["epoch"]), value)
+                others = {name: math.nan if each is None else float(each) for name, each in _others(data).items()}
+                self._progress.epoch_done(self._trial(data), int(data["epoch"]), value, others)
             case "trial_ended":
                 self._progress.trial_ended(self._trial(data), _decision(data))
 
@@ -90,6 +91,11 @@ class Replay:
     def _trial(self, data: Mapping[str, Any]) -> Trial:
         number = int(data["trial"])
         return self._trials.get(number) or Trial(number, {}, 0)
+
+
+def _others(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a report has beside its value; nothing for one metric without constraints."""
+    return data.get("others") or {}
 
 
 def _decision(data: Mapping[str, Any]) -> Decision:

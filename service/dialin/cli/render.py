@@ -12,6 +12,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dialin.cli.front_lines import (
+    best_data,
+    best_text,
+    constraint_lines,
+    curve_lines,
+    front_columns,
+    front_rows,
+    goals_text,
+    is_single,
+    names_of,
+    no_best_text,
+    several_data,
+    trial_cells,
+    within,
+)
 from dialin.cli.prior_lines import prior_lines
 from dialin.paths import sqlite_url
 from dialin.planning.plan import Plan
@@ -24,7 +39,7 @@ from dialin.specification.domains import Fixed
 from dialin.specification.range_tests import Calibration, Reading
 from dialin.specification.study_spec import ObjectiveSpec, StudySpec
 from dialin.specification.wording import domain_text, when_text
-from dialin.texts import metric_text, printable, scalar_text
+from dialin.texts import measure_text, printable, scalar_text
 from dialin.tracking.mirror import ui_command
 
 WIDE = 140  # columns from which the catalogue of knobs fits as a table
@@ -58,7 +73,7 @@ def show_list(console: Console, studies: Sequence[Study], states: Sequence[str] 
 
 
 def _list_row(study: Study) -> tuple[str, ...]:
-    best = "" if study.best is None else f"{study.metric} {metric_text(study.best)}"
+    best = best_text(study)
     trials = f"{study.trials.ended} of {study.trials.budget}"
     started = datetime.datetime.fromtimestamp(study.created_at).strftime("%Y-%m-%d %H:%M")
     lag = f"lags by {study.mirror_lag}" if _lags(study) else ""
@@ -72,7 +87,6 @@ def _lags(study: Study) -> bool:
 
 def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], best: Best | None, lag: str = "") -> None:
     """A study with its trials, and why each of them ended. `lag`: how far MLflow is behind, from `mirror_line`."""
-    spec = spec_of_study(study.id, study.spec)
     show_result(console, study, best, lag)
     show_claim(console, study)
     for line in study.calibration:
@@ -82,12 +96,13 @@ def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], be
     for line in study.doctor:
         _print(console, f"doctor: {line}")
     marked = best.trial if best is not None and is_lucky(best.value, best.expected) else None
-    shown = _selection(trials, study.mode == "max", marked)
-    table = _table("trial", "state", "epochs", spec.objective.metric, "why it ended")
+    shown = _selection(trials, study, marked)
+    place = () if is_single(study) else ("",)
+    table = _table("trial", "state", "epochs", *names_of(study), *place, "why it ended")
     for trial in shown:
-        value = "" if trial.value is None else metric_text(trial.value)
+        values = trial_cells(study, trial)
         number = f"{trial.trial} *" if trial.trial == marked else str(trial.trial)
-        _add_row(table, number, trial.state.value, str(trial.epochs), value, why(trial))
+        _add_row(table, number, trial.state.value, str(trial.epochs), *values, why(trial))
     _print(console, "")
     console.print(table)
     if marked is not None:
@@ -99,15 +114,17 @@ def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], be
         _print(console, f"{text}; all of them: dialin show {study.id} --json")
 
 
-def _selection(trials: Sequence[Trial], maximize: bool, marked: int | None) -> Sequence[Trial]:
+def _selection(trials: Sequence[Trial], study: StudyInFull, marked: int | None) -> Sequence[Trial]:
     """The trials that are shown: all in the order of their numbers, or of many the best ones and the newest, and the
-    one that is `marked`."""
+    one that is `marked`. Trials of the Pareto front come first, those that violate a constraint last."""
     if len(trials) <= MAX_SHOWN:
         return trials
+    front = {point.trial for point in study.pareto or ()}
 
-    def rank(trial: Trial) -> tuple[int, float, float, int, int]:
+    def rank(trial: Trial) -> tuple[bool, bool, tuple[int, float, float, int, int]]:
         value, epoch = trial.value or 0.0, trial.best_epoch or 0
-        return rank_key(trial.state, value, trial.loss, epoch, trial.trial, maximize)
+        key = rank_key(trial.state, value, trial.loss, epoch, trial.trial, study.mode == "max")
+        return trial.trial not in front, bool(trial.violated), key
 
     best = sorted((trial for trial in trials if trial.value is not None), key=rank)[:BEST_SHOWN]
     taken = {trial.trial for trial in best}
@@ -132,8 +149,10 @@ def show_trial(console: Console, study: StudyInFull, trial: Trial) -> None:
     for name, value in trial.params.items():
         _add_row(table, f"  {name}", scalar_text(value), "" if name in spec.space else "default")
     console.print(table)
-    values = (f"{epoch}: {'nan' if value is None else metric_text(value)}" for epoch, value in trial.values.items())
-    _print(console, f"{spec.objective.metric} by epoch   {'  '.join(values) or 'none reported'}")
+    for line in curve_lines(study, trial):
+        _print(console, line)
+    if trial.violated:
+        _print(console, f"it violates the constraints on {', '.join(trial.violated)}")
     for finding in trial.findings:
         _print(console, f"{finding.severity}: {finding.text}")
         _print(console, f"  likely cause   {finding.cause}")
@@ -149,14 +168,20 @@ def show_result(console: Console, study: StudyInFull, best: Best | None, lag: st
     reason = f": {study.reason}" if study.reason not in ("", study.state.value) else ""
     _print(console, f"study {study.id} {study.state.value}{reason}")
     if best is None:
-        _print(console, "no trial has reported a finite value yet, so there is no best configuration")
+        _print(console, no_best_text(study))
+    elif study.pareto:
+        _show_front(console, study)
     else:
         _show_best(console, spec, best)
+    for index, line in enumerate(constraint_lines(study, spec)):
+        _print(console, f"{'' if index else 'constraints':<20} {line}")
     _print(console, _trials_line(study))
     # A server's paths mean nothing here; its links are printed by the commands.
     paths = study.paths if isinstance(study, LocalStudy) else {}
     if paths.get("best_config"):
         _print(console, f"best configuration   {_short_path(paths['best_config'])}")
+    if paths.get("pareto"):
+        _print(console, f"configurations       {_short_path(paths['pareto'])}")
     if lag:
         _print(console, lag)
     elif paths.get("mlflow"):
@@ -164,17 +189,36 @@ def show_result(console: Console, study: StudyInFull, best: Best | None, lag: st
         _print(console, f"see every trial      {ui_command(place if '://' in place else sqlite_url(Path(place)))}")
 
 
-def _show_best(console: Console, spec: StudySpec, best: Best) -> None:
+def _show_front(console: Console, study: StudyInFull) -> None:
+    rows, whole = front_rows(study), len(study.pareto or ())
+    some = f"; {len(rows)} of them are shown" if len(rows) < whole else ""
+    _print(console, f"\nPareto front ({whole} trial{'s' * (whole != 1)}, the best by {study.metric} first{some})")
+    table = _table(*front_columns(study))
+    for row in rows:
+        _add_row(table, *row)
+    console.print(table)
+    _print(console, "")
+
+
+def show_point(console: Console, study: StudyInFull, best: Best) -> None:
+    """One configuration of a Pareto front."""
+    _show_best(console, spec_of_study(study.id, study.spec), best, "configuration")
+
+
+def _show_best(console: Console, spec: StudySpec, best: Best, title: str = "best configuration") -> None:
     table = Table.grid(padding=(0, 2))
     named = {name: value for name, value in best.params.items() if name in spec.space}
     for name, value in named.items():
         _add_row(table, f"  {name}", scalar_text(value), "fixed" if isinstance(spec.space[name], Fixed) else "")
-    _print(console, f"\nbest configuration (trial {best.trial}, epoch {best.epoch} of {spec.budget.epochs})")
+    _print(console, f"\n{title} (trial {best.trial}, epoch {best.epoch} of {spec.budget.epochs})")
     console.print(table)
     if len(named) < len(best.params):
         _print(console, f"  and {len(best.params) - len(named)} knobs that the space does not name, at their defaults")
-    value = expected_text(best.value, best.epoch, best.expected)
-    _print(console, f"\n{_metric_name(best.metric):<20} {value}")
+    _print(console, "")
+    for name, value in {**(best.values or {best.metric: best.value}), **(best.bounded or {})}.items():
+        is_first = best.values is None and name == best.metric
+        text = expected_text(value, best.epoch, best.expected) if is_first else measure_text(value)
+        _print(console, f"{_metric_name(name):<20} {text}")
     if best.test is not None and best.test_trial is not None and "accuracy" in best.test:
         looks = [Look(look.trial, look.values) for look in best.test_looks]
         about = f"trial {best.test_trial} on images that the search never saw, {count_text(looks, best.test_trial)}"
@@ -216,14 +260,14 @@ def mirror_line(study: Study, *, is_here: bool = True) -> str:
 
 def result_data(study: StudyInFull, best: Best | None) -> dict[str, Any]:
     """What came out of a study, as `--json` prints it."""
-    found = {"trial", "value", "epoch", "expected", "params"}
     paths = study.paths if isinstance(study, LocalStudy) else dict.fromkeys(("best_config", "mlflow", "storage"))
     return {
         "study_id": study.id,
         "state": study.state.value,
         "metric": study.metric,
         "mode": study.mode,
-        "best": None if best is None else best.model_dump(mode="json", include=found),
+        **several_data(study),
+        "best": None if best is None else best_data(best),
         **study.model_dump(mode="json", include={"test", "test_trial", "test_looks"}),
         "trials": {state: getattr(study.trials, state) for state in _END_NAMES},
         "epochs": study.epochs.model_dump(mode="json"),
@@ -257,7 +301,7 @@ def short_data(study: Study) -> dict[str, Any]:
 def show_plan(console: Console, plan: Plan, data: str = "") -> None:
     """What a study would do. `data`: where its data lies, in words; empty where it needs none."""
     spec = plan.spec
-    _print(console, f"{spec.name}: {spec.objective.mode}imize {spec.objective.metric} on {spec.objective.subject}")
+    _print(console, f"{spec.name}: {goals_text(spec)} on {spec.objective.subject}{within(spec)}")
     table = Table.grid(padding=(0, 2))
     for name, domain in spec.space.items():
         _add_row(table, f"  {name}", domain_text(domain), when_text(domain))

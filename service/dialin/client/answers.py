@@ -66,10 +66,12 @@ def study_path(study_id: str) -> str:
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:
-    """A trial as a row of a table: its fields, each knob as `params_NAME`."""
+    """A trial as a row of a table: its fields, each knob as `params_NAME`. With several metrics or constraints, what
+    counts is `metrics_NAME`; without, the row has no column for them."""
     data = trial.model_dump(mode="json")
     params = {f"params_{name}": value for name, value in data.pop("params").items()}
-    return {**data, **params}
+    metrics = {f"metrics_{name}": value for name, value in data.pop("metrics", {}).items()}
+    return {**data, **metrics, **params}
 
 
 def table(rows: list[dict[str, Any]]) -> Any:

@@ -13,7 +13,7 @@ from dialin.client.local import LocalStudies
 from dialin.client.prepare import SpecSource, load_spec
 from dialin.events.publisher import Listener
 from dialin.results.summary import Result
-from dialin.schemas import Best, LocalStudy, Trial
+from dialin.schemas import Best, LocalStudy, ParetoPoint, Trial
 from dialin.settings import Settings
 from dialin.specification.study_spec import StudySpec
 from dialin.supervisor.logs import OPTUNA_LOGGERS, quiet_optuna
@@ -119,15 +119,26 @@ class FolderStudy:
         with LocalStudies(self._settings) as studies:
             return studies.study(self._id)
 
-    def best(self) -> Best:
-        """The best configuration so far. Raises NoResultError while no trial has reported a finite value."""
-        with LocalStudies(self._settings) as studies:
-            return studies.best(self._id)
+    def best(self, trial: int | None = None) -> Best:
+        """The best configuration so far; with several metrics that of the Pareto front which is best by the first one.
+        `pareto` lists the others.
 
-    def best_yaml(self) -> str:
-        """The best configuration as a specification that trains it again. Raises NoResultError as `best`."""
+        `trial`: the trial of the front that is wanted. Raises NoResultError while no trial has reported a finite value
+        or none meets the constraints, and UsageError for a trial that is not on the front.
+        """
         with LocalStudies(self._settings) as studies:
-            return studies.best_yaml(self._id)
+            return studies.best(self._id, trial)
+
+    def pareto(self) -> list[ParetoPoint]:
+        """The Pareto front of several metrics, from the best by the first one to the worst; with one metric the best
+        trial alone. Empty while there is none."""
+        with LocalStudies(self._settings) as studies:
+            return studies.pareto(self._id)
+
+    def best_yaml(self, trial: int | None = None) -> str:
+        """The configuration of `best` as a specification that trains it again. Raises as that method."""
+        with LocalStudies(self._settings) as studies:
+            return studies.best_yaml(self._id, trial)
 
     def trials(self) -> list[Trial]:
         """Every trial in the order of its number; a trial's `values` are its learning curve, by epoch."""
@@ -135,11 +146,13 @@ class FolderStudy:
             return studies.trials(self._id)
 
     def to_dataframe(self) -> Any:
-        """Every trial as a row of a pandas DataFrame, each knob as a column `params_NAME`."""
+        """Every trial as a row of a pandas DataFrame, each knob as a column `params_NAME`; with several metrics or
+        constraints each of what counts as a column `metrics_NAME`."""
         return table([trial_row(trial) for trial in self.trials()])
 
     def curve(self) -> Any:
-        """How the best value improved over epochs, trials and seconds, as a pandas DataFrame."""
+        """How the best value, or the hypervolume of several metrics, improved over epochs, trials and seconds, as a
+        pandas DataFrame."""
         with LocalStudies(self._settings) as studies:
             points = studies.curve(self._id).points
         return table([point.model_dump() for point in points])

@@ -88,6 +88,7 @@ class LocalStudies:
             snapshot,
             claim=None if spec.claim is None else judge(spec, spec.claim, records).text(),
             doctor=[each.text(len(records)) for each in diagnose(records)],
+            violated=schema_builder.violations(spec, records),
         )
         # The row of a study that was driven just now is as its driver read it; the result knows the time that it took.
         known = dict(full) | {"seconds": snapshot.result.seconds, "concurrency": self._concurrency(snapshot.row)}
@@ -145,7 +146,8 @@ class LocalStudies:
 
         Raises ConflictError when the process that drove the study is gone without having ended it.
         """
-        study_id = self._read(reference).row.id
+        snapshot = self._read(reference)
+        study_id, further = snapshot.row.id, snapshot.spec.further
         folder = self._out.study(study_id).events
         offset, state, undriven = 0, ("", ""), 0
         while True:
@@ -156,7 +158,7 @@ class LocalStudies:
             # The metric is asked for each time: the log may have been begun only after the first look.
             part = read_events(folder, offset, metric=metric_of(folder))
             for end, event in part.entries:
-                if (data := served_data(event)) is not None:
+                if (data := served_data(event, further)) is not None:
                     yield schemas.Event(id=str(end), kind=event.kind, data=data)
             before, offset = offset, part.offset
             if offset > before:

@@ -11,7 +11,8 @@ from urllib.parse import urljoin
 from dialin.client.answers import pages, read_answer, read_study, study_path, table, trial_row
 from dialin.client.events import EventReader
 from dialin.client.http import Connection
-from dialin.schemas import Best, BestCurve, Event, Study, StudyInFull, Trial
+from dialin.errors import NoResultError
+from dialin.schemas import Best, BestCurve, Event, ParetoPoint, Study, StudyInFull, Trial
 
 PROGRESS_SECONDS = 2.0  # between two lines of progress, at least
 
@@ -83,13 +84,38 @@ class StudyHandle:
         """
         return self._reader(None).read(last_id)
 
-    def best(self) -> Best:
-        """The best configuration so far. Raises NoResultError while no trial has reported a finite value."""
-        return read_answer(Best, self._connection.json("GET", f"{self._path}/best"), "a best configuration")
+    def best(self, trial: int | None = None) -> Best:
+        """The best configuration so far; with several metrics that of the Pareto front which is best by the first one.
+        `pareto` lists the others.
 
-    def best_yaml(self) -> str:
-        """The best configuration as a specification that trains it again. Raises NoResultError as `best`."""
-        return self._connection.text(f"{self._path}/best", headers={"Accept": "application/yaml"})
+        `trial`: the trial of the front that is wanted. Raises NoResultError while no trial has reported a finite value
+        or none meets the constraints, and UsageError for a trial that is not on the front.
+        """
+        data = self._connection.json("GET", f"{self._path}/best", params=_on_front(trial))
+        return read_answer(Best, data, "a best configuration")
+
+    def pareto(self) -> list[ParetoPoint]:
+        """The Pareto front of several metrics, from the best by the first one to the worst; with one metric the best
+        trial alone. Empty while there is none."""
+        detail = self.detail()
+        if detail.pareto is not None:
+            return detail.pareto
+        try:
+            best = self.best()
+        except NoResultError:
+            return []
+        values = {best.metric: best.value}
+        return [
+            ParetoPoint(
+                trial=best.trial, values=values, bounded=best.bounded, epoch=best.epoch, params=best.params,
+                link=self.info.links.best,
+            )
+        ]  # fmt: skip
+
+    def best_yaml(self, trial: int | None = None) -> str:
+        """The configuration of `best` as a specification that trains it again. Raises as that method."""
+        headers = {"Accept": "application/yaml"}
+        return self._connection.text(f"{self._path}/best", headers=headers, params=_on_front(trial))
 
     def trials(self) -> Any:
         """Every trial in the order of its number as a pandas DataFrame, each knob as a column `params_NAME`.
@@ -110,7 +136,8 @@ class StudyHandle:
         return read_answer(Trial, data, f"trial {number}")
 
     def curve(self) -> Any:
-        """How the best value improved over epochs, trials and seconds: a pandas DataFrame, or a list of dicts."""
+        """How the best value, or the hypervolume of several metrics, improved over epochs, trials and seconds: a pandas
+        DataFrame, or a list of dicts."""
         return table([point.model_dump() for point in self.best_curve().points])
 
     def best_curve(self) -> BestCurve:
@@ -155,3 +182,8 @@ class StudyHandle:
             self.info = info
 
         return EventReader(self._connection, self.info, deadline, heard, lambda: self.refresh().info)
+
+
+def _on_front(trial: int | None) -> dict[str, int]:
+    """The query for a trial of the Pareto front."""
+    return {} if trial is None else {"trial": int(trial)}

@@ -10,6 +10,11 @@ Mode = Literal["max", "min"]
 Params = dict[str, str | int | float | bool | None]
 
 
+def is_none(value: object) -> bool:
+    """Whether a field is left out of the JSON: those that are about several metrics or constraints only."""
+    return value is None
+
+
 class Page(BaseModel):
     """A part of a long list."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from dialin.lifecycle import ENDED, TRIAL_ENDED, StudyState, TrialState
-from dialin.schemas.common import Mode, Page, Params
+from dialin.schemas.common import Mode, Page, Params, is_none
 
 
 class TrialCounts(BaseModel):
@@ -71,16 +71,22 @@ class Study(BaseModel):
     priority: int = Field(description="Studies of a higher priority start first.")
     metric: str = Field(description="The metric that is optimized; of several, the first.")
     mode: Mode = Field(description="Whether the metric is maximized or minimized.")
-    metrics: list[Metric] | None = Field(None, description="All metrics, where it optimizes several; null for one.")
+    metrics: list[Metric] | None = Field(
+        None, exclude_if=is_none, description="All metrics, where it optimizes several; left out for one."
+    )
     constraints: dict[str, Bound] | None = Field(
-        None, description="What trials must keep to, by the name of what they measure; null where there is nothing."
+        None,
+        exclude_if=is_none,
+        description="What trials must keep to, by the name of what they measure; left out where there is nothing.",
     )
     best: float | None = Field(
         description="The observed value of the best trial: a complete one, or any while none is complete. Only trials "
         "that meet the constraints count."
     )
     front: int | None = Field(
-        None, description="How many trials are on the Pareto front of several metrics; null for one metric."
+        None,
+        exclude_if=is_none,
+        description="How many trials are on the Pareto front of several metrics; left out for one metric.",
     )
     trials: TrialCounts
     seconds: float = Field(description="How long it has been driven so far, over all attempts.")
@@ -212,11 +218,14 @@ class StudyInFull(Study, TestScores):
     spec: str = Field(description="The specification, as YAML.")
     pareto: list[ParetoPoint] | None = Field(
         None,
+        exclude_if=is_none,
         description="The Pareto front of several metrics, from the best by the first one to the worst: of the complete "
-        "trials that meet the constraints, or while there is none, of the others; null for one metric.",
+        "trials that meet the constraints, or while there is none, of the others; left out for one metric.",
     )
     violations: dict[str, int] | None = Field(
-        None, description="How many trials violate each constraint, by its name; null without constraints."
+        None,
+        exclude_if=is_none,
+        description="How many trials violate each constraint, by its name; left out without constraints.",
     )
     best_trial: int | None = Field(None, description="The number of the best trial; null while there is none.")
     expected: float | None = Field(

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dialin.lifecycle import StudyState, TrialState
-from dialin.schemas.common import Mode, Page, Params
+from dialin.schemas.common import Mode, Page, Params, is_none
 from dialin.schemas.studies import TestScores
 
 
@@ -43,11 +43,14 @@ class Trial(BaseModel):
     best_epoch: int | None = Field(description="The first epoch that reached `value`.")
     metrics: dict[str, float] | None = Field(
         None,
+        exclude_if=is_none,
         description="With several metrics or with constraints: each metric, and what the constraints bound, after "
-        "`best_epoch`, by name; null otherwise, and while there is no value.",
+        "`best_epoch`, by name; left out otherwise, and while there is no value.",
     )
     violated: list[str] | None = Field(
-        None, description="The constraints that it violates, by name; null without constraints or without a value."
+        None,
+        exclude_if=is_none,
+        description="The constraints that it violates, by name; left out without constraints or without a value.",
     )
     loss: float | None = Field(description="val_loss after its last epoch, where it is measured; it breaks ties.")
     epochs: int = Field(description="How many epochs it has trained.")
@@ -55,7 +58,9 @@ class Trial(BaseModel):
         description="The metric by epoch, of several the first; null for a number that is not finite."
     )
     others: dict[str, dict[str, float | None]] | None = Field(
-        None, description="The further metrics, and what constraints bound, by name and epoch; null without any."
+        None,
+        exclude_if=is_none,
+        description="The further metrics, and what constraints bound, by name and epoch; left out without any.",
     )
     params: Params
     seed: int
@@ -93,10 +98,14 @@ class Best(TestScores):
     metric: str
     mode: Mode
     values: dict[str, float] | None = Field(
-        None, description="With several metrics: each of them after `epoch`, by name; null for one."
+        None,
+        exclude_if=is_none,
+        description="With several metrics: each of them after `epoch`, by name; left out for one.",
     )
     bounded: dict[str, float] | None = Field(
-        None, description="What the constraints bound, after `epoch`, by name; null without constraints."
+        None,
+        exclude_if=is_none,
+        description="What the constraints bound, after `epoch`, by name; left out without constraints.",
     )
     state: StudyState = Field(description="The study's state.")
 
@@ -124,6 +133,7 @@ class BestCurve(BaseModel):
     mode: Mode
     reference: dict[str, float] | None = Field(
         None,
+        exclude_if=is_none,
         description="With several metrics: the hypervolume is the dominated share of the box from this point to the "
         "best value of each metric. The point lies beyond the worst of the front, by a tenth of the front's range.",
     )

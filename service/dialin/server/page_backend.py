@@ -62,9 +62,9 @@ class PageBackend:
         """How the best value grew."""
         return self._state.studies.curve(study_id)
 
-    def best_config(self, study_id: str) -> str | None:
-        """The best configuration as YAML; None while there is none."""
-        return self._state.studies.find_best_yaml(study_id)
+    def best_config(self, study_id: str, trial: int | None = None) -> str | None:
+        """The best configuration as YAML, or that of a trial of the Pareto front; None while there is none."""
+        return self._state.studies.find_best_yaml(study_id, trial)
 
     def log(self, study_id: str, tail: int) -> str:
         """The last lines of the driver's log."""

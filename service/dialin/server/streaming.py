@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,11 @@ async def event_stream(
     folder = (await run_in_threadpool(service.folder, study_id)).events
     offset = await run_in_threadpool(_first_offset, folder, last, tail)
     metric = await run_in_threadpool(metric_of, folder)
+    further = await run_in_threadpool(service.further, study_id)
     # The last step: nothing is awaited between this and the response that gives the place back.
     name = listener.identity.name
     places.acquire(name)
-    feed = _Feed(service, study_id, folder, metric, offset, listener.may_go_on)
+    feed = _Feed(service, study_id, folder, metric, further, offset, listener.may_go_on)
     return _Stream(feed.follow(request), lambda: places.release(name))
 
 
@@ -92,6 +93,7 @@ async def event_stream(
 class _Feed:
     """One client's way through an event log.
 
+    further: what counts beside the study's first metric.
     offset: how much of the log was sent.
     state: the study's state and reason that were sent last.
     """
@@ -100,6 +102,7 @@ class _Feed:
     study_id: str
     folder: Path
     metric: str
+    further: tuple[str, ...]
     offset: int
     may_go_on: Callable[[], bool]
     state: tuple[str, str] = ("", "")
@@ -116,7 +119,7 @@ class _Feed:
                     return
                 has_ended, messages = look
             before = self.offset
-            messages += _messages(await run_in_threadpool(self._read_on))
+            messages += _messages(await run_in_threadpool(self._read_on), self.further)
             for message in messages:
                 yield message
             is_at_end = self.offset == before
@@ -166,8 +169,8 @@ def _first_offset(folder: Path, last: str | None, tail: bool) -> int:
     return file.stat().st_size if tail and file.exists() else 0
 
 
-def _messages(part: Part) -> list[bytes]:
-    served = ((entry, served_data(entry.event)) for entry in part.entries)
+def _messages(part: Part, further: Sequence[str]) -> list[bytes]:
+    served = ((entry, served_data(entry.event, further)) for entry in part.entries)
     return [_message(entry.event.kind, data, entry.end) for entry, data in served if data is not None]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,14 +18,17 @@ from dialin.lifecycle import TRIAL_ENDED, TrialState
 from dialin.planning.plan import Plan
 from dialin.planning.time_left import Pace, duration_text, epochs_left
 from dialin.search.decision import Decision
+from dialin.search.goals import Goals
 from dialin.search.ranking import best_value
 from dialin.search.records import Trial, TrialRecord
 from dialin.specification.domains import Fixed
+from dialin.study_flow.front_progress import FrontProgress
 from dialin.texts import metric_text, printable, scalar_text
 
 MOST_VALUE_CHARACTERS = 60  # a knob's value is cut at this length
 PLAIN_SECONDS = 2.0  # least time between two plain lines
 PANEL_PER_SECOND = 4  # the panel is drawn this often even if nothing has happened: its clock shows that it is alive
+_NONE: Mapping[str, float] = {}
 
 
 class StudyClock:
@@ -58,13 +61,14 @@ class Progress:
         self._has_started_trials = False
         self._last_line = self._started if late else -PLAIN_SECONDS  # time of the last plain line
         self._plan: Plan | None = None
-        self._running: dict[int, tuple[Trial, int, float | None]] = {}  # number -> trial, last epoch, last value
+        self._running: dict[int, tuple[Trial, int, str]] = {}  # number -> trial, last epoch, its values in words
         self._waiting: set[int] = set()
         self._counts: Counter[TrialState] = Counter()  # trials that have ended, by state
         self._last_epochs: dict[int, int] = {}  # number of each trial that has started -> its last epoch
         self._ended: set[int] = set()
         self._pace = Pace()
         self._best: tuple[float, int, int] | None = None  # value, trial, epoch
+        self._front: FrontProgress | None = None  # in place of `_best`, with several metrics or constraints
         # A thread of rich draws the panel. It only reads, and copies each collection in one call before it iterates,
         # because this thread may change the collection meanwhile.
         self._live = Live(
@@ -87,6 +91,8 @@ class Progress:
     def planned(self, study_id: str, plan: Plan, trials: Sequence[TrialRecord] = ()) -> None:
         """Set the plan of the study, count the trials of earlier drivers, and print what is planned."""
         self._plan = plan
+        goals = Goals.of(plan.spec)
+        self._front = None if goals.is_single else FrontProgress(goals)
         for record in trials:
             self._count_earlier_trial(record, plan)
         spec = plan.spec
@@ -104,8 +110,13 @@ class Progress:
             self._ended.add(record.number)
         elif record.values:
             self._waiting.add(record.number)
+        if record.state is TrialState.FAILED:
+            return
+        if self._front is not None:
+            self._front.record(record)
+            return
         value = best_value(record.values, plan.spec.objective.mode == "max")
-        if value is not None and record.state is not TrialState.FAILED:
+        if value is not None:
             epoch = next(epoch for epoch, reported in sorted(record.values.items()) if reported == value)
             self._update_best(record.number, epoch, value)
 
@@ -116,7 +127,7 @@ class Progress:
                 self.trial_started(Trial(event.trial, event.params, 0, event.epochs))
             case EpochReported() if event.trial in self._running:
                 value = math.nan if event.value is None else event.value
-                self.epoch_done(self._running[event.trial][0], event.epoch, value)
+                self.epoch_done(self._running[event.trial][0], event.epoch, value, event.metrics)
             case TrialEnded() if event.state in list(TrialState):
                 decision = Decision.of_state(TrialState(event.state), event.reason)
                 self.trial_ended(Trial(event.trial, {}, 0), decision)
@@ -124,18 +135,22 @@ class Progress:
     def trial_started(self, trial: Trial) -> None:
         """Show a trial that has started, or has continued after a pause."""
         self._has_started_trials = True
-        self._running[trial.number] = (trial, trial.epochs_done, None)
+        self._running[trial.number] = (trial, trial.epochs_done, "")
         self._last_epochs.setdefault(trial.number, trial.epochs_done)
         self._waiting.discard(trial.number)
         self._refresh()
 
-    def epoch_done(self, trial: Trial, epoch: int, value: float) -> None:
-        """Show the metric's value that a trial has reported after an epoch; NaN for one that is not finite."""
+    def epoch_done(self, trial: Trial, epoch: int, value: float, others: Mapping[str, float] = _NONE) -> None:
+        """Show the metric's value that a trial has reported after an epoch; NaN for one that is not finite. `others`:
+        what else it has reported, by name; needed with several metrics or constraints."""
         self._pace.count(self._clock())
-        self._running[trial.number] = (trial, epoch, value)
+        self._running[trial.number] = (trial, epoch, self._values_text(value, others))
         # A trial that lost its worker trains epochs again, and reports lower epochs than before.
         self._last_epochs[trial.number] = max(epoch, self._last_epochs.get(trial.number, 0))
-        self._update_best(trial.number, epoch, value)
+        if self._front is not None:
+            self._front.report(trial.number, epoch, value, others)
+        else:
+            self._update_best(trial.number, epoch, value)
         self._refresh()
 
     def trial_ended(self, trial: Trial, decision: Decision) -> None:
@@ -148,6 +163,8 @@ class Progress:
         self._ended.add(trial.number)
         self._counts[decision.state] += 1
         if decision.state is TrialState.FAILED:
+            if self._front is not None:
+                self._front.remove(trial.number)
             self.note(f"trial {trial.number} failed: {decision.text()}")
         self._refresh()
 
@@ -187,7 +204,14 @@ class Progress:
         paused = [f"{len(self._waiting)} paused (the best of them will continue)"] if self._waiting else []
         return ", ".join([*paused, *parts])
 
+    def _values_text(self, value: float, others: Mapping[str, float]) -> str:
+        if self._front is not None:
+            return self._front.values_text(value, others)
+        return f"{self._plan.spec.objective.metric} {metric_text(value)}" if self._plan is not None else ""
+
     def _best_text(self) -> str:
+        if self._front is not None:
+            return self._front.text()
         if self._best is None or self._plan is None:
             return ""
         value, number, epoch = self._best
@@ -222,8 +246,7 @@ class Progress:
         trained = sum(list(self._last_epochs.values()))
         bar = ProgressBar(total=max(1, trained + self._epochs_left()), completed=trained, width=40)
         table = Table.grid(padding=(0, 2))
-        for trial, epoch, value in list(self._running.values()):
-            shown = "" if value is None else f"{spec.objective.metric} {metric_text(value)}"
+        for trial, epoch, shown in list(self._running.values()):
             cells = (f"  trial {trial.number}", f"epoch {epoch}/{spec.budget.epochs}", shown, _knobs(trial, self._plan))
             table.add_row(*map(Text, cells))  # strings would be read as rich's markup
         head = Table.grid(padding=(0, 1))

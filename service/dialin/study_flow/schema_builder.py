@@ -165,15 +165,17 @@ def study_in_full(
     claim: str | None = None,
     doctor: Sequence[str] = (),
     seconds_left: float | None = None,
+    violated: Mapping[str, int] | None = None,
 ) -> schemas.StudyInFull:
-    """Return a study with everything that is known about it. `snapshot`: None if its trials could not be read."""
+    """Return a study with everything that is known about it. `snapshot`: None if its trials could not be read;
+    `violated`: from `violations`."""
     more: dict[str, Any] = {"spec": row.spec, "history": row.history()}
     if snapshot is not None:
         best = snapshot.result.best
         more |= {
             **test_scores(snapshot.result, None),
             "pareto": pareto(snapshot, short.links.best) if snapshot.spec.has_front else None,
-            "violations": violations(snapshot.spec, snapshot.trials),
+            "violations": violated,
             "best_trial": None if best is None else best.trial,
             "expected": None if best is None else best.expected,
             "epochs": schemas.EpochCounts.model_validate(snapshot.result.epochs),

@@ -59,8 +59,9 @@ class Backend(Protocol):
     def curve(self, study_id: str) -> BestCurve:
         """Return how the best value improved. Raises UnreadableError."""
 
-    def best_config(self, study_id: str) -> str | None:
-        """Return the best configuration as YAML; None while there is none. Raises UnreadableError."""
+    def best_config(self, study_id: str, trial: int | None = None) -> str | None:
+        """Return the best configuration as YAML, or that of a trial of the Pareto front; None while there is none.
+        Raises UnreadableError."""
 
     def log(self, study_id: str, tail: int) -> str:
         """Return the last `tail` lines of the driver's log; empty while there is none."""

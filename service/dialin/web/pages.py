@@ -18,7 +18,7 @@ from dialin.lifecycle import Action, StudyState, TrialState
 from dialin.specification import shipped
 from dialin.web.backend import Backend, Caller
 from dialin.web.responses import PageRoute, form, local_path, plain_text, render, static_file
-from dialin.web.study_view import study_context, trials_context
+from dialin.web.study_view import Chosen, study_context, trials_context
 
 COOKIE = "dialin_session"
 STATES = tuple(state.value for state in StudyState)
@@ -77,7 +77,8 @@ def _add_study(pages: APIRouter, backend: Backend) -> None:
     def shown(request: Request, study_id: str, template: str) -> Response:
         caller = backend.caller(request)
         asked = request.query_params
-        context = study_context(backend, caller, study_id, asked.get("knob"), asked.get("zoom") == "best")
+        chosen = Chosen(asked.get("knob"), asked.get("zoom") == "best", _number(asked.get("point")))
+        context = study_context(backend, caller, study_id, chosen)
         return render(request, template, caller=caller, **context)
 
     @pages.get("/studies/{study_id}")
@@ -103,6 +104,11 @@ def _add_study(pages: APIRouter, backend: Backend) -> None:
         change = {name: fields[name].strip() for name in ("trials", "epochs") if fields.get(name, "").strip()}
         backend.act(caller, study_id, Action(action), change)
         return RedirectResponse("/" if action == "archive" else f"/studies/{study_id}", 303)
+
+
+def _number(text: str | None) -> int | None:
+    """The number of a trial; None for a text that is none, so that an old link still shows the page."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _add_submit(pages: APIRouter, backend: Backend) -> None:

@@ -19,7 +19,7 @@ from dialin.charts import charts, words
 from dialin.errors import DialinError, TooLargeError, UnauthorizedError, UsageError
 from dialin.lifecycle import TrialState
 from dialin.schemas import TrialCounts
-from dialin.texts import metric_text, printable, scalar_text
+from dialin.texts import measure_text, metric_text, printable, scalar_text
 
 STATIC = Path(__file__).parent / "static"
 MAX_FORM_BYTES, MAX_FIELDS = 2_000_000, 20
@@ -148,6 +148,7 @@ _TEMPLATES.filters |= {
     "duration": words.duration,
     "moment": words.moment,
     "number": metric_text,
+    "measure": measure_text,
     "scalar": scalar_text,
     "web_link": web_link,
     "progress": _progress,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from markupsafe import Markup
 
 from dialin.charts import charts
+from dialin.charts.pareto import axes_of, marks_of, pareto_charts
 from dialin.charts.words import why_ended
 from dialin.errors import UnreadableError
 from dialin.lifecycle import TrialState, allowed_actions
@@ -23,32 +25,41 @@ from dialin.specification.domains import Fixed, FloatRange, IntRange, RangeTeste
 from dialin.specification.study_spec import StudySpec
 from dialin.texts import metric_text
 from dialin.web.backend import Backend, Caller, Data
+from dialin.web.front_view import front_context, front_of
 
 T = TypeVar("T")
 
 LEADERS = 10  # trials on the leaderboard
+FRONT_LEADERS = 30  # trials on it, where so many are on the Pareto front
 FAILED_SHOWN = 10  # failed trials that are shown with their reasons
 TRIALS = 100  # trials on a page of the list of all trials
 LOG_LINES = 200  # last lines of the log that are shown
 
 
-def study_context(
-    backend: Backend, caller: Caller, study_id: str, knob: str | None, zoom: bool = False
-) -> dict[str, Any]:
-    """Return the context of the templates of a study. Raises NotFoundError.
+@dataclass(frozen=True)
+class Chosen:
+    """What a person has chosen to see of a study."""
 
-    `knob`: the name of the knob whose values are drawn; for None or an unknown name, the page chooses one. `zoom`:
-    whether the value axis covers only the best quarter of the values.
-    """
+    knob: str | None = None
+    """The knob whose values are drawn; for None or an unknown name, the page chooses one."""
+    zoom: bool = False
+    """Whether the value axis covers only the best quarter of the values."""
+    point: int | None = None
+    """The trial of the Pareto front whose configuration is shown; None or any other number: the first."""
+
+
+def study_context(backend: Backend, caller: Caller, study_id: str, asked: Chosen) -> dict[str, Any]:
+    """Return the context of the templates of a study. Raises NotFoundError."""
     study = backend.study(study_id)
     none: Sequence[Data] = ()
     trials = _if_readable(lambda: backend.trials(study_id), none)
     spec = _read(study.spec)
     knobs = _knobs(spec)
-    chosen = next((known for known in knobs if known.name == knob), _first_choice(knobs))
+    chosen = next((known for known in knobs if known.name == asked.knob), _first_choice(knobs))
     leaders = _leaders(backend, study, trials)
     best = next((trial for trial in leaders if trial["trial"] == study.best_trial), None)
     number = None if best is None else best["trial"]
+    point = asked.point if asked.point in front_of(study) else None
     return {
         "study": study,
         "best": best,
@@ -58,11 +69,16 @@ def study_context(
         "columns": [known.name for known in knobs],
         "knobs": knobs,
         "chosen": chosen,
-        "zoom": zoom,
-        "charts": _charts(backend, study, trials, spec, chosen, number, zoom),
+        "zoom": asked.zoom,
+        "point": point,
+        "front": front_context(study),
+        "charts": {
+            **_charts(backend, study, trials, spec, chosen, number, asked.zoom),
+            "pareto": _pareto_charts(backend, study, trials, spec),
+        },
         "failed": backend.derived(trials, "failed", lambda: [dict(each) for each in _failed(trials)]),
         "reasons": backend.derived(trials, "reasons", lambda: why_ended(trials)),
-        "yaml": _if_readable(lambda: backend.best_config(study_id), None),
+        "yaml": _if_readable(lambda: backend.best_config(study_id, point), None),
         "log": backend.log(study_id, LOG_LINES).splitlines(),
         "actions": actions_of(study, caller),
         "budget_epochs": None if spec is None else spec.budget.epochs,
@@ -115,17 +131,22 @@ def _leaders(backend: Backend, study: StudyInFull, trials: Sequence[Data]) -> li
     """The trials with the best values, the best first; and the best trial, where its estimate and not its value makes
     it the best."""
 
-    def key(index: int) -> tuple[int, float, float, int, int]:
+    front = {number: place for place, number in enumerate(front_of(study))}
+
+    def key(index: int) -> tuple[int, bool, tuple[int, float, float, int, int]]:
         trial = trials[index]
         reached = trial["best_epoch"], trial["trial"]
-        return rank_key(trial["state"], trial["value"], trial["loss"], *reached, study.mode == "max")
+        rank = rank_key(trial["state"], trial["value"], trial["loss"], *reached, study.mode == "max")
+        violates = study.constraints is not None and bool(trial["violated"])
+        return front.get(trial["trial"], len(front)), violates, rank
 
     def find() -> list[int]:
-        return heapq.nsmallest(LEADERS, (i for i, trial in enumerate(trials) if trial["value"] is not None), key=key)
+        most = max(LEADERS, min(len(front), FRONT_LEADERS))
+        return heapq.nsmallest(most, (i for i, trial in enumerate(trials) if trial["value"] is not None), key=key)
 
-    indices = backend.derived(trials, ("leaders", study.mode), find)
+    indices = backend.derived(trials, ("leaders", study.mode, tuple(front)), find)
     if study.best_trial is not None and study.best_trial < len(trials) and study.best_trial not in indices:
-        indices = [*indices[: LEADERS - 1], study.best_trial]
+        indices = [*indices[:-1], study.best_trial]
     return [trials[index] for index in indices]
 
 
@@ -153,12 +174,14 @@ def _charts(
     rungs = _rungs(study.spec)
     epochs = spec.budget.epochs if spec is not None else 1
     no_curve = BestCurve(metric=metric, mode=mode, points=[])
+    several = study.metrics is not None
 
     shown: dict[str, Any] = {"best": best, "mode": mode, "zoom": zoom}
     key = (study.spec, best, zoom)
 
     def curves() -> Markup:
-        return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, **shown)
+        title = f"Learning curves of {metric}" if several else "Learning curves"
+        return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, title=title, **shown)
 
     drawn = {
         "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve).model_dump(), zoom),
@@ -168,6 +191,17 @@ def _charts(
         draw = partial(charts.knob_values, trials, knob, metric, **shown)
         drawn["knob"] = backend.derived(trials, ("knob", knob.name, *key), draw)
     return drawn
+
+
+def _pareto_charts(
+    backend: Backend, study: StudyInFull, trials: Sequence[Data], spec: StudySpec | None
+) -> list[Markup]:
+    """The plots of the Pareto front; none with one metric."""
+    if spec is None or study.metrics is None:
+        return []
+    front = frozenset(front_of(study))
+    key = ("pareto", study.spec, front)
+    return backend.derived(trials, key, lambda: pareto_charts(marks_of(trials, front), axes_of(spec)))
 
 
 def trials_context(
@@ -185,5 +219,6 @@ def trials_context(
         "filter": next(iter(states), None),
         "cursor": cursor,
         "columns": [known.name for known in _knobs(_read(study.spec))],
+        "front": front_context(study),
         "states": [state.value for state in TrialState],
     }

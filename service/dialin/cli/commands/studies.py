@@ -56,6 +56,9 @@ def add(commands: Commands) -> None:
     show.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="a trial's number: everything about it")
     best = _command(commands, "best", _best, "show the best configuration of a study", study=True)
     best.add_argument("--yaml", action="store_true", help="print it as a specification that trains it again")
+    best.add_argument(
+        "--trial", type=int, metavar="N", help="of several metrics: the configuration of this trial of the Pareto front"
+    )
     _command(commands, "watch", _watch, "follow a study until it has ended", study=True)
     _command(commands, "stop", _stop, "end a study; it keeps its trials and can be resumed", study=True)
     logs = _command(commands, "logs", _logs, "print the logs of a study's driver and of its trials", study=True)
@@ -127,17 +130,22 @@ def _show(backend: Backend, arguments: argparse.Namespace) -> None:
 
 def _best(backend: Backend, arguments: argparse.Namespace) -> None:
     if arguments.yaml:
-        text = backend.best_yaml(arguments.study)
+        text = backend.best_yaml(arguments.study, arguments.trial)
         print_json({"yaml": text}) if arguments.json else print_text(text)
         return
-    from dialin.cli.render import mirror_line, result_data, show_result
+    from dialin.cli.render import mirror_line, result_data, show_point, show_result
 
     study = backend.study(arguments.study)
+    if arguments.trial is not None:
+        point = backend.best(study.id, arguments.trial)
+        print_json(result_data(study, point)) if arguments.json else show_point(console(), study, point)
+        return
     best = _best_of(backend, study)
     if arguments.json:
         print_json(result_data(study, best))
         return
     show_result(console(), study, best, mirror_line(study, is_here=not backend.on_server))
+    _print_front_command(backend, study)
     _print_links(backend, study)
 
 
@@ -224,6 +232,7 @@ def show_end(backend: Backend, study: StudyInFull, arguments: argparse.Namespace
     screen = console()
     show_result(screen, study, best, mirror_line(study, is_here=not backend.on_server))
     show_claim(screen, study)
+    _print_front_command(backend, study)
     if study.state is StudyState.INTERRUPTED:
         print(f"resume it with       {backend.command(f'resume {study.id}')}")
     _print_links(backend, study)
@@ -240,6 +249,12 @@ def _show_queued(backend: Backend, study: Study, arguments: argparse.Namespace) 
     if not study.ended:
         print(f"watch it             {backend.command(f'watch {study.id}')}")
     _print_links(backend, study)
+
+
+def _print_front_command(backend: Backend, study: StudyInFull) -> None:
+    if study.pareto:
+        command = backend.command(f"best {study.id} --trial {study.pareto[-1].trial} --yaml")
+        print(f"one of them          {command}")
 
 
 def _print_links(backend: Backend, study: Study) -> None:

@@ -43,6 +43,10 @@ _STREAM = {"description": "Server-sent events", "content": {"text/event-stream":
 _SUBMITTED_BEFORE = {"model": schemas.Study, "description": "It was submitted before, with the same key"}
 _ACTION: dict[str, Any] = {"status_code": 202, "responses": errors(400, 404, 409, 422)}
 
+OnFront = Annotated[
+    int | None, Query(ge=0, le=2**31 - 1, description="The trial of the Pareto front whose configuration is wanted.")
+]
+
 router = APIRouter(dependencies=[Depends(caller_of)])
 
 
@@ -127,20 +131,21 @@ def study(studies: Studies, study_id: StudyId) -> schemas.StudyInFull:
 @router.get(
     "/studies/{study_id}/best",
     response_model=schemas.Best,
-    responses={200: _BEST_YAML, **errors(404, 409, 422)},
+    responses={200: _BEST_YAML, **errors(400, 404, 409, 422)},
     summary="The best configuration so far, as JSON or as a specification that trains it again",
 )
-def best(studies: Studies, study_id: StudyId, request: Request) -> schemas.Best | Response:
-    """The best configuration, in the format of the Accept header."""
+def best(studies: Studies, study_id: StudyId, request: Request, trial: OnFront = None) -> schemas.Best | Response:
+    """The best configuration, in the format of the Accept header. With several metrics: that of the Pareto front which
+    is best by the first one, unless `trial` names another."""
     if "yaml" in request.headers.get("accept", ""):
-        return Response(studies.best_yaml(study_id), media_type=YAML)
-    return studies.best(study_id)
+        return Response(studies.best_yaml(study_id, trial), media_type=YAML)
+    return studies.best(study_id, trial)
 
 
 @router.get(
     "/studies/{study_id}/curve",
     responses=errors(404, 422),
-    summary="The best value so far over trials, epochs and time",
+    summary="The best value so far over trials, epochs and time; of several metrics the hypervolume",
 )
 def curve(studies: Studies, study_id: StudyId) -> schemas.BestCurve:
     """How the best value grew."""
@@ -179,7 +184,8 @@ async def events(
     `time` in seconds since 1970; its id, sent back as `Last-Event-ID`, continues the stream behind it.
 
     - `trial_started`: `trial`, `params`, `epochs` (trained before)
-    - `epoch`: `trial`, `epoch`, `value` (of the study's metric; null where it is not finite)
+    - `epoch`: `trial`, `epoch`, `value` (of the study's metric; null where it is not finite); with several metrics or
+      constraints also `others` (the further metrics and what is bounded, by name)
     - `decision`: `trial`, `epoch`, `stop`, `reason` (a sentence), and the fields that it is made of: `action`, `cause`,
       and as far as they apply `metric`, `value`, `rung`, `rank`, `of`, `quota`, `cutoff`, `finding`, `detail`
     - `trial_ended`: `trial`, `state` (`waiting` if it is paused), `reason`

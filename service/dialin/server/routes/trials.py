@@ -14,7 +14,12 @@ from dialin.server.routes.studies import MOST_LINES
 from dialin.server.services.trials import SORTS
 
 Sort = Annotated[
-    str, Query(max_length=20, description=f"{', '.join(SORTS)}; with a dash before it, such as -value, in reverse")
+    str,
+    Query(
+        max_length=80,
+        description=f"{', '.join(SORTS)}; with several metrics or constraints also metrics.NAME, such as "
+        "metrics.parameters; with a dash before it, such as -value, in reverse",
+    ),
 ]
 
 router = APIRouter(prefix="/studies/{study_id}/trials", dependencies=[Depends(caller_of)])

@@ -21,7 +21,7 @@ from dialin.server.services.time_left import seconds_left
 from dialin.server.study_reader import MlflowRuns, SharedStudyReader
 from dialin.server.trial_view import TrialView
 from dialin.settings import Settings
-from dialin.specification import spec_of_study, stored_spec
+from dialin.specification import damage_of, spec_of_study, stored_spec
 from dialin.specification.study_spec import StudySpec
 from dialin.store.entries import Entry
 from dialin.store.studies import StudyRow
@@ -118,6 +118,9 @@ class StudyService:
             claim=view.derived(("claim", row.spec), lambda: _judge(snapshot.spec, view)),
             doctor=view.derived("doctor", lambda: [each.text(len(view)) for each in diagnose(view.records)]),
             seconds_left=self._seconds_left(entry, snapshot.spec, view),
+            violated=view.derived(
+                ("violations", row.spec), lambda: schema_builder.violations(snapshot.spec, view.records)
+            ),
         )
 
     def best(self, study_id: str, trial: int | None = None) -> schemas.Best:
@@ -145,6 +148,12 @@ class StudyService:
         """How the best value grew."""
         row = self.readable_row(study_id)
         return schema_builder.best_curve(self._reader.curve(row, Goals.of(stored_spec(row.spec))))
+
+    def further(self, study_id: str) -> tuple[str, ...]:
+        """The names of what counts beside the study's first metric: further metrics, and what constraints bound. Empty
+        where the specification cannot be read."""
+        text = self.entry(study_id).study.spec
+        return () if damage_of(text) else stored_spec(text).further
 
     def driver_log(self, study_id: str, tail: int) -> str:
         """The last lines of the driver's log; empty while there is none."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dialin import schemas
 from dialin.errors import NotFoundError, UnreadableError, UsageError, did_you_mean
 from dialin.lifecycle import TrialState
+from dialin.search.goals import Goals
 from dialin.server.services.mlflow_links import MlflowLinks
 from dialin.server.services.pagination import decode_offset, encode_cursor
 from dialin.server.services.studies import StudyService
@@ -24,6 +25,12 @@ SORTS: Mapping[str, str] = {
     "started_at": "started_at",
     "ended_at": "ended_at",
 }
+
+
+def sorts_of(goals: Goals) -> Mapping[str, str]:
+    """The orders of a study's trials: SORTS, and each metric and each bounded quantity where there are several."""
+    names = [] if goals.is_single else [goals.metrics[0].name, *goals.further]
+    return {**SORTS, **{f"metrics.{name}": f"metrics.{name}" for name in names}}
 
 
 class TrialService:
@@ -44,16 +51,17 @@ class TrialService:
     ) -> schemas.TrialPage:
         """A page of trials. Those without a value come last, whichever way they are sorted.
 
-        `sort`: a name of SORTS, with a dash before it for the reverse order. Raises UsageError for an unknown order,
-        state or cursor.
+        `sort`: a name of SORTS, or with several metrics or constraints `metrics.NAME`; with a dash before it for the
+        reverse order. Raises UsageError for an unknown order, state or cursor.
         """
         key, reverse = sort.removeprefix("-"), sort.startswith("-")
-        if key not in SORTS:
-            raise UsageError(f"sort {sort!r}: {did_you_mean(key, SORTS)}, with a dash before it for the reverse order")
         wanted = {_state(state) for state in states}
         start = decode_offset(cursor)
         view, link = self._view(study_id)
-        ordered = view.ordered(SORTS[key], reverse, wanted)
+        if key not in (known := sorts_of(view.goals)):
+            raise UsageError(f"sort {sort!r}: {did_you_mean(key, known)}, with a dash before it for the reverse order")
+        field, _, metric = known[key].partition(".")
+        ordered = view.ordered(field, reverse, wanted, metric or None)
         shown = [view.trial(index, link(view.records[index].number)) for index in ordered[start : start + limit]]
         following = encode_cursor(start + limit) if start + limit < len(ordered) else None
         return schemas.TrialPage(trials=shown, next=following)
