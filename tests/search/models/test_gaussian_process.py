@@ -10,6 +10,13 @@ from dialin.search.models import gaussian_process
 from dialin.search.models.gaussian_process import GaussianProcess
 
 
+GROUPS, LIKELY_SCALE = np.array([0, 1, 2]), 0.7
+
+
+def make_process():
+    return GaussianProcess(GROUPS, np.full(3, LIKELY_SCALE))
+
+
 @pytest.fixture
 def data():
     generator = np.random.default_rng(0)
@@ -21,12 +28,12 @@ def data():
 def test_the_posterior_is_that_of_the_textbook(data):
     """Rasmussen and Williams 2006, equations 2.25 and 2.26, by plain inversion."""
     x, y = data
-    model = GaussianProcess(3)
+    model = make_process()
     model.condition(x, y)
     new = np.random.default_rng(1).random((7, 3))
 
     def kernel(one, two):
-        distance = np.sqrt(5) * np.linalg.norm((one[:, None] - two[None]) / gaussian_process.LIKELY_SCALE, axis=2)
+        distance = np.sqrt(5) * np.linalg.norm((one[:, None] - two[None]) / LIKELY_SCALE, axis=2)
         return (1 + distance + distance**2 / 3) * np.exp(-distance)
 
     inverse = np.linalg.inv(kernel(x, x) + (gaussian_process.LIKELY_NOISE + gaussian_process.JITTER) * np.eye(40))
@@ -41,13 +48,14 @@ def test_the_posterior_is_that_of_the_textbook(data):
 def test_the_gradient_is_the_slope(data, shift):
     x, y = data
     squares = ((x[:, None] - x[None]) ** 2).transpose(2, 0, 1)
+    likely = np.log([LIKELY_SCALE, LIKELY_SCALE, LIKELY_SCALE, 1.0, 0.01])
     theta = np.log([0.7, 0.7, 0.7, 1.0, 0.01]) + shift * np.array([1, -1, 0.5, 0.3, -0.5])
 
     def value(at):
-        return gaussian_process._negative_log_posterior(at, squares, y)[0]
+        return gaussian_process._negative_log_posterior(at, squares, y, likely)[0]
 
     def slope(at):
-        return gaussian_process._negative_log_posterior(at, squares, y)[1]
+        return gaussian_process._negative_log_posterior(at, squares, y, likely)[1]
 
     assert check_grad(value, slope, theta) < 1e-3 * np.linalg.norm(slope(theta))
 
@@ -59,7 +67,7 @@ def test_fitting_finds_which_features_matter_and_predicts_better(data):
     truth = (truth - truth.mean()) / truth.std()
 
     def error(iterations):
-        model = GaussianProcess(3)
+        model = make_process()
         if iterations:
             model.fit(x, y, iterations)
         model.condition(x, y)
@@ -75,7 +83,7 @@ def test_fitting_finds_which_features_matter_and_predicts_better(data):
 @pytest.mark.parametrize("ask", ["fit", "condition"])
 def test_what_is_not_finite_is_refused_and_changes_nothing(data, wrong, ask):
     x, y = data
-    process = GaussianProcess(3)
+    process = make_process()
     process.fit(x, y, 5)
     process.condition(x, y)
     before = process.predict(x)

@@ -1,9 +1,7 @@
-"""A search space as points of the unit cube, and configurations as the features that a model sees. Pure.
+"""A search space as points of the unit cube. Pure.
 
-There are two views of a configuration. Its *point* has one coordinate from 0 to 1 for each searched knob, and every
-point is a configuration: samplers draw points and move them. Its *features* are what a model measures distances in: the
-positions of values in their ranges after rounding, one coordinate for each value of a choice (one-hot), and 0.5 for a
-knob that the configuration does not have.
+The *point* of a configuration has one coordinate from 0 to 1 for each searched knob, and every point is a
+configuration: samplers draw points and move them. What a model measures distances in is another view (`embedding`).
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +39,21 @@ TOLERANCE = 1e-6
 """Fraction of a range: two values nearer than this are the same."""
 
 
+@dataclass(frozen=True)
+class Columns:
+    """The configurations of n points, knob by knob.
+
+    `exists`: by knob, whether each configuration has it, (n,). `values`: by searched knob, its values, (n,): of a
+    choice the index of the value, of a range the value as rounded by its domain, of a range-tested rate its position
+    between the bounds, from 0 to 1. Where a configuration does not have the knob its value says nothing.
+    """
+
+    exists: Mapping[str, Mask]
+    values: Mapping[str, Array]
+
+
 class Encoding:
-    """Converts between configurations, points and features of one space.
+    """Converts between configurations and points of one space.
 
     `calibration`: the bounds of the learning rate that range tests have found. Raises ValueError where the space asks
     for range tests and there is no calibration.
@@ -56,9 +68,6 @@ class Encoding:
             )
         self._ordered = ordered(spec)
         self.choices = np.array([isinstance(spec.space[name], Choice) for name in self.names], dtype=bool)
-        widths = [_width(spec.space[name]) for name in self.names]
-        self._starts = dict(zip(self.names, itertools.accumulate([0, *widths]), strict=False))
-        self.features_count = sum(widths)
 
     def decode(self, point: Sequence[float] | Array) -> Chosen:
         """The searched knobs of a point's configuration: those whose conditions hold."""
@@ -78,42 +87,43 @@ class Encoding:
         """(knobs,) The point of a configuration; 0.5 for a knob that it does not have."""
         return np.array([self.unit(name, params) if name in params else 0.5 for name in self.names], dtype=float)
 
-    def features(self, params: Mapping[str, Scalar]) -> Array:
-        """(features_count,) The features of a configuration."""
-        row = np.full(self.features_count, 0.5)
-        for name, start in self._starts.items():
-            domain = self._spec.space[name]
-            if name not in params:
-                continue
-            if isinstance(domain, Choice):
-                row[start : start + len(domain.values)] = 0.0
-                row[start + _position(domain, params[name])] = 1.0
-            else:
-                row[start] = self.unit(name, params)
-        return row
-
-    def features_of(self, points: Array) -> Array:
-        """(n, features_count) The features of points (n, knobs): `decode` and then `features`, for many at once."""
-        rows = np.full((len(points), self.features_count), 0.5)
-        columns = dict(zip(self.names, points.T, strict=True))
-        active: dict[str, Mask] = {}
+    def columns(self, points: Array) -> Columns:
+        """The configurations of points (n, knobs), as `decode` gives them, for many at once."""
+        positions = dict(zip(self.names, points.T, strict=True))
+        exists: dict[str, Mask] = {}
         values: dict[str, Array] = {}
+        columns = Columns(exists, values)
         for name in self._ordered:
             domain = self._spec.space[name]
-            active[name] = self._condition_mask(domain.when, active, values, len(points))
-            if isinstance(domain, Fixed):
-                continue
-            start, here = self._starts[name], active[name]
+            exists[name] = self.condition_mask(domain.when, columns, len(points))
             if isinstance(domain, Choice):
-                values[name] = np.minimum((columns[name] * len(domain.values)).astype(int), len(domain.values) - 1)
-                one_hot = np.eye(len(domain.values))[values[name].astype(int)]
-                rows[here, start : start + len(domain.values)] = one_hot[here]
+                values[name] = np.minimum((positions[name] * len(domain.values)).astype(int), len(domain.values) - 1)
             elif isinstance(domain, FloatRange | IntRange):
-                values[name] = _from_units(domain, columns[name])
-                rows[here, start] = _to_units(domain, values[name])[here]
+                values[name] = _from_units(domain, positions[name])
+            elif isinstance(domain, RangeTested):
+                values[name] = np.clip(positions[name], 0.0, 1.0)
+        return columns
+
+    def units(self, name: str, values: Array) -> Array:
+        """(n,) The positions, from 0 to 1, of a range's values, as `columns` gives them."""
+        domain = self._spec.space[name]
+        return _to_units(domain, values) if isinstance(domain, FloatRange | IntRange) else values
+
+    def condition_mask(self, when: Condition, columns: Columns, count: int) -> Mask:
+        """(n,) Where a condition on knobs of the space holds, for `count` configurations."""
+        mask = np.ones(count, dtype=bool)
+        for name, allowed in when.items():
+            domain = self._spec.space[name]
+            if isinstance(domain, Fixed):
+                met = np.full(count, domain.value in allowed)
+            elif isinstance(domain, Choice):
+                indices = [index for index, value in enumerate(domain.values) if value in allowed]
+                met = np.isin(columns.values[name], indices)
             else:
-                rows[here, start] = np.clip(columns[name], 0.0, 1.0)[here]
-        return rows
+                numbers = [float(value) for value in allowed if isinstance(value, int | float)]
+                met = np.isin(columns.values[name], numbers)
+            mask &= columns.exists[name] & met
+        return mask
 
     def key_of(self, chosen: Chosen) -> Key:
         """`key` of the configuration that these searched knobs make."""
@@ -151,21 +161,6 @@ class Encoding:
             chosen[name] = params[name]
         return True
 
-    def _condition_mask(
-        self, when: Condition, active: Mapping[str, Mask], values: Mapping[str, Array], count: int
-    ) -> Mask:
-        mask = np.ones(count, dtype=bool)
-        for name, allowed in when.items():
-            domain = self._spec.space[name]
-            if isinstance(domain, Fixed):
-                met = np.full(count, domain.value in allowed)
-            elif isinstance(domain, Choice):
-                met = np.isin(values[name], [index for index, value in enumerate(domain.values) if value in allowed])
-            else:
-                met = np.isin(values[name], [float(value) for value in allowed if isinstance(value, int | float)])
-            mask &= active[name] & met
-        return mask
-
     def _combinations(self, chosen: Chosen, names: Sequence[str]) -> Iterator[Chosen]:
         if not names:
             yield dict(chosen)
@@ -193,7 +188,7 @@ class Encoding:
         """The position of a knob's value in its domain, from 0 to 1; for a choice the middle of its interval."""
         domain, value = self._spec.space[name], params[name]
         if isinstance(domain, Choice):
-            return (_position(domain, value) + 0.5) / len(domain.values)
+            return (position_of(domain, value) + 0.5) / len(domain.values)
         if isinstance(domain, FloatRange | IntRange):
             return float(_to_units(domain, np.array([_float(value)]))[0])
         return self._bounds(params).unit_of(_float(value))
@@ -201,7 +196,7 @@ class Encoding:
     def _rounded(self, name: str, params: Mapping[str, Scalar]) -> int:
         domain = self._spec.space[name]
         return (
-            _position(domain, params[name])
+            position_of(domain, params[name])
             if isinstance(domain, Choice)
             else round(self.unit(name, params) / TOLERANCE)
         )
@@ -218,11 +213,7 @@ class Encoding:
         return self._calibration.bounds_for(params)
 
 
-def _width(domain: Domain) -> int:
-    return len(domain.values) if isinstance(domain, Choice) else 1
-
-
-def _position(domain: Choice, value: Scalar) -> int:
+def position_of(domain: Choice, value: Scalar) -> int:
     """The index of a value among those of a choice, compared by type first: true is not 1."""
     same = (index for index, other in enumerate(domain.values) if type(other) is type(value) and other == value)
     position = next(same, None)

@@ -1,4 +1,4 @@
-"""Gaussian process regression with a Matern 5/2 kernel, one length scale a feature. numpy and scipy only.
+"""Gaussian process regression with a Matern 5/2 kernel, one length scale a knob. numpy and scipy only.
 
 Rasmussen and Williams 2006, chapters 2 and 5: the posterior by Cholesky factors, the hyperparameters at the maximum of
 their posterior density, log-normal priors on them.
@@ -15,10 +15,10 @@ from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 # Features lie in the unit cube and targets have variance 1: that is the scale of what follows. None of it was tuned.
-SCALE_BOUNDS, AMPLITUDE_BOUNDS, NOISE_BOUNDS = (0.05, 20.0), (0.05, 20.0), (1e-4, 0.5)
+SCALE_BOUNDS, AMPLITUDE_BOUNDS, NOISE_BOUNDS = (0.05, 60.0), (0.05, 20.0), (1e-4, 0.5)
 """Bounds of the hyperparameters: length scales (units of a feature), amplitude and noise (variances)."""
-LIKELY_SCALE, LIKELY_NOISE = 0.7, 1e-2
-"""Medians of the log-normal priors on a length scale and on the variance of the noise; the amplitude's is 1."""
+LIKELY_NOISE = 1e-2
+"""Median of the log-normal prior on the variance of the noise; the amplitude's is 1."""
 PRIOR_WIDTH, NOISE_PRIOR_WIDTH = 1.0, 1.5
 """Standard deviations of these priors, in natural logarithms."""
 JITTER = 1e-5
@@ -28,25 +28,29 @@ JITTER = 1e-5
 class GaussianProcess:
     """Gaussian process regression of standardized targets on features from 0 to 1.
 
+    `groups` (features,): the length scale, counted from 0, that each feature shares with others: all features of a
+    knob have one. `likely_scales` (scales,): the medians of the log-normal priors on the length scales.
+
     `fit` and `condition` raise ValueError for features or targets that are not finite, and change nothing then. Not
     thread safe.
     """
 
-    def __init__(self, features: int) -> None:
-        self._features = features
+    def __init__(self, groups: NDArray[np.int_], likely_scales: Array) -> None:
+        self._groups = groups
         # Logarithms of the length scales, the amplitude (a variance) and the variance of the noise.
-        self._theta = np.log(np.array([*[LIKELY_SCALE] * features, 1.0, LIKELY_NOISE]))
+        self._likely = np.log(np.array([*likely_scales, 1.0, LIKELY_NOISE]))
+        self._theta = self._likely.copy()
 
     def fit(self, x: Array, y: Array, iterations: int) -> None:
         """Set the hyperparameters to the maximum of their posterior density given x (n, features) and y (n,), by at
         most so many iterations of L-BFGS-B from the present ones. Call `condition` before predicting."""
         _check_finite(x, y)
-        squares = np.ascontiguousarray(((x[:, None, :] - x[None, :, :]) ** 2).transpose(2, 0, 1))
-        bounds = [*[SCALE_BOUNDS] * self._features, AMPLITUDE_BOUNDS, NOISE_BOUNDS]
+        squares = squares_by_group(x, self._groups)
+        bounds = [*[SCALE_BOUNDS] * len(squares), AMPLITUDE_BOUNDS, NOISE_BOUNDS]
         found = minimize(
             _negative_log_posterior,
             self._theta,
-            args=(squares, y),
+            args=(squares, y, self._likely),
             jac=True,
             method="L-BFGS-B",
             bounds=[(math.log(low), math.log(high)) for low, high in bounds],
@@ -58,7 +62,7 @@ class GaussianProcess:
         """Compute the posterior given x (n, features) and y (n,), in place of what was observed before."""
         _check_finite(x, y)
         amplitude, noise = np.exp(self._theta[-2]), np.exp(self._theta[-1]) + JITTER
-        self._x = x / np.exp(self._theta[:-2])
+        self._x = self._scaled(x)
         covariance = amplitude * _matern(squared_distances(self._x, self._x))
         covariance[np.diag_indices_from(covariance)] += noise
         factor = cholesky(covariance, lower=True, check_finite=False)
@@ -69,7 +73,7 @@ class GaussianProcess:
     def predict(self, x: Array) -> tuple[Array, Array]:
         """(n,) The mean and the standard deviation of the function, without noise, at x (n, features)."""
         amplitude = np.exp(self._theta[-2])
-        across = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))
+        across = amplitude * _matern(squared_distances(self._scaled(x), self._x))
         shrunk = across @ self._inverse.T
         variance = amplitude - np.einsum("ij,ij->i", shrunk, shrunk)
         mean: Array = across @ self._weights
@@ -78,9 +82,21 @@ class GaussianProcess:
     def mean(self, x: Array) -> Array:
         """(n,) The mean at x (n, features), at a fraction of the cost of `predict`."""
         amplitude = float(np.exp(self._theta[-2]))
-        across: Array = amplitude * _matern(squared_distances(x / np.exp(self._theta[:-2]), self._x))
+        across: Array = amplitude * _matern(squared_distances(self._scaled(x), self._x))
         mean: Array = np.matmul(across, self._weights)
         return mean
+
+    def _scaled(self, x: Array) -> Array:
+        return x / np.exp(self._theta[self._groups])
+
+
+def squares_by_group(x: Array, groups: NDArray[np.int_]) -> Array:
+    """(scales, n, n) The squared distances between the rows of x (n, features), those of each group of features apart.
+    `groups` (features,): rising, from 0, without gaps."""
+    squares = np.zeros((int(groups[-1]) + 1, len(x), len(x)))
+    for column, group in zip(x.T, groups, strict=True):
+        squares[group] += (column[:, None] - column[None]) ** 2
+    return squares
 
 
 def _check_finite(x: Array, y: Array) -> None:
@@ -114,9 +130,9 @@ def _matern_and_slope(squares: Array) -> tuple[Array, Array]:
     return (1 + root + root * root / 3) * decay, -(5 / 6) * (1 + root) * decay
 
 
-def _negative_log_posterior(theta: Array, squares: Array, y: Array) -> tuple[float, Array]:
-    """The negative log posterior density of the hyperparameters, up to a constant, and its gradient. `squares` (d, n,
-    n): squared differences by feature."""
+def _negative_log_posterior(theta: Array, squares: Array, y: Array, likely: Array) -> tuple[float, Array]:
+    """The negative log posterior density of the hyperparameters, up to a constant, and its gradient. `squares` (scales,
+    n, n): squared distances by length scale; `likely`: the hyperparameters' medians, as logarithms."""
     scales, amplitude, noise = np.exp(2 * theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
     kernel, slope = _matern_and_slope(np.tensordot(1 / scales, squares, axes=1))
     covariance = amplitude * kernel
@@ -133,16 +149,14 @@ def _negative_log_posterior(theta: Array, squares: Array, y: Array) -> tuple[flo
     gradient[:-2] = -amplitude / scales * (squares.reshape(len(squares), -1) @ sloped)
     gradient[-2] = 0.5 * float(np.vdot(inner, amplitude * kernel))
     gradient[-1] = 0.5 * float(np.trace(inner)) * noise
-    prior, prior_gradient = _priors(theta)
+    prior, prior_gradient = _priors(theta, likely)
     value = 0.5 * float(y @ weights) + float(np.log(np.diag(factor)).sum()) + prior
     return value, gradient + prior_gradient
 
 
-def _priors(theta: Array) -> tuple[float, Array]:
+def _priors(theta: Array, likely: Array) -> tuple[float, Array]:
     """The negative log density of the priors, normal in the logarithms, and its gradient."""
-    centre = np.full_like(theta, math.log(LIKELY_SCALE))
-    centre[-2], centre[-1] = 0.0, math.log(LIKELY_NOISE)
     width = np.full_like(theta, PRIOR_WIDTH)
     width[-1] = NOISE_PRIOR_WIDTH
-    away = (theta - centre) / width
+    away = (theta - likely) / width
     return 0.5 * float(away @ away), away / width

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan
-from dialin.search.models.encoding import Array, Encoding
+from dialin.search.models.embedding import Embedding
+from dialin.search.models.encoding import Array
 from dialin.search.records import Observation, Observations
 
 LOG_OFFSET = 0.1
@@ -55,16 +56,16 @@ class _Curve:
 class LearningCurves:
     """The learning curves of one study, and of finished studies that it learns from (`others`). Not thread safe."""
 
-    def __init__(self, plan: Plan, encoding: Encoding, others: Sequence[Observation]) -> None:
-        self._encoding = encoding
+    def __init__(self, plan: Plan, embedding: Embedding, others: Sequence[Observation]) -> None:
+        self._embedding = embedding
         self._log_length = math.log(max(2, plan.spec.budget.epochs))
         self._always_used = (*plan.rungs, plan.spec.budget.epochs)
         self._sign = 1.0 if plan.spec.objective.mode == "max" else -1.0
         # A hash of cells by sums with these numbers; the overflow of the sums wraps around and does no harm.
-        self._mixing = np.random.default_rng(0).integers(1, 2**62, encoding.features_count + 2)
+        self._mixing = np.random.default_rng(0).integers(1, 2**62, embedding.count + 2)
         self._features: dict[int, Array] = {}
         self._curves: dict[int, _Curve] = {}
-        self._others = [self._curve(one, encoding.features(one.params), 1.0) for one in others]
+        self._others = [self._curve(one, embedding.features(one.params), 1.0) for one in others]
 
     @property
     def others_count(self) -> int:
@@ -87,7 +88,7 @@ class LearningCurves:
     def features(self, number: int, observation: Observation) -> Array:
         """(features,) The features of one trial of this study, computed once."""
         if number not in self._features:
-            self._features[number] = self._encoding.features(observation.params)
+            self._features[number] = self._embedding.features(observation.params)
         return self._features[number]
 
     def best(self, known: Sequence[int], count: int) -> list[int]:
