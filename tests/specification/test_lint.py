@@ -33,7 +33,7 @@ from tests.factories import make_spec
          "prior: the sampler random does not use it; write search.sampler: gp"),
         ("{optimizer: adam, dropout: {min: 0, max: 0.5}}", ("prior.dropout={around: 0.1, when: {optimizer: sgd}}",),
          "prior.dropout: never holds in this space: optimizer would have to be sgd"),
-        ("dropout: {min: 0, max: 0.5}", ("budget.trials=10",), "budget.trials: the first 8 of 10 trials are drawn at random"),
+        ("dropout: {min: 0, max: 0.5}", ("search.sampler=tpe",), "budget.trials: the first 10 of 12 trials are drawn at random"),
     ],
 )  # fmt: skip
 def test_doubts(space, overrides, expected):

@@ -1,4 +1,4 @@
-"""The prior of a search over points of the unit cube: draws from it, its density, and whether the results contradict it.
+"""The prior of a search in the unit cube: draws from it, its density, and whether the results contradict it.
 
 What is believed is in `planning.prior`. Here a range has a normal distribution about its centre, cut off at the ends of
 its domain; a choice has a greater probability of its centre; knobs are independent, beside those that a centre depends

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dialin.specification.catalogue import CATALOGUE
-from dialin.specification.domains import Choice, Domain, Fixed, RangeTested, Scalar, holds
+from dialin.specification.domains import Domain, Fixed, RangeTested, Scalar, holds
 from dialin.specification.study_spec import PythonSpec, StudySpec
-
-MOST_GP_DIMENSIONS = 12
-"""Above this many dimensions `auto` takes TPE instead of the Gaussian process."""
 
 PRIOR_SAMPLERS = ("gp",)
 """The samplers that begin about the centres of the prior. The others are uniform over the space."""
@@ -38,16 +35,8 @@ def searched(spec: StudySpec) -> list[str]:
 
 
 def sampler_of(spec: StudySpec) -> str:
-    """The sampler of a study, with `auto` resolved.
-
-    In a space of few dimensions that is the Gaussian process over learning curves, because a study soon has trials
-    enough to fit it; TPE in a larger space. A choice has one dimension for each of its values.
-    """
-    if spec.search.sampler != "auto":
-        return spec.search.sampler
-    domains = [spec.space[name] for name in searched(spec)]
-    dimensions = sum(len(domain.values) if isinstance(domain, Choice) else 1 for domain in domains)
-    return "gp" if dimensions <= MOST_GP_DIMENSIONS else "tpe"
+    """The sampler of a study. `auto` is the Gaussian process over learning curves, whatever the space."""
+    return "gp" if spec.search.sampler == "auto" else spec.search.sampler
 
 
 def uses_prior(spec: StudySpec) -> bool:

@@ -129,15 +129,16 @@ def _trials(spec: StudySpec) -> Iterator[LintWarning]:
     size = math.prod(map(_size, domains))
     if size < trials and spec.search.sampler != "grid":  # a grid goes round again with other seeds
         yield LintWarning("budget.trials", f"{trials} trials of a space with {size:g} configurations")
-    starting = _starting_trials(spec, len(domains))
+    starting = _starting_trials(spec)
     # Fewer trials than that are a random search by intent; with many more the model has its say.
     if starting < trials < 1.5 * starting:
         yield LintWarning("budget.trials", f"the first {starting} of {trials} trials are drawn at random")
 
 
-def _starting_trials(spec: StudySpec, dimensions: int) -> int:
+def _starting_trials(spec: StudySpec) -> int:
     """The trials that a sampler draws at random before it has a model; 0 for one that has none."""
-    return {"tpe": 10, "gp": max(8, dimensions + 1)}.get(sampler_of(spec), 0)
+    # The first trials of the Gaussian process are the defaults and half of the budget at most.
+    return 10 if sampler_of(spec) == "tpe" else 0
 
 
 def _values_of(spec: StudySpec, name: str) -> list[Scalar]:

@@ -237,7 +237,7 @@ class SearchSpec(Section):
     sampler: Literal["auto", "gp", "tpe", "random", "grid"] = Field(
         "auto",
         description="gp: a Gaussian process over the learning curves of all trials; tpe: Optuna's; grid: every "
-        "combination of a space of lists in turn; auto: gp in a space of few dimensions, tpe in a larger one",
+        "combination of a space of lists in turn; auto: gp",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="the seed of the sampler, and of every trial's own seed")
     trial_seed: int | None = Field(

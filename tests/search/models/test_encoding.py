@@ -1,4 +1,4 @@
-"""The two views of a configuration agree with each other and with the space, whatever the space."""
+"""Configurations and points agree with each other and with the space, whatever the space."""
 
 from __future__ import annotations
 
@@ -44,12 +44,6 @@ def test_a_point_decodes_to_values_of_the_space_under_its_conditions(encoding, p
         assert ("weight_decay" in chosen) is (chosen.get("nesterov") is True)
         assert all(allows(spec.space[name], value) for name, value in chosen.items() if name != "dropout")
         assert round(chosen["dropout"] * 10) / 10 == pytest.approx(chosen["dropout"])
-
-
-def test_many_at_once_are_as_one_by_one(encoding, points):
-    spec = make_spec(space=SPACE)
-    single = [encoding.features(active_params(spec, encoding.decode(point))) for point in points]
-    np.testing.assert_allclose(encoding.features_of(points), np.stack(single), atol=1e-12)
 
 
 def test_encoding_again_gives_the_same_configuration(encoding, points):

@@ -9,7 +9,6 @@ from scipy.optimize import check_grad
 from dialin.search.models import gaussian_process
 from dialin.search.models.gaussian_process import GaussianProcess
 
-
 GROUPS, LIKELY_SCALE = np.array([0, 1, 2]), 0.7
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dialin.lifecycle import TrialState
+from dialin.search.models.embedding import Embedding
 from dialin.search.models.encoding import Encoding
 from dialin.search.models.learning_curves import LearningCurves, subsample_observations, warp_targets
 from dialin.search.records import Observation
@@ -19,7 +20,7 @@ SPACE = "\n  lr: {min: 1e-4, max: 1, log: true}\n"
 
 def make(*overrides, others=()):
     plan = make_plan("budget.epochs=27", *overrides, space=SPACE)
-    return plan, LearningCurves(plan, Encoding(plan.spec), others)
+    return plan, LearningCurves(plan, Embedding(plan.spec, Encoding(plan.spec)), others)
 
 
 def seen_of(plan, lr, values, state=TrialState.RUNNING):

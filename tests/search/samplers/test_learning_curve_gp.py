@@ -15,7 +15,10 @@ from dialin.specification import active_params
 from tests.factories import make_plan
 
 SPACE = "\n  lr: {min: 1e-4, max: 1, log: true}\n  dropout: {min: 0, max: 0.5}\n"
-PLAN = make_plan("budget.epochs=27", "search.seed=5", space=SPACE)
+PLAN = make_plan("budget.epochs=27", "search.seed=5", "budget.trials=40", "prior=off", space=SPACE)
+WITH_PRIOR = make_plan(
+    "budget.epochs=27", "search.seed=5", "budget.trials=40", "prior.lr={around: 0.01, spread: 2x}", space=SPACE
+)
 
 
 @pytest.fixture
@@ -79,3 +82,60 @@ def test_a_proposal_depends_on_nothing_but_seed_number_and_history():
         return LearningCurveGPSampler(PLAN, Encoding(PLAN.spec)).suggest(30, history(12), set(), 0)
 
     assert suggest() == suggest()
+
+
+def decades_from_the_centre(chosen):
+    return [abs(math.log10(one["lr"]) + 2) for one in chosen]
+
+
+def test_the_first_trial_is_the_default_and_half_of_the_next_ones_come_from_the_prior():
+    sampler = LearningCurveGPSampler(WITH_PRIOR, Encoding(WITH_PRIOR.spec))
+    chosen = [sampler.suggest(number, {}, set(), 0) for number in range(20)]
+    assert chosen[0]["lr"] == pytest.approx(0.01)
+    away = decades_from_the_centre(chosen[1:])
+    near = [distance for distance in away if distance < 1]  # more than three deviations of the prior
+    assert len(near) >= 10
+    assert max(away) > 1.2
+
+
+def test_a_default_that_was_tried_before_is_not_tried_again():
+    sampler = LearningCurveGPSampler(WITH_PRIOR, Encoding(WITH_PRIOR.spec))
+    assert sampler.suggest(0, {}, set(), 0) != sampler.suggest(0, {}, set(), 1)
+
+
+def contradicting(count):
+    """Trials of which those near the prior's centre are the worst."""
+    rates = 10 ** np.linspace(-4, 0, count)
+    return {
+        number: seen_of(lr, {epoch: 0.5 + 0.1 * abs(math.log10(lr) + 2) for epoch in range(1, 28)})
+        for number, lr in enumerate(rates)
+    }
+
+
+def test_a_prior_that_the_results_contradict_is_not_used_any_more():
+    sampler = LearningCurveGPSampler(WITH_PRIOR, Encoding(WITH_PRIOR.spec))
+    without = LearningCurveGPSampler(PLAN, Encoding(PLAN.spec))
+    seen = contradicting(12)
+    chosen = [sampler.suggest(number, seen, set(), 0) for number in range(30, 60)]
+    assert chosen == [without.suggest(number, seen, set(), 0) for number in range(30, 60)]
+    agreeing = [sampler.suggest(number, history(12), set(), 0) for number in range(30, 60)]
+    assert agreeing != [without.suggest(number, history(12), set(), 0) for number in range(30, 60)]
+
+
+def test_the_best_trials_of_earlier_studies_are_the_centre():
+    others = [seen_of(lr, {27: quality(lr)}) for lr in (0.011, 0.01, 0.009, 0.5, 0.9, 0.0002)]
+    plan = make_plan("budget.epochs=27", "budget.trials=40", space=SPACE)
+    sampler = LearningCurveGPSampler(plan, Encoding(plan.spec), others)
+    assert sampler.suggest(0, {}, set(), 0)["lr"] == pytest.approx(0.01, rel=0.2)
+
+
+def test_failures_are_avoided_before_there_is_a_model_and_after():
+    failed = {
+        number: seen_of(lr, {}, TrialState.FAILED) for number, lr in enumerate(10 ** np.linspace(-0.9, 0, 8), start=100)
+    }
+    ok = {number: seen_of(lr, {1: 0.5, 2: 0.6}, TrialState.WAITING) for number, lr in enumerate(np.full(3, 0.01), 200)}
+    sampler = LearningCurveGPSampler(PLAN, Encoding(PLAN.spec))
+    first = [sampler.suggest(number, {**failed, **ok}, set(), 0) for number in range(40)]
+    later = [sampler.suggest(number, {**failed, **history(12)}, set(), 0) for number in range(40, 80)]
+    for chosen in (first, later):
+        assert sum(one["lr"] > 0.13 for one in chosen) <= 4  # 9 would be at random

@@ -61,9 +61,7 @@ class Embedding:
             if isinstance(domain, Choice):
                 rows[here, start + values.astype(int)] = 0.5**0.5
             else:
-                rows[here, start : start + self._width(name)] = self._laid_out(
-                    name, self._encoding.units(name, values)
-                )
+                rows[here, start : start + self._width(name)] = self._laid_out(name, self._encoding.units(name, values))
         return rows
 
     def typical_square(self) -> float:

@@ -87,7 +87,7 @@ class GaussianProcess:
         return mean
 
     def _scaled(self, x: Array) -> Array:
-        return x / np.exp(self._theta[self._groups])
+        return np.asarray(x / np.exp(self._theta[self._groups]))
 
 
 def squares_by_group(x: Array, groups: NDArray[np.int_]) -> Array:

@@ -1,4 +1,4 @@
-"""The points that an acquisition function is evaluated at: all over the space, around good trials, and by local steps."""
+"""The points at which an acquisition function is evaluated: far ones, those around good trials, and local steps."""
 
 from __future__ import annotations
 

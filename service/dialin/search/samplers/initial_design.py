@@ -65,12 +65,10 @@ class InitialDesign:
     def point(self, number: int, attempt: int, trusts_prior: bool, generator: np.random.Generator) -> Array:
         """(knobs,) The point of trial `number` where it tries no default."""
         if trusts_prior and number % 2:
-            point: Array = self.prior.draw(1, generator)[0]
-            return point
+            return np.asarray(self.prior.draw(1, generator)[0])
         engine = qmc.Sobol(len(self._encoding.names), scramble=True, seed=self._seed)
         index = number + attempt * self._length
-        point = engine.random_base2(index.bit_length())[index]
-        return point
+        return np.asarray(engine.random_base2(index.bit_length())[index])
 
     def trusts_prior(self, observations: Observations) -> bool:
         """Whether there is a prior, and the results so far do not contradict it: see `prior.contradicts`. The trials

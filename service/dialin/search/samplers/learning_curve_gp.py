@@ -216,9 +216,7 @@ class LearningCurveGPSampler(Sampler):
         )
         current = replace(current, incumbent=float(means.max()))
         leaders = [observations[promising[index]] for index in np.argsort(-means)[:LEADERS]] if promising else []
-        near = self._candidates.around(
-            [self._encoding.encode(leader.params) for leader in leaders], current.generator
-        )
+        near = self._candidates.around([self._encoding.encode(leader.params) for leader in leaders], current.generator)
         far = self._candidates.far(current.prior_weight > 0, current.generator)
         candidates = np.concatenate([far, near])
         found = self._candidates.local_search(
