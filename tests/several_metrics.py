@@ -29,6 +29,7 @@ THREE = TWO.replace("name: two", "name: three").replace("parameters]", "paramete
 BOUNDED = TWO.replace("name: two", "name: bounded").replace(
     "metrics: [val_accuracy, parameters]", "metric: val_accuracy"
 )
+ONE = BOUNDED.replace("name: bounded", "name: one").replace("constraints: {memory: {max: 400}}\n", "")
 # accuracy, parameters, memory of each trial; the front is 1, 4, 0, and of three metrics 2 too
 MEASURED = [
     (0.70, 1_000, 100),

@@ -128,3 +128,34 @@ def test_a_value_that_looks_like_markup_is_shown_as_it_is():
     assert "[/red]   :smile:" in text
     assert "\x1b[2J" not in text
     assert "title" not in text
+
+
+def test_with_several_metrics_the_front_is_told_and_a_failed_trial_is_not_on_it():
+    file = io.StringIO()
+    plan = make_plan("objective.metrics=[val_accuracy, parameters]", "constraints={memory: {max: 400}}")
+    with Progress(Console(file=file, width=300), Clock()) as progress:
+        progress.planned("two-abc", plan)
+        measured = [(0.7, 1000, 100), (0.9, 5000, 200), (0.95, 9000, 900), (0.99, 10, 10)]
+        trials = [Trial(number, {}, 1) for number in range(len(measured))]
+        for trial in trials:
+            progress.trial_started(trial)
+        assert "front" not in progress._line()
+        progress.epoch_done(trials[2], 1, 0.95, {"parameters": 9000.0, "memory": 900.0})
+        assert "no trial meets the constraints yet" in progress._line()
+        for trial, (accuracy, parameters, memory) in zip(trials, measured, strict=True):
+            progress.epoch_done(trial, 1, accuracy, {"parameters": float(parameters), "memory": float(memory)})
+        # A worse epoch of the same trial is not its point.
+        progress.epoch_done(trials[0], 2, 0.6, {"parameters": 1.0, "memory": 1.0})
+        assert "front of 1 trial: val_accuracy 0.9900 (trial 3), parameters 10 (trial 3)" in progress._line()
+        progress.trial_ended(trials[3], Decision.of_state(TrialState.FAILED, "ValueError: x"))
+        assert "front of 2 trials: val_accuracy 0.9000 (trial 1), parameters 1,000 (trial 0)" in progress._line()
+
+
+def test_with_one_metric_and_a_constraint_the_best_trial_meets_it():
+    with Progress(Console(file=io.StringIO(), width=300), Clock()) as progress:
+        records = [
+            TrialRecord(number, TrialState.COMPLETE, {}, 1, {1: value}, others={"memory": {1: memory}})
+            for number, (value, memory) in enumerate([(0.9, 500.0), (0.8, 300.0)])
+        ]
+        progress.planned("one-abc", make_plan("constraints={memory: {max: 400}}"), records)
+        assert "best val_accuracy 0.8000 (trial 1, epoch 1)" in progress._line()

@@ -1,0 +1,74 @@
+"""A study of several metrics as a person sees it: the front, its configurations, the order of its trials."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+SPEC = """\
+name: two
+objective: {dataset: synthetic, metrics: [val_accuracy, parameters]}
+constraints: {memory: {max: 1e9}}
+space:
+  lr: {min: 1e-4, max: 1e-2, log: true}
+  batch_size: {min: 16, max: 128, log: true}
+  width: {min: 16, max: 128, log: true}
+search: {sampler: random}
+budget: {trials: 12, epochs: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def complete(site, tmp_path_factory):
+    from dialin.client.client import Client
+
+    path = tmp_path_factory.mktemp("spec") / "two.yaml"
+    path.write_text(SPEC)
+    with Client(site) as client:
+        study = client.submit(path)
+        study.wait(progress=False, timeout=120)
+        assert study.info.state == "complete"
+        return study
+
+
+def test_each_configuration_of_the_front_is_one_click_away(page, complete):
+    from playwright.sync_api import expect
+
+    front = [point.trial for point in complete.pareto()]
+    page.goto(f"/studies/{complete.id}")
+    expect(page.get_by_role("heading", name="Pareto front")).to_be_visible()
+    expect(page.locator("#part-pareto .front")).to_have_count(len(front))
+    expect(page.locator("#part-pareto .staircase")).to_have_count(1)
+    expect(page.locator("#part-leaders .on-front")).to_have_count(len(front))
+    expect(page.get_by_role("heading", name="Hypervolume so far")).to_be_visible()
+    last = front[-1]
+    page.get_by_role("navigation", name="Trials of the Pareto front").get_by_role("link").nth(len(front) - 1).click()
+    expect(page).to_have_url(re.compile(f"point={last}#h-config"))
+    expect(page.get_by_role("heading", name=f"Configuration of trial {last}")).to_be_visible()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.locator("[data-copied=yes]")).to_have_count(1)
+    copied = yaml.safe_load(page.evaluate("navigator.clipboard.readText()"))
+    assert copied == yaml.safe_load(complete.best_yaml(last))
+
+
+def test_trials_are_sorted_by_a_metric_that_is_clicked(page, complete):
+    from playwright.sync_api import expect
+
+    page.goto(f"/studies/{complete.id}/trials")
+    page.get_by_role("link", name="parameters").click()
+    expect(page.locator("th[aria-sort]")).to_contain_text("parameters")
+    sizes = [trial.metrics["parameters"] for trial in complete.trial_list() if trial.metrics]
+    shown = page.locator("tbody tr td:nth-child(3)").all_text_contents()
+    assert [float(text.replace(",", "")) for text in shown if text] == pytest.approx(
+        sorted(sizes, reverse=True), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_front_fits_a_phone(open_page, complete, scheme):
+    page = open_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    for path in (f"/studies/{complete.id}", f"/studies/{complete.id}/trials"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
