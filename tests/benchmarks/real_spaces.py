@@ -6,9 +6,10 @@
 
 The real Study, and Optuna, in simulated time: two workers, each epoch takes the same time, paused trials stay in memory.
 A search ends when its epochs are used up, the same number for every searcher. Its winner is what it recommends to its
-user; the winner's configuration is then trained `--fresh` times from new seeds, and its test accuracy (of the epoch with
-the best validation value, as `dialin run` measures it) is the result. Nothing else reads the test split. The references
-are the catalogue's defaults, trained for as many epochs as a trial has, and for as many as a whole search has.
+user: dialin's incumbent, and of every other searcher the complete trial with the best validation value. The winner's
+configuration is then trained `--fresh` times from new seeds, and its test accuracy (of the epoch with the best validation
+value, as `dialin run` measures it) is the result. Nothing else reads the test split. The references are the catalogue's
+defaults, trained for as many epochs as a trial has, and for as many as a whole search has.
 
 Every search is appended to FILE when it ends, and one that is there is not run again, so an interrupted run goes on
 where it was. FILE may hold several spaces; a space that was changed is another one. `--summary` prints the table: the

@@ -68,6 +68,17 @@ def test_the_winner_is_the_best_complete_trial_not_a_better_value_of_a_shorter_o
     assert searcher.winner() == (complete.params, 0.5)
 
 
+@pytest.mark.parametrize(("luckiest", "winner"), [(False, 1), (True, 0)])
+def test_dialin_recommends_its_incumbent_and_a_peer_the_luckiest_epoch(space, luckiest, winner):
+    searcher = study_with("search.sampler=random", "early_stopping.asha=off", luckiest=luckiest)(space.spec, 0)
+    trials = [searcher.ask(), searcher.ask()]
+    curves = [[0.70, 0.72, 0.70, 0.85, 0.71, 0.70, 0.72, 0.70, 0.71], [0.83] * 9]
+    for trial, curve in zip(trials, curves, strict=True):
+        for epoch, value in enumerate(curve, start=1):
+            searcher.report(trial, epoch, {"val_accuracy": value}, [])
+    assert searcher.winner() == (trials[winner].params, max(curves[winner]))
+
+
 def test_a_search_that_completes_no_trial_recommends_its_best_value(tmp_path):
     short = Space(make_spec(), 4, partial(build, data_dir=tmp_path))
     for name in SEARCHERS:

@@ -14,12 +14,12 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from dialin.objectives.base import Metrics
-from dialin.planning.plan import ClusterShape, Plan, plan_study
+from dialin.planning.plan import ClusterShape, plan_study
 from dialin.planning.seeds import seed_of_trial
 from dialin.search.decision import Decision
 from dialin.search.distributions import suggest
-from dialin.search.ranking import best_of, best_value
-from dialin.search.records import Trial, TrialRecord
+from dialin.search.incumbent import incumbent_of
+from dialin.search.records import Trial
 from dialin.search.study import Study
 from dialin.specification import active_params, parse_spec, searched, to_yaml
 from dialin.specification.domains import Scalar, holds
@@ -47,10 +47,12 @@ class Searcher(Protocol):
 class StudySearcher:
     """dialin's Study and what its driver adds: a metric that is not finite, and the doctor, end a trial.
 
-    A study that has tried all its trials before the epochs are spent is extended by as many again.
+    A study that has tried all its trials before the epochs are spent is extended by as many again. `luckiest`: the
+    winner is the complete trial with the best value of any epoch, as is usual, not the one that the study recommends.
     """
 
-    def __init__(self, spec: StudySpec, seed: int, overrides: Sequence[str]) -> None:
+    def __init__(self, spec: StudySpec, seed: int, overrides: Sequence[str], luckiest: bool) -> None:
+        self._luckiest = luckiest
         self._text, self._overrides = to_yaml(spec), (*overrides, f"search.seed={seed}")
         self._storage = InMemoryStorage()
         self._open(self._overrides)
@@ -80,11 +82,8 @@ class StudySearcher:
         return True
 
     def winner(self) -> tuple[Mapping[str, Scalar], float] | None:
-        best = recommended(self._study, self._plan)
-        if best is None:
-            return None
-        value = best_value(best.values, self._plan.spec.objective.mode == "max")
-        return best.params, math.nan if value is None else value
+        best = incumbent_of(self._study.trials(), self._plan.spec, luckiest=self._luckiest)
+        return None if best is None else (best.record.params, best.peak.value)
 
     def trials(self) -> int:
         return len(self._study.trials())
@@ -92,11 +91,6 @@ class StudySearcher:
     def _open(self, overrides: Sequence[str]) -> None:
         self._plan = plan_study(parse_spec(self._text, overrides=overrides), ClusterShape(cpus=CPUS))
         self._study = Study.open(self._plan, self._storage, "benchmark")
-
-
-def recommended(study: Study, plan: Plan) -> TrialRecord | None:
-    """What a study tells its user is best; the best trial of any length while none is complete."""
-    return study.best() or best_of(study.trials(), plan.spec.objective.mode)
 
 
 class OptunaDefaults:
@@ -155,15 +149,15 @@ class OptunaDefaults:
         return len(self._asked)
 
 
-def study_with(*overrides: str) -> Callable[[StudySpec, int], Searcher]:
+def study_with(*overrides: str, luckiest: bool = False) -> Callable[[StudySpec, int], Searcher]:
     """What makes dialin's searcher with settings of its own, written as for `dialin run --set`."""
-    return lambda spec, seed: StudySearcher(spec, seed, overrides)
+    return lambda spec, seed: StudySearcher(spec, seed, overrides, luckiest)
 
 
 SEARCHERS: Mapping[str, Callable[[StudySpec, int], Searcher]] = {
     "dialin": study_with(),
-    "random + ASHA": study_with("search.sampler=random"),
-    "tpe + ASHA": study_with("search.sampler=tpe"),
+    "random + ASHA": study_with("search.sampler=random", luckiest=True),
+    "tpe + ASHA": study_with("search.sampler=tpe", luckiest=True),
     "Optuna": lambda spec, seed: OptunaDefaults(spec, seed, prunes=False),
     "Optuna, pruned": lambda spec, seed: OptunaDefaults(spec, seed, prunes=True),
 }
