@@ -389,7 +389,9 @@ class Study:
         """The decision that ends a trial whatever the others have reached; None: early stopping decides."""
         budget, metric = self._plan.spec.budget, self._goals.metrics[0].name
         value = observation.values[epoch]
-        for name, number in {metric: value, **observation.at(epoch)}.items():
+        if not math.isfinite(value):
+            return Decision("diverge", "not_finite", epoch, metric, value)
+        for name, number in observation.at(epoch).items() if observation.others else ():
             if not math.isfinite(number):
                 return Decision("diverge", "not_finite", epoch, name, number)
         if budget.target is not None and self._goals.reached(budget, observation, epoch):
