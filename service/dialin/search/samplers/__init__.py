@@ -24,6 +24,7 @@ SAMPLERS = {
 }
 SEVERAL = {
     "tpe": "dialin.search.samplers.front_tpe:FrontTPESampler",
+    "gp": "dialin.search.samplers.multi_objective_gp:MultiObjectiveGPSampler",
 }
 """Those that are others with several metrics, or with constraints."""
 

@@ -1,0 +1,238 @@
+"""Bayesian optimization with several metrics, or under constraints: a model of learning curves for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from dialin.planning.plan import Plan
+from dialin.planning.seeds import seed_of_trial
+from dialin.search.goals import Goals
+from dialin.search.models.embedding import Embedding
+from dialin.search.models.encoding import Array, Chosen, Encoding, Key
+from dialin.search.models.feasibility import Feasibility, outcome_of
+from dialin.search.models.quantities import Quantity, at_full_length, running_of
+from dialin.search.pareto import order_of
+from dialin.search.records import Observation, Observations
+from dialin.search.samplers.acquisition import exclude_crowds, log_expected_improvement
+from dialin.search.samplers.base import Sampler
+from dialin.search.samplers.candidates import SEARCH_STARTS, Candidates
+from dialin.search.samplers.initial_design import InitialDesign
+from dialin.search.samplers.learning_curve_gp import ACCEPTED_DRAWS, MOST_PROMISING, PRIOR_TRIALS, RANDOM_FRACTION
+from dialin.search.samplers.multi_acquisition import (
+    TINY,
+    expected_hypervolume_improvement,
+    log_probability_within,
+    non_dominated,
+    reference_of,
+    scaled_improvement,
+)
+
+LEADERS = 8
+"""Trials around which candidates are drawn: the best in the order of `pareto.order_of` by their predictions."""
+
+
+class MultiObjectiveGPSampler(Sampler):
+    """A Gaussian process over knobs and epochs for each metric, and for each quantity that a constraint bounds.
+
+    1. Observations: of each trial, at a few of its epochs, the quantity at the point that it has by then: the epoch
+       that is best by the first metric (`models.quantities`).
+    2. The incumbents: the front of what the models predict at full length for the trials that violate no constraint,
+       the running ones included as predicted, so that parallel workers get different suggestions.
+    3. Acquisition function: expected hypervolume improvement over that front with two metrics, expected improvement
+       with one, and that of a random augmented Chebyshev scaling with more; times the probability that the constraints
+       hold (Gardner et al. 2014), and the probability that the configuration trains without failing. While no trial
+       meets the constraints it is these probabilities alone.
+    4. The first trials, the candidates and the prior are those for one metric (`samplers.learning_curve_gp`); where
+       these look at values, at those of the first metric.
+
+    Deterministic in the study's seed, the number, the attempt and the observations, after a restart up to the rounding
+    of the hyperparameters.
+    """
+
+    def __init__(self, plan: Plan, encoding: Encoding, others: Sequence[Observation] = ()) -> None:
+        self._goals, self._encoding, self._seed = Goals.of(plan.spec), encoding, plan.spec.search.seed
+        self._embedding = Embedding(plan.spec, encoding)
+        self._design = InitialDesign(plan, encoding, others)
+        self._candidates = Candidates(encoding, self._design.prior)
+        self._metrics = [
+            Quantity(plan, self._embedding, others, metric.name, metric.sign, False) for metric in self._goals.metrics
+        ]
+        self._bounded = {
+            name: Quantity(plan, self._embedding, others, name, 1.0, True) for name in self._goals.constraints
+        }
+        self._features: dict[int, Array] = {}
+        # The processors are for the trials; matrices this small gain nothing from more than one thread.
+        self._threads = ThreadpoolController()
+
+    def suggest(self, number: int, observations: Observations, tried: Set[Key], attempt: int = 0) -> Chosen:
+        """A point of the initial design at first; then mostly the maximum of the acquisition function."""
+        with self._threads.limit(limits=1):
+            return self._suggest(number, observations, tried, attempt)
+
+    def _suggest(self, number: int, observations: Observations, tried: Set[Key], attempt: int) -> Chosen:
+        generator = np.random.default_rng([seed_of_trial(self._seed, number), attempt])
+        quantities = [*self._metrics, *self._bounded.values()]
+        known = self._metrics[0].update(observations)
+        for quantity in quantities[1:]:
+            quantity.update(observations)
+        trusts_prior = self._design.trusts_prior(observations)
+        current = self._round(observations, trusts_prior, generator)
+        if self._design.has(number, len(known)):
+            default = self._design.default(number, attempt)
+            if default is not None:
+                return default
+            point = self._design.point(number, attempt, trusts_prior, generator)
+            return self._encoding.decode(self._accepted(point, current))
+        if generator.random() < RANDOM_FRACTION:
+            return self._encoding.decode(self._random_point(current))
+        running = self._at_end(running_of(observations))
+        for quantity in quantities:
+            quantity.condition(known, generator, running)
+        if not any(quantity.is_known for quantity in quantities):
+            return self._encoding.decode(self._random_point(current))
+        return self._maximize(observations, known, tried, current)
+
+    def _round(self, observations: Observations, trusts_prior: bool, generator: np.random.Generator) -> _Round:
+        """What one suggestion is made from."""
+        features = self._features_of(observations)
+        outcomes = [outcome_of(one) for one in observations.values()]
+        ended = [index for index, outcome in enumerate(outcomes) if outcome is not None]
+        feasibility = Feasibility(features[ended], [outcome for outcome in outcomes if outcome is not None])
+        weight = min(1.0, PRIOR_TRIALS / max(1, len(features))) if trusts_prior else 0.0
+        return _Round(features, weight, feasibility, generator)
+
+    def _random_point(self, current: _Round) -> Array:
+        """(knobs,) A point from the prior or, as often, from the whole space."""
+        if current.prior_weight and current.generator.random() < 0.5:
+            point = self._design.prior.draw(1, current.generator)[0]
+        else:
+            point = current.generator.random(len(self._encoding.names))
+        return self._accepted(point, current)
+
+    def _accepted(self, point: Array, current: _Round) -> Array:
+        """(knobs,) The point, or another one where it is likely to fail."""
+        points = np.vstack([point, current.generator.random((ACCEPTED_DRAWS - 1, len(point)))])
+        features = self._embedding.features_of(self._encoding.columns(points), len(points))
+        likely = current.feasibility.probability(features)
+        accepted = current.generator.random(ACCEPTED_DRAWS) < likely
+        found: Array = points[int(accepted.argmax() if accepted.any() else likely.argmax())]
+        return found
+
+    def _maximize(self, observations: Observations, known: Sequence[int], tried: Set[Key], current: _Round) -> Chosen:
+        """The configuration, not tried yet, with the greatest acquisition value."""
+        incumbents = _Incumbents(self._goals, observations, known)
+        predicted = self._means(self._at_end(incumbents.promising))
+        order, _ = order_of(predicted, incumbents.violations)
+        promising = list(incumbents.promising.values())
+        leaders = [self._encoding.encode(promising[index].params) for index in order[:LEADERS]]
+        running = self._means(self._at_end(running_of(observations)))
+        acquisition = _Acquisition(predicted[incumbents.violations <= 0], running, current.generator)
+
+        def values_at(points: Array) -> Array:
+            columns = self._encoding.columns(points)
+            features = self._embedding.features_of(columns, len(points))
+            values = self._log_acquisition(at_full_length(features), acquisition)
+            values = values + np.log(current.feasibility.probability(features))
+            if current.prior_weight:
+                values += current.prior_weight * self._design.prior.log_ratio(columns, len(points))
+            exclude_crowds(values, features, current.trials, SEARCH_STARTS)
+            return values
+
+        far = self._candidates.far(current.prior_weight > 0, current.generator)
+        points = np.concatenate([far, self._candidates.around(leaders, current.generator)])
+        for point in self._candidates.local_search(points, values_at, current.generator):
+            chosen = self._encoding.decode(point)
+            if self._encoding.key_of(chosen) not in tried:
+                return chosen
+        return self._encoding.decode(self._random_point(current))
+
+    def _log_acquisition(self, x: Array, acquisition: _Acquisition) -> Array:
+        """(n,) The logarithm of the improvement times the probability that the constraints hold, at x (n, features +
+        2)."""
+        found = [metric.predict(x) for metric in self._metrics]
+        means, deviations = (np.column_stack([one[index] for one in found]) for index in (0, 1))
+        values = acquisition.log_improvement(means, deviations)
+        for name, quantity in self._bounded.items():
+            if quantity.is_known:
+                bound = self._goals.constraints[name]
+                low = -np.inf if bound.min is None else quantity.target_of(bound.min)
+                high = np.inf if bound.max is None else quantity.target_of(bound.max)
+                values = values + log_probability_within(*quantity.predict(x), low, high)
+        return values
+
+    def _means(self, x: Array) -> Array:
+        """(n, metrics) What the models predict at x (n, features + 2)."""
+        return np.column_stack([metric.mean(x) for metric in self._metrics])
+
+    def _at_end(self, observations: Observations) -> Array:
+        """(n, features + 2) These trials at full length."""
+        return at_full_length(self._features_of(observations))
+
+    def _features_of(self, observations: Observations) -> Array:
+        """(n, features) The features of trials."""
+        for number, one in observations.items():
+            if number not in self._features:
+                self._features[number] = self._embedding.features(one.params)
+        rows = [self._features[number] for number in observations]
+        return np.array(rows).reshape(len(rows), self._embedding.count)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What one suggestion is made from.
+
+    `trials` (n, features): every trial so far; `prior_weight`: of the prior's density, 0 where it is not trusted;
+    `feasibility`: the model of failures.
+    """
+
+    trials: Array
+    prior_weight: float
+    feasibility: Feasibility
+    generator: np.random.Generator
+
+
+class _Incumbents:
+    """The trials that the front is made of: `promising`, at most `MOST_PROMISING` of those that have a point, the best
+    first, and their `violations` (n,)."""
+
+    def __init__(self, goals: Goals, observations: Observations, known: Sequence[int]) -> None:
+        pairs = [(number, goals.point_of(observations[number])) for number in known]
+        points = {number: point for number, point in pairs if point is not None}
+        values = np.array([goals.signed(point) for point in points.values()]).reshape(len(points), len(goals.metrics))
+        violations = np.array([point.violation for point in points.values()])
+        order, _ = order_of(values, violations)
+        numbers = list(points)
+        self.promising = {numbers[index]: observations[numbers[index]] for index in order[:MOST_PROMISING]}
+        self.violations = violations[order[:MOST_PROMISING]]
+
+
+class _Acquisition:
+    """The improvement over the front of predictions (n, metrics) of trials that meet the constraints, with those of
+    running trials (k, metrics)."""
+
+    def __init__(self, feasible: Array, running: Array, generator: np.random.Generator) -> None:
+        self._has_incumbent = bool(len(feasible))
+        every = np.concatenate([feasible, running])
+        self._front = non_dominated(every)
+        self._generator_seed = int(generator.integers(2**32))
+        self._weights = generator.dirichlet(np.ones(feasible.shape[1]))
+        if self._has_incumbent:
+            self._reference = reference_of(self._front, list(every))
+
+    def log_improvement(self, means: Array, deviations: Array) -> Array:
+        """(n,) The logarithm of the expected improvement; 0 while no trial meets the constraints."""
+        if not self._has_incumbent:
+            return np.zeros(len(means))
+        if means.shape[1] == 1:
+            return log_expected_improvement(means[:, 0], deviations[:, 0], float(self._front.max()))
+        if means.shape[1] == 2:
+            found = expected_hypervolume_improvement(means, deviations, self._front, self._reference)
+        else:
+            # The same draws for every part of the candidates, so that their values can be compared.
+            draws = np.random.default_rng(self._generator_seed)
+            found = scaled_improvement(means, deviations, self._front, self._weights, draws)
+        return np.log(np.maximum(found, TINY))
