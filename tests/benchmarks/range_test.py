@@ -1,8 +1,8 @@
 """What the learning-rate range test is worth: the same budget of epochs, its own cost counted, against a fixed range.
 
-    python tests/benchmarks/range_test.py [--seeds 5] [--trials 16] [--data-dir D] [--dataset digits] [--json FILE]
+    python tests/benchmarks/range_test.py [--seeds 5] [--trials 16] [--method third] [--data-dir D] [--json FILE]
 
-Two searches a seed over one space: the learning rate in the catalogue's range, or between the bounds of range tests for
+Two searches a seed over one space: the learning rate in the catalogue's range, or about the rates of range tests for
 each optimizer and normalization. Both get the same number of epochs; those that the tests took are taken from the
 second's. Prints the best validation accuracy after a third of the epochs and at the end: median and range over seeds.
 """
@@ -34,8 +34,8 @@ early_stopping: {{asha: {{type: stopping}}}}
 budget: {{trials: {trials}, epochs: 9}}
 """
 ARMS = {
-    "fixed": "{min: 1e-4, max: 1, log: true}",
-    "range_test": "{range_test: {per: [optimizer, normalization]}}",
+    "fixed": "{{min: 1e-4, max: 1, log: true}}",
+    "range_test": "{{range_test: {{method: {method}, per: [optimizer, normalization]}}}}",
 }
 
 
@@ -48,8 +48,8 @@ class Quiet:
 def search(arguments: argparse.Namespace, arm: str, seed: int) -> tuple[list[float], float]:
     """The best validation accuracy after each epoch trained, in the order of the trials, and the tests' cost."""
     text = SPACE.format(
-        name=arm.replace("_", "-"), dataset=arguments.dataset, samples=arguments.samples, lr=ARMS[arm], seed=seed,
-        trials=arguments.trials,
+        name=arm.replace("_", "-"), dataset=arguments.dataset, samples=arguments.samples,
+        lr=ARMS[arm].format(method=arguments.method), seed=seed, trials=arguments.trials,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.read({}, out=folder, data_dir=str(arguments.data_dir))
@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=120, help="the budget that both arms are judged at")
+    parser.add_argument("--method", choices=("third", "knees"), default="third", help="how the rate is read")
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--samples", type=int, default=1400)
     parser.add_argument("--data-dir", type=Path, default=Path("dialin-data/data"))
