@@ -67,6 +67,19 @@ def test_the_rate_is_a_third_of_that_of_the_lowest_loss(curves, rate):
 
 
 @pytest.mark.parametrize(
+    ("minimum", "default", "rate"), [(-1.0, 0.1, 0.1), (-1.0, 1e-3, 10**-1.8), (-3.0, 0.1, 10**-2.2)]
+)
+def test_the_method_minimum_weighs_the_lowest_loss_and_the_default(minimum, default, rate):
+    curve = made(rises=minimum - 2, peak=minimum, falls=minimum + 1)
+    reading = read_curves([curve], "minimum", default)
+    assert math.log10(reading.rate) == pytest.approx(math.log10(rate), abs=0.04)
+    assert math.sqrt(reading.low * reading.high) == pytest.approx(reading.rate)
+    assert reading.high == pytest.approx(reading.rate * 10)
+    assert reading.confident
+
+
+@pytest.mark.parametrize("method", ["third", "minimum"])
+@pytest.mark.parametrize(
     ("curves", "doubt"),
     [
         ([of_losses([2.3] * 141)], "the loss did not fall: it is lowest within the first quarter of the rates"),
@@ -75,14 +88,14 @@ def test_the_rate_is_a_third_of_that_of_the_lowest_loss(curves, rate):
         ([made(), made(peak=-2.2)], "seeds disagree by 1.2 decades on where the loss is lowest"),
     ],
 )
-def test_doubts_about_the_lowest_loss(curves, doubt):
-    reading = read_curves(curves, "third")
+def test_doubts_about_the_lowest_loss(curves, doubt, method):
+    reading = read_curves(curves, method, 0.1)
     assert not reading.confident
     assert any(text.startswith(doubt) for text in reading.doubts), reading.doubts
 
 
 def test_without_a_fall_of_the_loss_there_is_no_rate():
-    reading = read_curves([of_losses([2.3] * 141), of_losses([2.3] * 30, 1e-4)], "third")
+    reading = read_curves([of_losses([2.3] * 141), of_losses([2.3] * 30, 1e-4)], "minimum", 0.1)
     assert (reading.rate, reading.low, reading.high, reading.loss_minimum) == (None, None, None, None)
     assert reading.diverges == pytest.approx(1e-4)
 

@@ -126,7 +126,7 @@ budget: {trials: x, epochs: 0}
         ("optimizer: {values: [sgd]}", "space.optimizer.values: unknown key 'values'; write choices: [...]"),
         ("optimizer: {chioces: [sgd]}", "space.optimizer.chioces: unknown key 'chioces'; did you mean 'choices'?"),
         ("lr: {range_test: {methd: knees}}", "space.lr.range_test.methd: unknown key 'methd'; did you mean 'method'?"),
-        ("lr: {range_test: {method: knee}}", "space.lr.range_test.method: 'knee'; allowed: 'knees', 'third'"),
+        ("lr: {range_test: {method: knee}}", "space.lr.range_test.method: 'knee'; allowed: 'knees', 'third', 'minimum'"),
         ("lr: {range_test: {per: optimizer}}",
          "space.lr.range_test.per: 'optimizer' is not a list of other knobs, as in [optimizer, batch_size]"),
         ("lr: {range_test: {min: 1, max: 0.1}}", "space.lr.range_test: min 1 is not below max 0.1"),

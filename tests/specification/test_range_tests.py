@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dialin.specification import parse_spec, to_yaml
 from dialin.specification.range_tests import Calibration, RateBounds, Sweep
+from tests.factories import make_spec
 
 
 def test_a_sweep_rises_by_the_same_ratio():
@@ -29,3 +31,14 @@ def test_a_configuration_finds_its_combination_or_the_nearest():
     assert calibration.bounds_for({"optimizer": "adam", "batch_size": 128}) is bounds[3]
     assert calibration.bounds_for({"optimizer": "sgd", "batch_size": 40}) is bounds[0]
     assert calibration.bounds_for({"optimizer": "sgd", "batch_size": 60}) is bounds[1]
+
+
+@pytest.mark.parametrize("method", ["knees", "third", "minimum"])
+def test_a_stored_space_keeps_its_method(method):
+    spec = make_spec(space=f"\n  lr: {{range_test: {{method: {method}}}}}\n")
+    assert parse_spec(to_yaml(spec)).space["lr"].method == method
+
+
+def test_the_default_method_is_not_written():
+    """An older version does not know it, and reads a space that uses nothing new."""
+    assert "method" not in to_yaml(make_spec(space="\n  lr: {range_test: }\n"))

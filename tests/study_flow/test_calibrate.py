@@ -83,7 +83,7 @@ def test_low_confidence_falls_back_with_a_warning(plan):
     by_combination = {tuple(b.combination.values()): b for b in plan.calibration.bounds}
     trusted = by_combination["sgd", 64]
     low, rate, high = (math.log10(value) for value in (trusted.low, trusted.rate, trusted.high))
-    assert rate == pytest.approx(math.log10(0.1 / 3), abs=0.1)
+    assert rate == pytest.approx(-1, abs=0.1)  # the lowest loss and the default of sgd
     assert (low, high) == (pytest.approx(rate - 1), pytest.approx(rate + 1))
     for optimizer, default in (("sgd", 0.1), ("adam", 1e-3)):
         unclear = by_combination[optimizer, 256]
@@ -100,7 +100,7 @@ def test_low_confidence_falls_back_with_a_warning(plan):
 def test_the_rate_is_in_the_middle_of_its_bounds(plan):
     for bounds in plan.calibration.bounds:
         assert bounds.rate_at(0.5) == pytest.approx(bounds.rate)
-    assert "  0.037 (searched from 0.0037 to 0.37)  optimizer sgd, batch_size 16" in plan.calibration.lines()
+    assert "  0.11 (searched from 0.011 to 1.1)  optimizer sgd, batch_size 16" in plan.calibration.lines()
 
 
 def test_the_knees_are_kept_as_bounds(tmp_path):
@@ -111,8 +111,14 @@ def test_the_knees_are_kept_as_bounds(tmp_path):
     assert found.rate_at(0.5) == pytest.approx(found.rate)
 
 
+def test_a_third_of_the_lowest_loss(tmp_path):
+    plan = make_plan(space=SPACE.replace("seeds: 2", "seeds: 2, method: third"))
+    found = calibrate(plan, fake_tests, lambda params, steps: 0.0, tmp_path / "c.json").calibration.bounds[0]
+    assert math.log10(found.rate) == pytest.approx(math.log10(0.1 / 3), abs=0.1)
+
+
 def test_no_bound_is_above_what_is_allowed(tmp_path):
-    plan = make_plan(space="\n  lr: {range_test: {max: 100}}\n")
+    plan = make_plan(space="\n  lr: {range_test: {method: third, max: 100}}\n")
     high = Curve(tuple(10.0**n for n in range(-4, 3)), (2.3, 2.3, 2.2, 2.1, 2.0, 1.0, 2.0), (0.1,) * 7)
     far = replace(high, losses=(2.3, 2.3, 2.2, 2.1, 2.0, 1.0, 0.5), diverged_at=200.0)
     found = calibrate(plan, lambda jobs, _: [far for _ in jobs], lambda *_: 0.0, tmp_path / "c.json").calibration

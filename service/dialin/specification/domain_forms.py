@@ -219,10 +219,11 @@ class RangeForm(Form):
 class RangeTestOptions(Section):
     """How the learning rate to search about is tested."""
 
-    method: Literal["knees", "third"] = Field(
-        "third",
-        description="third: a third of the rate at which the loss is lowest, with a factor 10 to both sides; knees: "
-        "the middle of the range from where accuracy starts to rise to where it falls",
+    method: Literal["knees", "third", "minimum"] = Field(
+        "minimum",
+        description="minimum: between the rate at which the loss is lowest and the default (0.6 and 0.4 of their "
+        "logarithms); third: a third of the rate at which the loss is lowest; knees: the middle of the range from "
+        "where accuracy starts to rise to where it falls",
     )
     per: list[str] = Field([], description="test each combination of these knobs apart, 24 at most")
     min: KnobBound = Field(1e-5, description="the first rate of the test")

@@ -110,8 +110,8 @@ class RangeTested:
 
     The search then moves on a log scale from 0 to 1 between bounds about the rate of its combination, which is at 0.5.
 
-    method: "third" (a third of the rate at which the loss is lowest, and a factor 10 to both sides) or "knees" (from
-    where accuracy starts to rise to where it falls, and the middle of that).
+    method: "minimum" (between the rate at which the loss is lowest and the catalogue's default), "third" (a third of
+    the rate at which the loss is lowest) or "knees" (between where accuracy starts to rise and where it falls).
     per: the knobs whose combinations are tested apart; empty: one test.
     low: the first rate of the test.
     high: the last rate of the test.
@@ -120,7 +120,7 @@ class RangeTested:
     when: the condition under which the knob exists.
     """
 
-    method: str = "third"
+    method: str = "minimum"
     per: tuple[str, ...] = ()
     low: float = 1e-5
     high: float = 10.0

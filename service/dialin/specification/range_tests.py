@@ -9,8 +9,8 @@ from typing import Literal
 
 from dialin.specification.domains import Scalar
 
-Method = Literal["knees", "third"]
-"""How a rate is read off the curves; `planning.range_test_reading` describes both."""
+Method = Literal["knees", "third", "minimum"]
+"""How a rate is read off the curves; `planning.range_test_reading` describes them."""
 _NO_NUMBERS = 1e6
 
 

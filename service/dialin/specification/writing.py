@@ -70,7 +70,9 @@ def domain_data(domain: Domain) -> Any:
         case Choice(values=values):
             return {"choices": list(values), **when} if when else list(values)
         case RangeTested():
-            options = {"method": domain.method, "per": list(domain.per), "min": domain.low, "max": domain.high}
+            # The default method is left out, so that versions before 2026-11-26, which lack it, read such a space.
+            method = {} if domain.method == RangeTested.method else {"method": domain.method}
+            options = {**method, "per": list(domain.per), "min": domain.low, "max": domain.high}
             steps = {"steps": domain.steps} if domain.steps is not None else {}
             return {"range_test": {**options, **steps, "seeds": domain.seeds}, **when}
         case FloatRange() | IntRange():

@@ -29,6 +29,8 @@ ABOUT_DEFAULT = 100.0  # bounds about the catalogue's default, where a test is n
 # Seeds are numbered like trials. Trials are numbered from 0, so numbers below 0 give the tests seeds of their own.
 FIRST_SEED_NUMBER = -1000
 
+_METHODS: Mapping[str, Method] = {"minimum": "minimum", "third": "third", "knees": "knees"}
+
 Params = Mapping[str, Scalar]
 RunTests = Callable[[Sequence[tuple[Params, int]], Sweep], Sequence[Curve]]
 """Runs a range test of each (configuration, seed), and returns their curves in the same order."""
@@ -195,10 +197,11 @@ def _read_rate(
     default beside these params, and its bounds are wider: a search in a range that is too wide costs trials, one in a
     wrong range misses the best value.
     """
-    method: Method = "knees" if domain.method == "knees" else "third"
+    default = CATALOGUE["lr"].default(params)
+    assert is_number(default)  # of every row of `lr`
     reading: Reading | None = None
     try:
-        reading = read_curves(curves, method)
+        reading = read_curves(curves, _METHODS[domain.method], default)
     except ValueError as error:
         doubts = str(error)
     else:
@@ -206,12 +209,10 @@ def _read_rate(
         if reading.confident and found is not None:
             return found, []
         doubts = "; ".join(reading.doubts)
-    rate = CATALOGUE["lr"].default(params)
-    assert is_number(rate)  # of every row of `lr`
-    low, high = _bounds_about(rate, ABOUT_DEFAULT)
+    low, high = _bounds_about(default, ABOUT_DEFAULT)
     name = ", ".join(f"{knob} {value}" for knob, value in combination.items()) or "this space"
-    warning = f"range test of {name}: {doubts}; the search starts from the default {rate:g} instead"
-    return RateBounds(combination, low, high, reading, curves, rate), [warning]
+    warning = f"range test of {name}: {doubts}; the search starts from the default {default:g} instead"
+    return RateBounds(combination, low, high, reading, curves, float(default)), [warning]
 
 
 def _as_read(combination: Params, reading: Reading, curves: tuple[Curve, ...]) -> RateBounds | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dialin.specification.domains import RangeTested
     from dialin.specification.study_spec import StudySpec
 
-_METHODS = ("knees", "third")
+_METHODS = ("knees", "third", "minimum")
 
 
 def add(commands: Commands) -> None:
@@ -59,10 +59,11 @@ def _add_range_test(parser: Parser) -> None:
     parser.add_argument(
         "--method",
         type=one_of("--method", _METHODS),
-        default="third",
+        default="minimum",
         metavar="|".join(_METHODS),
-        help="how the rate is read off the curves: third (the default), a third of the rate at which the loss is "
-        "lowest; knees, the middle between the rates at which accuracy starts to rise and to fall",
+        help="how the rate is read off the curves: minimum (the default), between the rate at which the loss is lowest "
+        "and the optimizer's default; third, a third of the rate at which the loss is lowest; knees, the middle "
+        "between the rates at which accuracy starts to rise and to fall",
     )
     parser.add_argument("--plot", metavar="FILE", help="draw the curves to this SVG file")
 
