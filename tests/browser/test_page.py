@@ -58,6 +58,7 @@ def test_submit_look_on_stop_and_copy_the_best(page):
     area.fill(SLOW)
     expect(problems).to_contain_text("The specification is valid.")
     expect(page.locator("#plan")).to_contain_text("40, 2 at a time")
+    expect(page.locator("#plan")).to_contain_text("Prior")
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url(re.compile("/studies/slow-"))
 
