@@ -10,7 +10,7 @@ from dialin.lifecycle import TrialState
 from dialin.results.export import best_config
 from dialin.results.leaderboard import describe
 from dialin.results.looks import Look
-from dialin.results.summary import count_epochs, epochs_text, find_best, summarize
+from dialin.results.summary import count_epochs, epochs_text, find_best, is_of_luckiest, summarize
 from dialin.search.decision import Decision
 from dialin.search.records import TrialRecord
 from dialin.specification import parse_spec
@@ -125,3 +125,39 @@ def test_saved_is_only_what_early_stopping_spared(records, overrides, range_test
     counted = count_epochs(make_spec(*overrides), records, range_tests)
     assert counted["saved"] == saved
     assert epochs_text(counted) == text
+
+
+LUCKY = [0.80, 0.86, 0.90, 0.88, 0.91, 0.975, 0.89, 0.92, 0.90]
+STEADY = [0.80, 0.90, 0.94, 0.95, 0.955, 0.96, 0.96, 0.962, 0.961]
+
+
+def noisy_records():
+    """A poor trial with one lucky epoch, then a better one."""
+    return [
+        TrialRecord(number, TrialState.COMPLETE, PARAMS, 7, values=dict(enumerate(values, 1)))
+        for number, values in enumerate((LUCKY, STEADY))
+    ]
+
+
+def test_the_best_trial_is_not_the_one_with_the_luckiest_epoch_and_what_is_expected_is_said():
+    result = summarize(make_spec(), "small-abc", "complete", noisy_records())
+    assert (result.best.trial, result.best.value, result.best.epoch) == (1, 0.962, 8)
+    assert result.best.value_text() == "0.9610 expected (0.9620 at its luckiest epoch, 8)"
+    text = best_config(make_spec(), noisy_records()[1], result)
+    assert (
+        "# Of the complete trials it has the best estimate: val_accuracy 0.9610 expected "
+        "(0.9620 at its luckiest epoch, 8).\n" in text
+    )
+    note = describe(result, noisy_records())
+    assert "Trial 1 is the best by its estimate: val_accuracy 0.9610 expected (0.9620 at its luckiest epoch, 8)." in note
+    assert note.index("| 0 | 0.9750") < note.index("| **1** | 0.9620")
+
+
+def test_a_study_that_an_older_version_ended_keeps_its_answer():
+    stored = summarize(make_spec(), "small-abc", "complete", noisy_records(), luckiest=True).to_data()
+    assert (stored["best"]["trial"], stored["best"]["expected"]) == (0, None)
+    assert not is_of_luckiest(stored)
+    del stored["best"]["expected"]
+    assert is_of_luckiest(stored)
+    assert not is_of_luckiest({})
+    assert not is_of_luckiest({"best": None})
