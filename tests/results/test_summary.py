@@ -149,7 +149,9 @@ def test_the_best_trial_is_not_the_one_with_the_luckiest_epoch_and_what_is_expec
         "(0.9620 at its luckiest epoch, 8).\n" in text
     )
     note = describe(result, noisy_records())
-    assert "Trial 1 is the best by its estimate: val_accuracy 0.9610 expected (0.9620 at its luckiest epoch, 8)." in note
+    assert (
+        "Trial 1 is the best by its estimate: val_accuracy 0.9610 expected (0.9620 at its luckiest epoch, 8)." in note
+    )
     assert note.index("| 0 | 0.9750") < note.index("| **1** | 0.9620")
 
 

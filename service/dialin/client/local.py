@@ -27,13 +27,14 @@ from dialin.results.export import best_config
 from dialin.search.goals import Goals
 from dialin.search.records import TrialRecord
 from dialin.settings import Settings
+from dialin.specification import damage_of, stored_spec
 from dialin.store.entries import Entry
 from dialin.store.leases import Owner, holder
 from dialin.store.studies import StudyRow
 from dialin.store.submissions import Submissions
 from dialin.study_flow import schema_builder
 from dialin.study_flow.read_back import StudyReader, list_rows, study_row
-from dialin.study_flow.snapshot import StudySnapshot, mirror_lag_of
+from dialin.study_flow.snapshot import StudySnapshot, keeps_luckiest, mirror_lag_of
 from dialin.texts import read_tail
 from dialin.tracking.lag import Lag
 
@@ -223,7 +224,8 @@ class LocalStudies:
 
     def _outcome(self, row: StudyRow, snapshot: StudySnapshot | None) -> schema_builder.Outcome:
         records = self._open(row.id).trials(row.id) if snapshot is None else snapshot.trials
-        return schema_builder.outcome_of_trials(row, records)
+        spec = None if damage_of(row.spec) else stored_spec(row.spec)
+        return schema_builder.outcome_of_trials(spec, records, luckiest=keeps_luckiest(row))
 
     def _concurrency(self, row: StudyRow) -> int | None:
         """How many trials of a running study are trained at a time, as its event log says it; None where it does not.

@@ -14,9 +14,9 @@ from typing import Any
 from dialin import schemas
 from dialin.errors import NoResultError, UsageError
 from dialin.events.best_value_curve import ShownCurve
-from dialin.lifecycle import ACTIVE, ENDED, StudyState, TrialState
+from dialin.lifecycle import ACTIVE, StudyState, TrialState
 from dialin.results.looks import look_at
-from dialin.results.summary import BestTrial, Result, find_front, is_of_luckiest
+from dialin.results.summary import BestTrial, Result, find_front
 from dialin.search.goals import Goals
 from dialin.search.ranking import LOSS, Peak, peak_of
 from dialin.search.records import TrialRecord
@@ -59,11 +59,10 @@ def outcome_in_summary(row: StudyRow) -> Outcome | None:
     return Outcome({**NO_OUTCOME.counts, **row.summary["trials"]}, best, None if front is None else len(front))
 
 
-def outcome_of_trials(row: StudyRow, records: Sequence[TrialRecord]) -> Outcome:
-    """Return the outcome of these trials of a study. Without a readable specification the best value is unknown."""
+def outcome_of_trials(spec: StudySpec | None, records: Sequence[TrialRecord], *, luckiest: bool = False) -> Outcome:
+    """Return the outcome of these trials. `spec`: None if it cannot be read; then the best value is unknown.
+    `luckiest`: as `snapshot.keeps_luckiest` says."""
     counted = Counter(record.state for record in records)
-    spec = None if damage_of(row.spec) else stored_spec(row.spec)
-    luckiest = row.state in ENDED and is_of_luckiest(row.summary)
     front = find_front(spec, records, luckiest=luckiest) if spec is not None else ()
     return Outcome(
         {state.value: counted[state] for state in TrialState},

@@ -60,6 +60,12 @@ class StudySnapshot:
         raise NotFoundError(f"study {self.row.id} has no trial {number}; its trials: {existing}")
 
 
+def keeps_luckiest(row: StudyRow) -> bool:
+    """Return whether an older version ended the study, which chose the trial with the luckiest epoch: see
+    `is_of_luckiest`."""
+    return row.state in ENDED and is_of_luckiest(row.summary)
+
+
 def result_of(
     row: StudyRow,
     spec: StudySpec,
@@ -77,7 +83,7 @@ def result_of(
         looks=looks_of(row.summary),
         range_tests=calibration.epochs if calibration is not None else 0.0,
         seconds=row.summary.get("seconds", 0.0),
-        luckiest=row.state in ENDED and is_of_luckiest(row.summary),
+        luckiest=keeps_luckiest(row),
     )
     best_config = folder.best_config
     paths = {**paths_of(settings), "best_config": str(best_config) if best_config.exists() else None}

@@ -27,6 +27,7 @@ from dialin.store.entries import Entry
 from dialin.store.studies import StudyRow
 from dialin.store.submissions import Submissions
 from dialin.study_flow import schema_builder
+from dialin.study_flow.snapshot import keeps_luckiest
 from dialin.texts import one_line, read_tail
 from dialin.tracking.lag import Lag
 
@@ -160,10 +161,12 @@ class StudyService:
         return read_tail(self.folder(study_id).logs / "driver.log", tail)
 
     def _outcome(self, row: StudyRow) -> schema_builder.Outcome:
+        spec, luckiest = None if damage_of(row.spec) else stored_spec(row.spec), keeps_luckiest(row)
         return schema_builder.outcome_in_summary(row) or self._reader.outcome(
             row,
             lambda view: view.derived(
-                ("outcome", row.spec, row.state), lambda: schema_builder.outcome_of_trials(row, view.records)
+                ("outcome", row.spec, luckiest),
+                lambda: schema_builder.outcome_of_trials(spec, view.records, luckiest=luckiest),
             ),
         )
 
