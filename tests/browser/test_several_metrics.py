@@ -53,6 +53,15 @@ def test_each_configuration_of_the_front_is_one_click_away(page, complete):
     assert copied == yaml.safe_load(complete.best_yaml(last))
 
 
+def test_the_check_of_a_specification_names_the_goal_and_the_constraints(page):
+    from playwright.sync_api import expect
+
+    page.goto("/submit")
+    page.get_by_label("The specification, as YAML").fill(SPEC)
+    expect(page.locator("#plan")).to_contain_text("maximize val_accuracy and minimize parameters")
+    expect(page.locator("#plan")).to_contain_text("memory at most 1000000000")
+
+
 def test_trials_are_sorted_by_a_metric_that_is_clicked(page, complete):
     from playwright.sync_api import expect
 

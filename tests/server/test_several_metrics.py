@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dialin.lifecycle import StudyState
-from tests.several_metrics import BOUNDED, MEASURED, THREE, TWO, store_study
+from tests.several_metrics import BOUNDED, MEASURED, ONE, THREE, TWO, store_study
 
 
 def get(client, path, **options):
@@ -146,6 +146,15 @@ def test_the_list_of_trials_sorts_by_each_metric(client, two):
     assert numbers == sorted(range(len(MEASURED)), key=lambda number: MEASURED[number][1])
     assert 'aria-sort="ascending"><a href="/studies/' in page
     assert "violates memory" in page
+
+
+def test_a_plan_says_what_is_wanted_and_with_one_metric_nothing_more(client):
+    plan = client.post("/api/v1/plan", content=TWO, headers={"Content-Type": "application/yaml"}).json()
+    assert [metric["name"] for metric in plan["objective"]["metrics"]] == ["val_accuracy", "parameters"]
+    assert plan["constraints"] == {"memory": {"min": None, "max": 400}}
+    plan = client.post("/api/v1/plan", content=ONE, headers={"Content-Type": "application/yaml"}).json()
+    assert "metrics" not in plan["objective"]
+    assert "constraints" not in plan
 
 
 def test_a_running_study_without_trials_is_shown(client, settings):

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dialin.lifecycle import Role
+from dialin.schemas.common import is_none
+from dialin.schemas.studies import Bound
 
 
 class Event(BaseModel):
@@ -51,6 +53,9 @@ class Plan(BaseModel):
 
     name: str
     objective: dict[str, Any]
+    constraints: dict[str, Bound] | None = Field(
+        None, exclude_if=is_none, description="What trials must keep to, by name; left out where there is nothing."
+    )
     knobs: dict[str, PlannedKnob]
     trials: int
     epochs: int = Field(description="Epochs of a trial at its full length.")

@@ -23,6 +23,7 @@ from dialin.specification.wording import (
     start_text,
     when_text,
 )
+from dialin.study_flow.schema_builder import constraints_of
 
 
 def plan(planned: Plan) -> schemas.Plan:
@@ -32,6 +33,7 @@ def plan(planned: Plan) -> schemas.Plan:
     return schemas.Plan(
         name=spec.name,
         objective=_objective(spec),
+        constraints=constraints_of(spec),
         knobs={
             name: schemas.PlannedKnob(domain=domain_text(domain), when=when_text(domain))
             for name, domain in spec.space.items()

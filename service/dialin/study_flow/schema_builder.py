@@ -99,7 +99,7 @@ def study(
         metric=str(row.summary.get("metric", "")) if spec is None else spec.objective.metric,
         mode="max" if spec is None else spec.objective.mode,
         metrics=_metrics(spec),
-        constraints=_constraints(spec),
+        constraints=constraints_of(spec),
         best=outcome.best,
         front=outcome.front,
         trials=schemas.TrialCounts.model_validate({**outcome.counts, "budget": budget}),
@@ -119,7 +119,8 @@ def _metrics(spec: StudySpec | None) -> list[schemas.Metric] | None:
     return [schemas.Metric(name=metric.name, mode=metric.mode) for metric in spec.metrics]
 
 
-def _constraints(spec: StudySpec | None) -> dict[str, schemas.Bound] | None:
+def constraints_of(spec: StudySpec | None) -> dict[str, schemas.Bound] | None:
+    """Return the constraints of a specification; None without any, or where it cannot be read."""
     if spec is None or not spec.constraints:
         return None
     return {name: schemas.Bound(min=bound.min, max=bound.max) for name, bound in spec.constraints.items()}

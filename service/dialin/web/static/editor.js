@@ -84,6 +84,7 @@ export class Editor {
     this.problems.replaceChildren(make("p", { className: "fits" }, "The specification is valid."));
     const rungs = plan.rungs.length ? `compared after epochs ${plan.rungs.join(", ")}` : "no early stopping";
     const facts = [
+      ...goalFacts(plan),
       ["Trials", `${plan.trials}, ${plan.concurrency} at a time`],
       ["Epochs", `up to ${plan.epochs} a trial; ${rungs}`],
       ["In all", `about ${plan.likely_epochs} epochs likely, ${plan.most_epochs} at most`],
@@ -135,6 +136,16 @@ function priorText(plan) {
     spread ? `${name} ${centre}, spread ${spread}` : `${name} ${centre}`,
   );
   return centres.length ? `the search begins at ${centres.join("; ")}` : "none";
+}
+
+// Several metrics, and constraints, in words; nothing for one metric without constraints.
+function goalFacts(plan) {
+  const goals = (plan.objective.metrics ?? []).map(({ name, mode }) => `${mode}imize ${name}`);
+  const bounds = Object.entries(plan.constraints ?? {}).map(([name, { min, max }]) =>
+    [name, min === null ? "" : `at least ${min}`, max === null ? "" : `at most ${max}`].filter(Boolean).join(" "),
+  );
+  const facts = [["Goal", goals.join(" and ")], ["Constraints", bounds.join(", ")]];
+  return facts.filter(([, text]) => text);
 }
 
 function make(name, attributes, ...children) {
