@@ -110,17 +110,13 @@ def test_bounds_and_metrics_can_be_set_from_the_command_line():
     spec = parsed("{dataset: digits}", "", "constraints.parameters.max=1e6", "objective.metrics=[val_loss, memory]")
     assert spec.constraints == {"parameters": BoundSpec(max=1e6)}
     assert [metric.name for metric in spec.metrics] == ["val_loss", "memory"]
-    assert "beside metrics" in message(
-        "{dataset: digits, metric: val_loss}", "", "objective.metrics=[val_loss, memory]"
-    )
-    again = parsed(
-        "{dataset: digits, metric: val_loss, mode: min}",
-        "",
-        "objective.metric=null",
-        "objective.mode=null",
-        "objective.metrics=[val_loss, memory]",
-    )
-    assert again.has_front
+
+
+def test_an_override_of_one_form_replaces_the_other():
+    several = "{dataset: digits, metrics: [val_accuracy, parameters]}"
+    spec = parsed("{dataset: digits, metric: val_loss, mode: min}", "", "objective.metrics=[val_accuracy, parameters]")
+    assert spec == parsed(several)
+    assert parsed(several, "", "objective.metric=val_loss") == parsed("{dataset: digits, metric: val_loss}")
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,7 @@ def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> s
     else:
         try:
             _put(data, keys, read_value(text, f"--set {override!r}"))
+            _replace_metrics(data, path)
         except SpecError as error:
             problems.append(Problem("", str(error)))
     return path
@@ -182,6 +183,13 @@ def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
             data[key] = {}
         data = data[key]
     data[keys[-1]] = value
+
+
+def _replace_metrics(data: dict[str, Any], path: str) -> None:
+    """Take away what a file says of the metric in the other form: an override of one form replaces both."""
+    replaced = {"objective.metrics": ("metric", "mode"), "objective.metric": ("metrics",)}.get(path, ())
+    for key in replaced:
+        data["objective"].pop(key, None)
 
 
 def _located(problem: Problem, document: Document, overridden: Sequence[str]) -> Problem:
