@@ -30,14 +30,15 @@ def complete(site, tmp_path_factory):
         study = client.submit(path)
         study.wait(progress=False, timeout=120)
         assert study.info.state == "complete"
-        return study
+        return study.id
 
 
-def test_each_configuration_of_the_front_is_one_click_away(page, complete):
+def test_each_configuration_of_the_front_is_one_click_away(page, client, complete):
     from playwright.sync_api import expect
 
-    front = [point.trial for point in complete.pareto()]
-    page.goto(f"/studies/{complete.id}")
+    study = client.study(complete)
+    front = [point.trial for point in study.pareto()]
+    page.goto(f"/studies/{complete}")
     expect(page.get_by_role("heading", name="Pareto front")).to_be_visible()
     expect(page.locator("#part-pareto .front")).to_have_count(len(front))
     expect(page.locator("#part-pareto .staircase")).to_have_count(1)
@@ -50,7 +51,7 @@ def test_each_configuration_of_the_front_is_one_click_away(page, complete):
     page.get_by_role("button", name="Copy").click()
     expect(page.locator("[data-copied=yes]")).to_have_count(1)
     copied = yaml.safe_load(page.evaluate("navigator.clipboard.readText()"))
-    assert copied == yaml.safe_load(complete.best_yaml(last))
+    assert copied == yaml.safe_load(study.best_yaml(last))
 
 
 def test_the_check_of_a_specification_names_the_goal_and_the_constraints(page):
@@ -62,13 +63,13 @@ def test_the_check_of_a_specification_names_the_goal_and_the_constraints(page):
     expect(page.locator("#plan")).to_contain_text("memory at most 1000000000")
 
 
-def test_trials_are_sorted_by_a_metric_that_is_clicked(page, complete):
+def test_trials_are_sorted_by_a_metric_that_is_clicked(page, client, complete):
     from playwright.sync_api import expect
 
-    page.goto(f"/studies/{complete.id}/trials")
+    page.goto(f"/studies/{complete}/trials")
     page.get_by_role("link", name="parameters").click()
     expect(page.locator("th[aria-sort]")).to_contain_text("parameters")
-    sizes = [trial.metrics["parameters"] for trial in complete.trial_list() if trial.metrics]
+    sizes = [trial.metrics["parameters"] for trial in client.study(complete).trial_list() if trial.metrics]
     shown = page.locator("tbody tr td:nth-child(3)").all_text_contents()
     assert [float(text.replace(",", "")) for text in shown if text] == pytest.approx(
         sorted(sizes, reverse=True), rel=1e-3
@@ -78,6 +79,6 @@ def test_trials_are_sorted_by_a_metric_that_is_clicked(page, complete):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_front_fits_a_phone(open_page, complete, scheme):
     page = open_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
-    for path in (f"/studies/{complete.id}", f"/studies/{complete.id}/trials"):
+    for path in (f"/studies/{complete}", f"/studies/{complete}/trials"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
