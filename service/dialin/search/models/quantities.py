@@ -64,9 +64,9 @@ class Quantity:
             before = self._seen.get(number)
             if before is None or before[0] != len(observation.values):
                 self._seen[number] = (len(observation.values), self._curve_of(observation))
-        return self._curves.update(
-            {number: replace(self._seen[number][1], state=one.state) for number, one in observations.items()}
-        )
+            elif before[1].state is not observation.state:
+                self._seen[number] = (before[0], replace(before[1], state=observation.state))
+        return self._curves.update({number: self._seen[number][1] for number in observations})
 
     def condition(self, known: Sequence[int], generator: np.random.Generator, running: Array) -> None:
         """Fit the model to the trials `known`, and condition it on them and, as predicted, on the running trials at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from dialin.planning.plan import Plan
 from dialin.planning.seeds import seed_of_trial
-from dialin.search.goals import Goals
+from dialin.search.goals import Goals, Point
 from dialin.search.models.embedding import Embedding
 from dialin.search.models.encoding import Array, Chosen, Encoding, Key
 from dialin.search.models.feasibility import Feasibility, outcome_of
@@ -65,6 +65,7 @@ class MultiObjectiveGPSampler(Sampler):
             name: Quantity(plan, self._embedding, others, name, 1.0, True) for name in self._goals.constraints
         }
         self._features: dict[int, Array] = {}
+        self._points: dict[int, tuple[int, Point | None]] = {}  # by trial number, with the reports it was made from
         # The processors are for the trials; matrices this small gain nothing from more than one thread.
         self._threads = ThreadpoolController()
 
@@ -124,7 +125,7 @@ class MultiObjectiveGPSampler(Sampler):
 
     def _maximize(self, observations: Observations, known: Sequence[int], tried: Set[Key], current: _Round) -> Chosen:
         """The configuration, not tried yet, with the greatest acquisition value."""
-        incumbents = _Incumbents(self._goals, observations, known)
+        incumbents = _Incumbents(self._goals, observations, self._points_of(observations, known))
         predicted = self._means(self._at_end(incumbents.promising))
         order, _ = order_of(predicted, incumbents.violations)
         promising = list(incumbents.promising.values())
@@ -164,6 +165,14 @@ class MultiObjectiveGPSampler(Sampler):
                 values = values + log_probability_within(*quantity.predict(x), low, high)
         return values
 
+    def _points_of(self, observations: Observations, known: Sequence[int]) -> dict[int, Point]:
+        """The points of the trials `known` that have one."""
+        for number in known:
+            reports = len(observations[number].values)
+            if self._points.get(number, (-1, None))[0] != reports:
+                self._points[number] = (reports, self._goals.point_of(observations[number]))
+        return {number: point for number in known if (point := self._points[number][1]) is not None}
+
     def _means(self, x: Array) -> Array:
         """(n, metrics) What the models predict at x (n, features + 2)."""
         return np.column_stack([metric.mean(x) for metric in self._metrics])
@@ -199,9 +208,7 @@ class _Incumbents:
     """The trials that the front is made of: `promising`, at most `MOST_PROMISING` of those that have a point, the best
     first, and their `violations` (n,)."""
 
-    def __init__(self, goals: Goals, observations: Observations, known: Sequence[int]) -> None:
-        pairs = [(number, goals.point_of(observations[number])) for number in known]
-        points = {number: point for number, point in pairs if point is not None}
+    def __init__(self, goals: Goals, observations: Observations, points: Mapping[int, Point]) -> None:
         values = np.array([goals.signed(point) for point in points.values()]).reshape(len(points), len(goals.metrics))
         violations = np.array([point.violation for point in points.values()])
         order, _ = order_of(values, violations)
