@@ -141,9 +141,10 @@ function priorText(plan) {
 // Several metrics, and constraints, in words; nothing for one metric without constraints.
 function goalFacts(plan) {
   const goals = (plan.objective.metrics ?? []).map(({ name, mode }) => `${mode}imize ${name}`);
-  const bounds = Object.entries(plan.constraints ?? {}).map(([name, { min, max }]) =>
-    [name, min === null ? "" : `at least ${min}`, max === null ? "" : `at most ${max}`].filter(Boolean).join(" "),
-  );
+  const bounds = Object.entries(plan.constraints ?? {}).map(([name, { min, max }]) => {
+    const ends = [min === null ? "" : `at least ${min}`, max === null ? "" : `at most ${max}`];
+    return `${name} ${ends.filter(Boolean).join(" and ")}`;
+  });
   const facts = [["Goal", goals.join(" and ")], ["Constraints", bounds.join(", ")]];
   return facts.filter(([, text]) => text);
 }
