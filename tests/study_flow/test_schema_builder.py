@@ -51,7 +51,7 @@ def snapshot(text, records, state=StudyState.COMPLETE, looks=()):
 
 
 def in_full(shot):
-    outcome = schema_builder.outcome_of_trials(shot.row, shot.trials)
+    outcome = schema_builder.outcome_of_trials(shot.spec, shot.trials)
     short = schema_builder.study(Entry(shot.row, None), outcome, Lag(), now=3.0)
     violated = schema_builder.violations(shot.spec, shot.trials)
     return schema_builder.study_in_full(short, shot.row, shot, violated=violated)
@@ -150,4 +150,4 @@ def test_a_constraint_decides_the_best_of_one_metric():
 def test_the_stored_outcome_is_that_of_the_trials():
     shot = snapshot(TWO, RECORDS)
     row = StudyRow(**{**vars(shot.row), "summary": shot.result.to_data()})
-    assert schema_builder.outcome_in_summary(row) == schema_builder.outcome_of_trials(shot.row, shot.trials)
+    assert schema_builder.outcome_in_summary(row) == schema_builder.outcome_of_trials(shot.spec, shot.trials)

@@ -56,14 +56,15 @@ def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
     under = [(line[0][0], float(BOTTOM)), *line, (line[-1][0], float(BOTTOM))]
     marks = [tag("polygon", class_="under", points=points(under)), tag("polyline", class_="best", points=points(line))]
     improved = len(improvements) - 1 + curve.get("left_out", 0)  # the first value improves on nothing
-    reached = f"to {metric_text(last['best'])}, in {last['epochs_total']} epochs"
-    from_point = f"; the reference point is {_values_text(reference)}" if reference else ""
-    about = f"{metric} improved {improved} times {reached}{from_point}{_zoom_text(zoom)}"
+    reached = f"to {metric_text(last['best'])}, in {last['epochs_total']} epochs{_reference_text(reference)}"
+    about = f"{metric} improved {improved} times {reached}{_zoom_text(zoom)}"
     return chart("best-curve", title, about, axes(across, up, "epochs trained in all", metric), *marks, *dots)
 
 
-def _values_text(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {measure_text(value)}" for name, value in values.items())
+def _reference_text(reference: Mapping[str, float] | None) -> str:
+    """The reference point of a hypervolume, as the end of a sentence; empty for a metric."""
+    values = ", ".join(f"{name} {measure_text(value)}" for name, value in (reference or {}).items())
+    return f"; the reference point is {values}" if values else ""
 
 
 def _improvements(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -97,7 +98,6 @@ def learning_curves(
     best: int | None,
     mode: str,
     zoom: bool = False,
-    title: str = "Learning curves",
 ) -> Markup:
     """Return each trial's values by epoch: stopped trials in grey, the best one bold, the rungs as vertical lines.
 
@@ -106,7 +106,7 @@ def learning_curves(
     """
     with_values = [trial for trial in trials if trial["value"] is not None]
     if not with_values:
-        return empty_chart("learning-curves", title, "no epoch has been reported yet")
+        return empty_chart("learning-curves", "Learning curves", "no epoch has been reported yet")
     shown = _most_informative(with_values, best, mode)
     across = Scale(0, max(epochs, *(max(_finite_values(trial)) for trial in shown)), LEFT, RIGHT)
     up = _value_scale(_best_values(with_values) if zoom else _all_values(shown), mode, zoom)
@@ -114,7 +114,7 @@ def learning_curves(
     shown.sort(key=lambda trial: (*_layer(trial, best), trial["trial"]))
     marks += [_learning_curve(trial, across, up, trial["trial"] == best) for trial in shown]
     about = f"{metric} by epoch of {_count_text(len(shown), len(with_values))}{rung_text}{_zoom_text(zoom)}"
-    return chart("learning-curves", title, about, axes(across, up, "epoch", metric), *marks)
+    return chart("learning-curves", "Learning curves", about, axes(across, up, "epoch", metric), *marks)
 
 
 def _layer(trial: Trial, best: int | None) -> tuple[bool, int]:

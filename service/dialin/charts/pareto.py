@@ -22,6 +22,7 @@ from dialin.texts import measure_text
 
 MOST_DOTS = 400  # trials that are drawn apart from the front, which is drawn whole; a browser draws more too slowly
 MOST_PAIRED = 4  # of more metrics, each is drawn against the first alone: every pair would be too many plots
+LOG_RATIO = 30  # between the ends of an axis that is logarithmic: sizes and times are compared by factors
 ROOM = 0.06  # of an axis beyond its outermost marks
 KINDS = {"front": "on the Pareto front", "dominated": "not on the front", "infeasible": "violates a constraint"}
 UNITS = {"epoch_seconds": "s", "memory": "MiB"}  # of what trials over a data set measure
@@ -179,10 +180,11 @@ def _is_drawn(mark: Mark, up: MetricAxis, across: MetricAxis) -> bool:
 def _scale(marks: Sequence[Mark], front: Sequence[Mark], axis: MetricAxis, start: float, end: float) -> Scale:
     """The axis of a metric, without outliers but with the whole front; values beyond it are drawn at its ends."""
     values = [mark.values[axis.name] for mark in marks]
-    usual = scale_over(values, start, end, log=None, room=ROOM)
+    log = min(values) > 0 and max(values) > LOG_RATIO * min(values)
+    usual = scale_over(values, start, end, log=log, room=ROOM)
     inside = [value for value in values if usual.low <= value <= usual.high]
     return scale_over(
-        [*inside, *(mark.values[axis.name] for mark in front)], start, end, log=None, room=ROOM, whole=True
+        [*inside, *(mark.values[axis.name] for mark in front)], start, end, log=log, room=ROOM, whole=True
     )
 
 

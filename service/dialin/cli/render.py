@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +97,8 @@ def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], be
         _print(console, f"doctor: {line}")
     marked = best.trial if best is not None and is_lucky(best.value, best.expected) else None
     shown = _selection(trials, study, marked)
-    place = () if is_single(study) else ("",)
-    table = _table("trial", "state", "epochs", *names_of(study), *place, "why it ended")
-    for trial in shown:
-        values = trial_cells(study, trial)
-        number = f"{trial.trial} *" if trial.trial == marked else str(trial.trial)
-        _add_row(table, number, trial.state.value, str(trial.epochs), *values, why(trial))
     _print(console, "")
-    console.print(table)
+    console.print(_trial_table(study, shown, marked))
     if marked is not None:
         _print(console, "* the best by its estimate; the values are those of each trial's best epoch")
     if study.unreadable:
@@ -114,23 +108,34 @@ def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], be
         _print(console, f"{text}; all of them: dialin show {study.id} --json")
 
 
+def _trial_table(study: StudyInFull, trials: Sequence[Trial], marked: int | None) -> Table:
+    place = () if is_single(study) else ("",)
+    table = _table("trial", "state", "epochs", *names_of(study), *place, "why it ended")
+    for trial in trials:
+        values = trial_cells(study, trial)
+        number = f"{trial.trial} *" if trial.trial == marked else str(trial.trial)
+        _add_row(table, number, trial.state.value, str(trial.epochs), *values, why(trial))
+    return table
+
+
 def _selection(trials: Sequence[Trial], study: StudyInFull, marked: int | None) -> Sequence[Trial]:
     """The trials that are shown: all in the order of their numbers, or of many the best ones and the newest, and the
     one that is `marked`. Trials of the Pareto front come first, those that violate a constraint last."""
     if len(trials) <= MAX_SHOWN:
         return trials
     front = {point.trial for point in study.pareto or ()}
-
-    def rank(trial: Trial) -> tuple[bool, bool, tuple[int, float, float, int, int]]:
-        value, epoch = trial.value or 0.0, trial.best_epoch or 0
-        key = rank_key(trial.state, value, trial.loss, epoch, trial.trial, study.mode == "max")
-        return trial.trial not in front, bool(trial.violated), key
-
-    best = sorted((trial for trial in trials if trial.value is not None), key=rank)[:BEST_SHOWN]
+    known = (trial for trial in trials if trial.value is not None)
+    best = sorted(known, key=lambda trial: _rank(trial, front, study.mode == "max"))[:BEST_SHOWN]
     taken = {trial.trial for trial in best}
     best += [trial for trial in trials if trial.trial == marked and trial.trial not in taken]
     taken.add(-1 if marked is None else marked)
     return [*best, *[trial for trial in trials if trial.trial not in taken][-NEWEST_SHOWN:]]
+
+
+def _rank(trial: Trial, front: Set[int], maximize: bool) -> tuple[bool, bool, tuple[int, float, float, int, int]]:
+    value, epoch = trial.value or 0.0, trial.best_epoch or 0
+    key = rank_key(trial.state, value, trial.loss, epoch, trial.trial, maximize)
+    return trial.trial not in front, bool(trial.violated), key
 
 
 def why(trial: Trial) -> str:
@@ -176,6 +181,10 @@ def show_result(console: Console, study: StudyInFull, best: Best | None, lag: st
     for index, line in enumerate(constraint_lines(study, spec)):
         _print(console, f"{'' if index else 'constraints':<20} {line}")
     _print(console, _trials_line(study))
+    _show_paths(console, study, lag)
+
+
+def _show_paths(console: Console, study: StudyInFull, lag: str) -> None:
     # A server's paths mean nothing here; its links are printed by the commands.
     paths = study.paths if isinstance(study, LocalStudy) else {}
     if paths.get("best_config"):
@@ -215,14 +224,22 @@ def _show_best(console: Console, spec: StudySpec, best: Best, title: str = "best
     if len(named) < len(best.params):
         _print(console, f"  and {len(best.params) - len(named)} knobs that the space does not name, at their defaults")
     _print(console, "")
-    for name, value in {**(best.values or {best.metric: best.value}), **(best.bounded or {})}.items():
-        is_first = best.values is None and name == best.metric
-        text = expected_text(value, best.epoch, best.expected) if is_first else measure_text(value)
+    for name, text in _reached(best).items():
         _print(console, f"{_metric_name(name):<20} {text}")
     if best.test is not None and best.test_trial is not None and "accuracy" in best.test:
         looks = [Look(look.trial, look.values) for look in best.test_looks]
         about = f"trial {best.test_trial} on images that the search never saw, {count_text(looks, best.test_trial)}"
         _print(console, f"{'test accuracy':<20} {best.test['accuracy']:.4f}   {about}")
+
+
+def _reached(best: Best) -> dict[str, str]:
+    """What a configuration has reached, by name: each metric, and what constraints bound."""
+    bounded = {name: measure_text(value) for name, value in (best.bounded or {}).items()}
+    if best.values is not None:
+        values = {name: measure_text(value) for name, value in best.values.items()}
+    else:
+        values = {best.metric: expected_text(best.value, best.epoch, best.expected)}
+    return {**values, **{name: text for name, text in bounded.items() if name not in values}}
 
 
 def _trials_line(study: StudyInFull) -> str:

@@ -26,9 +26,15 @@ def served_data(event: Event, further: Sequence[str] = ()) -> dict[str, Any] | N
         return None
     data = {name: value for name, value in event_data(event).items() if name not in _NOT_SERVED}
     data["time"] = event.time / 1000
-    if further and isinstance(event, EpochReported):
-        data["others"] = {name: finite(event.metrics[name]) for name in further if name in event.metrics}
+    data |= _others(event, further)
     if len(json.dumps(data)) <= MOST_DATA_BYTES:
         return data
     bounded: dict[str, Any] = json.loads(bounded_json(data, MOST_DATA_BYTES, (TEXT_CHARACTERS,)))
     return bounded
+
+
+def _others(event: Event, further: Sequence[str]) -> dict[str, Any]:
+    """What counts of a report beside its value; nothing for one metric without constraints."""
+    if not further or not isinstance(event, EpochReported):
+        return {}
+    return {"others": {name: finite(event.metrics[name]) for name in further if name in event.metrics}}

@@ -65,15 +65,18 @@ class TrialView:
         in both directions. `states`: only trials in these; empty: all. `metric`: which of the `metrics` to sort by."""
 
         def order() -> Sequence[int]:
-            values, state_of = self.column(field), self.column("state")
-            if metric is not None:
-                values = [None if named is None else named.get(metric) for named in values]
+            values, state_of = self._values(field, metric), self.column("state")
             wanted = [index for index in range(len(self)) if not states or state_of[index] in states]
             known = [index for index in wanted if values[index] is not None]
             known.sort(key=values.__getitem__, reverse=reverse)
             return [*known, *(index for index in wanted if values[index] is None)]
 
         return self.derived(("order", field, metric, reverse, frozenset(states)), order)
+
+    def _values(self, field: str, metric: str | None) -> Sequence[Any]:
+        """What trials are sorted by."""
+        values = self.column(field)
+        return values if metric is None else [None if named is None else named.get(metric) for named in values]
 
     def rows(self, link: Callable[[int], str | None]) -> TrialRows:
         """All trials as mappings. `link`: the run in MLflow of a trial, by its number."""

@@ -196,6 +196,14 @@ def ending_event(
     return StudyEnded(result.state, result.reason, _metrics(result), tags, tuple(files), milliseconds(at))
 
 
+def _front_metrics(result: Result) -> dict[str, float]:
+    """The best value of each metric on the Pareto front, and its size; nothing with one metric."""
+    if not result.front:
+        return {}
+    best = {f"best_{metric.name}": _best_on_front(result, metric) for metric in result.metrics}
+    return {**best, "front_trials": float(len(result.front))}
+
+
 def _best_on_front(result: Result, metric: Metric) -> float:
     return max((one.values[metric.name] for one in result.front), key=lambda value: metric.sign * value)
 
@@ -209,9 +217,7 @@ def _metrics(result: Result) -> dict[str, float]:
         metrics[f"best_{result.metric}"] = result.best.value
         if result.best.expected is not None:
             metrics[f"expected_{result.metric}"] = result.best.expected
-    if result.front:
-        metrics |= {f"best_{metric.name}": _best_on_front(result, metric) for metric in result.metrics}
-        metrics["front_trials"] = float(len(result.front))
+    metrics |= _front_metrics(result)
     # MLflow never forgets a metric: NaN replaces the score of an earlier look, which belonged to another best trial.
     metrics |= {f"test_{name}": math.nan for look in result.looks for name in look.values}
     metrics |= {f"test_{name}": value for name, value in (result.test or {}).items()}

@@ -39,12 +39,18 @@ def front_context(study: StudyInFull) -> dict[str, Any]:
         "links": trials[:: max(1, -(-len(trials) // MOST_LINKS))],
         "goal": " and ".join(f"{metric.mode}imize {metric.name}" for metric in metrics),
         "ends": [_end(study.pareto, metric.name, metric.mode == "max") for metric in metrics] if study.pareto else [],
-        "constraints": [
-            (bound_text(name, BoundSpec(min=bound.min, max=bound.max)), (study.violations or {}).get(name, 0))
-            for name, bound in (study.constraints or {}).items()
-        ],
+        "constraints": _constraints(study),
         "legend": legend(),
     }
+
+
+def _constraints(study: StudyInFull) -> list[tuple[str, int]]:
+    """Each constraint in words, and how many trials violate it."""
+    counts = study.violations or {}
+    return [
+        (bound_text(name, BoundSpec(min=bound.min, max=bound.max)), counts.get(name, 0))
+        for name, bound in (study.constraints or {}).items()
+    ]
 
 
 def _end(points: list[ParetoPoint], name: str, maximize: bool) -> tuple[str, str, int]:

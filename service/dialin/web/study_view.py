@@ -81,9 +81,15 @@ def study_context(backend: Backend, caller: Caller, study_id: str, asked: Chosen
         "yaml": _if_readable(lambda: backend.best_config(study_id, point), None),
         "log": backend.log(study_id, LOG_LINES).splitlines(),
         "actions": actions_of(study, caller),
-        "budget_epochs": None if spec is None else spec.budget.epochs,
-        "subject": "" if spec is None else spec.objective.subject,
+        **_facts(spec),
     }
+
+
+def _facts(spec: StudySpec | None) -> dict[str, Any]:
+    """What the page says of the specification itself."""
+    if spec is None:
+        return {"budget_epochs": None, "subject": ""}
+    return {"budget_epochs": spec.budget.epochs, "subject": spec.objective.subject}
 
 
 def actions_of(study: StudyInFull, caller: Caller) -> list[str]:
@@ -174,14 +180,12 @@ def _charts(
     rungs = _rungs(study.spec)
     epochs = spec.budget.epochs if spec is not None else 1
     no_curve = BestCurve(metric=metric, mode=mode, points=[])
-    several = study.metrics is not None
 
     shown: dict[str, Any] = {"best": best, "mode": mode, "zoom": zoom}
     key = (study.spec, best, zoom)
 
     def curves() -> Markup:
-        title = f"Learning curves of {metric}" if several else "Learning curves"
-        return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, title=title, **shown)
+        return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, **shown)
 
     drawn = {
         "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve).model_dump(), zoom),
