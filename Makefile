@@ -42,6 +42,7 @@ bench: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/doctor.py
 	$(BIN)/python tests/benchmarks/range_test.py
+	$(BIN)/python tests/benchmarks/lr_rules.py
 
 # Peers want older packages than we do, and others newer ones: two environments of their own.
 bench-search:

@@ -17,12 +17,15 @@ import itertools
 import json
 import math
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dialin.planning.range_test_reading import read_curves
 from dialin.planning.seeds import seed_of_trial
