@@ -39,12 +39,19 @@ class _Belief:
     index: int
     """Of the knob among the searched ones."""
     name: str
-    cases: Sequence[tuple[Condition, Scalar]]
+    cases: Sequence[tuple[Condition, float]]
+    """The centre beside the first condition that holds: a position, or the index of a choice's value; a value of the
+    domain, where a scaling is to be applied first."""
     scaling: Scaling | None
     spread: float
     """One standard deviation, as a fraction of the range."""
     level: int
     """0 for a centre that depends on no other knob, else one more than those of the knobs that it depends on."""
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the centre is the same in every configuration."""
+        return self.scaling is None and not self.cases[0][0]
 
 
 class SearchPrior:
@@ -96,7 +103,9 @@ class SearchPrior:
                 terms = np.log(density * len(domain.values))
             else:
                 away = (self._encoding.units(belief.name, values) - centres) / belief.spread
-                mass = ndtr((1 - centres) / belief.spread) - ndtr(-centres / belief.spread)
+                # One centre for all is usual, and its normalization is then computed once.
+                of = centres[:1] if belief.is_constant else centres
+                mass = ndtr((1 - of) / belief.spread) - ndtr(-of / belief.spread)
                 terms = -0.5 * away**2 - np.log(belief.spread * math.sqrt(2 * math.pi) * mass)
             known = ~np.isnan(centres) & columns.exists[belief.name]
             total[known] += terms[known]
@@ -105,18 +114,17 @@ class SearchPrior:
     def _centres(self, belief: _Belief, columns: Columns, count: int) -> Array:
         """(count,) The centre beside each configuration: a position, or the index of a choice's value; NaN where the
         prior says nothing."""
+        if belief.is_constant:
+            return np.full(count, belief.cases[0][1])
         centres = np.full(count, np.nan)
-        domain = self._spec.space[belief.name]
         undecided = np.ones(count, dtype=bool)
         for condition, value in belief.cases:
             here = undecided & self._encoding.condition_mask(condition, columns, count)
             undecided &= ~here
-            if isinstance(domain, Choice):
-                centres[here] = position_of(domain, value)
-            elif belief.scaling is None:
-                centres[here] = self._position(belief.name, np.array([_number(value)]))[0]
+            if belief.scaling is None:
+                centres[here] = value
             else:
-                scaled = _number(value) * self._factors(belief.scaling, columns, count)
+                scaled = value * self._factors(belief.scaling, columns, count)
                 centres[here] = self._position(belief.name, scaled)[here]
         return centres
 
@@ -147,8 +155,17 @@ class SearchPrior:
         if known.spread is not None and isinstance(domain, FloatRange | IntRange):
             width = math.log(domain.high / domain.low) if domain.log else domain.high - domain.low
             spread = (math.log(known.spread) if domain.log else known.spread) / width
+        cases = [(condition, self._centre(name, value, known.scaling)) for condition, value in known.cases]
         index = self._encoding.names.index(name)
-        return _Belief(index, name, known.cases, known.scaling, max(LEAST_SPREAD, spread), level)
+        return _Belief(index, name, cases, known.scaling, max(LEAST_SPREAD, spread), level)
+
+    def _centre(self, name: str, value: Scalar, scaling: Scaling | None) -> float:
+        """The centre as `_Belief.cases` has it."""
+        domain = self._spec.space[name]
+        if isinstance(domain, Choice):
+            return float(position_of(domain, value))
+        number = _number(value)
+        return number if scaling is not None else float(self._position(name, np.array([number]))[0])
 
 
 def contradicts(densities: Sequence[float], values: Sequence[float]) -> bool:

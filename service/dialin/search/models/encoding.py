@@ -72,12 +72,18 @@ class Encoding:
     def decode(self, point: Sequence[float] | Array) -> Chosen:
         """The searched knobs of a point's configuration: those whose conditions hold."""
         units = dict(zip(self.names, point, strict=True))
-        chosen: Chosen = {}
-        for name in self.names:
-            domain, params = self._spec.space[name], active_params(self._spec, chosen)
-            if holds(domain.when, params):
-                chosen[name] = self._value(domain, float(units[name]), params)
-        return chosen
+        decided: Chosen = {}
+        for name in self._ordered:
+            domain = self._spec.space[name]
+            if not holds(domain.when, decided):
+                continue
+            if isinstance(domain, Fixed):
+                decided[name] = domain.value
+            elif isinstance(domain, RangeTested):  # its bounds are those of the whole configuration
+                decided[name] = self._value(domain, float(units[name]), active_params(self._spec, decided))
+            else:
+                decided[name] = self._value(domain, float(units[name]), decided)
+        return {name: decided[name] for name in self.names if name in decided}
 
     def value_at(self, name: str, unit: float, chosen: Mapping[str, Scalar]) -> Scalar:
         """A knob's value at a position from 0 to 1 of its domain; `chosen`: the searched knobs before it."""

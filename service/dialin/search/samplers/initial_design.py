@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -22,6 +23,9 @@ LEAST_KNOWN = 4
 """Trials that must have reported before the model is used, whatever their number."""
 EXAMPLES = 0.1
 """Fraction of the trials of finished studies, the best ones, whose configurations are centres of the prior."""
+
+MOST_TESTED = 300
+"""The results of so many trials, the first ones, decide whether they contradict the prior. Later its weight is small."""
 
 
 class InitialDesign:
@@ -50,6 +54,7 @@ class InitialDesign:
         # Enqueued configurations come before.
         self._first = len(spec.search.enqueue)
         self._densities: dict[int, float] = {}
+        self._compared: dict[int, tuple[Observation, float | None]] = {}
 
     def has(self, number: int, known: int) -> bool:
         """Whether trial `number` belongs to the first ones; `known`: how many trials have reported."""
@@ -76,8 +81,11 @@ class InitialDesign:
         if self.prior.is_empty:
             return False
         densities, values = [], []
-        for number, one in observations.items():
-            value = self._at_first_rung(one)
+        for number, one in itertools.islice(observations.items(), MOST_TESTED):
+            known = self._compared.get(number)
+            if known is None or known[0] is not one:
+                known = self._compared[number] = one, self._at_first_rung(one)
+            value = known[1]
             if value is not None:
                 densities.append(self._density(number, one))
                 values.append(value)

@@ -54,6 +54,8 @@ PRIOR_TRIALS = 3
 """The logarithm of the prior's density is added to that of the acquisition function with the weight of this number of
 trials over the number of all trials, 1 at most (Hvarfner et al. 2022, piBO). Without it, and with 10, the search was as
 good within the noise."""
+LEAST_WEIGHT = 0.01
+"""Below this weight the density is not computed."""
 ACCEPTED_DRAWS = 8
 """Draws at random that are made for one that the model of failures accepts, which it does with its probability."""
 
@@ -265,7 +267,7 @@ class LearningCurveGPSampler(Sampler):
         features = self._embedding.features_of(columns, len(points))
         values = log_expected_improvement(*self._model.predict(_at_full_length(features)), current.incumbent)
         values += np.log(current.feasibility.probability(features))
-        if current.prior_weight:
+        if current.prior_weight >= LEAST_WEIGHT:
             values += current.prior_weight * self._design.prior.log_ratio(columns, len(points))
         if len(current.trials):
             exclude_crowds(values, features, current.trials, SEARCH_STARTS)
