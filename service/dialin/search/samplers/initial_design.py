@@ -25,7 +25,7 @@ EXAMPLES = 0.1
 """Fraction of the trials of finished studies, the best ones, whose configurations are centres of the prior."""
 
 MOST_TESTED = 300
-"""The results of so many trials, the first ones, decide whether they contradict the prior. Later its weight is small."""
+"""The results of so many trials, the first ones, decide whether they contradict the prior."""
 
 
 class InitialDesign:
@@ -92,10 +92,11 @@ class InitialDesign:
         return not contradicts(densities, values)
 
     def _density(self, number: int, one: Observation) -> float:
-        """The logarithm of the prior's density at a trial, computed once."""
+        """The logarithm of the prior's density at a trial, per knob that it has, computed once: otherwise trials with
+        many knobs would be told from those with few."""
         if number not in self._densities:
             columns = self._encoding.columns(self._encoding.encode(one.params)[None])
-            self._densities[number] = float(self.prior.log_ratio(columns, 1)[0])
+            self._densities[number] = float(self.prior.log_ratio(columns, 1)[0]) / len(one.params)
         return self._densities[number]
 
     def _at_first_rung(self, one: Observation) -> float | None:
