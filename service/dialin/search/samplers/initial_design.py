@@ -31,9 +31,10 @@ MOST_TESTED = 300
 class InitialDesign:
     """Suggests the first configurations of one study.
 
-    They are the default, that is the centre of the prior; then the defaults beside each other value of each choice that
-    other knobs depend on; then draws from the prior and points of a scrambled Sobol sequence in turn. A study without
-    a prior, or whose results contradict it, takes all from the Sobol sequence.
+    They are the default, that is the centre of the prior, and the defaults beside each other value of each choice that
+    other knobs depend on; then draws from the prior. Every second one is a point of a scrambled Sobol sequence: without
+    these a misleading prior would be compared with itself alone, and early stopping would train the best of bad trials
+    to the end. A study without a prior, or whose results contradict it, takes all from that sequence.
 
     `others`: trials of finished studies. Where there are any, the model is used from the second trial on.
     """
@@ -58,18 +59,20 @@ class InitialDesign:
 
     def has(self, number: int, known: int) -> bool:
         """Whether trial `number` belongs to the first ones; `known`: how many trials have reported."""
-        if 0 <= number - self._first < len(self._defaults):
+        if 0 <= number - self._first < 2 * len(self._defaults) - 1:
             return True
         return not self._has_others and (number < self._length or known < LEAST_KNOWN)
 
     def default(self, number: int, attempt: int) -> Chosen | None:
         """The default that trial `number` tries; None: there is none for it."""
-        place = number - self._first
-        return self._defaults[place] if attempt == 0 and 0 <= place < len(self._defaults) else None
+        place, between = divmod(number - self._first, 2)
+        if attempt or between or not 0 <= place < len(self._defaults):
+            return None
+        return self._defaults[place]
 
     def point(self, number: int, attempt: int, trusts_prior: bool, generator: np.random.Generator) -> Array:
         """(knobs,) The point of trial `number` where it tries no default."""
-        if trusts_prior and number % 2:
+        if trusts_prior and number - self._first >= 2 * len(self._defaults) and number % 2:
             return np.asarray(self.prior.draw(1, generator)[0])
         engine = qmc.Sobol(len(self._encoding.names), scramble=True, seed=self._seed)
         index = number + attempt * self._length
