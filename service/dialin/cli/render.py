@@ -123,13 +123,18 @@ def _selection(trials: Sequence[Trial], study: StudyInFull, marked: int | None) 
     one that is `marked`. Trials of the Pareto front come first, those that violate a constraint last."""
     if len(trials) <= MAX_SHOWN:
         return trials
-    front = {point.trial for point in study.pareto or ()}
-    known = (trial for trial in trials if trial.value is not None)
-    best = sorted(known, key=lambda trial: _rank(trial, front, study.mode == "max"))[:BEST_SHOWN]
+    best = _best_of(trials, study)
     taken = {trial.trial for trial in best}
     best += [trial for trial in trials if trial.trial == marked and trial.trial not in taken]
     taken.add(-1 if marked is None else marked)
     return [*best, *[trial for trial in trials if trial.trial not in taken][-NEWEST_SHOWN:]]
+
+
+def _best_of(trials: Sequence[Trial], study: StudyInFull) -> list[Trial]:
+    """The BEST_SHOWN best of the trials that have a value."""
+    front = {point.trial for point in study.pareto or ()}
+    known = (trial for trial in trials if trial.value is not None)
+    return sorted(known, key=lambda trial: _rank(trial, front, study.mode == "max"))[:BEST_SHOWN]
 
 
 def _rank(trial: Trial, front: Set[int], maximize: bool) -> tuple[bool, bool, tuple[int, float, float, int, int]]:
@@ -226,6 +231,10 @@ def _show_best(console: Console, spec: StudySpec, best: Best, title: str = "best
     _print(console, "")
     for name, text in _reached(best).items():
         _print(console, f"{_metric_name(name):<20} {text}")
+    _show_test(console, best)
+
+
+def _show_test(console: Console, best: Best) -> None:
     if best.test is not None and best.test_trial is not None and "accuracy" in best.test:
         looks = [Look(look.trial, look.values) for look in best.test_looks]
         about = f"trial {best.test_trial} on images that the search never saw, {count_text(looks, best.test_trial)}"
