@@ -23,18 +23,23 @@ def prior_lines(plan: Plan) -> list[tuple[str, str]]:
     prior = prior_of(spec, plan.calibration)
     if not prior.knobs:
         return [("prior", "none, as the space says" if spec.prior.off else "none; the space can state one")]
-    names = [name for name in searched(spec) if name in prior.knobs]
-    plain = [name for name in names if _is_plain(name, prior.knobs[name])]
-    texts = {name: _belief_text(name, prior.knobs[name], spec) for name in names}
-    lines = [", ".join(texts[name] for name in plain)] if plain else []
-    lines += [texts[name] for name in names if name not in plain]
-    without = [name for name in searched(spec) if name not in prior.knobs]
-    if without:
-        lines.append(f"none for {', '.join(without)}")
-    if spec.search.warm_start:
-        lines.append("the best trials of the studies of search.warm_start take the place of the catalogue's values")
-    titled = [("prior" if index == 0 else "", line) for index, line in enumerate(lines)]
+    titled = [("" if index else "prior", line) for index, line in enumerate(_belief_lines(spec, prior))]
     return [*titled, ("first trials", _first_trials(spec, prior, plan))]
+
+
+def _belief_lines(spec: StudySpec, prior: Prior) -> list[str]:
+    texts = {name: _belief_text(name, prior.knobs[name], spec) for name in searched(spec) if name in prior.knobs}
+    plain = [name for name in texts if _is_plain(name, prior.knobs[name])]
+    without = [name for name in searched(spec) if name not in texts]
+    lines = [
+        ", ".join(texts[name] for name in plain),
+        *(text for name, text in texts.items() if name not in plain),
+        f"none for {', '.join(without)}" if without else "",
+        "the best trials of search.warm_start take the place of the catalogue's values"
+        if spec.search.warm_start
+        else "",
+    ]
+    return [line for line in lines if line]
 
 
 def _is_plain(name: str, belief: KnobPrior) -> bool:
