@@ -10,7 +10,7 @@ from dialin.lifecycle import TrialState
 from dialin.results.export import best_config
 from dialin.results.leaderboard import describe
 from dialin.results.looks import Look
-from dialin.results.summary import count_epochs, epochs_text, find_best, is_of_luckiest, summarize
+from dialin.results.summary import Spent, count_epochs, epochs_text, find_best, is_of_luckiest, summarize
 from dialin.search.decision import Decision
 from dialin.search.records import TrialRecord
 from dialin.specification import parse_spec
@@ -49,7 +49,12 @@ def test_a_failed_trial_is_not_the_best_configuration():
 
 def test_the_object_for_machines():
     result = summarize(
-        make_spec(), "small-abc", "complete", RECORDS, looks=[Look(1, {"accuracy": 0.88, "loss": 0.4})], seconds=1.23456
+        make_spec(),
+        "small-abc",
+        "complete",
+        RECORDS,
+        looks=[Look(1, {"accuracy": 0.88, "loss": 0.4})],
+        spent=Spent(seconds=1.23456),
     )
     data = json.loads(json.dumps(result.to_data()))
     assert list(data) == [

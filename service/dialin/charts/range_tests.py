@@ -62,11 +62,8 @@ def _chart(tested: RateBounds, index: int) -> Markup:
     rates = [rate for curve in tested.curves for rate in curve.rates]
     across = scale_over([*rates, tested.low, tested.high], LEFT, RIGHT, log=True, room=0.01, whole=True)
     up = Scale(0.0, 1.0, BOTTOM, TOP)
-    is_confident = tested.reading is not None and tested.reading.confident
     name = ", ".join(f"{knob} {value}" for knob, value in tested.combination.items()) or "all configurations"
-    label = "bounds" if tested.rate is None else "rate"
-    found = f"{label}: {tested.text()}{'' if is_confident else ' (low confidence)'}"
-    unsure = "" if is_confident else " unsure"
+    found, unsure = _found_text(tested), "" if _is_confident(tested) else " unsure"
     left, right = across(tested.low), across(tested.high)
     return tag(
         "g",
@@ -84,6 +81,16 @@ def _chart(tested: RateBounds, index: int) -> Markup:
         ),
         transform=f"translate({index % COLUMNS * WIDTH} {index // COLUMNS * (HEIGHT + HEAD)})",
     )  # fmt: skip
+
+
+def _found_text(tested: RateBounds) -> str:
+    """What the test found: the rate, or only bounds, and how far it is to be trusted."""
+    label = "bounds" if tested.rate is None else "rate"
+    return f"{label}: {tested.text()}{'' if _is_confident(tested) else ' (low confidence)'}"
+
+
+def _is_confident(tested: RateBounds) -> bool:
+    return tested.reading is not None and tested.reading.confident
 
 
 def _rate(tested: RateBounds, kind: str, across: Scale) -> list[Markup]:

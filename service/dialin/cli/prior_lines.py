@@ -28,18 +28,22 @@ def prior_lines(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _belief_lines(spec: StudySpec, prior: Prior) -> list[str]:
-    texts = {name: _belief_text(name, prior.knobs[name], spec) for name in searched(spec) if name in prior.knobs}
-    plain = [name for name in texts if _is_plain(name, prior.knobs[name])]
-    without = [name for name in searched(spec) if name not in texts]
-    lines = [
-        ", ".join(texts[name] for name in plain),
-        *(text for name, text in texts.items() if name not in plain),
-        f"none for {', '.join(without)}" if without else "",
-        "the best trials of search.warm_start take the place of the catalogue's values"
-        if spec.search.warm_start
-        else "",
-    ]
-    return [line for line in lines if line]
+    plain: list[str] = []
+    others: list[str] = []
+    without: list[str] = []
+    for name in searched(spec):
+        belief = prior.knobs.get(name)
+        if belief is None:
+            without.append(name)
+        else:
+            (plain if _is_plain(name, belief) else others).append(_belief_text(name, belief, spec))
+    lines = [", ".join(plain)] if plain else []
+    lines += others
+    if without:
+        lines.append(f"none for {', '.join(without)}")
+    if spec.search.warm_start:
+        lines.append("the best trials of search.warm_start take the place of the catalogue's values")
+    return lines
 
 
 def _is_plain(name: str, belief: KnobPrior) -> bool:

@@ -59,9 +59,16 @@ def read_curves(curves: Sequence[Curve], method: Method, default: float = math.n
     doubts, minimum = _doubts_of_minimum(usable, each), together["loss_minimum"]
     if minimum is None:
         return Reading(**together, low=None, high=None, doubts=doubts)
-    weight = WEIGHT_OF_MINIMUM
-    rate = minimum / BELOW_MINIMUM if method == "third" else minimum**weight * default ** (1 - weight)
+    rate = _rate_of(minimum, method, default)
     return Reading(**together, low=rate / ABOUT, high=rate * ABOUT, doubts=doubts, rate=rate)
+
+
+def _rate_of(minimum: float, method: Method, default: float) -> float:
+    """The rate that follows from that of the lowest loss."""
+    if method == "third":
+        return minimum / BELOW_MINIMUM
+    rate: float = minimum**WEIGHT_OF_MINIMUM * default ** (1 - WEIGHT_OF_MINIMUM)
+    return rate
 
 
 def _points(curve: Curve) -> dict[str, float | None]:

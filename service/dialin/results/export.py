@@ -96,16 +96,14 @@ def _fixed(params: Mapping[str, Scalar]) -> dict[str, Fixed]:
 def _header(record: TrialRecord, result: Result, best: BestTrial) -> Iterator[str]:
     which = "On the Pareto front of" if result.front else "Best of"
     values = best.values or {result.metric: best.value}
-    shown = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
-    yield f"# {which} study {result.study_id}: trial {best.trial}, {shown}, epoch {best.epoch}.\n"
+    yield f"# {which} study {result.study_id}: trial {best.trial}, {_values_text(values)}, epoch {best.epoch}.\n"
     if is_lucky(best.value, best.expected):
         yield f"# Of the complete trials it has the best estimate: {result.metric} {best.value_text()}.\n"
-    if bounded := ", ".join(f"{name} {value:.6g}" for name, value in best.bounded.items() if name not in values):
-        yield f"# Under constraints: {bounded}.\n"
+    if bounded := {name: value for name, value in best.bounded.items() if name not in values}:
+        yield f"# Under constraints: {_values_text(bounded)}.\n"
     look = look_at(result.looks, best.trial)
     if look is not None:
-        count = result.test_count if not result.front else f"one of {len(result.looks)} trials evaluated there"
-        yield f"# On the test split ({count}): {_test_line(look.values)}.\n"
+        yield f"# On the test split ({_count_text(result)}): {_values_text(look.values)}.\n"
     file = pareto_file(best.trial) if result.front else "best_config.yaml"
     yield f"# Train it again: dialin run {file}\n"
     if record.continues is not None:
@@ -113,6 +111,11 @@ def _header(record: TrialRecord, result: Result, best: BestTrial) -> Iterator[st
             f"# The trial continued trial {record.continues} after epoch {record.began}, when trials were shorter. "
             "Trained without\n# that break it may reach another value.\n"
         )
+
+
+def _count_text(result: Result) -> str:
+    """How often the test split was looked at: of a point of a front, that it is one of several."""
+    return f"one of {len(result.looks)} trials evaluated there" if result.front else result.test_count
 
 
 def _document(data: Mapping[str, Any], spec: StudySpec) -> Iterator[str]:
@@ -143,5 +146,5 @@ def _indented(text: str) -> str:
     return "".join(f"  {line}" for line in text.splitlines(keepends=True))
 
 
-def _test_line(test: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.6g}" for name, value in test.items())
+def _values_text(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in values.items())

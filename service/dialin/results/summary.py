@@ -139,6 +139,16 @@ class Result:
         }
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a study has cost beside the epochs of its trials."""
+
+    range_tests: float = 0.0
+    """The cost of its range tests, in epochs of training."""
+    seconds: float = 0.0
+    """How long drivers have worked on it."""
+
+
 def summarize(
     spec: StudySpec,
     study_id: str,
@@ -146,15 +156,15 @@ def summarize(
     records: Sequence[TrialRecord],
     *,
     looks: Sequence[Look] = (),
-    range_tests: float = 0.0,
-    seconds: float = 0.0,
+    spent: Spent | None = None,
     luckiest: bool = False,
 ) -> Result:
     """Return the result of a study from its stored trials, without `paths` and `reason`.
 
-    `range_tests`: the cost of the range tests, in epochs of training. `seconds`: how long drivers have worked on it.
-    `luckiest`: the best trial is chosen as in older versions, see `is_of_luckiest`.
+    `spent`: None for a study that has spent nothing else. `luckiest`: the best trial is chosen as in older versions,
+    see `is_of_luckiest`.
     """
+    spent = spent or Spent()
     counts = Counter(record.state for record in records)
     front = find_front(spec, records, luckiest=luckiest)
     return Result(
@@ -165,8 +175,8 @@ def summarize(
         best=front[0] if front else None,
         looks=tuple(looks),
         trials={end.value: counts[end] for end in TRIAL_ENDED},
-        epochs=count_epochs(spec, records, range_tests),
-        seconds=round(seconds, 3),
+        epochs=count_epochs(spec, records, spent.range_tests),
+        seconds=round(spent.seconds, 3),
         metrics=spec.metrics,
         front=front if spec.has_front else (),
     )

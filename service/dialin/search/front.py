@@ -13,7 +13,7 @@ these, the others. With one metric that is one trial.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,18 +51,9 @@ def front_of(records: Iterable[TrialRecord], goals: Goals, *, complete_only: boo
     """The Pareto front: the best trials, the one that is best by the first metric first; of trials with equal points
     only the first. Trials that failed or violate a constraint are never on it, diverged ones only where no other trial
     has a point. Empty where there is none."""
-    allowed = [
-        record
-        for record in records
-        if record.state is TrialState.COMPLETE or (not complete_only and record.state is not TrialState.FAILED)
-    ]
-    candidates = [one for one in placed(allowed, goals) if one.point.is_feasible]
-    if not candidates:
-        return []
-    best = _class_of(candidates[0].record)
-    first = [one for one in candidates if one.front == candidates[0].front and _class_of(one.record) == best]
+    allowed = [record for record in records if _may_be_best(record.state, complete_only)]
     different: dict[tuple[float, ...], PlacedTrial] = {}
-    for one in first:
+    for one in _first_front([one for one in placed(allowed, goals) if one.point.is_feasible]):
         different.setdefault(goals.signed(one.point), one)
     return [different[values] for values in sorted(different, reverse=True)]
 
@@ -74,6 +65,19 @@ def best_of(records: Iterable[TrialRecord], goals: Goals, *, complete_only: bool
         return ranking.best_of(records, goals.metrics[0].mode, complete_only=complete_only)
     front = front_of(records, goals, complete_only=complete_only)
     return front[0].record if front else None
+
+
+def _may_be_best(state: TrialState, complete_only: bool) -> bool:
+    return state is TrialState.COMPLETE or (not complete_only and state is not TrialState.FAILED)
+
+
+def _first_front(placed_trials: Sequence[PlacedTrial]) -> list[PlacedTrial]:
+    """Those of the same front and class of states as the first one."""
+    if not placed_trials:
+        return []
+    best, *_ = placed_trials
+    same_front = [one for one in placed_trials if one.front == best.front]
+    return [one for one in same_front if _class_of(one.record) == _class_of(best.record)]
 
 
 def _ordered(found: list[tuple[TrialRecord, Point]], goals: Goals) -> list[PlacedTrial]:

@@ -74,21 +74,15 @@ def incumbent_of(
     With several metrics or constraints nothing is estimated: it is the trial of the Pareto front that is best by the
     first metric.
     """
-    records, goals, maximize = list(records), Goals.of(spec), spec.objective.mode == "max"
-    by_number = {record.number: record for record in records}
-    is_estimated = goals.is_single and not luckiest
-    complete = [record for record in records if record.state is TrialState.COMPLETE and is_estimated]
-    candidates = [found for record in complete if (found := _candidate(record, by_number, maximize)) is not None]
-    if not candidates:
-        best = best_of(records, goals, complete_only=complete_only)
-        peak = None if best is None else peak_of(best.values, maximize)
-        return None if best is None or peak is None else Incumbent(best, peak, None)
-    top = (max if maximize else min)(one.estimate for one in candidates)
-    equal = {one.record.number: one for one in candidates if one.estimate == top}
-    first = ranking.ranked([one.record for one in equal.values()], spec.objective.mode)[0][0]
-    chosen = equal[first.number]
-    expected = _expected(chosen, candidates, spec) if chosen.epochs >= FEWEST_EPOCHS else None
-    return Incumbent(chosen.record, chosen.peak, expected)
+    records, goals = list(records), Goals.of(spec)
+    candidates = _candidates(records, spec) if goals.is_single and not luckiest else []
+    if candidates:
+        chosen = _best_estimate(candidates, spec)
+        expected = _expected(chosen, candidates, spec) if chosen.epochs >= FEWEST_EPOCHS else None
+        return Incumbent(chosen.record, chosen.peak, expected)
+    best = best_of(records, goals, complete_only=complete_only)
+    peak = None if best is None else peak_of(best.values, spec.objective.mode == "max")
+    return None if best is None or peak is None else Incumbent(best, peak, None)
 
 
 def estimate(values: Sequence[float], maximize: bool) -> tuple[float, float]:
@@ -106,6 +100,22 @@ def estimate(values: Sequence[float], maximize: bool) -> tuple[float, float]:
     mean = statistics.fmean(ordered[: round(len(values) * BEST_FRACTION)])
     least = ordered[0] - MOST_LUCK * noise if maximize else ordered[0] + MOST_LUCK * noise
     return (max if maximize else min)(mean, least), noise
+
+
+def _candidates(records: Sequence[TrialRecord], spec: StudySpec) -> list[_Candidate]:
+    """The complete trials that have a finite value."""
+    by_number = {record.number: record for record in records}
+    complete = [record for record in records if record.state is TrialState.COMPLETE]
+    candidates = [_candidate(record, by_number, spec.objective.mode == "max") for record in complete]
+    return [one for one in candidates if one is not None]
+
+
+def _best_estimate(candidates: Sequence[_Candidate], spec: StudySpec) -> _Candidate:
+    """The candidate with the best estimate; of equal ones the first in the order of `ranking`."""
+    top = (max if spec.objective.mode == "max" else min)(one.estimate for one in candidates)
+    equal = {one.record.number: one for one in candidates if one.estimate == top}
+    first, *_ = ranking.ranked([one.record for one in equal.values()], spec.objective.mode)
+    return equal[first[0].number]
 
 
 def _candidate(record: TrialRecord, by_number: Mapping[int, TrialRecord], maximize: bool) -> _Candidate | None:

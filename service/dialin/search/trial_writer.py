@@ -7,11 +7,11 @@ is fifteen transactions. Here the same rows are written together, and Optuna rea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
@@ -131,9 +131,8 @@ class SqlTrialWriter:
                 for name, distribution in trial.distributions.items()
             ]
             attributes = [_attribute(trial_id, key, value) for key, value in trial.user_attrs.items()]
-            for table, rows in ((tables.PARAMS, params), (tables.ATTRIBUTES, attributes)):
-                if rows:
-                    connection.execute(sa.insert(table), rows)
+            _insert(connection, tables.PARAMS, params)
+            _insert(connection, tables.ATTRIBUTES, attributes)
         return int(trial_id)
 
     def set_value(self, trial_id: int, epoch: int, value: float) -> None:
@@ -170,25 +169,31 @@ class SqlTrialWriter:
                 self._changes = _Changes()
 
     def _write(self, changes: _Changes) -> None:
-        values = [_value(trial_id, epoch, value) for (trial_id, epoch), value in changes.values.items()]
-        attributes = [_attribute(trial_id, key, value) for (trial_id, key), value in changes.attributes.items()]
-        constraints = [_attribute(trial_id, key, value) for (trial_id, key), value in changes.constraints.items()]
-        if not (values or attributes or constraints or changes.states):
+        if not (changes.values or changes.attributes or changes.constraints or changes.states):
             return
         with self._engine.begin() as connection:
-            if values:
-                connection.execute(sa.insert(tables.REPORTED), values)
-            if attributes:
-                same = (tables.ATTRIBUTES.c.trial_id == sa.bindparam("id")) & (
-                    tables.ATTRIBUTES.c.key == sa.bindparam("name")
-                )
-                before = [{"id": trial_id, "name": key} for trial_id, key in changes.attributes]
-                connection.execute(sa.delete(tables.ATTRIBUTES).where(same), before)
-                connection.execute(sa.insert(tables.ATTRIBUTES), attributes)
-            if constraints:
-                connection.execute(sa.insert(tables.SYSTEM_ATTRIBUTES), constraints)
+            values = [_value(trial_id, epoch, value) for (trial_id, epoch), value in changes.values.items()]
+            _insert(connection, tables.REPORTED, values)
+            _replace_attributes(connection, changes.attributes)
+            constraints = [_attribute(trial_id, key, value) for (trial_id, key), value in changes.constraints.items()]
+            _insert(connection, tables.SYSTEM_ATTRIBUTES, constraints)
             for trial_id, state, final in changes.states:
                 _set_state(connection, trial_id, state, final)
+
+
+def _insert(connection: sa.Connection, table: Any, rows: Sequence[Mapping[str, object]]) -> None:
+    # Without rows sqlalchemy would insert one of default values.
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
+def _replace_attributes(connection: sa.Connection, changed: Mapping[tuple[int, str], object]) -> None:
+    table = tables.ATTRIBUTES
+    before = [{"id": trial_id, "name": key} for trial_id, key in changed]
+    if before:
+        same = (table.c.trial_id == sa.bindparam("id")) & (table.c.key == sa.bindparam("name"))
+        connection.execute(sa.delete(table).where(same), before)
+    _insert(connection, table, [_attribute(trial_id, key, value) for (trial_id, key), value in changed.items()])
 
 
 def _set_state(connection: sa.Connection, trial_id: int, state: TrialState, values: Sequence[float]) -> None:

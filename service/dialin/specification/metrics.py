@@ -121,22 +121,39 @@ class BoundSpec(Section):
 def accept_metrics(data: Any) -> Any:
     """The data of an objective, whose list `metrics` stands for `metric` and `mode` too: those of its first entry. A
     list of one entry becomes these two. Raises ValueError where both are written."""
-    if not isinstance(data, dict) or data.get("metrics") in (None, []):
-        return {key: value for key, value in data.items() if key != "metrics"} if isinstance(data, dict) else data
-    # `--set objective.metric=null` takes the file's one metric away.
-    data = {key: value for key, value in data.items() if key not in ("metric", "mode") or value is not None}
-    if both := [key for key in ("metric", "mode") if key in data]:
-        raise ValueError(f"{' and '.join(both)} beside metrics; name either one metric, or all of them in metrics")
-    metrics = data["metrics"]
-    entries = [{"name": one} if isinstance(one, str) else one for one in metrics] if isinstance(metrics, list) else []
+    if not isinstance(data, dict):
+        return data
+    rest = {key: value for key, value in data.items() if key != "metrics"}
+    if data.get("metrics") in (None, []):
+        return rest
+    rest = _without_one_metric(rest)
+    entries = _entries_of(data["metrics"])
     if not entries or not _is_plain(entries[0]):
-        return data  # what is wrong with it is said by the models above
+        return {**rest, "metrics": data["metrics"]}  # what is wrong with it is said by the models above
     first = {"metric": entries[0]["name"], "mode": entries[0].get("mode", likely_mode(entries[0]["name"]))}
     if len(entries) == 1:
-        return {**{key: value for key, value in data.items() if key != "metrics"}, **first}
+        return {**rest, **first}
     # A first entry that is refused is refused once, in the list.
-    is_allowed = re.fullmatch(METRIC_NAME, first["metric"]) and first["mode"] in ("max", "min")
-    return {**data, "metrics": entries, **(first if is_allowed else {})}
+    return {**rest, "metrics": entries, **(first if _is_allowed(first) else {})}
+
+
+def _without_one_metric(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an objective that has a list `metrics`. Raises ValueError where it names one metric beside it."""
+    if both := [key for key in ("metric", "mode") if data.get(key) is not None]:
+        raise ValueError(f"{' and '.join(both)} beside metrics; name either one metric, or all of them in metrics")
+    # `--set objective.metric=null` takes the file's one metric away.
+    return {key: value for key, value in data.items() if key not in ("metric", "mode")}
+
+
+def _entries_of(metrics: Any) -> list[Any]:
+    """The entries of a list of metrics, a name alone as an entry with that name; none where it is no list."""
+    if not isinstance(metrics, list):
+        return []
+    return [{"name": one} if isinstance(one, str) else one for one in metrics]
+
+
+def _is_allowed(metric: Mapping[str, Any]) -> bool:
+    return re.fullmatch(METRIC_NAME, metric["metric"]) is not None and metric["mode"] in ("max", "min")
 
 
 def _is_plain(entry: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 
 from dialin.errors import ConflictError, NotFoundError, Problem, SpecError, UsageError
 from dialin.lifecycle import StudyState
@@ -26,19 +27,28 @@ def resolve_warm_start(spec: StudySpec, settings: Settings) -> StudySpec:
         raise NotFoundError(f"search.warm_start names studies to learn from, but {settings.out} has no studies")
     with Studies(settings.database) as studies:
         rows = [studies.find(reference) for reference in spec.search.warm_start]
-    problems = []
-    for index, row in enumerate(rows):
-        path, other = f"search.warm_start.{index}", spec_of_study(row.id, row.spec)
-        theirs, ours = (", ".join(metric.name for metric in one.metrics) for one in (other, spec))
-        if theirs != ours:
-            text = f"study {row.id} optimized {theirs}, this one optimizes {ours}; they must be the same"
-            problems.append(Problem(path, text))
-        if row.state is StudyState.RUNNING:
-            problems.append(Problem(path, f"study {row.id} is still running; wait until it has ended"))
+    problems = [
+        Problem(f"search.warm_start.{index}", text)
+        for index, row in enumerate(rows)
+        for text in _faults_of_warm_start(row, spec)
+    ]
     if problems:
         raise SpecError(problems)
     search = spec.search.model_copy(update={"warm_start": [row.id for row in rows]})
     return spec.model_copy(update={"search": search})
+
+
+def _faults_of_warm_start(row: StudyRow, spec: StudySpec) -> Iterator[str]:
+    """Why a study cannot learn from a stored one."""
+    theirs, ours = _names_of_metrics(spec_of_study(row.id, row.spec)), _names_of_metrics(spec)
+    if theirs != ours:
+        yield f"study {row.id} optimized {theirs}, this one optimizes {ours}; they must be the same"
+    if row.state is StudyState.RUNNING:
+        yield f"study {row.id} is still running; wait until it has ended"
+
+
+def _names_of_metrics(spec: StudySpec) -> str:
+    return ", ".join(metric.name for metric in spec.metrics)
 
 
 def unfinished_spec(row: StudyRow, settings: Settings) -> StudySpec:

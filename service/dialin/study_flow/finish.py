@@ -10,7 +10,7 @@ from dataclasses import replace
 from dialin.lifecycle import StudyState, TrialState
 from dialin.planning.plan import Plan
 from dialin.results.export import write_best_config, write_pareto
-from dialin.results.summary import Result, summarize
+from dialin.results.summary import Result, Spent, summarize
 from dialin.search.records import TrialRecord
 from dialin.specification import to_yaml
 from dialin.study_flow.ending import Ending
@@ -70,14 +70,14 @@ def _remove_checkpoints(records: Sequence[TrialRecord], session: Session) -> Non
 def _result(ending: Ending, plan: Plan, session: Session) -> Result:
     """Return the result of the study, and write the file of its best configuration, or those of its Pareto front."""
     paths = paths_of(session.place.settings)
+    range_tests = plan.calibration.epochs if plan.calibration is not None else 0.0
     result = summarize(
         plan.spec,
         session.row.id,
         ending.state.value,
         ending.trials,
         looks=ending.looks,
-        range_tests=plan.calibration.epochs if plan.calibration is not None else 0.0,
-        seconds=time.monotonic() - session.started,
+        spent=Spent(range_tests, time.monotonic() - session.started),
     )
     result = replace(result, paths=paths, reason=ending.reason)
     if result.front:

@@ -133,12 +133,15 @@ def complete_log(
     if found.empty and not records:
         return  # no driver has ever worked on it
     with suppress(Timeout), recorder_lock(folder, patience_seconds):
-        if damage_of(row.spec):
-            # Without its specification nothing can be rebuilt, but MLflow's run ends as the study did.
-            end = StudyEnded(row.state.value, row.reason, time=milliseconds(row.ended_at or time.time()))
-            append(folder, [end] if has_ended and not found.ended else [])
-        else:
+        if not damage_of(row.spec):
             _rebuild(settings, row, records, whole=found.whole)
+        elif has_ended and not found.ended:
+            _append_end(folder, row)
+
+
+def _append_end(folder: Path, row: StudyRow) -> None:
+    """Without its specification no study can be rebuilt, but its run in MLflow ends as the study did."""
+    append(folder, [StudyEnded(row.state.value, row.reason, time=milliseconds(row.ended_at or time.time()))])
 
 
 def _rebuild(settings: Settings, row: StudyRow, records: Sequence[TrialRecord], *, whole: bool) -> None:

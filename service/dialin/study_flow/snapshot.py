@@ -11,7 +11,7 @@ from dialin.events.log import has_log
 from dialin.lifecycle import ENDED
 from dialin.paths import OutputFolder
 from dialin.results.looks import looks_of
-from dialin.results.summary import Result, is_of_luckiest, summarize
+from dialin.results.summary import Result, Spent, is_of_luckiest, summarize
 from dialin.search.records import TrialRecord
 from dialin.settings import Settings
 from dialin.specification.range_tests import Calibration
@@ -75,14 +75,14 @@ def result_of(
 ) -> Result:
     """Return the result of a stored study."""
     folder = OutputFolder(settings.out).study(row.id)
+    range_tests = calibration.epochs if calibration is not None else 0.0
     result = summarize(
         spec,
         row.id,
         row.state.value,
         trials,
         looks=looks_of(row.summary),
-        range_tests=calibration.epochs if calibration is not None else 0.0,
-        seconds=row.summary.get("seconds", 0.0),
+        spent=Spent(range_tests, row.summary.get("seconds", 0.0)),
         luckiest=keeps_luckiest(row),
     )
     best_config = folder.best_config
