@@ -76,6 +76,16 @@ def test_in_a_front_the_point_with_more_room_comes_first():
     assert order.tolist() == [0, 3, 2, 1, 4]
 
 
+def test_the_first_points_are_the_same_where_only_so_many_are_needed():
+    values, violations = np.random.default_rng(3).normal(size=(60, 2)), np.repeat([0.0, 1.0], 30)
+    order, fronts = order_of(values, violations)
+    for enough in (1, 8, 29, 45):
+        some, same = order_of(values, violations, enough)
+        assert some[:enough].tolist() == order[:enough].tolist()
+        assert sorted(some) == list(range(60))
+        assert same.tolist() == fronts.tolist()
+
+
 def test_with_one_metric_the_order_is_that_of_the_values():
     values = np.random.default_rng(2).permutation(20)[:, None].astype(float)
     order, _ = order_of(values, np.zeros(20))

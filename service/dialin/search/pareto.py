@@ -97,22 +97,27 @@ def crowding_of(values: Array) -> Array:
     return distances
 
 
-def order_of(values: Array, violations: Array) -> tuple[Indices, Indices]:
+def order_of(values: Array, violations: Array, enough: int | None = None) -> tuple[Indices, Indices]:
     """The points from the best to the worst, and the front (from 0) of each point: both (n,).
 
     First the points that meet all constraints (`violations` (n,) is 0), by their front, in a front by the crowding
     distance, the greatest first; then the others by their violation, the least first: domination under constraints of
     Deb et al. 2002. On a tie the earlier point comes first.
 
-    The points that violate a constraint get fronts after the others, one for each different violation.
+    The points that violate a constraint get fronts after the others, one for each different violation. `enough`: only
+    so many of the best points are needed; in the fronts after these the earlier point comes first.
     """
     feasible = violations <= 0
     fronts, crowding = np.zeros(len(values), dtype=int), np.zeros(len(values))
     inside = np.flatnonzero(feasible)
     fronts[inside] = fronts_of(values[inside])
+    ordered = 0
     for front in range(fronts[inside].max(initial=-1) + 1):
         members = inside[fronts[inside] == front]
         crowding[members] = crowding_of(values[members])
+        ordered += len(members)
+        if enough is not None and ordered >= enough:
+            break
     _, steps = np.unique(violations[~feasible], return_inverse=True)
     fronts[~feasible] = fronts[inside].max(initial=-1) + 1 + steps.reshape(-1)
     return np.lexsort((-crowding, fronts)), fronts

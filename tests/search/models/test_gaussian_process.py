@@ -43,6 +43,20 @@ def test_the_posterior_is_that_of_the_textbook(data):
     np.testing.assert_allclose(model.mean(new), mean)
 
 
+def test_points_that_are_believed_are_as_if_they_came_out_as_predicted(data):
+    x, y = data
+    model, one_by_one = make_process(), make_process()
+    running, new = np.random.default_rng(1).random((2, 5, 3))
+    one_by_one.condition(x, y)
+    before = one_by_one.predict(new)
+    one_by_one.condition(np.vstack([x, running]), np.concatenate([y, one_by_one.mean(running)]))
+    model.condition(x, y, running)
+    np.testing.assert_allclose(model.predict(new), one_by_one.predict(new), atol=1e-6)
+    assert (model.predict(new)[1] < before[1]).all()
+    model.condition(x, y, np.zeros((0, 3)))
+    np.testing.assert_allclose(model.predict(new), before, atol=1e-6)
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.7, -1.0])
 def test_the_gradient_is_the_slope(data, shift):
     x, y = data

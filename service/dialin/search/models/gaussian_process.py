@@ -58,17 +58,23 @@ class GaussianProcess:
         )
         self._theta = found.x
 
-    def condition(self, x: Array, y: Array) -> None:
-        """Compute the posterior given x (n, features) and y (n,), in place of what was observed before."""
+    def condition(self, x: Array, y: Array, believed: Array | None = None) -> None:
+        """Compute the posterior given x (n, features) and y (n,), in place of what was observed before.
+
+        `believed` (k, features): points that count as observed too, with the means there. They change no mean, only the
+        deviations, and so they cost one factorization less than to be predicted first and observed then.
+        """
         _check_finite(x, y)
         amplitude, noise = np.exp(self._theta[-2]), np.exp(self._theta[-1]) + JITTER
-        self._x = self._scaled(x)
+        self._x = self._scaled(x if believed is None else np.vstack([x, believed]))
         covariance = amplitude * _matern(squared_distances(self._x, self._x))
         covariance[np.diag_indices_from(covariance)] += noise
         factor = cholesky(covariance, lower=True, check_finite=False)
-        self._weights = cho_solve((factor, True), y, check_finite=False)
+        # The first rows and columns of the factor are the factor for x alone.
+        observed = cho_solve((factor[: len(y), : len(y)], True), y, check_finite=False)
+        self._weights = np.concatenate([observed, np.zeros(len(self._x) - len(y))])
         # Inverted once, because a product per prediction is several times faster than a triangular solve.
-        self._inverse = solve_triangular(factor, np.eye(len(y)), lower=True, check_finite=False)
+        self._inverse = solve_triangular(factor, np.eye(len(self._x)), lower=True, check_finite=False)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """(n,) The mean and the standard deviation of the function, without noise, at x (n, features)."""

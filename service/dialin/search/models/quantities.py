@@ -80,10 +80,7 @@ class Quantity:
             part = generator.permutation(len(y))[:MOST_FITTED]
             self._model.fit(x[part], y[part], ITERATIONS if self._fitted_at else FIRST_ITERATIONS)
             self._fitted_at = max(1, len(known))
-        self._model.condition(x, y)
-        if len(running):
-            y = np.concatenate([y, self._model.mean(running)])
-            self._model.condition(np.vstack([x, running]), y)
+        self._model.condition(x, y, running)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """(n,) Mean and standard deviation of the target at x (n, features + 2)."""

@@ -65,6 +65,7 @@ class MultiObjectiveGPSampler(Sampler):
             name: Quantity(plan, self._embedding, others, name, 1.0, True) for name in self._goals.constraints
         }
         self._features: dict[int, Array] = {}
+        self._leaders: dict[int, Array] = {}  # as points of the unit cube
         self._points: dict[int, tuple[int, Point | None]] = {}  # by trial number, with the reports it was made from
         # The processors are for the trials; matrices this small gain nothing from more than one thread.
         self._threads = ThreadpoolController()
@@ -127,9 +128,9 @@ class MultiObjectiveGPSampler(Sampler):
         """The configuration, not tried yet, with the greatest acquisition value."""
         incumbents = _Incumbents(self._goals, observations, self._points_of(observations, known))
         predicted = self._means(self._at_end(incumbents.promising))
-        order, _ = order_of(predicted, incumbents.violations)
-        promising = list(incumbents.promising.values())
-        leaders = [self._encoding.encode(promising[index].params) for index in order[:LEADERS]]
+        order, _ = order_of(predicted, incumbents.violations, LEADERS)
+        numbers = list(incumbents.promising)
+        leaders = [self._encoded(numbers[index], observations) for index in order[:LEADERS]]
         running = self._means(self._at_end(running_of(observations)))
         acquisition = _Acquisition(predicted[incumbents.violations <= 0], running, current.generator)
 
@@ -173,6 +174,12 @@ class MultiObjectiveGPSampler(Sampler):
                 self._points[number] = (reports, self._goals.point_of(observations[number]))
         return {number: point for number in known if (point := self._points[number][1]) is not None}
 
+    def _encoded(self, number: int, observations: Observations) -> Array:
+        """(knobs,) A trial as a point of the unit cube, computed once."""
+        if number not in self._leaders:
+            self._leaders[number] = self._encoding.encode(observations[number].params)
+        return self._leaders[number]
+
     def _means(self, x: Array) -> Array:
         """(n, metrics) What the models predict at x (n, features + 2)."""
         return np.column_stack([metric.mean(x) for metric in self._metrics])
@@ -211,7 +218,7 @@ class _Incumbents:
     def __init__(self, goals: Goals, observations: Observations, points: Mapping[int, Point]) -> None:
         values = np.array([goals.signed(point) for point in points.values()]).reshape(len(points), len(goals.metrics))
         violations = np.array([point.violation for point in points.values()])
-        order, _ = order_of(values, violations)
+        order, _ = order_of(values, violations, MOST_PROMISING)
         numbers = list(points)
         self.promising = {numbers[index]: observations[numbers[index]] for index in order[:MOST_PROMISING]}
         self.violations = violations[order[:MOST_PROMISING]]
