@@ -96,15 +96,19 @@ def test_plan_says_which_sampler_and_where_the_data_lies(dialin, spec_file):
 def test_plan_says_where_the_search_begins(dialin, spec_file):
     shown = dialin("plan", "mine.yaml", check=True).stdout.splitlines()
     begins = shown.index(next(line for line in shown if line.startswith("prior")))
-    assert [line.rstrip() for line in shown[begins : begins + 3]] == [
+    assert [line.rstrip() for line in shown[begins : begins + 4]] == [
         "prior         optimizer sgd",
         "              lr 0.1 where optimizer is sgd, else 0.001",
-        "first trials  these values, then the same with optimizer adam",
+        "first trials  trial 0 takes these values; trial 2 takes them with optimizer",
+        "              adam; those between come from the whole space",
     ]
     data = json.loads(dialin("plan", "mine.yaml", "--json", check=True).stdout)
     assert data["prior"]["lr"]["centre"] == "0.1 where optimizer is sgd, else 0.001"
     assert data["prior"]["lr"]["source"].startswith("sgd: He et al. 2016")
-    assert data["first_trials"] == [{"lr": 0.1, "optimizer": "sgd"}, {"lr": 0.001, "optimizer": "adam"}]
+    assert data["first_trials"] == [
+        {"trial": 0, "params": {"lr": 0.1, "optimizer": "sgd"}, "given": {}},
+        {"trial": 2, "params": {"lr": 0.001, "optimizer": "adam"}, "given": {"optimizer": "adam"}},
+    ]
     stated = dialin(
         "plan",
         "mine.yaml",
@@ -115,7 +119,7 @@ def test_plan_says_where_the_search_begins(dialin, spec_file):
         check=True,
     ).stdout
     assert "lr 0.01, spread 3x (this space)" in stated
-    assert "first trials  after the 1 of search.enqueue: these values" in stated
+    assert "first trials  after the 1 of search.enqueue, trial 1 takes these values" in stated
     assert (
         "prior         none, as the space says" in dialin("plan", "mine.yaml", "--set", "prior=off", check=True).stdout
     )

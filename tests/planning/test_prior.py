@@ -13,6 +13,7 @@ from dialin.planning.prior import (
     default_configuration,
     defaults_by_root,
     depends_on,
+    first_trials,
     order_of,
     prior_of,
     root_choices,
@@ -186,6 +187,21 @@ def test_one_default_for_each_value_of_a_root_choice():
         ("adamw", 0.001, "relu"),
         ("rmsprop", 0.001, "relu"),
     ]
+
+
+def test_every_second_trial_after_those_that_are_enqueued_is_a_default():
+    def numbers(*overrides):
+        spec = make_spec(*overrides, space=OPTIMIZERS + "  lr: {min: 1e-5, max: 1, log: true}")
+        found = first_trials(spec, prior_of(spec))
+        assert [one.params for one in found] == defaults_by_root(spec, prior_of(spec))[: len(found)]
+        return [(one.trial, one.given.get("optimizer")) for one in found]
+
+    assert numbers("budget.trials=20") == [(0, None), (2, "adam"), (4, "adamw"), (6, "rmsprop")]
+    enqueued = "search.enqueue=[{lr: 0.2}, {lr: 0.3}, {lr: 0.4}]"
+    assert numbers("budget.trials=20", enqueued) == [(3, None), (5, "adam"), (7, "adamw"), (9, "rmsprop")]
+    assert numbers("budget.trials=4") == [(0, None), (2, "adam")]
+    assert numbers("budget.trials=20", "search.warm_start=[mine]") == [(0, None)]
+    assert numbers("budget.trials=3", enqueued) == []
 
 
 def test_a_choice_on_which_existence_depends_is_a_root_too():

@@ -66,7 +66,7 @@ def test_a_plan_keeps_nothing(client):
     answer = client.post("/api/v1/plan", content=SPEC, headers={"Content-Type": "text/yaml"})
     assert answer.status_code == 200
     assert (answer.json()["trials"], answer.json()["rungs"], answer.json()["concurrency"]) == (4, [1], 2)
-    assert answer.json()["prior"].keys() == answer.json()["first_trials"][0].keys()
+    assert answer.json()["prior"].keys() == answer.json()["first_trials"][0]["params"].keys()
     assert client.get("/api/v1/studies").json()["studies"] == []
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 from dialin.planning.plan import Plan
-from dialin.planning.prior import KnobPrior, Prior, default_configuration, defaults_by_root, prior_of, root_choices
+from dialin.planning.prior import KnobPrior, Prior, first_trials, prior_of
 from dialin.specification import sampler_of, searched, uses_prior
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.domains import RangeTested
@@ -67,13 +70,22 @@ def _belief_text(name: str, belief: KnobPrior, spec: StudySpec) -> str:
 
 def _first_trials(spec: StudySpec, prior: Prior, plan: Plan) -> str:
     """What the first trials are, without the values that the lines above have already."""
-    default = default_configuration(spec, prior, plan.calibration)
-    others = defaults_by_root(spec, prior, plan.calibration)[1:]
-    parts = []
-    for name in root_choices(spec, prior):
-        changed = [one[name] for one in others if one[name] != default[name]]
-        if changed:
-            parts.append(f"{name} {', '.join(dict.fromkeys(map(scalar_text, changed)))}")
     enqueued = len(spec.search.enqueue)
-    before = f"after the {enqueued} of search.enqueue: " if enqueued else ""
-    return f"{before}these values{', then the same with ' if parts else ''}{'; with '.join(parts)}"
+    before = f"after the {enqueued} of search.enqueue, " if enqueued else ""
+    found = first_trials(spec, prior, plan.calibration)
+    if not found:
+        return "those of search.enqueue, which take the whole budget"
+    parts = [f"{before}trial {found[0].trial} takes these values"]
+    for name, group in groupby(found[1:], lambda one: next(iter(one.given))):
+        trials = list(group)
+        several, numbers = len(trials) > 1, _listed([str(one.trial) for one in trials])
+        values = _listed([scalar_text(one.given[name]) for one in trials])
+        parts.append(f"trial{'s' if several else ''} {numbers} take{'' if several else 's'} them with {name} {values}")
+    if found[1:]:
+        parts.append("those between come from the whole space")
+    return "; ".join(parts)
+
+
+def _listed(texts: Sequence[str]) -> str:
+    *most, last = texts
+    return f"{', '.join(most)} and {last}" if most else last

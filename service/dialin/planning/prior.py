@@ -138,14 +138,47 @@ def root_choices(spec: StudySpec, prior: Prior) -> list[str]:
 def defaults_by_root(spec: StudySpec, prior: Prior, calibration: Calibration | None = None) -> list[dict[str, Scalar]]:
     """The default configuration, then one for each other value of each root choice, in which the knobs that depend on
     it have their centres beside that value. None twice, `MOST_DEFAULTS` at most."""
+    return [params for _, params in _defaults_with_given(spec, prior, calibration)]
+
+
+@dataclass(frozen=True)
+class FirstTrial:
+    """One of the first trials of a search, which tries a default."""
+
+    trial: int
+    """The number of the trial."""
+    params: Mapping[str, Scalar]
+    """Its searched knobs."""
+    given: Mapping[str, Scalar]
+    """The value of a root choice for which it is tried; empty for the default configuration."""
+
+
+def first_trials(spec: StudySpec, prior: Prior, calibration: Calibration | None = None) -> list[FirstTrial]:
+    """The first trials that are defaults: every second one, after those of `search.enqueue`, within the budget.
+
+    Between them are trials from the whole space, with which a misleading prior is told from a good one
+    (`search.samplers.initial_design`). With `search.warm_start` only the default itself is tried: earlier trials tell
+    of the rest.
+    """
+    defaults = _defaults_with_given(spec, prior, calibration)
+    if spec.search.warm_start:
+        defaults = defaults[:1]
+    first = len(spec.search.enqueue)
+    found = [FirstTrial(first + 2 * index, params, given) for index, (given, params) in enumerate(defaults)]
+    return [one for one in found if one.trial < spec.budget.trials]
+
+
+def _defaults_with_given(
+    spec: StudySpec, prior: Prior, calibration: Calibration | None
+) -> list[tuple[dict[str, Scalar], dict[str, Scalar]]]:
+    """The defaults as `defaults_by_root` has them, each after the value that is given for it."""
     order = _order(spec, prior)
     roots = root_choices(spec, prior)
-    found: list[dict[str, Scalar]] = []
-    given = [{}, *({name: value} for name in roots for value in _values(spec.space[name]))]
-    for one in given:
-        configuration = _configuration(spec, prior, order, calibration, one)
-        if configuration not in found:
-            found.append(configuration)
+    found: list[tuple[dict[str, Scalar], dict[str, Scalar]]] = []
+    for given in [{}, *({name: value} for name in roots for value in _values(spec.space[name]))]:
+        configuration = _configuration(spec, prior, order, calibration, given)
+        if all(configuration != other for _, other in found):
+            found.append((given, configuration))
         if len(found) == MOST_DEFAULTS:
             break
     return found

@@ -34,6 +34,16 @@ class PlannedPrior(BaseModel):
     source: str = Field(description="Where the belief comes from.")
 
 
+class PlannedTrial(BaseModel):
+    """One of the first trials of a search that has a prior."""
+
+    trial: int = Field(description="Its number.")
+    params: dict[str, Any] = Field(description="Its searched knobs, without a learning rate that is range-tested.")
+    given: dict[str, Any] = Field(
+        description="The value of a choice for which it is tried; empty for the centres of the prior."
+    )
+
+
 class PlannedResources(BaseModel):
     """What one trial takes of the cluster."""
 
@@ -65,10 +75,12 @@ class Plan(BaseModel):
     prior: dict[str, PlannedPrior] = Field(
         {}, description="By knob; empty: the search has none, or its sampler uses none."
     )
-    first_trials: list[dict[str, Any]] = Field(
+    first_trials: list[PlannedTrial] = Field(
         [],
-        description="The searched knobs of the first trials after those that are enqueued: the centres of the prior, "
-        "then the same beside other values of the choices on which knobs depend.",
+        description="The first trials that the prior decides, every second one after those that are enqueued: the "
+        "centres of the prior, then the same beside other values of the choices on which knobs depend. Those between "
+        "them come from the whole space. Empty without a prior, and with a warm start, whose trials a plan does not "
+        "read.",
     )
     resources: PlannedResources
     most_epochs: int = Field(description="Epochs of all trials if none were stopped early.")

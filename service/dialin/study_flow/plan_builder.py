@@ -8,7 +8,7 @@ from typing import Any
 
 from dialin import schemas
 from dialin.planning.plan import Plan
-from dialin.planning.prior import KnobPrior, Prior, defaults_by_root, prior_of
+from dialin.planning.prior import KnobPrior, Prior, first_trials, prior_of
 from dialin.specification import lint, sampler_of, uses_prior
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.domains import Domain
@@ -44,7 +44,7 @@ def plan(planned: Plan) -> schemas.Plan:
         concurrency=planned.concurrency,
         sampler=sampler_of(spec),
         prior={name: _planned_prior(belief, spec.space[name]) for name, belief in prior.knobs.items()},
-        first_trials=defaults_by_root(spec, prior, planned.calibration) if prior.knobs else [],
+        first_trials=_first_trials(planned, prior),
         resources=schemas.PlannedResources(cpus=planned.resources.cpus, gpus=planned.resources.gpus),
         most_epochs=planned.most_epochs,
         likely_epochs=planned.likely_epochs,
@@ -63,6 +63,14 @@ def _planned_prior(belief: KnobPrior, domain: Domain) -> schemas.PlannedPrior:
         spread=spread_text(belief.spread, domain),
         source=belief.source,
     )
+
+
+def _first_trials(planned: Plan, prior: Prior) -> list[schemas.PlannedTrial]:
+    """None with a warm start: its trials, which a plan does not read, take the place of the catalogue's values."""
+    if not prior.knobs or planned.spec.search.warm_start:
+        return []
+    found = first_trials(planned.spec, prior, planned.calibration)
+    return [schemas.PlannedTrial(trial=one.trial, params=dict(one.params), given=dict(one.given)) for one in found]
 
 
 def knobs() -> list[schemas.Knob]:

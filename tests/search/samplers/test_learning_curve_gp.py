@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dialin.lifecycle import TrialState
+from dialin.planning.prior import first_trials, prior_of
 from dialin.search.models.encoding import Encoding
 from dialin.search.records import Observation
 from dialin.search.samplers.learning_curve_gp import LearningCurveGPSampler
@@ -96,6 +97,19 @@ def test_the_first_trial_is_the_default_and_half_of_the_next_ones_come_from_the_
     near = [distance for distance in away if distance < 1]  # more than three deviations of the prior
     assert len(near) >= 10
     assert max(away) > 1.2
+
+
+@pytest.mark.parametrize("enqueued", [(), ("search.enqueue=[{lr: 0.2}]",)])
+def test_the_first_trials_are_those_that_a_plan_shows(enqueued):
+    space = "\n  optimizer: [sgd, adam, rmsprop]\n  lr: {min: 1e-4, max: 1, log: true}\n"
+    plan = make_plan("budget.trials=40", *enqueued, space=space)
+    sampler = LearningCurveGPSampler(plan, Encoding(plan.spec))
+    shown = {one.trial: one.params for one in first_trials(plan.spec, prior_of(plan.spec))}
+    assert len(shown) == 3
+    for number in range(len(enqueued), 8):
+        is_default = sampler.suggest(number, {}, set(), 0) in shown.values()
+        assert is_default == (number in shown)
+        assert not is_default or sampler.suggest(number, {}, set(), 0) == shown[number]
 
 
 def test_a_default_that_was_tried_before_is_not_tried_again():

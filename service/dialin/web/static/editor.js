@@ -90,6 +90,7 @@ export class Editor {
       ["In all", `about ${plan.likely_epochs} epochs likely, ${plan.most_epochs} at most`],
       ["Knobs", Object.keys(plan.knobs).join(", ")],
       ["Prior", priorText(plan)],
+      ...firstTrials(plan),
     ];
     const rows = facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)));
     const warnings = plan.warnings.map(({ path, message }) => make("li", {}, `${path}: ${message}`));
@@ -136,6 +137,18 @@ function priorText(plan) {
     spread ? `${name} ${centre}, spread ${spread}` : `${name} ${centre}`,
   );
   return centres.length ? `the search begins at ${centres.join("; ")}` : "none";
+}
+
+// Which trials take the centres, and beside which values of a choice; nothing where the prior decides none.
+function firstTrials(plan) {
+  const [first, ...others] = plan.first_trials;
+  if (!first) return [];
+  const texts = others.map(({ trial, given }) => {
+    const [[name, value]] = Object.entries(given);
+    return `trial ${trial} takes them with ${name} ${value}`;
+  });
+  if (others.length) texts.push("those between come from the whole space");
+  return [["First trials", [`trial ${first.trial} takes these values`, ...texts].join("; ")]];
 }
 
 // Several metrics, and constraints, in words; nothing for one metric without constraints.
