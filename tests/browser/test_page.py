@@ -22,6 +22,7 @@ space:
 search: {sampler: random}
 budget: {trials: 40, epochs: 9}
 """
+CHOICE = SLOW.replace("search: {sampler: random}\n", "").replace("space:\n", "space:\n  optimizer: [sgd, adam]\n")
 QUICK = SLOW.replace("0.3", "0.0").replace("slow", "quick").replace("trials: 40", "trials: 8")
 
 
@@ -55,6 +56,10 @@ def test_submit_look_on_stop_and_copy_the_best(page):
         said = page.locator(".marks em").nth(index).bounding_box()
         line = page.locator(".gutter span").nth(number - 1).bounding_box()
         assert abs(said["y"] - line["y"]) < line["height"], (number, said, line)
+    area.fill(CHOICE)
+    expect(page.locator("#plan")).to_contain_text(
+        "trial 0 takes these values; trial 2 takes them with optimizer adam; those between come from the whole space"
+    )
     area.fill(SLOW)
     expect(problems).to_contain_text("The specification is valid.")
     expect(page.locator("#plan")).to_contain_text("40, 2 at a time")
