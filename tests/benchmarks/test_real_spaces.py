@@ -176,7 +176,7 @@ def test_an_unknown_searcher_is_named(space):
         real_spaces.maker_of("grid")
 
 
-def test_the_table(tmp_path):
+def test_the_table_has_means_differences_and_how_often_the_default_was_beaten(tmp_path):
     tests = {"dialin": [0.98, 0.97, 0.99], "random + ASHA": [0.95, 0.97, 0.94], "default": [0.95, 0.96, 0.97]}
     path = tmp_path / "rows.jsonl"
     for name, means in tests.items():

@@ -102,7 +102,7 @@ def test_what_is_written_reads_back_and_fits_the_schema(objective, more):
         ("{python: '/a/b.py:c'}", "constraints: {a b: {max: 1}}", "line 4: constraints.a b: 'a b'; allowed: 1 to 64 letters, digits and _, no digit first"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(objective, more, expected):
+def test_a_mistake_in_metrics_or_constraints_is_explained(objective, more, expected):
     assert message(objective, more) == expected
 
 

@@ -57,7 +57,7 @@ def message(text, head=HEAD + SPACE):
          StatedPrior({"lr": Belief((({"model": ("small_cnn", "resnet18")}, 0.1),))})),
     ],
 )  # fmt: skip
-def test_ways_to_write_it(text, stated):
+def test_a_prior_reads_back_however_it_is_written(text, stated):
     spec = parse_spec(f"{HEAD}{SPACE}prior: {text}\n")
     assert spec.prior == stated
     assert spec_from_data(to_data(spec)) == spec
@@ -73,7 +73,7 @@ def test_ways_to_write_it(text, stated):
         ("{b: {around: 3, when: {a: on}}}", {"b": Belief((({"a": ("on",)}, 3),))}),
     ],
 )
-def test_a_function_of_ones_own(text, stated):
+def test_the_knobs_of_ones_own_function_can_have_a_prior(text, stated):
     spec = parse_spec(f"{OWN}prior: {text}\n")
     assert spec.prior == StatedPrior(stated)
     assert stored_spec(to_yaml(spec)) == spec
@@ -129,7 +129,7 @@ def test_a_function_of_ones_own(text, stated):
          "prior.optimizer: the conditions form a circle: optimizer -> nesterov -> optimizer"),
     ],
 )  # fmt: skip
-def test_mistakes(text, expected):
+def test_a_mistake_in_a_prior_is_explained(text, expected):
     assert message(text) == expected
 
 
@@ -179,7 +179,7 @@ def test_a_condition_that_only_this_space_leaves_out_is_no_mistake():
         ("{lr: 0.1}", ["prior.lr.around=0.2", "prior.lr.spread=2x"], StatedPrior({"lr": Belief((({}, 0.2),), 2.0)})),
     ],
 )
-def test_from_the_command_line(given, overrides, stated):
+def test_a_prior_is_set_from_the_command_line(given, overrides, stated):
     assert parse_spec(f"{HEAD}{SPACE}prior: {given}\n", overrides=overrides).prior == stated
 
 

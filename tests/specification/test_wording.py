@@ -21,7 +21,7 @@ SGD = {"optimizer": ("sgd", "nesterov")}
         ((({}, True),), "true"),
     ],
 )
-def test_values_with_conditions(cases, text):
+def test_the_text_of_values_with_conditions(cases, text):
     assert cases_text(cases) == text
 
 
@@ -54,7 +54,7 @@ def test_the_centre_of_a_range_test_is_no_position():
         (1.5, IntRange(1, 99, log=True), "1.5x"),
     ],
 )
-def test_spreads(spread, domain, text):
+def test_the_text_of_a_spread(spread, domain, text):
     assert spread_text(spread, domain) == text
 
 

@@ -81,7 +81,7 @@ def test_digits_with_two_metrics_from_beginning_to_end(settings):
     assert {trial.number for trial in study.best_trials} >= {point.trial for point in result.front}
 
 
-def test_a_configuration_a_point_trains_that_point_again(settings):
+def test_the_configuration_of_each_point_trains_it_again(settings):
     result = run_study(parse_spec(DIGITS), settings, Silent(), "inline").result
     folder = OutputFolder(settings.out).study(result.study_id).pareto
     assert str(folder) == result.paths["pareto"]
@@ -98,7 +98,7 @@ def test_a_configuration_a_point_trains_that_point_again(settings):
     assert again.front[0].values == point.values
 
 
-def test_a_persons_own_function_with_two_values(settings, tmp_path):
+def test_a_function_of_ones_own_reports_two_metrics_and_what_is_bounded(settings, tmp_path):
     spec = own_spec(tmp_path, "{size: {max: 0.7}}")
     result = run_study(spec, settings, Silent(), "inline").result
     assert result.state == "complete", result.reason

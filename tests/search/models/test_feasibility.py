@@ -129,7 +129,7 @@ def test_constant_features_and_repeated_trials_are_no_trouble():
     assert 0.3 < probability < 0.8
 
 
-def test_bad_input_is_named():
+def test_features_of_another_shape_or_not_finite_are_refused():
     with pytest.raises(ValueError, match="shape .2, 3. for 1 outcomes"):
         Feasibility(np.zeros((2, 3)), [OK])
     with pytest.raises(ValueError, match="not finite"):
@@ -150,5 +150,5 @@ def test_bad_input_is_named():
         (TrialState.COMPLETE, {1: 0.5}, OK),
     ],
 )
-def test_how_a_trial_came_out(state, values, outcome):
+def test_the_outcome_follows_from_the_state_and_the_values(state, values, outcome):
     assert outcome_of(Observation({}, values, state)) == outcome

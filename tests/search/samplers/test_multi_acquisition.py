@@ -59,7 +59,7 @@ def test_the_probability_within_bounds(low, high, expected):
     assert np.isfinite(found).all()
 
 
-def test_the_front_and_its_reference():
+def test_the_reference_lies_beyond_the_worst_of_the_front():
     values = np.array([[1.0, 3.0], [3.0, 1.0], [1.0, 1.0], [3.0, 1.0]])
     assert non_dominated(values).tolist() == [[1.0, 3.0], [3.0, 1.0]]
     assert reference_of(non_dominated(values), list(values)) == pytest.approx([0.8, 0.8])

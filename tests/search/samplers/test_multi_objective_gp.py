@@ -87,7 +87,7 @@ def test_while_nothing_meets_the_constraints_it_looks_for_what_does():
     assert np.median([abs(a - 0.625) for a in late]) < 0.1
 
 
-def test_one_metric_under_a_constraint():
+def test_with_one_metric_its_best_trial_keeps_to_the_constraint():
     study = train_all(
         make_plan(objective="{python: '/a/b.py:c', metric: one, mode: min}", constraints="{size: {min: 50}}")
     )
@@ -96,7 +96,7 @@ def test_one_metric_under_a_constraint():
     assert best.params["a"] >= 0.5
 
 
-def test_three_metrics():
+def test_it_works_for_three_metrics():
     objective = (
         "{python: '/a/b.py:c', metrics: [{name: one, mode: min}, {name: two, mode: min}, {name: three, mode: min}]}"
     )
