@@ -199,7 +199,8 @@ def test_every_second_trial_after_those_that_are_enqueued_is_a_default():
     assert numbers("budget.trials=20") == [(0, None), (2, "adam"), (4, "adamw"), (6, "rmsprop")]
     enqueued = "search.enqueue=[{lr: 0.2}, {lr: 0.3}, {lr: 0.4}]"
     assert numbers("budget.trials=20", enqueued) == [(3, None), (5, "adam"), (7, "adamw"), (9, "rmsprop")]
-    assert numbers("budget.trials=4") == [(0, None), (2, "adam")]
+    assert numbers("budget.trials=4") == [(0, None)]
+    assert numbers("budget.trials=11") == [(0, None), (2, "adam")]
     assert numbers("budget.trials=20", "search.warm_start=[mine]") == [(0, None)]
     assert numbers("budget.trials=3", enqueued) == []
 

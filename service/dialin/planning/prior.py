@@ -40,6 +40,8 @@ Searched = Choice | FloatRange | IntRange
 
 MOST_DEFAULTS = 12
 """At most so many configurations are made of defaults."""
+DEFAULTS_SHARE = 0.25
+"""At most this fraction of a study's trials are defaults; one is, whatever their number."""
 MIDDLE = 0.5
 """The position of the rate that a range test found, between the bounds of its combination."""
 
@@ -154,13 +156,15 @@ class FirstTrial:
 
 
 def first_trials(spec: StudySpec, prior: Prior, calibration: Calibration | None = None) -> list[FirstTrial]:
-    """The first trials that are defaults: every second one, after those of `search.enqueue`, within the budget.
+    """The first trials that are defaults: every second one, after those of `search.enqueue`, up to `DEFAULTS_SHARE` of
+    the budget.
 
     Between them are trials from the whole space, with which a misleading prior is told from a good one
     (`search.samplers.initial_design`). With `search.warm_start` only the default itself is tried: earlier trials tell
     of the rest.
     """
     defaults = _defaults_with_given(spec, prior, calibration)
+    defaults = defaults[: max(1, int(DEFAULTS_SHARE * spec.budget.trials))]
     if spec.search.warm_start:
         defaults = defaults[:1]
     first = len(spec.search.enqueue)

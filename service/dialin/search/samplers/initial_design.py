@@ -11,7 +11,7 @@ from scipy.stats import qmc
 
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan
-from dialin.planning.prior import defaults_by_root, prior_of
+from dialin.planning.prior import first_trials, prior_of
 from dialin.search.models.encoding import Array, Chosen, Encoding
 from dialin.search.prior import SearchPrior, contradicts
 from dialin.search.records import Observation, Observations
@@ -49,30 +49,25 @@ class InitialDesign:
         belief = prior_of(spec, plan.calibration, self._examples(others))
         self.prior = SearchPrior(spec, encoding, belief)
         self._has_others = bool(others)
-        self._defaults = [] if self.prior.is_empty else defaults_by_root(spec, belief, plan.calibration)
-        if others:
-            self._defaults = self._defaults[:1]
-        # Enqueued configurations come before.
-        self._first = len(spec.search.enqueue)
+        defaults = () if self.prior.is_empty else first_trials(spec, belief, plan.calibration)
+        self._defaults: dict[int, Chosen] = {one.trial: dict(one.params) for one in defaults}
+        self._last_default = max(self._defaults, default=-1)
         self._densities: dict[int, float] = {}
         self._compared: dict[int, tuple[Observation, float | None]] = {}
 
     def has(self, number: int, known: int) -> bool:
         """Whether trial `number` belongs to the first ones; `known`: how many trials have reported."""
-        if 0 <= number - self._first < 2 * len(self._defaults) - 1:
+        if number <= self._last_default:
             return True
         return not self._has_others and (number < self._length or known < LEAST_KNOWN)
 
     def default(self, number: int, attempt: int) -> Chosen | None:
         """The default that trial `number` tries; None: there is none for it."""
-        place, between = divmod(number - self._first, 2)
-        if attempt or between or not 0 <= place < len(self._defaults):
-            return None
-        return self._defaults[place]
+        return None if attempt else self._defaults.get(number)
 
     def point(self, number: int, attempt: int, trusts_prior: bool, generator: np.random.Generator) -> Array:
         """(knobs,) The point of trial `number` where it tries no default."""
-        if trusts_prior and number - self._first >= 2 * len(self._defaults) and number % 2:
+        if trusts_prior and number > self._last_default and number % 2:
             return np.asarray(self.prior.draw(1, generator)[0])
         engine = qmc.Sobol(len(self._encoding.names), scramble=True, seed=self._seed)
         index = number + attempt * self._length
@@ -95,11 +90,12 @@ class InitialDesign:
         return not contradicts(densities, values)
 
     def _density(self, number: int, one: Observation) -> float:
-        """The logarithm of the prior's density at a trial, per knob that it has, computed once: otherwise trials with
-        many knobs would be told from those with few."""
+        """The logarithm of the prior's density at a trial, per searched knob that it has, computed once: otherwise
+        trials with many knobs would be told from those with few."""
         if number not in self._densities:
             columns = self._encoding.columns(self._encoding.encode(one.params)[None])
-            self._densities[number] = float(self.prior.log_ratio(columns, 1)[0]) / len(one.params)
+            knobs = sum(name in one.params for name in self._encoding.names)
+            self._densities[number] = float(self.prior.log_ratio(columns, 1)[0]) / max(1, knobs)
         return self._densities[number]
 
     def _at_first_rung(self, one: Observation) -> float | None:
