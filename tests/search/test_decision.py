@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from dialin.lifecycle import TrialState
-from dialin.search.decision import Cause, Decision
+from dialin.search.decision import Cause, Decision, in_short
 from dialin.search.old_rows import decision_of_old_row
 
 RANKED = Decision("pause", "rung_rank", 3, "val_accuracy", 0.1, rung=3, rank=4, of=6, quota=2)
@@ -68,6 +68,29 @@ def test_only_asha_stops_early():
     assert Decision("stop", "rung_rank", rung=3).is_early_stop
     assert not Decision("stop", "study_ended", rung=3).is_early_stop
     assert not RANKED.is_early_stop
+
+
+@pytest.mark.parametrize(
+    ("whole", "short"),
+    [
+        ("front 4 of 4, rank 15 of 20 at rung 1", "front 4 of 4, rank 15 of 20 at rung 1"),
+        ("the constraints on heat, size are violated, rank 9 of 20 at rung 1", "rank 9 of 20 at rung 1"),
+    ],
+)
+def test_in_a_table_the_sentence_of_a_rung_leaves_the_values_out(whole, short):
+    sentence = f"acc 0.26, size 1e+05: {whole}, where the best 7 continue"
+    assert in_short(sentence) == short
+    assert in_short(f"continues trial 2 after epoch 3; paused: {sentence}; its end") == (
+        f"continues trial 2 after epoch 3; paused: {short}; its end"
+    )
+    for other in (RANKED.text(), "trained all 4 epochs", "ValueError: front: 1"):
+        assert in_short(other) == other
+
+
+def test_what_the_rungs_of_several_metrics_say_is_known_in_short():
+    fields = {"metric": "acc", "value": 0.5, "others": {"size": 9.0}, "rung": 3, "rank": 5, "of": 6, "quota": 2}
+    assert in_short(Decision("stop", "rung_rank", front=2, fronts=3, **fields).text()) == "front 2 of 3, rank 5 of 6 at rung 3"  # fmt: skip
+    assert in_short(Decision("pause", "rung_rank", fronts=3, violated="size", **fields).text()) == "paused: rank 5 of 6 at rung 3"  # fmt: skip
 
 
 PLACE = "val_accuracy 0.1 is place 4 of 6 at rung 3, where 2 go on"

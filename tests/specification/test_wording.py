@@ -7,7 +7,7 @@ import pytest
 from dialin.specification.catalogue import CATALOGUE
 from dialin.specification.catalogue.knob import Scaling
 from dialin.specification.domains import FloatRange, IntRange, RangeTested
-from dialin.specification.wording import cases_text, centre_text, spread_text, start_text
+from dialin.specification.wording import cases_text, centre_text, goals_text, spread_text, start_text
 
 SGD = {"optimizer": ("sgd", "nesterov")}
 
@@ -63,3 +63,15 @@ def test_every_knob_says_where_a_search_begins(knob):
     text = start_text(knob)
     assert text
     assert "lr_scaling" not in text
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ("a", "maximize a"),
+        ("ab", "maximize a and maximize b"),
+        ("abc", "maximize a, maximize b and maximize c"),
+    ],
+)
+def test_what_is_looked_for(names, text):
+    assert goals_text([(name, "max") for name in names]) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -173,6 +174,12 @@ _SENTENCES: Mapping[Cause, str] = {
     "unreadable": "the stored attributes of the trial cannot be read: {d.detail}",
     "unknown": "{d.detail}",
 }
+# The sentence of `_placed_text`, with what may stand before it.
+_PLACED = re.compile(
+    r"((?:^|.*; )(?:promoted: |paused: )?)[^;]+?: "
+    r"(?:the constraints? on .+? (?:is|are) violated, )?((?:front \d+ of \d+, )?rank \d+ of \d+ at rung \d+)"
+    r", where the best \d+ continue"
+)
 # The same without what differs from trial to trial, where more than numbers does.
 _SUMMARIES: Mapping[Cause, str] = {
     "rung_cutoff": "worse than the cutoff of rung {d.rung}",
@@ -211,6 +218,12 @@ def _placed_text(decision: Decision, value: float) -> str:
     if decision.violated:
         return f"{shown}: {_constraints_text(decision.violated)} violated, {place}"
     return f"{shown}: front {decision.front} of {decision.fronts}, {place}"
+
+
+def in_short(sentence: str) -> str:
+    """A sentence for a table that has a column for each value, and one for the constraints that are violated: of a rung
+    with several metrics "front 1 of 2, rank 2 of 3 at rung 1". Any other sentence stays as it is."""
+    return _PLACED.sub(r"\1\2", sentence, count=1)
 
 
 def _constraints_text(names: str) -> str:

@@ -48,6 +48,12 @@ def condition_text(when: Condition) -> str:
     return " and ".join(f"{name} is {' or '.join(map(scalar_text, values))}" for name, values in when.items())
 
 
+def goals_text(goals: Sequence[tuple[str, str]]) -> str:
+    """What is looked for, of (name, mode) each: "maximize accuracy, minimize latency and minimize parameters"."""
+    texts = [f"{mode}imize {name}" for name, mode in goals]
+    return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
+
+
 def bound_text(name: str, bound: BoundSpec) -> str:
     """A constraint: "parameters at most 1,000,000", "accuracy at least 0.9"."""
     low = f"at least {measure_text(bound.min)}" if bound.min is not None else ""
