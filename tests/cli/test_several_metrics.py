@@ -10,12 +10,15 @@ import yaml
 from rich.console import Console
 
 from dialin.cli.follow import Replay
+from dialin.cli.front_lines import constraint_lines
 from dialin.cli.main import main
 from dialin.client.folder import open_study
 from dialin.client.local import LocalStudies
 from dialin.errors import NoResultError, UsageError
 from dialin.lifecycle import StudyState
+from dialin.schemas import StudyInFull
 from dialin.settings import Settings
+from dialin.specification import parse_spec
 from dialin.study_flow.progress import Progress, StudyClock
 from tests.several_metrics import BOUNDED, ONE, TWO, store_study
 
@@ -50,6 +53,10 @@ def test_the_front_is_a_table_with_a_column_for_each_metric(capsys, out, two):
         ["0", "0.7000", "1,000", "100", "3"],
     ]
     assert "constraints          memory at most 400 (1 trial violates it)" in lines
+    spec = parse_spec(TWO)
+    for count, counted in ((0, "no trial violates it"), (2, "2 trials violate it")):
+        study = StudyInFull.model_construct(violations={"memory": count})
+        assert constraint_lines(study, spec) == [f"memory at most 400 ({counted})"]
     assert any(line.startswith(f"one of them          dialin best {two} --trial 0 --yaml") for line in lines)
 
 
@@ -60,8 +67,20 @@ def test_show_marks_the_front_and_what_violates_a_constraint(capsys, out, two):
     assert rows["3"][3:8] == ["0.9900", "900,000", "800", "violates", "memory"]
     assert "front" not in rows["2"]
     _, text = dialin(capsys, out, "show", two, "3")
-    assert "parameters by epoch   1: 9e+05  2: 9e+05  3: 9e+05" in text
+    assert "parameters by epoch   1: 900,000  2: 900,000  3: 900,000" in text
     assert "it violates the constraints on memory" in text
+
+
+def test_in_a_narrow_terminal_no_number_is_broken(capsys, monkeypatch, out, two):
+    monkeypatch.setenv("COLUMNS", "100")
+    _, text = dialin(capsys, out, "show", two)
+    assert "trained all 3 epochs" in text
+    monkeypatch.setenv("COLUMNS", "80")
+    _, text = dialin(capsys, out, "show", two)
+    assert "trained all 3 epochs" not in text
+    row = next(line for line in text.splitlines() if line.startswith("3 "))
+    assert row.split() == ["3", "complete", "3", "0.9900", "900,000", "800", "violates", "memory"]
+    assert f"a wider terminal shows why each trial ended; of one of them: dialin show {two} TRIAL" in text
 
 
 def test_one_configuration_of_the_front_is_chosen_by_its_trial(capsys, out, two):

@@ -149,6 +149,9 @@ def test_with_several_metrics_the_front_is_told_and_a_failed_trial_is_not_on_it(
         assert "front of 1 trial: val_accuracy 0.9900 (trial 3), parameters 10 (trial 3)" in progress._line()
         progress.trial_ended(trials[3], Decision.of_state(TrialState.FAILED, "ValueError: x"))
         assert "front of 2 trials: val_accuracy 0.9000 (trial 1), parameters 1,000 (trial 0)" in progress._line()
+        # As in the result, a trial of one epoch is compared with no complete one.
+        progress.trial_ended(trials[0], Decision.of_state(TrialState.COMPLETE))
+        assert "front of 1 trial: val_accuracy 0.7000 (trial 0), parameters 1,000 (trial 0)" in progress._line()
 
 
 def test_with_one_metric_and_a_constraint_the_best_trial_meets_it():

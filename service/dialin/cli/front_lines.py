@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dialin.schemas import Best, ParetoPoint, Study, StudyInFull, Trial
+from dialin.search.decision import in_short
+from dialin.specification import wording
 from dialin.specification.study_spec import StudySpec
 from dialin.specification.wording import bound_text
 from dialin.texts import measure_text, metric_text
 
 MOST_POINTS = 40  # of a front in a terminal
+REASONS = "why it ended"  # the title of a column
+ROOM_FOR_REASONS = 24  # columns of text, below which a reason is cut into lines of a word or two
 
 
 def goals_text(spec: StudySpec) -> str:
     """What a study looks for: "maximize accuracy and minimize parameters"."""
-    return " and ".join(f"{metric.mode}imize {metric.name}" for metric in spec.metrics)
+    return wording.goals_text([(metric.name, metric.mode) for metric in spec.metrics])
 
 
 def within(spec: StudySpec) -> str:
@@ -74,7 +78,7 @@ def constraint_lines(study: StudyInFull, spec: StudySpec) -> list[str]:
 
 
 def _violated(count: int) -> str:
-    return f"{count or 'no'} trial{'s' * (count != 1)} violate{'s' * (count < 2)} it"
+    return f"{count or 'no'} trial{'s' * (count > 1)} violate{'s' * (count < 2)} it"
 
 
 def no_best_text(study: StudyInFull) -> str:
@@ -86,7 +90,24 @@ def no_best_text(study: StudyInFull) -> str:
     return f"no trial meets the constraints ({violated}), so there is no best configuration"
 
 
-def trial_cells(study: StudyInFull, trial: Trial) -> list[str]:
+def trial_rows(
+    study: StudyInFull, ended: Sequence[tuple[Trial, str]], marked: int | None, width: int
+) -> list[tuple[str, ...]]:
+    """The titles of a table of trials, and a row for each. `ended`: the trials, each with why it ended; `marked`: the
+    trial that gets a star; `width`: of the terminal, in characters. With several metrics the last column, `REASONS`, is
+    left out where it would make the others too narrow for their numbers."""
+    place = () if is_single(study) else ("",)
+    rows: list[tuple[str, ...]] = [("trial", "state", "epochs", *names_of(study), *place, REASONS)]
+    for trial, why in ended:
+        number = f"{trial.trial} *" if trial.trial == marked else str(trial.trial)
+        reason = why if is_single(study) else in_short(why)
+        rows.append((number, trial.state.value, str(trial.epochs), *_trial_cells(study, trial), reason))
+    columns = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    is_narrow = width - sum(columns[:-1]) < min(ROOM_FOR_REASONS, columns[-1])
+    return [row[:-1] for row in rows] if is_narrow and not is_single(study) else rows
+
+
+def _trial_cells(study: StudyInFull, trial: Trial) -> list[str]:
     """What counts of a trial, in the order of `names_of`, and its place: on the front, or what it violates."""
     if is_single(study):
         return [metric_text(trial.value)]
@@ -98,11 +119,12 @@ def trial_cells(study: StudyInFull, trial: Trial) -> list[str]:
 def curve_lines(study: StudyInFull, trial: Trial) -> list[str]:
     """The values of a trial by epoch, a line for each name."""
     curves: dict[str, Mapping[str, float | None]] = {study.metric: trial.values, **(trial.others or {})}
-    return [f"{name} by epoch   {_curve(values) or 'none reported'}" for name, values in curves.items()]
+    text = metric_text if is_single(study) else measure_text
+    return [f"{name} by epoch   {_curve(values, text) or 'none reported'}" for name, values in curves.items()]
 
 
-def _curve(values: Mapping[str, float | None]) -> str:
-    return "  ".join(f"{epoch}: {'nan' if value is None else metric_text(value)}" for epoch, value in values.items())
+def _curve(values: Mapping[str, float | None], text: Callable[[float | None], str]) -> str:
+    return "  ".join(f"{epoch}: {'nan' if value is None else text(value)}" for epoch, value in values.items())
 
 
 def several_data(study: StudyInFull) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dialin.cli.front_lines import (
+    REASONS,
     best_data,
     best_text,
     constraint_lines,
@@ -20,11 +21,9 @@ from dialin.cli.front_lines import (
     front_columns,
     front_rows,
     goals_text,
-    is_single,
-    names_of,
     no_best_text,
     several_data,
-    trial_cells,
+    trial_rows,
     within,
 )
 from dialin.cli.prior_lines import prior_lines
@@ -98,7 +97,7 @@ def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], be
     marked = best.trial if best is not None and is_lucky(best.value, best.expected) else None
     shown = _selection(trials, study, marked)
     _print(console, "")
-    console.print(_trial_table(study, shown, marked))
+    _show_trials(console, study, shown, marked)
     if marked is not None:
         _print(console, "* the best by its estimate; the values are those of each trial's best epoch")
     if study.unreadable:
@@ -108,14 +107,14 @@ def show_study(console: Console, study: StudyInFull, trials: Sequence[Trial], be
         _print(console, f"{text}; all of them: dialin show {study.id} --json")
 
 
-def _trial_table(study: StudyInFull, trials: Sequence[Trial], marked: int | None) -> Table:
-    place = () if is_single(study) else ("",)
-    table = _table("trial", "state", "epochs", *names_of(study), *place, "why it ended")
-    for trial in trials:
-        values = trial_cells(study, trial)
-        number = f"{trial.trial} *" if trial.trial == marked else str(trial.trial)
-        _add_row(table, number, trial.state.value, str(trial.epochs), *values, why(trial))
-    return table
+def _show_trials(console: Console, study: StudyInFull, trials: Sequence[Trial], marked: int | None) -> None:
+    titles, *rows = trial_rows(study, [(trial, why(trial)) for trial in trials], marked, console.width)
+    table = _table(*titles)
+    for row in rows:
+        _add_row(table, *row)
+    console.print(table)
+    if titles[-1] != REASONS:
+        _print(console, f"a wider terminal shows why each trial ended; of one of them: dialin show {study.id} TRIAL")
 
 
 def _selection(trials: Sequence[Trial], study: StudyInFull, marked: int | None) -> Sequence[Trial]:

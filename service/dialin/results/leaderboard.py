@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dialin.results.diagnosis import diagnose
 from dialin.results.summary import BestTrial, Result, epochs_text, is_lucky
+from dialin.search.decision import in_short
 from dialin.search.front import placed
 from dialin.search.goals import Goals
 from dialin.search.ranking import ranked
@@ -93,6 +94,6 @@ def _placed_table(records: Sequence[TrialRecord], goals: Goals) -> list[str]:
         front = f"violates {', '.join(violated)}" if violated else str(one.front)
         record = one.record
         cells = [str(record.number), *(measure_text(found[name]) for name in names), front]
-        cells += [str(record.epochs_done), record.state.value, record.reason.replace("|", "\\|")]
+        cells += [str(record.epochs_done), record.state.value, in_short(record.reason).replace("|", "\\|")]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

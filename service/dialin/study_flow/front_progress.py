@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dialin.lifecycle import TrialState
 from dialin.search.goals import Goals, Point
 from dialin.search.pareto import fronts_of
 from dialin.search.records import TrialRecord
@@ -13,16 +14,20 @@ from dialin.texts import measure_text
 
 
 class FrontProgress:
-    """The points of the trials so far. A trial that has failed does not count."""
+    """The points of the trials so far. A trial that has failed does not count; once one that meets the constraints is
+    complete, only complete ones do, as in the result: an epoch of training against a whole one compares nothing."""
 
     def __init__(self, goals: Goals) -> None:
         self._goals = goals
         self._points: dict[int, Point] = {}
+        self._complete: set[int] = set()
         self._text: str | None = None  # None: it has to be made anew
 
     def record(self, trial: TrialRecord) -> None:
         """Take over a stored trial."""
         self._take(trial.number, self._goals.point_of(trial))
+        if trial.state is TrialState.COMPLETE:
+            self.complete(trial.number)
 
     def report(self, trial: int, epoch: int, value: float, others: Mapping[str, float]) -> None:
         """Count a report. It is the trial's point if it is the trial's best one by the first metric."""
@@ -30,6 +35,11 @@ class FrontProgress:
         if point is None or (before is not None and self._goals.signed(point)[0] <= self._goals.signed(before)[0]):
             return
         self._take(trial, point)
+
+    def complete(self, trial: int) -> None:
+        """Count a trial as complete."""
+        self._complete.add(trial)
+        self._text = None
 
     def remove(self, trial: int) -> None:
         """Leave a trial out: it has failed."""
@@ -58,6 +68,8 @@ class FrontProgress:
         feasible = {trial: point for trial, point in self._points.items() if point.is_feasible}
         if not feasible:
             return "no trial meets the constraints yet" if self._points else ""
+        if not self._complete.isdisjoint(feasible):
+            feasible = {trial: point for trial, point in feasible.items() if trial in self._complete}
         numbers = list(feasible)
         fronts = fronts_of(np.array([self._goals.signed(feasible[trial]) for trial in numbers]))
         front = [trial for trial, place in zip(numbers, fronts, strict=True) if place == 0]

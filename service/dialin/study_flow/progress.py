@@ -162,6 +162,8 @@ class Progress:
         self._waiting.discard(trial.number)
         self._ended.add(trial.number)
         self._counts[decision.state] += 1
+        if self._front is not None and decision.state is TrialState.COMPLETE:
+            self._front.complete(trial.number)
         if decision.state is TrialState.FAILED:
             if self._front is not None:
                 self._front.remove(trial.number)

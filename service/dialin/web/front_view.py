@@ -7,7 +7,7 @@ from typing import Any
 from dialin.charts.pareto import legend
 from dialin.schemas import ParetoPoint, StudyInFull
 from dialin.specification.metrics import BoundSpec
-from dialin.specification.wording import bound_text
+from dialin.specification.wording import bound_text, goals_text
 from dialin.texts import measure_text
 
 MOST_LINKS = 60  # to configurations of the front; the trials page has the others
@@ -37,7 +37,7 @@ def front_context(study: StudyInFull) -> dict[str, Any]:
         "names": list(dict.fromkeys([*names, *(study.constraints or {})])),
         "trials": trials,
         "links": trials[:: max(1, -(-len(trials) // MOST_LINKS))],
-        "goal": " and ".join(f"{metric.mode}imize {metric.name}" for metric in metrics),
+        "goal": goals_text([(metric.name, metric.mode) for metric in metrics]),
         "ends": [_end(study.pareto, metric.name, metric.mode == "max") for metric in metrics] if study.pareto else [],
         "constraints": _constraints(study),
         "legend": legend(),

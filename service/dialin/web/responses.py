@@ -19,6 +19,7 @@ from dialin.charts import charts, words
 from dialin.errors import DialinError, TooLargeError, UnauthorizedError, UsageError
 from dialin.lifecycle import TrialState
 from dialin.schemas import TrialCounts
+from dialin.search.decision import in_short
 from dialin.texts import measure_text, metric_text, printable, scalar_text
 
 STATIC = Path(__file__).parent / "static"
@@ -145,6 +146,7 @@ _TEMPLATES.globals["trial_states"] = [state.value for state in TrialState]
 _TEMPLATES.filters |= {
     "ago": words.ago,
     "cut": words.cut,
+    "in_short": in_short,
     "duration": words.duration,
     "moment": words.moment,
     "number": metric_text,
