@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from dialin.charts import charts
-from dialin.charts.svg import scale_over, tag, tick_text
+from dialin.charts.svg import Scale, scale_over, tag, tick_text
 from dialin.charts.words import ago, duration, why_ended
 from dialin.search.decision import Decision
 from dialin.specification import parse_spec
@@ -139,6 +139,18 @@ def test_outliers_on_a_logarithmic_axis_have_places_of_their_own():
     across = [float(element.get("cx")) for element in tree.iter() if (element.get("class") or "").startswith("dot")]
     assert len(set(across)) == len(trials)
     assert scale_over([*rates, 0.2014, 2.734], 0, 100, log=True)(0.2014) < 100
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (9e-5, 5.0, [1e-4, 1e-3, 1e-2, 0.1, 1.0]),  # not each 1, 2 and 5, which stand on top of one another
+        (1e-9, 1.5, [1e-9, 1e-7, 1e-5, 1e-3, 0.1]),
+        (2.0, 60.0, [2.0, 5.0, 10.0, 20.0, 50.0]),
+    ],
+)
+def test_a_logarithmic_axis_has_about_as_many_labels_as_are_wanted(low, high, ticks):
+    assert Scale(low, high, 0, 100, log=True).ticks(5) == pytest.approx(ticks)
 
 
 @pytest.mark.parametrize(("mode", "values"), [("max", [0.1, 0.5, 0.96, 0.99]), ("min", [0.9, 0.5, 0.04, 0.01])])

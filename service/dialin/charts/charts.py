@@ -29,21 +29,22 @@ XOfTrial = Callable[[Trial], float]
 
 MOST_CURVES, MOST_EPOCHS, MOST_DOTS, MOST_RUNGS = 100, 120, 400, 12  # a browser draws more too slowly
 STATES = (*(state.value for state in TRIAL_ENDED), TrialState.RUNNING.value, TrialState.WAITING.value)
+EMPTY = "no finite value has been reported yet"
 # Trials of a higher layer are drawn over those of a lower one: stopped trials are many, and would hide the others.
 _LAYERS = {"stopped": 0, "diverged": 1, "failed": 1, "waiting": 2, "complete": 3, "running": 4}
 
 
-def best_curve(curve: Mapping[str, Any], zoom: bool = False) -> Markup:
+def best_curve(curve: Mapping[str, Any], zoom: bool = False, empty: str = EMPTY) -> Markup:
     """Return the best value so far over the epochs that all trials together have trained, as a step curve.
 
     `curve`: the fields of `schemas.BestCurve`. `zoom`: whether the value axis covers only the best quarter of the
-    values.
+    values. `empty`: what a chart without a best value says.
     """
     metric, reports = curve["metric"], [point for point in curve["points"] if point["best"] is not None]
     reference = curve.get("reference")
     title = "Hypervolume so far" if reference else "Best so far"
     if not reports:
-        return empty_chart("best-curve", title, "no finite value has been reported yet")
+        return empty_chart("best-curve", title, empty)
     last = reports[-1]
     across = Scale(0, max(point["epochs_total"] for point in reports) * 1.02 or 1, LEFT, RIGHT)
     up = _value_scale([point["best"] for point in reports], curve["mode"], zoom)

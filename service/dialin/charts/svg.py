@@ -137,11 +137,9 @@ def _linear_ticks(low: float, high: float, most: int) -> list[float]:
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    every = max(1, math.ceil((last - first) / most))
-    decades = [10.0**power for power in range(first, last + 1, every)]
-    inside = [value for value in decades if low <= value <= high]
+    inside = [value for power in range(first, last + 1) if low <= (value := 10.0**power) <= high]
     if len(inside) >= 3:
-        return inside
+        return inside[:: math.ceil(len(inside) / most)]
     # Fewer than three powers of ten leave most of the axis without a label.
     finer = [base * 10.0**power for power in range(first, last + 1) for base in (1, 2, 5)]
     return [float(f"{value:.10g}") for value in finer if low <= value <= high]

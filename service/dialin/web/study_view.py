@@ -187,8 +187,10 @@ def _charts(
     def curves() -> Markup:
         return charts.learning_curves(trials, metric, rungs=rungs, epochs=epochs, **shown)
 
+    is_measured = study.constraints is not None and any(trial["value"] is not None for trial in trials)
+    empty = "no trial meets the constraints yet" if is_measured else charts.EMPTY
     drawn = {
-        "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve).model_dump(), zoom),
+        "best": charts.best_curve(_if_readable(lambda: backend.curve(study_id), no_curve).model_dump(), zoom, empty),
         "curves": backend.derived(trials, ("curves", *key), curves),
     }
     if knob is not None:
