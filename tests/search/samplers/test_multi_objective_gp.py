@@ -14,21 +14,26 @@ from dialin.search.models.encoding import Encoding
 from dialin.search.pareto import hypervolume
 from dialin.search.samplers import make_sampler
 from dialin.search.samplers.front_tpe import FrontTPESampler
+from dialin.search.samplers.initial_design import InitialDesign
 from dialin.search.samplers.learning_curve_gp import LearningCurveGPSampler
 from dialin.search.samplers.multi_objective_gp import MultiObjectiveGPSampler
 from dialin.search.study import Study
 from dialin.search.trial_rows import read_finished
 from dialin.specification import parse_spec
 
+ONE = "{python: '/a/b.py:c', metric: one, mode: min}"
 TWO = "{python: '/a/b.py:c', metrics: [{name: one, mode: min}, {name: two, mode: min}]}"
 
 
-def make_plan(*overrides, objective=TWO, constraints="{}", sampler="gp"):
+SPACE = "{a: {min: 0.0, max: 1.0}, b: {min: 0.0, max: 1.0}, c: {min: 0.0, max: 1.0, when: {d: [p]}}, d: [p, q]}"
+
+
+def make_plan(*overrides, objective=TWO, constraints="{}", sampler="gp", space=SPACE):
     text = f"""
 name: x
 objective: {objective}
 constraints: {constraints}
-space: {{a: {{min: 0.0, max: 1.0}}, b: {{min: 0.0, max: 1.0}}, c: {{min: 0.0, max: 1.0, when: {{d: [p]}}}}, d: [p, q]}}
+space: {space}
 search: {{sampler: {sampler}}}
 budget: {{trials: 40, epochs: 9}}
 """
@@ -88,9 +93,7 @@ def test_while_nothing_meets_the_constraints_it_looks_for_what_does():
 
 
 def test_with_one_metric_its_best_trial_keeps_to_the_constraint():
-    study = train_all(
-        make_plan(objective="{python: '/a/b.py:c', metric: one, mode: min}", constraints="{size: {min: 50}}")
-    )
+    study = train_all(make_plan(objective=ONE, constraints="{size: {min: 50}}"))
     best = study.best()
     assert best.params["a"] == pytest.approx(0.5, abs=0.1)
     assert best.params["a"] >= 0.5
@@ -103,6 +106,17 @@ def test_it_works_for_three_metrics():
     study = train_all(make_plan("budget.trials=20", objective=objective))
     assert len(study.front()) >= 2
     assert len(Goals.of(make_plan(objective=objective).spec).metrics) == 3
+
+
+@pytest.mark.parametrize(("objective", "constraints", "last"), [(TWO, "{}", 15), (ONE, "{size: {max: 90}}", 19)])
+def test_in_a_large_space_the_models_of_several_metrics_are_used_early(monkeypatch, objective, constraints, last):
+    drawn, point = [], InitialDesign.point
+    monkeypatch.setattr(
+        InitialDesign, "point", lambda self, number, *rest: drawn.append(number) or point(self, number, *rest)
+    )
+    knobs = ", ".join(f"k{index}: {{min: 0.0, max: 1.0}}" for index in range(30))
+    train_all(make_plan(objective=objective, constraints=constraints, space=SPACE[:-1] + f", {knobs}}}"))
+    assert max(drawn) == last
 
 
 def test_the_same_seed_gives_the_same_trials():

@@ -20,7 +20,7 @@ from dialin.search.records import Observation, Observations
 from dialin.search.samplers.acquisition import exclude_crowds, log_expected_improvement
 from dialin.search.samplers.base import Sampler
 from dialin.search.samplers.candidates import SEARCH_STARTS, Candidates
-from dialin.search.samplers.initial_design import InitialDesign
+from dialin.search.samplers.initial_design import LEAST_KNOWN, InitialDesign
 from dialin.search.samplers.learning_curve_gp import ACCEPTED_DRAWS, MOST_PROMISING, PRIOR_TRIALS, RANDOM_FRACTION
 from dialin.search.samplers.multi_acquisition import (
     TINY,
@@ -31,8 +31,10 @@ from dialin.search.samplers.multi_acquisition import (
     scaled_improvement,
 )
 
-LEADERS = 8
+LEADERS = 5
 """Trials around which candidates are drawn: the best in the order of `pareto.order_of` by their predictions."""
+FIRST_TRIALS = 16
+"""Trials of the initial design at most with several metrics, before the models are used. Measured: README.md."""
 
 
 class MultiObjectiveGPSampler(Sampler):
@@ -46,8 +48,8 @@ class MultiObjectiveGPSampler(Sampler):
        with one, and that of a random augmented Chebyshev scaling with more; times the probability that the constraints
        hold (Gardner et al. 2014), and the probability that the configuration trains without failing. While no trial
        meets the constraints it is these probabilities alone.
-    4. The first trials, the candidates and the prior are those for one metric (`samplers.learning_curve_gp`); where
-       these look at values, at those of the first metric.
+    4. The first trials, with several metrics fewer of them, the candidates and the prior are those for one metric
+       (`samplers.learning_curve_gp`); where these look at values, at those of the first metric.
 
     Deterministic in the study's seed, the number, the attempt and the observations, after a restart up to the rounding
     of the hyperparameters.
@@ -83,10 +85,11 @@ class MultiObjectiveGPSampler(Sampler):
             quantity.update(observations)
         trusts_prior = self._design.trusts_prior(observations)
         current = self._round(observations, trusts_prior, generator)
-        if self._design.has(number, len(known)):
-            default = self._design.default(number, attempt)
-            if default is not None:
-                return default
+        default = self._design.default(number, attempt)
+        if default is not None:
+            return default
+        is_long = len(self._metrics) == 1 or len(known) < LEAST_KNOWN
+        if (is_long or number < FIRST_TRIALS) and self._design.has(number, len(known)):
             point = self._design.point(number, attempt, trusts_prior, generator)
             return self._encoding.decode(self._accepted(point, current))
         if generator.random() < RANDOM_FRACTION:
