@@ -65,19 +65,24 @@ class FrontProgress:
             self._text = None
 
     def _make_text(self) -> str:
-        feasible = {trial: point for trial, point in self._points.items() if point.is_feasible}
-        if not feasible:
+        points = self._counting()
+        if not points:
             return "no trial meets the constraints yet" if self._points else ""
-        if not self._complete.isdisjoint(feasible):
-            feasible = {trial: point for trial, point in feasible.items() if trial in self._complete}
-        numbers = list(feasible)
-        fronts = fronts_of(np.array([self._goals.signed(feasible[trial]) for trial in numbers]))
+        numbers = list(points)
+        fronts = fronts_of(np.array([self._goals.signed(points[trial]) for trial in numbers]))
         front = [trial for trial, place in zip(numbers, fronts, strict=True) if place == 0]
         if len(self._goals.metrics) == 1:
-            best, name = feasible[front[0]], self._goals.metrics[0].name
+            best, name = points[front[0]], self._goals.metrics[0].name
             return f"best {name} {measure_text(best.values[0])} (trial {front[0]}, epoch {best.epoch})"
-        ends = ", ".join(self._end_text(feasible, front, place) for place in range(len(self._goals.metrics)))
+        ends = ", ".join(self._end_text(points, front, place) for place in range(len(self._goals.metrics)))
         return f"front of {len(front)} trial{'s' * (len(front) != 1)}: {ends}"
+
+    def _counting(self) -> dict[int, Point]:
+        """The points of the trials that count: those that meet the constraints, the complete ones if there is any."""
+        feasible = {trial: point for trial, point in self._points.items() if point.is_feasible}
+        if self._complete.isdisjoint(feasible):
+            return feasible
+        return {trial: point for trial, point in feasible.items() if trial in self._complete}
 
     def _end_text(self, points: Mapping[int, Point], front: list[int], place: int) -> str:
         """The best value of one metric on the front."""
