@@ -94,7 +94,9 @@ def test_plan_says_which_sampler_and_where_the_data_lies(dialin, spec_file):
 
 
 def test_plan_says_where_the_search_begins(dialin, spec_file):
-    shown = dialin("plan", "mine.yaml", check=True).stdout.splitlines()
+    few = dialin("plan", "mine.yaml", check=True).stdout  # of six trials one default is a quarter
+    assert "first trials  trial 0 takes these values\n" in "".join(f"{line.rstrip()}\n" for line in few.splitlines())
+    shown = dialin("plan", "mine.yaml", "--trials", "8", check=True).stdout.splitlines()
     begins = shown.index(next(line for line in shown if line.startswith("prior")))
     assert [line.rstrip() for line in shown[begins : begins + 4]] == [
         "prior         optimizer sgd",
@@ -102,7 +104,7 @@ def test_plan_says_where_the_search_begins(dialin, spec_file):
         "first trials  trial 0 takes these values; trial 2 takes them with optimizer",
         "              adam; those between come from the whole space",
     ]
-    data = json.loads(dialin("plan", "mine.yaml", "--json", check=True).stdout)
+    data = json.loads(dialin("plan", "mine.yaml", "--trials", "8", "--json", check=True).stdout)
     assert data["prior"]["lr"]["centre"] == "0.1 where optimizer is sgd, else 0.001"
     assert data["prior"]["lr"]["source"].startswith("sgd: He et al. 2016")
     assert data["first_trials"] == [
