@@ -24,6 +24,7 @@ import heapq
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,7 +174,8 @@ class Digits:
 
         text = "name: benchmark\nobjective: {dataset: digits, metrics: [val_accuracy, parameters]}\n"
         self.spec = parse_spec(f"{text}space:{DIGITS_SPACE}budget: {{epochs: {self.epochs}, trials: 100000}}\n")
-        self._objective = build(self.spec, Path("data"))
+        self._folder = tempfile.TemporaryDirectory()
+        self._objective = build(self.spec, Path(self._folder.name))
         self._objective.prepare(lambda _text: None)
         self._runs: dict[Any, tuple[Any, list[list[float]]]] = {}
 
