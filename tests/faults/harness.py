@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -12,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from dialin.events.log import read_events
 from dialin.events.types import EpochReported
@@ -171,13 +174,10 @@ def kill(pid: int) -> None:
 
 def descendants(pid: int) -> Iterator[tuple[int, str]]:
     """Process ids and command lines of everything below a process."""
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            try:
-                yield int(child), Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-            except OSError:
-                continue
-            yield from descendants(int(child))
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it may end, or be a zombie, while it is looked at
+                yield child.pid, " ".join(child.cmdline())
 
 
 def recorders(place: Place) -> list[int]:
