@@ -12,17 +12,12 @@ from numpy.typing import NDArray
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan
 from dialin.search.goals import Goals
+from dialin.search.models.curve_model import MOST_OBSERVATIONS, CurveModel
 from dialin.search.models.embedding import Embedding
 from dialin.search.models.encoding import Array
-from dialin.search.models.gaussian_process import GaussianProcess
 from dialin.search.models.learning_curves import LATE, LearningCurves, subsample_observations, warp_targets
 from dialin.search.records import Observation, Observations
 
-# The numbers are those of the model of one metric (`samplers.learning_curve_gp`).
-MOST_OBSERVATIONS, MOST_FITTED = 250, 150
-"""Observations that a model is conditioned on, and a random part of these that its hyperparameters are fitted to."""
-FIRST_ITERATIONS, ITERATIONS, REFIT_GROWTH = 40, 15, 1.15
-EPOCH_SCALE, TYPICAL_SQUARE = 0.7, 2.0
 WIDE = 10.0
 """A positive quantity whose greatest value is so many times its least is modelled by its logarithm."""
 
@@ -45,9 +40,8 @@ class Quantity:
         self._curve_of = _PointCurve(goals, name, sign)
         known = [seen for one in others if (seen := self._curve_of(one)).values]
         self._curves = _Curves(plan, embedding, known)
-        self._model = GaussianProcess(*embedding_scales(embedding))
+        self._model = CurveModel(embedding)
         self._seen: dict[int, tuple[int, Observation]] = {}  # by trial number, with the reports it was made from
-        self._fitted_at = 0
         self._mean, self._deviation, self._is_log = 0.0, 1.0, False
         self.is_known = False
         """Whether the trials differ in this quantity, so that there is something to model."""
@@ -76,10 +70,7 @@ class Quantity:
         if found is None:
             return
         x, y = found
-        if len(known) >= self._fitted_at * REFIT_GROWTH or len(known) < self._fitted_at:
-            part = generator.permutation(len(y))[:MOST_FITTED]
-            self._model.fit(x[part], y[part], ITERATIONS if self._fitted_at else FIRST_ITERATIONS)
-            self._fitted_at = max(1, len(known))
+        self._model.fit_if_grown(x, y, len(known), generator)
         self._model.condition(x, y, running)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
@@ -161,20 +152,6 @@ class _Curves(LearningCurves):
     def _best_so_far(self, observation: Observation, epochs: Sequence[int]) -> Array:
         values = np.array([observation.values[epoch] for epoch in epochs])
         return np.where(np.isfinite(values), values, np.nan)
-
-
-def embedding_scales(embedding: Embedding) -> tuple[NDArray[np.int_], Array]:
-    """The groups of features that share a length scale, those of the epoch's position and of the mark of another study
-    last; and the medians of the priors on the scales."""
-    knobs = int(embedding.groups[-1]) + 1 if len(embedding.groups) else 0
-    scale = (embedding.typical_square() / TYPICAL_SQUARE) ** 0.5 if knobs else 1.0
-    groups = np.concatenate([embedding.groups, [knobs, knobs + 1]]).astype(int)
-    return groups, np.array([*[scale] * knobs, EPOCH_SCALE, EPOCH_SCALE])
-
-
-def at_full_length(features: Array) -> Array:
-    """(n, features + 2) Features with the epoch of full length, and the mark of this study."""
-    return np.hstack([features, np.tile([1.0, 0.0], (len(features), 1))])
 
 
 def running_of(observations: Observations) -> Mapping[int, Observation]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -12,32 +11,18 @@ from threadpoolctl import ThreadpoolController
 from dialin.lifecycle import TrialState
 from dialin.planning.plan import Plan
 from dialin.planning.seeds import seed_of_trial
+from dialin.search.models.curve_model import MOST_OBSERVATIONS, CurveModel, at_full_length
 from dialin.search.models.embedding import Embedding
 from dialin.search.models.encoding import Array, Chosen, Encoding, Key
-from dialin.search.models.feasibility import Feasibility, outcome_of
-from dialin.search.models.gaussian_process import GaussianProcess
 from dialin.search.models.learning_curves import LearningCurves, TrainingSet
 from dialin.search.records import Observation, Observations
 from dialin.search.samplers.acquisition import exclude_crowds, log_expected_improvement
 from dialin.search.samplers.base import Sampler
 from dialin.search.samplers.candidates import SEARCH_STARTS, Candidates
+from dialin.search.samplers.draws import RANDOM_FRACTION, Draws, Round
 from dialin.search.samplers.initial_design import InitialDesign
 
-# "Measured" below means: on the development tasks of LCBench, as README.md describes. What has no source was chosen
-# once, as a round number that costs little time, and was not tuned.
-
-RANDOM_FRACTION = 0.15
-"""Fraction of suggestions drawn at random, so that the model learns where its acquisition function does not look.
-Measured: regret 0.226 to 0.184 after 5 trainings against none; 0.25 was no better."""
-
-MOST_OBSERVATIONS = 250
-"""Observations that the model is conditioned on; the time of a suggestion grows with their square."""
-MOST_FITTED = 150
-"""Observations, a random part of these, that the hyperparameters are fitted to; its time grows with their cube."""
-FIRST_ITERATIONS, ITERATIONS = 40, 15
-"""Iterations of L-BFGS-B for the first fit, and for later ones, which start from the fit before."""
-REFIT_GROWTH = 1.15
-"""The hyperparameters are fitted again when the number of trials has grown by this factor."""
+# What has no source was chosen once, as a round number that costs little time, and was not tuned.
 
 LEADERS = 5
 """Trials with the highest predicted values at full length; candidates are drawn around each."""
@@ -45,34 +30,8 @@ MOST_PROMISING = 200
 """Trials, those with the best last values, for which that prediction is made."""
 BATCH_CANDIDATES = 300
 """Random candidates kept for the further suggestions of a batch, beside the points that the local search found."""
-EPOCH_SCALE = 0.7
-"""Median of the prior on the length scale of the epoch's position, and of the mark of another study."""
-TYPICAL_SQUARE = 2.0
-"""The medians of the priors on the knobs' length scales are such that the squared distance of two random
-configurations is this on the average: so they grow with the number of knobs that configurations have."""
-PRIOR_TRIALS = 3
-"""The logarithm of the prior's density is added to that of the acquisition function with the weight of this number of
-trials over the number of all trials, 1 at most (Hvarfner et al. 2022, piBO). Without it, and with 10, the search was as
-good within the noise."""
 LEAST_WEIGHT = 0.01
-"""Below this weight the density is not computed."""
-ACCEPTED_DRAWS = 8
-"""Draws at random that are made for one that the model of failures accepts, which it does with its probability."""
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What one suggestion is made from.
-
-    `incumbent`: the best value that the model predicts for a trial at full length; `trials` (n, features): every trial
-    so far; `prior_weight`: of the prior's density, 0 where it is not trusted; `feasibility`: the model of failures.
-    """
-
-    incumbent: float
-    trials: Array
-    prior_weight: float
-    feasibility: Feasibility
-    generator: np.random.Generator
+"""Below this weight of the prior its density is not computed."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +39,14 @@ class _BatchState:
     """State kept between the suggestions of one batch.
 
     `x` (n, features + 2), `y` (n,): what the model is conditioned on, fantasies included; `candidates` (n, knobs): the
-    points to choose from.
+    points to choose from; `incumbent`: the best value that the model predicts for a trial at full length.
     """
 
     x: Array
     y: Array
     candidates: Array
-    round: _Round
+    incumbent: float
+    round: Round
 
 
 class LearningCurveGPSampler(Sampler):
@@ -119,9 +79,9 @@ class LearningCurveGPSampler(Sampler):
         self._embedding = Embedding(plan.spec, encoding)
         self._curves = LearningCurves(plan, self._embedding, others)
         self._design = InitialDesign(plan, encoding, others)
+        self._draws = Draws(encoding, self._embedding, self._design.prior)
         self._candidates = Candidates(encoding, self._design.prior)
-        self._model = _make_model(self._embedding, len(encoding.names))
-        self._fitted_at = 0  # trials that the hyperparameters were last fitted to
+        self._model = CurveModel(self._embedding)
         self._batch: _BatchState | None = None
         # The processors are for the trials; matrices this small gain nothing from more than one thread.
         self._threads = ThreadpoolController()
@@ -140,11 +100,11 @@ class LearningCurveGPSampler(Sampler):
                 return
             for _ in range(count):
                 if batch.round.generator.random() < RANDOM_FRACTION:
-                    chosen = self._encoding.decode(self._random_point(batch.round))
+                    chosen = self._encoding.decode(self._draws.point(batch.round))
                     yield chosen
                     continue
                 batch = self._add_fantasy(batch, chosen)
-                values = self._acquisition(batch.candidates, batch.round)
+                values = self._acquisition(batch.candidates, batch.incumbent, batch.round)
                 chosen = self._encoding.decode(batch.candidates[int(values.argmax())])
                 yield chosen
 
@@ -153,54 +113,21 @@ class LearningCurveGPSampler(Sampler):
         self._batch = None
         known = self._curves.update(observations)
         trusts_prior = self._design.trusts_prior(observations)
-        current = self._round(observations, trusts_prior, generator)
+        trials = [self._curves.features(number, one) for number, one in observations.items()]
+        features = np.array(trials).reshape(len(trials), self._embedding.count)
+        current = self._draws.begin(features, observations, trusts_prior, generator)
         if self._design.has(number, len(known)):
             default = self._design.default(number, attempt)
             if default is not None:
                 return default
             point = self._design.point(number, attempt, trusts_prior, generator)
-            return self._encoding.decode(self._accepted(point, current))
+            return self._encoding.decode(self._draws.accepted(point, current))
         training_set = self._curves.training_set(known, MOST_OBSERVATIONS, generator)
         if training_set is None or generator.random() < RANDOM_FRACTION:
-            return self._encoding.decode(self._random_point(current))
-        self._fit(len(known), training_set, generator)
-        return self._maximize(observations, known, tried, training_set, current)
-
-    def _round(self, observations: Observations, trusts_prior: bool, generator: np.random.Generator) -> _Round:
-        """What the suggestion is made from, but for the incumbent."""
-        trials = [self._curves.features(number, one) for number, one in observations.items()]
-        features = np.array(trials).reshape(len(trials), self._embedding.count)
-        outcomes = [outcome_of(one) for one in observations.values()]
-        ended = [index for index, outcome in enumerate(outcomes) if outcome is not None]
-        feasibility = Feasibility(features[ended], [outcome for outcome in outcomes if outcome is not None])
-        weight = min(1.0, PRIOR_TRIALS / max(1, len(trials))) if trusts_prior else 0.0
-        return _Round(-np.inf, features, weight, feasibility, generator)
-
-    def _random_point(self, current: _Round) -> Array:
-        """(knobs,) A point from the prior or, as often, from the whole space; where the prior is not trusted always
-        from that."""
-        generator = current.generator
-        if current.prior_weight and generator.random() < 0.5:
-            point = self._design.prior.draw(1, generator)[0]
-        else:
-            point = generator.random(len(self._encoding.names))
-        return self._accepted(point, current)
-
-    def _accepted(self, point: Array, current: _Round) -> Array:
-        """(knobs,) The point, or another one where it is likely to fail."""
-        points = np.vstack([point, current.generator.random((ACCEPTED_DRAWS - 1, len(point)))])
-        likely = current.feasibility.probability(self._features_of(points))
-        accepted = current.generator.random(ACCEPTED_DRAWS) < likely
-        found: Array = points[int(accepted.argmax() if accepted.any() else likely.argmax())]
-        return found
-
-    def _fit(self, trials: int, training_set: TrainingSet, generator: np.random.Generator) -> None:
-        if trials >= self._fitted_at * REFIT_GROWTH or trials < self._fitted_at:
-            part = generator.permutation(len(training_set.y))[:MOST_FITTED]
-            iterations = ITERATIONS if self._fitted_at else FIRST_ITERATIONS
-            self._model.fit(training_set.x[part], training_set.y[part], iterations)
-            self._fitted_at = max(1, trials)
+            return self._encoding.decode(self._draws.point(current))
+        self._model.fit_if_grown(training_set.x, training_set.y, len(known), generator)
         self._model.condition(training_set.x, training_set.y)
+        return self._maximize(observations, known, tried, training_set, current)
 
     def _maximize(
         self,
@@ -208,7 +135,7 @@ class LearningCurveGPSampler(Sampler):
         known: Sequence[int],
         tried: Set[Key],
         training_set: TrainingSet,
-        current: _Round,
+        current: Round,
     ) -> Chosen:
         """The configuration, not tried yet, with the greatest acquisition value."""
         x, y = self._add_running(training_set, observations)
@@ -216,21 +143,21 @@ class LearningCurveGPSampler(Sampler):
         means = (
             self._model.mean(self._at_end(promising, observations)) if promising else np.array([training_set.y.max()])
         )
-        current = replace(current, incumbent=float(means.max()))
+        incumbent = float(means.max())
         leaders = [observations[promising[index]] for index in np.argsort(-means)[:LEADERS]] if promising else []
         near = self._candidates.around([self._encoding.encode(leader.params) for leader in leaders], current.generator)
         far = self._candidates.far(current.prior_weight > 0, current.generator)
         candidates = np.concatenate([far, near])
         found = self._candidates.local_search(
-            candidates, lambda points: self._acquisition(points, current), current.generator
+            candidates, lambda points: self._acquisition(points, incumbent, current), current.generator
         )
         kept = np.concatenate([found, far[:BATCH_CANDIDATES]])
-        self._batch = _BatchState(x, y, kept, current)
+        self._batch = _BatchState(x, y, kept, incumbent, current)
         for point in found:
             chosen = self._encoding.decode(point)
             if self._encoding.key_of(chosen) not in tried:
                 return chosen
-        return self._encoding.decode(self._random_point(current))
+        return self._encoding.decode(self._draws.point(current))
 
     def _add_running(self, training_set: TrainingSet, observations: Observations) -> tuple[Array, Array]:
         """Condition the model on a fantasy for each running trial too; what it is conditioned on then."""
@@ -245,7 +172,7 @@ class LearningCurveGPSampler(Sampler):
     def _add_fantasy(self, batch: _BatchState, chosen: Chosen) -> _BatchState:
         """The state after a suggestion, which counts as a trial that comes out as the model predicts."""
         features = self._features_of(self._encoding.encode(chosen)[None])
-        at_end = _at_full_length(features)
+        at_end = at_full_length(features)
         x = np.vstack([batch.x, at_end])
         y = np.concatenate([batch.y, self._model.mean(at_end)])
         self._model.condition(x, y)
@@ -255,32 +182,20 @@ class LearningCurveGPSampler(Sampler):
     def _at_end(self, numbers: Sequence[int], observations: Observations) -> Array:
         """(n, features + 2) These trials at full length."""
         features = np.array([self._curves.features(number, observations[number]) for number in numbers])
-        return _at_full_length(features)
+        return at_full_length(features)
 
     def _features_of(self, points: Array) -> Array:
         """(n, features) The features of points (n, knobs)."""
         return self._embedding.features_of(self._encoding.columns(points), len(points))
 
-    def _acquisition(self, points: Array, current: _Round) -> Array:
+    def _acquisition(self, points: Array, incumbent: float, current: Round) -> Array:
         """(n,) The acquisition function at points (n, knobs); -inf where trials crowd each other."""
         columns = self._encoding.columns(points)
         features = self._embedding.features_of(columns, len(points))
-        values = log_expected_improvement(*self._model.predict(_at_full_length(features)), current.incumbent)
+        values = log_expected_improvement(*self._model.predict(at_full_length(features)), incumbent)
         values += np.log(current.feasibility.probability(features))
         if current.prior_weight >= LEAST_WEIGHT:
             values += current.prior_weight * self._design.prior.log_ratio(columns, len(points))
         if len(current.trials):
             exclude_crowds(values, features, current.trials, SEARCH_STARTS)
         return values
-
-
-def _make_model(embedding: Embedding, knobs: int) -> GaussianProcess:
-    """The model of one space: a length scale a knob, one of the epoch and one of the mark of another study."""
-    scale = math.sqrt(embedding.typical_square() / TYPICAL_SQUARE)
-    groups = np.concatenate([embedding.groups, [knobs, knobs + 1]])
-    return GaussianProcess(groups, np.array([*[scale] * knobs, EPOCH_SCALE, EPOCH_SCALE]))
-
-
-def _at_full_length(features: Array) -> Array:
-    """(n, features + 2) Features with the epoch of full length, and the mark of this study."""
-    return np.hstack([features, np.tile([1.0, 0.0], (len(features), 1))])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -11,17 +10,18 @@ from threadpoolctl import ThreadpoolController
 from dialin.planning.plan import Plan
 from dialin.planning.seeds import seed_of_trial
 from dialin.search.goals import Goals, Point
+from dialin.search.models.curve_model import at_full_length
 from dialin.search.models.embedding import Embedding
 from dialin.search.models.encoding import Array, Chosen, Encoding, Key
-from dialin.search.models.feasibility import Feasibility, outcome_of
-from dialin.search.models.quantities import Quantity, at_full_length, running_of
+from dialin.search.models.quantities import Quantity, running_of
 from dialin.search.pareto import order_of
 from dialin.search.records import Observation, Observations
 from dialin.search.samplers.acquisition import exclude_crowds, log_expected_improvement
 from dialin.search.samplers.base import Sampler
 from dialin.search.samplers.candidates import SEARCH_STARTS, Candidates
+from dialin.search.samplers.draws import RANDOM_FRACTION, Draws, Round
 from dialin.search.samplers.initial_design import LEAST_KNOWN, InitialDesign
-from dialin.search.samplers.learning_curve_gp import ACCEPTED_DRAWS, MOST_PROMISING, PRIOR_TRIALS, RANDOM_FRACTION
+from dialin.search.samplers.learning_curve_gp import MOST_PROMISING
 from dialin.search.samplers.multi_acquisition import (
     TINY,
     expected_hypervolume_improvement,
@@ -59,6 +59,7 @@ class MultiObjectiveGPSampler(Sampler):
         self._goals, self._encoding, self._seed = Goals.of(plan.spec), encoding, plan.spec.search.seed
         self._embedding = Embedding(plan.spec, encoding)
         self._design = InitialDesign(plan, encoding, others)
+        self._draws = Draws(encoding, self._embedding, self._design.prior)
         self._candidates = Candidates(encoding, self._design.prior)
         self._metrics = [
             Quantity(plan, self._embedding, others, metric.name, metric.sign, False) for metric in self._goals.metrics
@@ -84,50 +85,24 @@ class MultiObjectiveGPSampler(Sampler):
         for quantity in quantities[1:]:
             quantity.update(observations)
         trusts_prior = self._design.trusts_prior(observations)
-        current = self._round(observations, trusts_prior, generator)
+        current = self._draws.begin(self._features_of(observations), observations, trusts_prior, generator)
         default = self._design.default(number, attempt)
         if default is not None:
             return default
         is_long = len(self._metrics) == 1 or len(known) < LEAST_KNOWN
         if (is_long or number < FIRST_TRIALS) and self._design.has(number, len(known)):
             point = self._design.point(number, attempt, trusts_prior, generator)
-            return self._encoding.decode(self._accepted(point, current))
+            return self._encoding.decode(self._draws.accepted(point, current))
         if generator.random() < RANDOM_FRACTION:
-            return self._encoding.decode(self._random_point(current))
+            return self._encoding.decode(self._draws.point(current))
         running = self._at_end(running_of(observations))
         for quantity in quantities:
             quantity.condition(known, generator, running)
         if not any(quantity.is_known for quantity in quantities):
-            return self._encoding.decode(self._random_point(current))
+            return self._encoding.decode(self._draws.point(current))
         return self._maximize(observations, known, tried, current)
 
-    def _round(self, observations: Observations, trusts_prior: bool, generator: np.random.Generator) -> _Round:
-        """What one suggestion is made from."""
-        features = self._features_of(observations)
-        outcomes = [outcome_of(one) for one in observations.values()]
-        ended = [index for index, outcome in enumerate(outcomes) if outcome is not None]
-        feasibility = Feasibility(features[ended], [outcome for outcome in outcomes if outcome is not None])
-        weight = min(1.0, PRIOR_TRIALS / max(1, len(features))) if trusts_prior else 0.0
-        return _Round(features, weight, feasibility, generator)
-
-    def _random_point(self, current: _Round) -> Array:
-        """(knobs,) A point from the prior or, as often, from the whole space."""
-        if current.prior_weight and current.generator.random() < 0.5:
-            point = self._design.prior.draw(1, current.generator)[0]
-        else:
-            point = current.generator.random(len(self._encoding.names))
-        return self._accepted(point, current)
-
-    def _accepted(self, point: Array, current: _Round) -> Array:
-        """(knobs,) The point, or another one where it is likely to fail."""
-        points = np.vstack([point, current.generator.random((ACCEPTED_DRAWS - 1, len(point)))])
-        features = self._embedding.features_of(self._encoding.columns(points), len(points))
-        likely = current.feasibility.probability(features)
-        accepted = current.generator.random(ACCEPTED_DRAWS) < likely
-        found: Array = points[int(accepted.argmax() if accepted.any() else likely.argmax())]
-        return found
-
-    def _maximize(self, observations: Observations, known: Sequence[int], tried: Set[Key], current: _Round) -> Chosen:
+    def _maximize(self, observations: Observations, known: Sequence[int], tried: Set[Key], current: Round) -> Chosen:
         """The configuration, not tried yet, with the greatest acquisition value."""
         incumbents = _Incumbents(self._goals, observations, self._points_of(observations, known))
         predicted = self._means(self._at_end(incumbents.promising))
@@ -153,7 +128,7 @@ class MultiObjectiveGPSampler(Sampler):
             chosen = self._encoding.decode(point)
             if self._encoding.key_of(chosen) not in tried:
                 return chosen
-        return self._encoding.decode(self._random_point(current))
+        return self._encoding.decode(self._draws.point(current))
 
     def _log_acquisition(self, x: Array, acquisition: _Acquisition) -> Array:
         """(n,) The logarithm of the improvement times the probability that the constraints hold, at x (n, features +
@@ -198,20 +173,6 @@ class MultiObjectiveGPSampler(Sampler):
                 self._features[number] = self._embedding.features(one.params)
         rows = [self._features[number] for number in observations]
         return np.array(rows).reshape(len(rows), self._embedding.count)
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What one suggestion is made from.
-
-    `trials` (n, features): every trial so far; `prior_weight`: of the prior's density, 0 where it is not trusted;
-    `feasibility`: the model of failures.
-    """
-
-    trials: Array
-    prior_weight: float
-    feasibility: Feasibility
-    generator: np.random.Generator
 
 
 class _Incumbents:
