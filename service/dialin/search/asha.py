@@ -78,20 +78,60 @@ class Asha:
             self.record(rung, values[epoch])
 
 
-class Promotions:
-    """The rungs of one study, the trials that have reached each, and which of them are paused there.
+class PausedAtRungs:
+    """The trials that have reached each rung of one study, and which of them are paused there.
 
     At a rung that n trials have reached, floor(n / reduction_factor) may be promoted, or the ceiling of that with
-    `round_up`. On a tie the earlier trial is the better one. Values must not be NaN.
+    `round_up`. A subclass says what orders the trials of a rung.
     """
 
-    def __init__(self, rungs: Sequence[int], reduction_factor: float, maximize: bool) -> None:
+    def __init__(self, rungs: Sequence[int], reduction_factor: float) -> None:
         self.rungs = tuple(rungs)
         self._factor = reduction_factor
+        self._paused: dict[int, int] = {}  # trial -> its rung
+
+    def reached(self, rung: int) -> int:
+        """How many trials have reached a rung."""
+        raise NotImplementedError
+
+    def best(self, rung: int, count: int) -> Sequence[int]:
+        """The best so many trials of a rung, the best one first."""
+        raise NotImplementedError
+
+    def quota(self, rung: int, round_up: bool = False) -> int:
+        """How many of the trials that have reached a rung so far may be promoted."""
+        exact = self.reached(rung) / self._factor
+        return math.ceil(exact - 1e-9) if round_up else math.floor(exact + 1e-9)
+
+    def remove(self, trial: int) -> None:
+        """A trial trains on, or has ended: it is not paused any more."""
+        self._paused.pop(trial, None)
+
+    @property
+    def paused(self) -> Mapping[int, int]:
+        """The paused trials, each with its rung."""
+        return self._paused
+
+    def next(self, round_up: bool = False) -> int | None:
+        """The trial to promote: of those that may be, the best one at the highest rung; None when there is none."""
+        held = set(self._paused.values())
+        for rung in reversed(self.rungs):
+            if rung not in held:
+                continue
+            for trial in self.best(rung, self.quota(rung, round_up)):
+                if self._paused.get(trial) == rung:
+                    return trial
+        return None
+
+
+class Promotions(PausedAtRungs):
+    """The rungs of one study with one metric. On a tie the earlier trial is the better one. Values must not be NaN."""
+
+    def __init__(self, rungs: Sequence[int], reduction_factor: float, maximize: bool) -> None:
+        super().__init__(rungs, reduction_factor)
         self._sign = -1.0 if maximize else 1.0
         self._ranked: dict[int, list[tuple[float, int]]] = {rung: [] for rung in self.rungs}  # the best first
         self._at: dict[int, dict[int, float]] = {rung: {} for rung in self.rungs}
-        self._paused: dict[int, int] = {}  # trial -> its rung
 
     def record(self, rung: int, trial: int, value: float) -> None:
         """A trial has reached a rung, and is paused there."""
@@ -113,30 +153,13 @@ class Promotions:
         ranked = self._ranked[rung]
         return bisect.bisect_left(ranked, (self._at[rung][trial], trial)) + 1, len(ranked)
 
-    def quota(self, rung: int, round_up: bool = False) -> int:
-        """How many of the trials that have reached a rung so far may be promoted."""
-        exact = len(self._ranked[rung]) / self._factor
-        return math.ceil(exact - 1e-9) if round_up else math.floor(exact + 1e-9)
+    def reached(self, rung: int) -> int:
+        """How many trials have reached a rung."""
+        return len(self._ranked[rung])
 
-    def remove(self, trial: int) -> None:
-        """A trial trains on, or has ended: it is not paused any more."""
-        self._paused.pop(trial, None)
-
-    @property
-    def paused(self) -> Mapping[int, int]:
-        """The paused trials, each with its rung."""
-        return self._paused
-
-    def next(self, round_up: bool = False) -> int | None:
-        """The trial to promote: of those that may be, the best one at the highest rung; None when there is none."""
-        held = set(self._paused.values())
-        for rung in reversed(self.rungs):
-            if rung not in held:
-                continue
-            for _, trial in self._ranked[rung][: self.quota(rung, round_up)]:
-                if self._paused.get(trial) == rung:
-                    return trial
-        return None
+    def best(self, rung: int, count: int) -> Sequence[int]:
+        """The best so many trials of a rung, the best one first."""
+        return [trial for _, trial in self._ranked[rung][:count]]
 
 
 def reached(rungs: Sequence[int], before: int, epoch: int) -> int | None:

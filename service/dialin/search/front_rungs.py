@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dialin.planning.plan import Plan
-from dialin.search.asha import crossings
+from dialin.search.asha import PausedAtRungs, crossings
 from dialin.search.decision import Action, Cause, Decision
 from dialin.search.goals import Goals, Point
 from dialin.search.pareto import order_of
@@ -38,19 +38,15 @@ class Place(NamedTuple):
     """How many fronts there are, those of trials that violate a constraint not counted."""
 
 
-class FrontPromotions:
-    """The rungs of one study, the trials that have reached each with their points, and which of them are paused there.
-
-    At a rung that n trials have reached, floor(n / reduction_factor) may be promoted, or the ceiling of that with
-    `round_up`. On a tie the earlier trial is the better one.
-    """
+class FrontPromotions(PausedAtRungs):
+    """The rungs of one study with several metrics or constraints: the trials that have reached each with their points.
+    On a tie the earlier trial is the better one."""
 
     def __init__(self, rungs: Sequence[int], reduction_factor: float, goals: Goals) -> None:
-        self.rungs = tuple(rungs)
-        self._factor, self._goals = reduction_factor, goals
+        super().__init__(rungs, reduction_factor)
+        self._goals = goals
         self._at: dict[int, dict[int, Point]] = {rung: {} for rung in self.rungs}
         self._places: dict[int, dict[int, Place]] = {}  # by rung, the best trial first; of those that have not changed
-        self._paused: dict[int, int] = {}  # trial -> its rung
 
     def record(self, rung: int, trial: int, point: Point) -> None:
         """A trial has reached a rung, and is paused there."""
@@ -78,29 +74,13 @@ class FrontPromotions:
         """What a trial had reached at a rung."""
         return self._at[rung][trial]
 
-    def quota(self, rung: int, round_up: bool = False) -> int:
-        """How many of the trials that have reached a rung so far may be promoted."""
-        exact = len(self._at[rung]) / self._factor
-        return math.ceil(exact - 1e-9) if round_up else math.floor(exact + 1e-9)
+    def reached(self, rung: int) -> int:
+        """How many trials have reached a rung."""
+        return len(self._at[rung])
 
-    def remove(self, trial: int) -> None:
-        """A trial trains on, or has ended: it is not paused any more."""
-        self._paused.pop(trial, None)
-
-    @property
-    def paused(self) -> Mapping[int, int]:
-        """The paused trials, each with its rung."""
-        return self._paused
-
-    def next(self, round_up: bool = False) -> int | None:
-        """The trial to promote: of those that may be, the best one at the highest rung; None when there is none."""
-        held = set(self._paused.values())
-        for rung in reversed(self.rungs):
-            if rung in held:
-                for trial in list(self._placed(rung))[: self.quota(rung, round_up)]:
-                    if self._paused.get(trial) == rung:
-                        return trial
-        return None
+    def best(self, rung: int, count: int) -> Sequence[int]:
+        """The best so many trials of a rung, the best one first."""
+        return list(self._placed(rung))[:count]
 
     def _placed(self, rung: int) -> Mapping[int, Place]:
         if rung not in self._places:
