@@ -12,8 +12,9 @@ from typing import Protocol
 from dialin.planning.plan import Plan
 from dialin.search.asha import Asha, Promotions
 from dialin.search.decision import Action, Cause, Decision
-from dialin.search.front_rungs import NOTHING, Curves, FrontPromoting, FrontStopping
+from dialin.search.front_rungs import FrontPromoting, FrontStopping
 from dialin.search.goals import Goals
+from dialin.search.rung_forms import NOTHING, Curves, PromotingForm, StoppingForm
 
 
 class EarlyStopping(Protocol):
@@ -76,12 +77,13 @@ def make_early_stopping(plan: Plan) -> EarlyStopping:
     return Promoting(plan) if asha is not None and asha.type == "promotion" else Stopping(plan)
 
 
-class Promoting:
+class Promoting(PromotingForm):
     """ASHA in the form of its paper: a trial is paused at each rung until it is among the best there."""
 
     def __init__(self, plan: Plan) -> None:
         self._metric = plan.spec.objective.metric
         self._promotions = _promotions(plan)
+        super().__init__(self._promotions)
 
     def decide(
         self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
@@ -94,15 +96,6 @@ class Promoting:
             self._promotions.remove(trial)
             action = "continue"
         return self._ranked(action, "rung_rank", trial, epoch, rung, value)
-
-    def decide_again(
-        self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
-    ) -> Decision:
-        """Continue: `recover` pauses the trials whose last epoch was a rung; one that is asked here is past it."""
-        return Decision("continue", "between_rungs", epoch)
-
-    def record(self, trial: int, rung: int, value: float, others: Mapping[str, float] = NOTHING) -> None:
-        """Nothing: a trial that ends for another reason is not a candidate for promotion."""
 
     def recover(
         self,
@@ -117,19 +110,6 @@ class Promoting:
         """Rank the trial at the rungs that it has reached, and pause it if its last epoch was one."""
         self._promotions.replay(trial, values, began, unfinished or can_grow)
 
-    def next(self, *, round_up: bool = False) -> int | None:
-        """The best of the paused trials that may be promoted, at the highest rung."""
-        return self._promotions.next(round_up=round_up)
-
-    def remove(self, trial: int) -> None:
-        """The trial is not paused any more."""
-        self._promotions.remove(trial)
-
-    @property
-    def paused(self) -> Mapping[int, int]:
-        """The trials that are paused at a rung."""
-        return self._promotions.paused
-
     def final_decision(self, trial: int, epoch: int, value: float | None) -> Decision:
         """A stop: early stopping where the rank is beyond the quota, rounded up; else the study's end."""
         rung = self._promotions.paused[trial]
@@ -143,7 +123,7 @@ class Promoting:
         return Decision(action, cause, epoch, self._metric, value, rung=rung, rank=rank, of=of, quota=quota)
 
 
-class Stopping:
+class Stopping(StoppingForm):
     """ASHA in the form that Ray Tune calls AsyncHyperBandScheduler: a trial is stopped at a rung where it is worse than
     the cutoff of the values that were there before it."""
 
@@ -152,8 +132,8 @@ class Stopping:
         asha = plan.spec.early_stopping.asha
         factor = asha.reduction_factor if asha is not None else 2.0
         self._asha = Asha(plan.rungs, factor, plan.spec.objective.mode == "max")
-        # In a study that was extended, trials that were complete at the shorter length continue by rank.
         self._extended = _promotions(plan)
+        super().__init__(self._extended)
 
     def decide(
         self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
@@ -186,23 +166,6 @@ class Stopping:
         """Record the values; a trial of the shorter length is paused where its last epoch is a rung."""
         self._asha.replay(values, began)
         self._extended.replay(trial, values, began, can_grow)
-
-    def next(self, *, round_up: bool = False) -> int | None:
-        """The best trial of the shorter length that may be trained on."""
-        return self._extended.next(round_up=round_up)
-
-    def remove(self, trial: int) -> None:
-        """The trial of the shorter length is trained on by another trial."""
-        self._extended.remove(trial)
-
-    @property
-    def paused(self) -> Mapping[int, int]:
-        """Only trials of the shorter length: this form pauses none."""
-        return self._extended.paused
-
-    def final_decision(self, trial: int, epoch: int, value: float | None) -> Decision:
-        """A stop with the study: this form pauses no trial that early stopping could end."""
-        return Decision("stop", "study_ended", epoch)
 
     def _judge(self, epoch: int, rung: int, value: float, recorded: bool) -> Decision:
         verdict = self._asha.judge(rung, value, recorded=recorded)

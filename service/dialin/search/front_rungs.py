@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,7 @@ from dialin.search.asha import PausedAtRungs, crossings
 from dialin.search.decision import Action, Cause, Decision
 from dialin.search.goals import Goals, Point
 from dialin.search.pareto import order_of
-
-Curves = Mapping[str, Mapping[int, float]]
-"""Values by name and epoch."""
-NOTHING: Mapping[str, Any] = {}
-"""What a report has beside its value, with one metric and no constraint."""
+from dialin.search.rung_forms import NOTHING, Curves, PromotingForm, StoppingForm
 
 
 class Place(NamedTuple):
@@ -97,12 +93,13 @@ class FrontPromotions(PausedAtRungs):
         return self._places[rung]
 
 
-class FrontPromoting:
+class FrontPromoting(PromotingForm):
     """A trial is paused at each rung until it is among the best there. Implements `early_stopping.EarlyStopping`."""
 
     def __init__(self, plan: Plan) -> None:
         self._goals = Goals.of(plan.spec)
         self._promotions = _promotions(plan, self._goals)
+        super().__init__(self._promotions)
 
     def decide(
         self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
@@ -114,15 +111,6 @@ class FrontPromoting:
             self._promotions.remove(trial)
             action = "continue"
         return self._ranked(action, "rung_rank", trial, epoch, rung)
-
-    def decide_again(
-        self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
-    ) -> Decision:
-        """Continue: `recover` pauses the trials whose last epoch was a rung; one that is asked here is past it."""
-        return Decision("continue", "between_rungs", epoch)
-
-    def record(self, trial: int, rung: int, value: float, others: Mapping[str, float] = NOTHING) -> None:
-        """Nothing: a trial that ends for another reason is not a candidate for promotion."""
 
     def recover(
         self,
@@ -137,19 +125,6 @@ class FrontPromoting:
         """Rank the trial at the rungs that it has reached, and pause it if its last epoch was one."""
         self._promotions.replay(trial, _points(self._goals, values, others), began, unfinished or can_grow)
 
-    def next(self, *, round_up: bool = False) -> int | None:
-        """The best of the paused trials that may be promoted, at the highest rung."""
-        return self._promotions.next(round_up)
-
-    def remove(self, trial: int) -> None:
-        """The trial is not paused any more."""
-        self._promotions.remove(trial)
-
-    @property
-    def paused(self) -> Mapping[int, int]:
-        """The trials that are paused at a rung."""
-        return self._promotions.paused
-
     def final_decision(self, trial: int, epoch: int, value: float | None) -> Decision:
         """A stop: early stopping where the rank is beyond the quota, rounded up; else the study's end."""
         rung = self._promotions.paused[trial]
@@ -161,7 +136,7 @@ class FrontPromoting:
         return _decision(self._goals, self._promotions, Decision(action, cause, epoch, rung=rung, quota=quota), trial)
 
 
-class FrontStopping:
+class FrontStopping(StoppingForm):
     """A trial is stopped at a rung where it is not among the best of those that have reached it by then, itself
     included. Implements `early_stopping.EarlyStopping`.
 
@@ -174,8 +149,8 @@ class FrontStopping:
         asha = plan.spec.early_stopping.asha
         self._factor = asha.reduction_factor if asha is not None else 2.0
         self._reached = _promotions(plan, self._goals)
-        # In a study that was extended, trials that were complete at the shorter length continue by rank.
         self._extended = _promotions(plan, self._goals)
+        super().__init__(self._extended)
 
     def decide(
         self, trial: int, epoch: int, rung: int, value: float, others: Mapping[str, float] = NOTHING
@@ -209,23 +184,6 @@ class FrontStopping:
         points = _points(self._goals, values, others)
         self._reached.replay(trial, points, began, pauses=False)
         self._extended.replay(trial, points, began, can_grow)
-
-    def next(self, *, round_up: bool = False) -> int | None:
-        """The best trial of the shorter length that may be trained on."""
-        return self._extended.next(round_up)
-
-    def remove(self, trial: int) -> None:
-        """The trial of the shorter length is trained on by another trial."""
-        self._extended.remove(trial)
-
-    @property
-    def paused(self) -> Mapping[int, int]:
-        """Only trials of the shorter length: this form pauses none."""
-        return self._extended.paused
-
-    def final_decision(self, trial: int, epoch: int, value: float | None) -> Decision:
-        """A stop with the study: this form pauses no trial that early stopping could end."""
-        return Decision("stop", "study_ended", epoch)
 
     def _judge(self, trial: int, epoch: int, rung: int) -> Decision:
         place = self._reached.place(rung, trial)

@@ -31,12 +31,12 @@ from dialin.search.asha import reached
 from dialin.search.decision import Decision, json_numbers
 from dialin.search.distributions import OptunaSpace
 from dialin.search.front import PlacedTrial, front_of
-from dialin.search.front_rungs import NOTHING
 from dialin.search.goals import Goals
 from dialin.search.incumbent import incumbent_of
 from dialin.search.prefetch import Prefetcher
 from dialin.search.records import Observation, Trial, TrialRecord
 from dialin.search.recovery import TrialProgress, recover
+from dialin.search.rung_forms import NOTHING
 from dialin.search.storage import find_or_create_study, name_metrics
 from dialin.search.suggester import Suggester
 from dialin.search.trial_rows import (
